@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from accord import engine
 from accord.cli.doctor import method_of
-from accord.cli.shapes import config_called
+from accord.cli.planner import Planner
 from accord.engine.config import SamplingConfig, TrainingConfig, require_at_most, require_positive
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.outputs import require_folder
 from accord.results.base import FILE
-from accord.results.plan import Figure, GpusPlan, PassPlan, PlanResult, RankMemory, StepPlan
+from accord.results.plan import Figure, PlanResult
 
 if TYPE_CHECKING:
     from accord.engine.cards import Machine
@@ -24,9 +24,6 @@ PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
 MOST_GPUS = 1_000_000
 """Cards that are planned for; no machine has as many."""
-ROLLED_OUT = 12
-"""Bytes that a token of a sample takes in the host memory of every rank: of four the token, of eight its
-log-probability, which a completion and the branch made of it share (benchmarks/rollouts.py measures it)."""
 
 FIGURES = {
     "memory": ("card_memory", "a size such as 80GB"),
@@ -37,6 +34,10 @@ FIGURES = {
     "folder": ("folder_bandwidth", "bytes a second such as 1GB"),
 }
 """What options of a machine are called, and what they are, by the machine's own names."""
+
+
+HELD = ("weight_dtype", "optimizer", "optimizer_states", "lora_rank")
+"""Settings of a method by which weights and the optimizer's states are held."""
 
 
 @dataclass(kw_only=True)
@@ -87,6 +88,8 @@ class PlanOptions(MachineOptions):
     """How they follow gradients."""
     optimizer_states: Literal["float32", "8bit"] = "float32"
     """How AdamW's two numbers a weight are held."""
+    lora_rank: int = 0
+    """The rank of adapters that are trained in place of the weights; 0 for none."""
 
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size, prompt_tokens=self.prompt_tokens)
@@ -98,7 +101,7 @@ class PlanOptions(MachineOptions):
         Raises InputError where there is no such method, or it has no such setting.
         """
         prompt, completion = self.prompt_tokens, self.completion_tokens
-        more: dict[str, Any] = {name: getattr(self, name) for name in ("weight_dtype", "optimizer", "optimizer_states")}
+        more: dict[str, Any] = {name: getattr(self, name) for name in HELD}
         more |= {"batch_size": self.batch_size, "max_length": prompt + completion}
         more |= {} if self.tokens_per_pass is None else {"tokens_per_pass": self.tokens_per_pass}
         if not isinstance(method_of(name, {}), SamplingConfig):
@@ -124,9 +127,9 @@ def plan(
 ) -> PlanResult:
     """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
 
-    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights with products in
-    bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that were
-    measured. No model is read.
+    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights or adapters with
+    products in bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
+    were measured. No model is read.
 
     Args:
         model: a size such as 8B, of a standard shape that is said; or a folder, a config.json, or a name on the Hub.
@@ -158,7 +161,7 @@ def plan(
         batch=_said(batch, isinstance(chosen, SamplingConfig)),
         card=asked.card,
         card_memory=machine.memory,
-        figures=_figures(machine, sources, planner.bytes_a_number),
+        figures=_figures(machine, sources, planner),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
         warnings=planner.warnings(max(counts), sampler_share),
     )
@@ -183,110 +186,13 @@ def samplers_of(gpus: int, share: float) -> int:
     return min(gpus - 1, max(1, round(share * gpus))) if share else 0
 
 
-class Planner:
-    """A model, a method and a step on a machine; `row` plans for a number of cards.
-
-    Raises InputError where the model cannot be planned for.
-    """
-
-    def __init__(
-        self,
-        model: str,
-        method: TrainingConfig,
-        batch: Batch,
-        machine: Machine,
-        reward: str | None = None,
-        dtype: Any = None,
-    ) -> None:
-        import torch
-
-        self.method, self.batch, self.machine = method, batch, machine
-        self.dtype = dtype or torch.bfloat16
-        config, whose = config_called(model)
-        self.groups = engine.shares.Groups.of(config).held(method, self.dtype)
-        self.shape = engine.memory.Shape.of(config, method, self.dtype)
-        self.reward = engine.memory.Shape.of(config_called(reward)[0], method, self.dtype) if reward else None
-        counted = (
-            f"{self.shape.numbers / 1e9:.2f} billion weights, {self.shape.layers} layers of width {self.shape.width}"
-        )
-        self.described = f"{whose}, {counted}" if whose else counted
-
-    @property
-    def bytes_a_number(self) -> float:
-        """Of weights, gradients and the optimizer's states of a network, on average."""
-        standing = sum(engine.shares.standing(self.groups, self.method, 0, 1)) / self.method.trained_networks
-        return round(standing / engine.shares.share(self.groups.all), 2)
-
-    def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
-        """What there is to say of a number of cards, of which some only sample."""
-        ranks, batch, machine = gpus - samplers, self.batch, self.machine
-        passes = engine.pace.Passes.of(batch, self.method.tokens_per_pass, ranks)
-        tokens = passes.trees * batch.tree
-        held = engine.shares.held(
-            self.shape, self.groups, self.method, self.dtype, ranks, tokens=tokens, is_served=samplers > 0,
-            reward=4 * self.reward.numbers if self.reward else 0,
-        )  # fmt: skip
-        memory = RankMemory(**held)
-        again = self.method.activation_checkpointing or memory.training > machine.memory
-        moments = {"training": memory.training_again if again else memory.training}
-        moments |= {"sampling": memory.sampling, "loading": memory.loading}
-        linear = self.dtype.itemsize
-        spent = engine.pace.step(
-            self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
-            reward=self.reward, linear=linear,
-        )  # fmt: skip
-        flops = (4 if again else 3) * passes.trees * batch.flops(self.shape)
-        one = engine.pace.one_pass(self.groups, flops, machine, ranks, trained=True, linear=linear)
-        inside = min(ranks, machine.per_node)
-        spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
-        samples = isinstance(self.method, SamplingConfig)
-        return GpusPlan(
-            gpus=gpus,
-            ranks=ranks,
-            samplers=samplers,
-            together=engine.pace.sampled_elsewhere(self.shape, batch, machine, samplers)[1] if samplers else 0,
-            again=again,
-            lacks=[name for name, size in moments.items() if size > machine.memory],
-            memory=memory,
-            passes=PassPlan(
-                tokens=tokens,
-                each=passes.each,
-                idle=passes.idle,
-                received=one.received,
-                compute=one.compute,
-                wire=one.wire,
-                hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
-                hsdp_held=sum(engine.shares.standing(self.groups, self.method, 0, inside)),
-                hsdp_wire=spoken,
-            ),
-            step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),
-            tokens=batch.trees * batch.tree,
-            rollouts=ROLLED_OUT * batch.trees * batch.tree if samples else 0,
-        )
-
-    def warnings(self, most: int, sampler_share: float) -> list[str]:
-        """What a reader of the plan should know of it."""
-        said = []
-        if most > 1 and not getattr(self.method, "on_ranks", False):
-            said.append(
-                "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
-            )
-        if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
-            said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
-        if isinstance(self.method, SamplingConfig) and self.reward is None:
-            said.append(
-                "rewards are taken to cost nothing, as those of a function or a server do; --reward-model counts one."
-            )
-        return said
-
-
 def _said(batch: Batch, samples: bool) -> str:
     rows = "prompts" if samples else "rows"
     each = f"{batch.branches} completion{'s' * (batch.branches > 1)} of {batch.completion:,} tokens"
     return f"{batch.trees:,} {rows} a step, each of {batch.prompt:,} tokens with {each}"
 
 
-def _figures(machine: Machine, sources: dict[str, str], each: float) -> list[Figure]:
+def _figures(machine: Machine, sources: dict[str, str], planner: Planner) -> list[Figure]:
     named = {
         "memory": "bytes of a card",
         "flops": "operations a second, bfloat16",
@@ -295,6 +201,11 @@ def _figures(machine: Machine, sources: dict[str, str], each: float) -> list[Fig
         "between": "bytes a second between nodes, a card",
     }
     listed = [Figure(name=what, value=getattr(machine, name), source=sources[name]) for name, what in named.items()]
+    if planner.shape.experts and planner.shape.expert_held == 4:
+        of_float32 = "as much less as the data sheet says"
+        listed.insert(
+            2, Figure(name="operations a second, float32", value=machine.flops * machine.float32, source=of_float32)
+        )
     counted = "counted, by FSDP2's shares; gathered: two layers and what is beside them"
     return [
         *listed,
@@ -306,5 +217,7 @@ def _figures(machine: Machine, sources: dict[str, str], each: float) -> list[Fig
             source="assumed, where ranks sample",
         ),
         Figure(name="bytes a second to servers, by a folder", value=machine.folder, source=sources["folder"]),
-        Figure(name="bytes of weights, gradients, optimizer a number", value=each, source=counted),
+        Figure(
+            name="bytes of weights, gradients, optimizer a trained number", value=planner.bytes_a_number, source=counted
+        ),
     ]

@@ -29,6 +29,8 @@ class Machine:
         launch: seconds that a layer takes at least, where operations are started one by one.
         overlaps: whether cards speak while they compute.
         folder: bytes a second that weights take to servers that sample, by a folder that all see.
+        float32: the share of `flops` that a card does in float32, in which a mixture's experts are multiplied
+            that are held in it.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Machine:
     launch: float = 1e-3
     overlaps: bool = True
     folder: float = 1e9
+    float32: float = 1.0
 
     def wire(self, ranks: int) -> float:
         """Bytes a second that reach each of so many ranks in a ring: by the slower of a node's wires and its network.
@@ -73,12 +76,13 @@ SHARES = {"flops": 0.35, "memory_bandwidth": 0.6, "within": 0.8, "between": 0.8}
 """Of a data sheet's figures, what a training has. That of flops is what torchtitan reports of FSDP of an 8B on 8 and on
 128 H100 (33% to 39%, benchmarks/llama3_h100_202412_torchtitan.md); the others are assumed."""
 
-SHEETS: dict[str, tuple[float, float, float, float, float]] = {
-    "a100": (80e9, 312e12, 2.039e12, 300e9, 25e9),
-    "h100": (80e9, 989e12, 3.35e12, 450e9, 50e9),
-    "h200": (141e9, 989e12, 4.8e12, 450e9, 50e9),
+SHEETS: dict[str, tuple[float, float, float, float, float, float]] = {
+    "a100": (80e9, 312e12, 19.5e12, 2.039e12, 300e9, 25e9),
+    "h100": (80e9, 989e12, 67e12, 3.35e12, 450e9, 50e9),
+    "h200": (141e9, 989e12, 67e12, 4.8e12, 450e9, 50e9),
 }
-"""Bytes, flops of dense bfloat16, bytes a second of memory, of NVLink in one direction, of a card's network adapter.
+"""Bytes, flops of dense bfloat16, of float32, bytes a second of memory, of NVLink in one direction, of a card's network
+adapter.
 
 NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM; the adapters are those of DGX A100 (8 of 200 Gb/s) and of
 DGX H100 and H200 (8 of 400 Gb/s)."""
@@ -93,7 +97,7 @@ def card_called(name: str) -> Machine:
     key = name.lower()
     if key not in SHEETS:
         raise InputError(f"no data sheet of a card {name!r} is known{nearest(key, SHEETS)}; there are {_known()}.")
-    memory, flops, own, within, between = SHEETS[key]
+    memory, flops, float32, own, within, between = SHEETS[key]
     return Machine(
         name=key,
         memory=memory,
@@ -101,6 +105,7 @@ def card_called(name: str) -> Machine:
         memory_bandwidth=SHARES["memory_bandwidth"] * own,
         within=SHARES["within"] * within,
         between=SHARES["between"] * between,
+        float32=float32 / flops,
     )
 
 

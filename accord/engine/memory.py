@@ -25,6 +25,7 @@ from accord.engine.lora import adapt
 from accord.engine.models import AnyModel, Policy, prepare_network, quiet
 from accord.engine.precision import compute_dtype, hold_in_bfloat16, linear_weights, matrices
 from accord.engine.readout import BLOCK
+from accord.engine.routers import COUNTS, experts_of, has_experts
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 
@@ -93,6 +94,10 @@ class Shape:
         cached: numbers of keys and values that a token has in a layer.
         activations: bytes that a token leaves in a layer for the backward pass.
         casts: bytes of weights cast to the precision of products, kept for the backward pass.
+        experts: those of the linear ones that are a mixture's experts, which no product casts: torch multiplies groups
+            of rows in the precision of the weights, whatever autocast says.
+        chosen: the share of the experts that a token is sent through.
+        expert_held: bytes of a number of an expert, as it is held and multiplied.
     """
 
     linear: int
@@ -106,6 +111,9 @@ class Shape:
     cached: int
     activations: float
     casts: float
+    experts: int = 0
+    chosen: float = 1.0
+    expert_held: int = 4
 
     @property
     def numbers(self) -> int:
@@ -139,6 +147,9 @@ class Shape:
         adapters, per_token, fixed = _trial(type(config), small.to_json_string(), own, dtype)  # type: ignore[arg-type]
         layers, tied = text.num_hidden_layers, whole.get_output_embeddings().weight.numel()
         in_layers = linear - (0 if _is_tied(whole) else tied)
+        blocks, chosen = experts_of(whole)
+        experts = sum(p.numel() for p in blocks)
+        cast = in_layers - experts
         return Shape(
             linear=linear,
             embedding=embedding,
@@ -150,7 +161,10 @@ class Shape:
             vocabulary=len(whole.get_output_embeddings().weight),
             cached=2 * heads * head,
             activations=(per_token + (times - 1) * (per_token - TURNED * head)) / LAYERS,
-            casts=dtype.itemsize * (in_layers + tied) if times**2 * fixed > dtype.itemsize * in_layers / layers else 0,
+            casts=dtype.itemsize * (cast + tied) if times**2 * fixed > dtype.itemsize * cast / layers else 0,
+            experts=experts,
+            chosen=chosen,
+            expert_held=2 if method.weight_dtype == "bfloat16" else 4,
         )
 
 
@@ -163,19 +177,20 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
     """
     small = method.weight_dtype == "bfloat16"
     linear = dtype.itemsize if small or shape.adapters else 4
-    in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (shape.linear - shape.head)
+    plain, experts = shape.linear - shape.experts, (2 if small else 4) * shape.experts
+    in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (plain - shape.head) + experts
     weights = (
         in_layers + linear * shape.head + (2 if small else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
     )
     trained = shape.adapters or shape.numbers
     states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained
     if method.optimizer == "muon":  # holds one number a weight of the layers, where AdamW holds two
-        states -= 4 * (shape.linear - shape.head)
+        states -= 4 * (plain - shape.head)
     own = trained * (2 if small and not shape.adapters else 4)
     networks = method.trained_networks
     is_shared = bool(shape.adapters) and getattr(method, "reference", None) is None
-    whole = dtype.itemsize * shape.linear + (2 if small else 4) * shape.embedding + 4 * shape.vectors
-    in_layers_alone = dtype.itemsize * (shape.linear - shape.head) * (1 - 1 / shape.layers)
+    whole = dtype.itemsize * plain + experts + (2 if small else 4) * shape.embedding + 4 * shape.vectors
+    in_layers_alone = (dtype.itemsize * (plain - shape.head) + experts) * (1 - 1 / shape.layers)
     copy = 4 * shape.adapters if is_shared else whole - (in_layers_alone if method.offload_reference else 0)
     tokens = tokens_at_once(method)
     layer = shape.activations
@@ -230,6 +245,13 @@ def _numbers(network: nn.Module) -> tuple[int, int, int]:
 
 NARROW = 4096
 """Of models of this width and beyond, a narrower one is tried."""
+PLAIN, MIXTURES = ("llama", "mistral", "qwen2", "qwen3"), ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
+"""Architectures of which that is known to find the same, without experts and with."""
+WIDTHS = (
+    "hidden_size", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size",
+    "num_attention_heads", "num_key_value_heads",
+)  # fmt: skip
+"""What is divided."""
 TURNED = 8
 """Bytes that a token keeps for each number of a head's width, once: cosines and sines of its position, in float32."""
 
@@ -238,12 +260,13 @@ def _narrowed(config: transformers.PreTrainedConfig) -> tuple[int, transformers.
     """By how much all widths of an architecture can be divided, and the narrower one, for a trial in less memory.
 
     What a layer of these keeps of a token is proportional to its widths together, but for what positions are turned by,
-    which is the same for all.
+    which is the same for all. Of a mixture's experts as many are tried as a token is sent through.
     """
+    config = _of_fewer_experts(config)
     text = config.get_text_config()
-    if text.model_type not in ("llama", "mistral", "qwen2", "qwen3") or text.hidden_size < NARROW:
+    if text.model_type not in (*PLAIN, *MIXTURES) or text.hidden_size < NARROW:
         return 1, config
-    names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    names = [name for name in WIDTHS if getattr(text, name, None)]
     widths = [int(getattr(text, name)) for name in names]
     times = next(k for k in (8, 4, 2, 1) if all(width % k == 0 for width in widths) and text.hidden_size // k >= 512)
     small = copy.deepcopy(config)
@@ -252,6 +275,17 @@ def _narrowed(config: transformers.PreTrainedConfig) -> tuple[int, transformers.
         setattr(small.get_text_config(), name, width // times)
     small.get_text_config().head_dim = head
     return times, small
+
+
+def _of_fewer_experts(config: transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
+    if config.get_text_config().model_type not in MIXTURES or not has_experts(config):
+        return config
+    few = copy.deepcopy(config)
+    text = few.get_text_config()
+    for name in COUNTS:
+        if getattr(text, name, None):
+            setattr(text, name, text.num_experts_per_tok)
+    return few
 
 
 @functools.lru_cache(maxsize=16)

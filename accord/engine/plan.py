@@ -151,7 +151,7 @@ def _peak(
     each, sharing = math.ceil(method.batch_size / ranks), method.shard_ranks or ranks
     tokens = tokens_at_once(replace(method, batch_size=each))
     method = replace(method, batch_size=each * sharing)
-    parts = held(shape, Groups.of(config).held(method, dtype), method, dtype, sharing, tokens=tokens, device=device)
+    parts = held(shape, Groups.of(config, method, dtype), method, dtype, sharing, tokens=tokens, device=device)
     training = parts["training_again" if method.activation_checkpointing else "training"]
     return max(training, parts["sampling"], parts["loading"])
 

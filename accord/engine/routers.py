@@ -77,6 +77,24 @@ def routers_of(network: nn.Module) -> dict[nn.Module, int]:
     return found
 
 
+COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+"""What configurations call the number of experts of a layer."""
+
+
+def experts_of(network: Any) -> tuple[list[nn.Parameter], float]:
+    """A network's experts, all of a layer in one block (E, ., .), and k / E, the share that a token is sent through."""
+    config = _config(network)
+    count = next((int(n) for name in COUNTS if (n := getattr(config, name, None))), 0)
+    chosen = getattr(config, "num_experts_per_tok", None)
+    blocks = [p for p in network.parameters() if p.dim() == 3 and len(p) == count]
+    return (blocks, int(chosen) / count) if blocks and chosen else ([], 1.0)
+
+
+def has_experts(config: Any) -> bool:
+    """Whether an architecture is a mixture of experts."""
+    return any(getattr(config.get_text_config(), name, None) for name in COUNTS)
+
+
 @contextmanager
 def _heard(network: Any) -> Iterator[list[Tensor]]:
     """The logits (T, E) of every router in the passes with gradients that are made meanwhile; `hidden_states`, which

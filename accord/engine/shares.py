@@ -4,13 +4,17 @@ Of one rank it is what `memory.needs` counts. What ranks share is counted as `sh
 is as there, and what is gathered is by torch's `fully_shard` (FSDP2): the group beside the layers from the beginning
 of a pass to its end, of the layers the one that computes and the next. Linear weights of layers are gathered in the
 precision of products, in which they may be held too, so that none is cast; only a head that is held in float32 is.
+Under adapters, which alone are trained, everything is gathered as it is held.
+
+A mixture's experts are a block of a layer, whose rows are the experts: of more ranks than experts the first hold one
+each, the others none, and what is gathered has room for as many as there are ranks. They are gathered and multiplied as
+they are held, in float32 or by weight_dtype in bfloat16, and each rank reads its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from math import ceil
 
 import torch
 import transformers
@@ -20,8 +24,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from accord.console import said
 from accord.engine.adam import BLOCK, SMALLEST
 from accord.engine.config import SamplingConfig, TrainingConfig
-from accord.engine.memory import HEAP, Shape, needs, tokens_at_once
-from accord.engine.models import quiet
+from accord.engine.memory import HEAP, Shape, needs, ready, tokens_at_once
+from accord.engine.models import Policy, quiet
+from accord.engine.precision import linear_weights
+from accord.engine.routers import experts_of, has_experts
 from accord.errors import InputError
 
 GATHERED = 2
@@ -30,27 +36,48 @@ GATHERED = 2
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter: its rows, which are shared out, the numbers of a row, whether it is a linear layer's matrix, and the
-    bytes of a number as it is held."""
+    """A parameter: its rows, which are shared out, and the numbers of a row.
+
+    `is_linear` says whether it is of a linear layer, so that it may be gathered in the precision of products; `held`
+    are the bytes that a number is held in; `is_trained` whether it has a gradient; `is_expert` whether its rows are a
+    mixture's experts.
+    """
 
     rows: int
     each: int
     is_linear: bool
-    bytes: int = 4
+    held: int = 4
+    is_trained: bool = True
+    is_expert: bool = False
 
     def share(self, ranks: int = 1) -> int:
         """Numbers that a rank holds at most: `fully_shard` deals out rows, ceil(rows / ranks) to the first ranks."""
         return -(-self.rows // ranks) * self.each
 
 
-def share(weights: Sequence[Weight], ranks: int = 1) -> int:
+def share(weights: Iterable[Weight], ranks: int = 1) -> int:
     """Numbers of several that a rank holds at most."""
     return sum(weight.share(ranks) for weight in weights)
 
 
-def size(weights: Sequence[Weight], ranks: int = 1, linear: int = 4) -> int:
-    """Their bytes as they are held, but where linear layers' matrices take so many bytes a number, if that is less."""
-    return sum((min(linear, w.bytes) if w.is_linear else w.bytes) * w.share(ranks) for w in weights)
+def size(weights: Iterable[Weight], ranks: int = 1, linear: int = 4) -> int:
+    """Their bytes, where numbers of linear layers take at most so many bytes, and all others what they are held in."""
+    return sum((min(linear, w.held) if w.is_linear else w.held) * w.share(ranks) for w in weights)
+
+
+def gathered_size(weights: Iterable[Weight], ranks: int, linear: int = 4) -> int:
+    """Bytes of what is gathered of them: every rank's share takes as much as the largest."""
+    return ranks * size(weights, ranks, linear)
+
+
+def scattered_size(weights: Iterable[Weight], ranks: int) -> int:
+    """Bytes of the gradients that are summed and scattered, in float32 and padded likewise."""
+    return 4 * ranks * share(trained(weights), ranks)
+
+
+def trained(weights: Iterable[Weight]) -> tuple[Weight, ...]:
+    """Those that have gradients."""
+    return tuple(weight for weight in weights if weight.is_trained)
 
 
 @dataclass(frozen=True)
@@ -70,12 +97,34 @@ class Groups:
         """The layer of most numbers."""
         return max(self.layers, key=share)
 
+    @property
+    def adapters(self) -> tuple[Weight, ...]:
+        """What is trained beside frozen weights; nothing where there are none of these."""
+        found = trained(self.all)
+        return found if len(found) < len(self.all) else ()
+
+    @property
+    def frozen(self) -> tuple[Weight, ...]:
+        """What is only read."""
+        return tuple(weight for weight in self.all if not weight.is_trained)
+
+    @property
+    def inner(self) -> tuple[Weight, ...]:
+        """The trained matrices of linear maps inside layers, which Muon is for."""
+        inside = (weight for layer in self.layers for weight in layer)
+        return tuple(weight for weight in inside if weight.is_linear and weight.each > 1 and weight.is_trained)
+
     @staticmethod
-    def of(config: transformers.PreTrainedConfig) -> Groups:
-        """Of an architecture, as `shard` groups it. Raises InputError where it is one that ranks cannot share."""
-        names = ("num_experts", "num_local_experts", "n_routed_experts")
-        if any(getattr(config.get_text_config(), name, 0) for name in names):
-            raise InputError("a plan is not for mixtures of experts yet: what ranks hold of one is found by trying.")
+    def of(
+        config: transformers.PreTrainedConfig,
+        method: TrainingConfig | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> Groups:
+        """Of an architecture, as `shard` groups it, and as a method with products in `dtype` holds it: with adapters of
+        its own, or all matrices in bfloat16.
+
+        Raises InputError where it is one that ranks cannot share, or cannot be held so.
+        """
         try:
             with torch.device("meta"), quiet():
                 network = transformers.AutoModelForCausalLM.from_config(config)
@@ -84,10 +133,17 @@ class Groups:
         layers = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]
         if not layers:
             raise InputError(f"a {config.model_type} has no decoder layers that ranks could share.")
-        embedded = {id(p) for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+        experts = {id(p) for p in experts_of(network)[0]}
+        if has_experts(config) and not (experts and network._can_set_experts_implementation()):
+            raise InputError(f"a {config.model_type} keeps its experts in a way that is not planned for.")
+        if method is not None and (method.lora_rank or method.weight_dtype == "bfloat16"):
+            network._prepared_by_accord = True
+            ready(Policy(network, None, "the plan", dtype), method)  # type: ignore[arg-type]
+        linear = {id(p) for p in linear_weights(network)}
 
         def weight(p: nn.Parameter) -> Weight:
-            return Weight(p.shape[0], p[0].numel(), p.dim() > 1 and id(p) not in embedded)
+            held = p.element_size()
+            return Weight(p.shape[0], p[0].numel(), id(p) in linear, held, p.requires_grad, id(p) in experts)
 
         inside = {id(p) for layer in layers for p in layer.parameters()}
         return Groups(
@@ -95,35 +151,19 @@ class Groups:
             tuple(weight(p) for p in network.parameters() if id(p) not in inside),
         )
 
-    def held(self, method: TrainingConfig, dtype: torch.dtype) -> Groups:
-        """The same as a method with products in `dtype` holds them: all matrices in bfloat16 (weight_dtype), or under
-        adapters those of linear layers in `dtype`."""
 
-        def one(weight: Weight) -> Weight:
-            if method.weight_dtype == "bfloat16":
-                return replace(weight, bytes=2 if weight.each > 1 else 4)
-            return replace(weight, bytes=dtype.itemsize if method.lora_rank and weight.is_linear else 4)
+def standing(groups: Groups, method: TrainingConfig, ranks: int) -> tuple[float, float, float]:
+    """Bytes of a rank's weights, gradients and optimizer states, between steps; several networks share what is frozen.
 
-        return Groups(tuple(tuple(map(one, layer)) for layer in self.layers), tuple(map(one, self.beside)))
-
-
-def standing(groups: Groups, method: TrainingConfig, adapters: int, ranks: int) -> tuple[float, float, float]:
-    """Bytes of a rank's weights, gradients and optimizer states, between steps; `adapters` are numbers, 0 without.
-
-    AdamW holds two numbers a weight, in float32 or 8 bits, and its count of steps; Muon, of linear layers inside, one.
+    AdamW holds two numbers a weight, in float32 or 8 bits, and its count of steps; Muon, of `Groups.inner`, one.
     """
-    networks, own = method.trained_networks, ceil(adapters / ranks)
-    if adapters:
-        matrices = 2 * sum(weight.is_linear for layer in groups.layers for weight in layer)
-        steps = 4.0 * matrices * networks
-        return size(groups.all, ranks) + 4.0 * own * networks, 4.0 * own * networks, 8.0 * own * networks + steps
+    networks, own = method.trained_networks, trained(groups.all)
     eight_bits = method.optimizer_states == "8bit"
-    states = sum(_moments(weight, eight_bits) * weight.share(ranks) + 4 for weight in groups.all)
+    states = sum(_moments(weight, eight_bits) * weight.share(ranks) + 4 for weight in own)
     if method.optimizer == "muon":
-        inner = [weight for layer in groups.layers for weight in layer if weight.is_linear]
-        states -= 4 * share(inner, ranks) + 4 * len(inner)
-    held = float(size(groups.all, ranks) * networks)
-    return held, held, float(states * networks)
+        states -= 4 * share(groups.inner, ranks) + 4 * len(groups.inner)
+    gradients = float(size(own, ranks) * networks)
+    return size(groups.frozen, ranks) + gradients, gradients, float(states * networks)
 
 
 def _moments(weight: Weight, eight_bits: bool) -> float:
@@ -147,15 +187,16 @@ def held(
     """Bytes that a rank holds, by what they are, and what they come to in each of three moments.
 
     "training" is a pass with its gradients, "sampling" is when prompts are answered, "loading" is when ranks read their
-    shares. The method is as one process would train it, its batch that of all ranks; `groups` are as it holds them
-    (`Groups.held`), in b bytes a number, 4 unless it says otherwise.
+    shares. The method is as one process would train it, its batch that of all ranks; `groups` are as it holds them.
 
-        weights, gradients   b share(all) n       n networks are trained; under adapters the weights once, and of
-                             their own share 4 a number n times
-        optimizer            8 share(all) n + 4 a parameter, AdamW's count of steps
-        gathered             b beside + 2 layer            of more than one rank; of a layer's linear weights 2 each,
-                             4 where products are of float32; all layers with reshard_after_forward off
-        whole gradients      4 (beside + 2 layer)          before they are summed and scattered
+        weights              share(all) n         as they are held; n networks are trained, which share what is frozen
+        gradients            share(trained) n     likewise
+        optimizer            8 share(trained) n + 4 a parameter, AdamW's count of steps; less by `standing`
+        copies               of adapters alone, where a copy differs in nothing else
+        gathered             beside + 2 layer              of more than one rank, as they are held; of a layer's linear
+                             weights 2 each, 4 where products are of float32; all layers with reshard_after_forward off
+        whole gradients      4 (beside + 2 layer)          of what is trained, before they are summed and scattered, one
+                             layer's as they are and one's in a buffer
         casts                2 a number of the head, which autograd keeps; on one rank of all linear layers
         training             weights + optimizer + copies + gradients + program + what a pass holds; at its end the
                              group beside the layers is there thrice: gathered, its gradients, and those as one buffer
@@ -169,24 +210,27 @@ def held(
         is_served: whether others sample, on cards of their own.
         reward: bytes of a reward model, which the rank that leads has whole.
     """
-    own = replace(method, batch_size=max(1, -(-method.batch_size // ranks)))
-    alone, several, networks = needs(shape, own, dtype, device), ranks > 1, method.trained_networks
+    a_rank = replace(method, batch_size=max(1, -(-method.batch_size // ranks)))
+    alone, several, networks = needs(shape, a_rank, dtype, device), ranks > 1, method.trained_networks
     per_token = {  # by its settings, whichever method is given
-        again: needs(shape, replace(own, activation_checkpointing=again), dtype, device)["activations"]
-        / tokens_at_once(own)
+        again: needs(shape, replace(a_rank, activation_checkpointing=again), dtype, device)["activations"]
+        / tokens_at_once(a_rank)
         for again in (False, True)
     }
-    layers = sum(size(layer, linear=dtype.itemsize) for layer in groups.layers)
-    two = GATHERED * size(groups.largest, linear=dtype.itemsize)
-    gathered = size(groups.beside) + (two if method.reshard_after_forward else layers) if several else 0
-    scattered = _scattered(shape, groups) if several else 0
+    layers = sum(gathered_size(layer, ranks, dtype.itemsize) for layer in groups.layers) if several else 0
+    two = GATHERED * gathered_size(groups.largest, ranks, dtype.itemsize)
+    beside = gathered_size(groups.beside, ranks) if several else 0
+    gathered = beside + (two if method.reshard_after_forward else layers) if several else 0
+    two_groups = trained((*groups.beside, *groups.largest))
+    scattered = 4 * share(two_groups) + scattered_size(groups.largest, ranks) if several else 0
     casts = alone["casts"] * (_of_head(shape) if several else 1.0)
-    weights, gradients, optimizer = standing(groups, method, shape.adapters, ranks)
-    parts = {
+    weights, gradients, optimizer = standing(groups, method, ranks)
+    parts: dict[str, float] = {
         "weights": weights,
         "gradients": gradients,
         "optimizer": optimizer,
-        "copies": _copies(shape, groups, method, dtype, ranks),
+        "copies": method.frozen_copies * _copy(groups, method, dtype, ranks)
+        + method.kept_versions * size(trained(groups.all), ranks),
         "reward": reward,
         "gathered": gathered,
         "whole_gradients": scattered,
@@ -197,40 +241,31 @@ def held(
         "cache": 0.0 if is_served else alone.get("cache", 0.0),
         "program": alone["program"],
     }
-    held = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
-    sums = 0 if shape.adapters else size(groups.beside) + 4 * share(groups.beside)
-    at_end = size(groups.beside) + sums if several else 0
+    stays = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
+    sums = size(trained(groups.beside)) + scattered_size(groups.beside, ranks)
+    at_end = beside + sums if several else 0
     for name, end in (("training", ""), ("training_again", "_again")):
         going = parts[f"activations{end}"] + casts + parts["logits"] + gathered + scattered
         holes = HEAP if device == "cpu" and not method.return_freed_memory else 0.0
-        parts[name] = held + (1 + holes) * (parts["gradients"] + max(going, at_end))
-    whole = (layers + size(groups.beside) if several else 0) + casts / networks
-    samples = held + (0.0 if is_served else whole + parts["cache"])
+        parts[name] = stays + (1 + holes) * (parts["gradients"] + max(going, at_end))
+    samples = stays + (0.0 if is_served else layers + beside + casts / networks + parts["cache"])
     parts["sampling"] = samples if isinstance(method, SamplingConfig) else 0.0
     parts["loading"] = parts["program"] + reward + parts["weights"]
     if several:
-        parts["loading"] += parts["copies"] + 4 * (share(groups.beside) + share(groups.largest))
+        parts["loading"] += parts["copies"] + 4 * share((*groups.beside, *groups.largest))
     elif method.frozen_copies:
-        parts["loading"] += size(groups.all, 1, dtype.itemsize)
+        parts["loading"] += _copy(groups, method, dtype, 1)
     return parts
 
 
-def _scattered(shape: Shape, groups: Groups) -> float:
-    """Bytes of whole gradients before they are summed: what is beside the layers and of two of them."""
-    if shape.adapters:
-        return 4 * GATHERED * shape.adapters / shape.layers
-    return 4.0 * (share(groups.beside) + GATHERED * share(groups.largest))
-
-
-def _copies(shape: Shape, groups: Groups, method: TrainingConfig, dtype: torch.dtype, ranks: int) -> float:
-    """Bytes of a rank's shares of copies that are only read; under adapters a copy shares the model's weights."""
-    adapters = 4 * ceil(shape.adapters / ranks)
-    is_shared = bool(adapters) and getattr(method, "reference", None) is None
-    copy = adapters if is_shared else size(groups.all, ranks, dtype.itemsize)
-    return method.frozen_copies * copy + method.kept_versions * (adapters or size(groups.all, ranks))
+def _copy(groups: Groups, method: TrainingConfig, dtype: torch.dtype, ranks: int) -> int:
+    """Bytes of a rank's share of a copy that is only read; under adapters it shares the model's weights."""
+    if groups.adapters and getattr(method, "reference", None) is None:
+        return size(groups.adapters, ranks)
+    return size(groups.frozen if groups.adapters else groups.all, ranks, dtype.itemsize)
 
 
 def _of_head(shape: Shape) -> float:
     """The head's share of what autocast casts in one process."""
     head = shape.head or shape.width * shape.vocabulary
-    return head / (shape.linear - shape.head + head)
+    return head / (shape.linear - shape.experts - shape.head + head)

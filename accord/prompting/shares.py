@@ -68,6 +68,7 @@ class Work:
         self.tries: Counter[int] = Counter()
         self.wait, self.parallel = config.sampler_wait, config.sampler_parallel
         self.loading = 0.0
+        self.hosts: Sequence[Vllm] = ()
         self.is_stopped = False
 
     @property
@@ -75,8 +76,17 @@ class Work:
         """Whether all is done, or what is left cannot be."""
         return self.is_stopped or len(self.done) == self.total
 
+    @property
+    def even(self) -> int:
+        """Samples of a server that draws no more at a time than the others that are there: who is ready first would
+        take all."""
+        return -(-self.total // max(1, sum(host.away is None for host in self.hosts)))
+
     async def by(self, hosts: Sequence[Vllm]) -> list[Completion]:
         """All samples, in order; InputError where no server can draw what is left."""
+        self.hosts = hosts
+        for host in hosts:
+            host.away = None
         ended = await asyncio.gather(*map(self.share, hosts), return_exceptions=True)
         if len(self.done) < self.total:
             raise next(error for error in ended if isinstance(error, BaseException))
@@ -84,11 +94,10 @@ class Work:
 
     async def share(self, host: Vllm) -> None:
         """What one server draws; InputError where it is away for too long, or cannot draw."""
-        host.away = None
         async with host.server.asking(self.wait) as client:
             while not self.is_over:
                 await self.ready(host, client)
-                count = min(self.parallel, len(self.waiting))
+                count = min(self.parallel, self.even, len(self.waiting))
                 ended = await asyncio.gather(*(self.draw(host, client) for _ in range(count)), return_exceptions=True)
                 if error := next((e for e in ended if isinstance(e, BaseException)), None):
                     raise error
@@ -99,7 +108,8 @@ class Work:
         while not self.is_over and host.held != self.handed:
             begun: float | None = None
             try:
-                await host.ask(client, "/health", seconds=min(self.wait, LONGEST))
+                if not await self.heard(host, client):
+                    return
                 if not host.model:
                     await host.named(client)
                 begun, seconds = monotonic(), max(self.wait, LOADING) + round(self.handed.size / SLOWEST)
@@ -108,6 +118,18 @@ class Work:
             except (Fault, Missing) as fault:
                 self.missed(host, fault, begun)
                 await asyncio.sleep(LOOK)
+
+    async def heard(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
+        """Hear from the server that it is there; False where others have drawn everything while it was silent."""
+        asked = asyncio.ensure_future(host.ask(client, "/health", seconds=min(self.wait, LONGEST)))
+        while not asked.done() and not self.is_over:
+            await asyncio.wait([asked], timeout=LOOK)
+        if not asked.done():
+            asked.cancel()
+            await asyncio.wait([asked])
+            return False
+        await asked
+        return True
 
     async def draw(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
         """Draw samples, one after the other, until there are no more, or one fails: then True."""

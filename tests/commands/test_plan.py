@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transformers import LlamaConfig
+from transformers import LlamaConfig, MixtralConfig
 
 from accord import results
 from accord.cli.plan import plan, samplers_of
 from accord.cli.shapes import config_called
+from accord.engine.shares import Groups, share, size
+from accord.methods import SFT
 from accord.report.page import write_report
 from accord.results.plan import PlanResult
 from tests.commands.small import accord
@@ -29,8 +31,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_the_weights_of_sizes_are_those_that_are_published() -> None:
-    from accord.engine.shares import Groups, share
-
     billions = {
         "1B": 1.24,
         "3B": 3.21,
@@ -96,6 +96,42 @@ def test_weights_in_halves_and_muon_hold_less(model: str) -> None:
     assert whole.rows[0].memory.optimizer - muon.rows[0].memory.optimizer == 4 * layers / 2 + 4 * 2 * 7
     assert half.rows[0].passes.received < whole.rows[0].passes.received
     assert muon.rows[0].step.updating > whole.rows[0].step.updating
+
+
+def test_adapters_are_held_trained_and_handed_over_alone(model: str) -> None:
+    whole, few = (
+        plan(model, "grpo", gpus=4, batch_size=8, sampler_share=0.5, reward_model=model, lora_rank=rank).rows[0]
+        for rank in (0, 2)
+    )
+    own = 2 * 2 * (2 * 128 + 2 * 96 + 3 * 192)  # two layers of rank 2: q and o 64 by 64, k and v 32, three of 128
+    assert few.memory.gradients == 4 * own / 2 and few.memory.copies == 4 * own / 2
+    assert few.step.handing_over == pytest.approx(4 * own / 1e9)
+    assert whole.step.handing_over > 20 * few.step.handing_over and few.step.training < whole.step.training
+    assert few.memory.reward == whole.memory.reward and few.passes.received < whole.passes.received
+    counts = 4 * 2 * 2 * 7  # of AdamW's steps, of two matrices beside each of seven in two layers
+    assert few.passes.hsdp_held == size(Groups.of(SMALL, SFT(lora_rank=2)).all, 2) + 12 * own / 2 + counts
+
+
+def test_experts_are_planned_for_and_what_they_cost_is_said(tmp_path: Path) -> None:
+    MixtralConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=1000, num_local_experts=4, num_experts_per_tok=2,
+    ).save_pretrained(tmp_path)  # fmt: skip
+    found = plan(str(tmp_path), "sft", gpus=[2, 16], batch_size=8)
+    expert = 3 * 64 * 128
+    assert f"{(found.numbers - 2 * 2 * expert) / 1e9:.2f} billion, 2 layers" in found.shape
+    assert any("a layer has 4 experts" in line for line in found.warnings)
+    two, sixteen = found.rows
+    assert two.memory.weights >= 4 * 2 * 2 * expert  # two of each layer's four
+    assert sixteen.memory.weights >= 4 * 2 * expert
+    assert sixteen.passes.received > 3 * two.passes.received  # room for sixteen experts, not four
+    sources = {figure.name: figure.value for figure in found.figures}
+    assert sources["operations a second, float32"] == pytest.approx(0.35 * 67e12)
+    half = plan(str(tmp_path), "sft", gpus=2, batch_size=8, weight_dtype="bfloat16")
+    assert half.figures[-1].value == pytest.approx(12, abs=0.1)
+    assert half.rows[0].memory.weights == pytest.approx(two.memory.weights / 2, rel=0.01)
+    assert half.rows[0].passes.compute < two.passes.compute / 2  # products of experts are of bfloat16 too
+    assert "operations a second, float32" not in {figure.name for figure in half.figures}
 
 
 def test_a_reward_model_is_whole_on_every_rank(model: str) -> None:

@@ -40,41 +40,43 @@ def test_a_ring_s_seconds() -> None:
     assert slow.seconds(0, 8) == 100 + 6 * 1 + 1 * 10
 
 
-def test_flops_of_a_tree() -> None:
+def test_seconds_of_a_tree() -> None:
     batch = Batch(3, 4, 2, 5)  # a prompt of 4, five completions of 2: 14 tokens, 10 of which have logits
     products = 2 * 2000 * 14 + 2 * 500 * 10
     attention = 4 * 2 * 10 * (4 * 4 / 2 + 10 * (4 + 2 / 2))
-    assert batch.flops(SHAPE) == products + attention
+    assert batch.forward(SHAPE, PLAIN) == pytest.approx((products + attention) / 1e6)
+    assert batch.trained(SHAPE, PLAIN, again=False) == pytest.approx(3 * (products + attention) / 1e6)
+    assert batch.trained(SHAPE, PLAIN, again=True) == pytest.approx(4 * (products + attention) / 1e6)
 
 
 def test_a_trained_pass_gathers_layers_twice_and_sums_every_gradient() -> None:
     # Two ranks: a layer 2 s, what is beside 2 s. Layers are gathered twice and summed, 12 s; beside once and summed, 4.
-    found = one_pass(GROUPS, 10e6, PLAIN, 2, trained=True)
+    found = one_pass(GROUPS, 10.0, PLAIN, 2, trains=True)
     assert (found.compute, found.wire) == (10.0, 16.0)
     assert found.received == (3 * 8000 + 2 * 4000) / 2
     # The first gathers (beside 2, layer 2) and the last sum (2) are not hidden; of the other 10 s all are.
     assert found.seconds == 10 + 6
     # A pass that is only read, its linear layers in two bytes: layers 1 s each, beside 1.5 s.
-    read = one_pass(GROUPS, 0.1e6, PLAIN, 2, trained=False, linear=2, head=2)
+    read = one_pass(GROUPS, 0.1, PLAIN, 2, trains=False, linear=2, head=2)
     assert (read.wire, read.seconds) == (3.5, 1.0 + 2.5)
     # Linear layers gathered in two bytes: 1 s each, twice, and summed in four, 8 s in all; beside 4 as before.
-    half = one_pass(GROUPS, 10e6, PLAIN, 2, trained=True, linear=2)
+    half = one_pass(GROUPS, 10.0, PLAIN, 2, trains=True, linear=2)
     assert (half.wire, half.received) == (12.0, (2 * 4000 + 8000 + 2 * 4000) / 2)
     assert half.seconds == 10 + 2 + 1 + 2
-    alone = one_pass(GROUPS, 10e6, PLAIN, 1, trained=True)
+    alone = one_pass(GROUPS, 10.0, PLAIN, 1, trains=True)
     assert (alone.wire, alone.seconds) == (0.0, 10.0)
 
 
 def test_without_overlap_ranks_compute_and_then_speak() -> None:
     slow = Machine("m", 1e6, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 0.0, overlaps=False)
-    assert one_pass(GROUPS, 10e6, slow, 2, trained=True).seconds == 26.0
+    assert one_pass(GROUPS, 10.0, slow, 2, trains=True).seconds == 26.0
 
 
 def test_tokens_that_hide_what_is_spoken() -> None:
     batch = Batch(8, 0, 100, 1)
     at = hidden_at(GROUPS, SHAPE, batch, PLAIN, 2, again=False)
-    flops = 3 * batch.flops(SHAPE) / 100 * at
-    assert one_pass(GROUPS, flops, PLAIN, 2, trained=True).compute == pytest.approx(16.0)
+    passed = batch.trained(SHAPE, PLAIN, again=False) / 100 * at
+    assert one_pass(GROUPS, passed, PLAIN, 2, trains=True).compute == pytest.approx(16.0)
     assert hidden_at(GROUPS, SHAPE, batch, PLAIN, 2, again=True) == pytest.approx(at * 3 / 4)
 
 
@@ -92,12 +94,17 @@ def test_an_update_by_hand() -> None:
     # Each rank has a matrix: five iterations of 4 (10^2) 100 + 2 (10^3), and half of 2,000 bytes comes and goes.
     muon = update(GROUPS, SFT(optimizer="muon"), PLAIN, 2)
     assert muon == pytest.approx((40 * 1500 + 20 * 1000) / 1e5 + 5 * 42_000 / 1e6 + 2 * 1000 / 1000)
+    # What is frozen is not updated; experts and a bias go by AdamW beside Muon's matrices.
+    frozen = Groups(((*LAYER, Weight(100, 10, True, 2, is_trained=False)), LAYER), GROUPS.beside)
+    assert update(frozen, SFT(), PLAIN, 2) == pytest.approx(40 * 1500 / 1e5)
+    experts = Groups(((*LAYER, Weight(4, 250, False, is_expert=True), Weight(100, 1, True)), LAYER), GROUPS.beside)
+    assert update(experts, SFT(optimizer="muon"), PLAIN, 2) == pytest.approx(muon + 40 * 550 / 1e5)
 
 
 def test_sampling_here_reads_all_weights_for_every_token() -> None:
     # 4 prompts on 2 ranks: 2 prompts of 3 samples each, at once. Gathering 12,000 bytes takes 6 s.
     batch = Batch(4, 10, 5, 3)
-    prompts = 2 * Batch(1, 10, 1, 1).flops(SHAPE) / 1e6
+    prompts = 2 * Batch(1, 10, 1, 1).forward(SHAPE, PLAIN)
     memory = 2 * (2500 + (2 * 10 + 6 * 2.5) * 2 * 4) / 1e5
     products = 2 * 2500 * 6 / 1e6
     assert sampled_here(SHAPE, GROUPS, batch, PLAIN, 2) == pytest.approx(6 + prompts + 5 * max(memory, products))
@@ -120,7 +127,7 @@ def test_a_step_adds_up() -> None:
     batch = Batch(8, 10, 10, 2)  # trees of 30 tokens: two a pass, four passes on one rank, two on each of two
     assert Passes.of(batch, 60, 2) == Passes(2, 2, 0)
     found = step(SHAPE, GROUPS, dpo, batch, PLAIN, 2, again=False)
-    forward = 2 * batch.flops(SHAPE) / 1e6
+    forward = 2 * batch.forward(SHAPE, PLAIN)
     assert found["training"] == pytest.approx(2 * 3 * forward)
     assert found["reading"] == pytest.approx(2 * forward)  # the reference
     trained, read = 12.0, 3.5  # the policy's layers are gathered in two bytes, and summed in four
@@ -139,8 +146,8 @@ def test_a_step_of_samples_by_a_server_and_a_reward_model() -> None:
     assert found["generation"] == sampled_elsewhere(SHAPE, batch, PLAIN, 2)[0]
     assert found["handing_over"] == 4 * 3000 / 1e9
     # The leader reads 12 samples of 15 tokens, without logits.
-    assert found["reward"] == pytest.approx(12 * Batch(1, 15, 0, 0).flops(SHAPE) / 1e6)
-    assert found["training"] == pytest.approx(4 * 2 * batch.flops(SHAPE) / 1e6)
+    assert found["reward"] == pytest.approx(12 * Batch(1, 15, 0, 0).forward(SHAPE, PLAIN))
+    assert found["training"] == pytest.approx(4 * 2 * batch.forward(SHAPE, PLAIN))
 
 
 def test_sft_has_no_reference_and_nothing_to_sample() -> None:

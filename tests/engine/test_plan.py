@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, T5Config
+from transformers import LlamaConfig, MixtralConfig, T5Config
 
 from accord.engine import memory, plan
 from accord.engine.models import Policy
@@ -100,11 +100,14 @@ def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
         plan.planned(replace(dpo, memory="1MB"), config, cpu)
 
 
+WIDE = {
+    "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 512,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("config", [LlamaConfig(**WIDE), MixtralConfig(**WIDE)], ids=["llama", "mixtral"])
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_a_plan_for_ranks_is_of_what_each_holds(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = LlamaConfig(
-        hidden_size=512, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=4, vocab_size=512
-    )
+def test_a_plan_for_ranks_is_of_what_each_holds(device: str, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     dpo, half = DPO(dtype="bfloat16", batch_size=64, tokens_per_pass=512), torch.bfloat16
     alone, shared = (plan._peak(config, dpo, dtype=half, device=device, ranks=ranks) for ranks in (1, 4))
     assert shared - memory.PROGRAM < 0.6 * (alone - memory.PROGRAM)

@@ -129,7 +129,7 @@ def test_states_are_read_by_another_number_of_ranks(
 @pytest.mark.parametrize("name", INNER)
 def test_what_a_rank_holds_is_what_is_planned(name: str, folders: dict[int, Path]) -> None:
     config, method = config_of(name), SFT(batch_size=2, optimizer_states="8bit")
-    groups = Groups.of(config).held(method, torch.float32)
+    groups = Groups.of(config, method, torch.float32)
     shape = Shape(1, 1, 1, 1, 0, 1, 1, 1, 1, 0.0, 0.0)
     for size in (2, 3):
         found = int(load_file(folders[size] / f"{name} bytes.safetensors")["bytes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,17 +13,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
+from transformers import MixtralConfig
 
+from accord.engine.cards import Machine
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.memory import ready
+from accord.engine.pace import one_pass
 from accord.engine.precision import autocast, linear_weights
 from accord.engine.shard import gathered
+from accord.engine.shares import Groups
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
 from accord.methods import DPO, SFT
 from accord.methods.offline import OfflineLearner
-from tests.engine.tiny import CONFIGS, policy_of, random_model
+from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
 from tests.trust.forked import in_team
 
 CASES = [("llama", 0, {}), ("llama", 1, {}), ("qwen3", 1, {"activation_checkpointing": True}), ("mamba", 0, {})]
@@ -31,9 +36,15 @@ NAMES = ["-".join(map(str, (*case[:2], *case[2]))) for case in CASES]
 TREES = [Tree((1, 2 + row), tuple(Branch((3, 4 + row, 5 + i, 6)) for i in range(2)), (0, 1), row) for row in range(4)]
 
 
+MIXTRAL = MixtralConfig(**SIZES, vocab_size=VOCABULARY, num_local_experts=3, num_experts_per_tok=2, eos_token_id=END)
+PLANNED = [("llama", 0, {}), ("llama", 1, {"lora_rank": 2}), ("mixtral", 0, {}), ("mixtral", 0, {"lora_rank": 2})]
+PLANNED += [(name, 0, {"weight_dtype": "bfloat16"}) for name in ("llama", "mixtral")]
+"""Of what a plan's bytes are held against those that are sent."""
+
+
 def learner_of(architecture: str, tied: int, more: dict[str, Any], method: Any = DPO) -> OfflineLearner:
     """A method at work in bfloat16, each row in a pass of its own: then ranks make the passes that one process does."""
-    config = CONFIGS[architecture]()
+    config: Any = copy.deepcopy(MIXTRAL) if architecture == "mixtral" else CONFIGS[architecture]()
     config.tie_word_embeddings = bool(tied)
     made = method(batch_size=4, max_steps=2, learning_rate=1e-3, tokens_per_pass=1, dtype="bfloat16", **more)
     policy = policy_of(random_model(config, dtype=torch.float32)).in_dtype("bfloat16")
@@ -85,13 +96,27 @@ def wire() -> Tensor:
     in_layers = sum((2 if id(p) in linear else 4) * whole(p) for p in layers)
     gathers = 2 * in_layers + 4 * sum(map(whole, beside))
     scatters = 4 * sum(map(whole, [*layers, *beside]))
+    return torch.tensor([*sent_by(learner), gathers, scatters])
+
+
+def sent_by(learner: OfflineLearner) -> tuple[int, int]:
+    """What a pass gathers, and what it scatters with its gradient."""
     Optimizer(learner.networks, learner.method, 2)
-    trees = Trees.of(TREES[:1])
+    network, trees = learner.model.network, Trees.of(TREES[:1])
     with autocast(torch.bfloat16):
         log_probabilities(network, trees)[0].sum().backward()  # once, as the first pass makes what is kept
     with counted() as sent, autocast(torch.bfloat16, cached=False):
         log_probabilities(network, trees)[0].sum().backward()
-    return torch.tensor([sent["gathered"], sent["scattered"], gathers, scatters])
+    return sent["gathered"], sent["scattered"]
+
+
+def planned(architecture: str, tied: int, more: dict[str, Any]) -> Tensor:
+    """Bytes that reach a rank in a pass with its gradient, and those of a plan."""
+    learner = learner_of(architecture, tied, more, SFT)
+    groups = Groups.of(learner.model.network.config, learner.method)
+    machine = Machine("m", 1.0, 1.0, 1.0, 1.0, 1.0)
+    expected = one_pass(groups, 0.0, machine, 2, trains=True, linear=2).received
+    return torch.tensor([sum(sent_by(learner)) / 2, expected], dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +125,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     def work(team: Team) -> None:
         found = {name: steps(case) for name, case in zip(NAMES, CASES, strict=True)} | {"wire": {"bytes": wire()}}
+        found["planned"] = {str(i): planned(*case) for i, case in enumerate(PLANNED)}
         if team.leads:
             for name, tensors in found.items():
                 save_file(tensors, folder / f"{name}.safetensors")
@@ -122,3 +148,9 @@ def test_steps_in_bfloat16_are_those_of_one_process(
 def test_linear_layers_are_gathered_in_halves_and_gradients_summed_whole(ranks: Path) -> None:
     gathered_, scattered, expected, sums = load_file(ranks / "wire.safetensors")["bytes"].tolist()
     assert (gathered_, scattered) == (expected, sums)
+
+
+@pytest.mark.parametrize("i", range(len(PLANNED)), ids=["-".join(map(str, case)) for case in PLANNED])
+def test_plans_count_what_is_sent(i: int, ranks: Path) -> None:
+    found, expected = load_file(ranks / "planned.safetensors")[str(i)].tolist()
+    assert found == expected

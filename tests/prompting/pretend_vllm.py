@@ -2,7 +2,7 @@
 
 Each request is drawn by itself, so that `alone`, a sampler in this process that does the same, has the same samples bit
 for bit. It can be started raw (log-probabilities before the temperature), without the endpoints for weights, to keep
-its own, or to die after so many samples.
+its own, to die after so many samples, or to answer none before a gate is open.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ class Vllm(ThreadingHTTPServer):
         self.keeps = "nothing"
         self.is_dev = True
         self.dies_after: int | None = None
+        self.gate: threading.Event | None = None
         self.longest = 10**6
         vars(self).update(told)
         self.asked: list[tuple[str, dict[str, Any]]] = []
@@ -153,6 +154,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def complete(self, body: dict[str, Any]) -> object:
         server = self.server
+        if server.gate:
+            server.gate.wait(20)
         if server.fails:
             raise RuntimeError("no memory")
         policy = server.adapters.get(body["model"], server.policy)

@@ -146,10 +146,10 @@ def test_a_run_whose_server_stays_away_goes_on_from_its_last_checkpoint(base: st
     with (
         serving(Vllm(base, dies_after=CHECKED + 4 * EACH + 5)) as first,
         pytest.raises(
-            InputError, match=r"waited for 1 seconds \(.*\): start it again, and give the same command again"
+            InputError, match=r"waited for 3 seconds \(.*\): start it again, and give the same command again"
         ),
     ):
-        run(GRPO(**method, sampler=first.url, sampler_wait=1), base, tmp_path / "run")
+        run(GRPO(**method, sampler=first.url, sampler_wait=3), base, tmp_path / "run")
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000002"]
     with serving(Vllm(base)) as second:
         found = run(GRPO(**method, sampler=second.url), base, tmp_path / "run", resume=True)

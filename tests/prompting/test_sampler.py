@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Sequence
@@ -129,6 +130,30 @@ def test_servers_share_the_samples(base: str, moved: Policy, tmp_path: Path) -> 
     assert one.drawn > 1 and other.drawn > 1 and one.drawn + other.drawn == 16
 
 
+def test_servers_are_asked_for_as_much_at_a_time(base: str, moved: Policy, tmp_path: Path) -> None:
+    """Who has its weights first does not take all: nothing is answered before all is asked for, of each the half."""
+    gate = threading.Event()
+    with serving(Vllm(base, gate=gate)) as one, serving(Vllm(base, gate=gate)) as other:
+
+        def asked() -> list[int]:
+            return [sum(path == "/v1/completions" for path, _ in vllm.asked) for vllm in (one, other)]
+
+        found: list[list[int]] = []
+
+        def opening() -> None:
+            end = time.monotonic() + 10
+            while sum(asked()) < 16 and time.monotonic() < end:
+                time.sleep(0.01)
+            found.append(asked())
+            gate.set()
+
+        thread = threading.Thread(target=opening)
+        thread.start()
+        drawn(moved, tmp_path, one.url, other.url)
+        thread.join()
+    assert found == [[8, 8]]
+
+
 def test_a_server_that_is_killed_and_started_again_is_handed_the_weights_anew(
     base: str, moved: Policy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +173,14 @@ def test_a_server_that_is_killed_and_started_again_is_handed_the_weights_anew(
         thread.join()
     assert [path for path, _ in started[0].asked].count("/collective_rpc") == 1
     assert f"{first.url}/v1 is waited for, up to 300 seconds" in capsys.readouterr().err
+
+
+def test_a_server_that_is_silent_holds_up_no_step_that_another_draws(base: str, moved: Policy, tmp_path: Path) -> None:
+    """As one whose machine is gone: it takes no connection and refuses none."""
+    with socket.create_server(("127.0.0.1", 0)) as silent, serving(Vllm(base)) as vllm:
+        begun = time.monotonic()
+        drawn(moved, tmp_path, f"http://127.0.0.1:{silent.getsockname()[1]}", vllm.url, sampler_wait=60)
+    assert time.monotonic() - begun < 30 and vllm.drawn == 16
 
 
 def test_of_two_servers_one_can_be_lost(base: str, moved: Policy, tmp_path: Path) -> None:

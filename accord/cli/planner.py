@@ -1,0 +1,135 @@
+"""A model, a method and a step on a machine, and what a number of cards hold, move and take for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from accord import engine
+from accord.cli.shapes import config_called
+from accord.engine.config import SamplingConfig, TrainingConfig
+from accord.results.plan import GpusPlan, PassPlan, RankMemory, StepPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from accord.engine.cards import Machine
+    from accord.engine.memory import Shape
+    from accord.engine.pace import Batch
+    from accord.engine.shares import Groups
+
+ROLLED_OUT = 12
+"""Bytes that a token of a sample takes in the host memory of every rank: of four the token, of eight its
+log-probability, which a completion and the branch made of it share (benchmarks/rollouts.py measures it)."""
+
+
+class Planner:
+    """A model, a method and a step on a machine; `row` plans for a number of cards.
+
+    Raises InputError where the model cannot be planned for.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        method: TrainingConfig,
+        batch: Batch,
+        machine: Machine,
+        reward: str | None = None,
+        dtype: Any = None,
+    ) -> None:
+        import torch
+
+        self.method, self.batch, self.machine = method, batch, machine
+        self.dtype = dtype or torch.bfloat16
+        config, whose = config_called(model)
+        self.groups = engine.shares.Groups.of(config, method, self.dtype)
+        self.shape = engine.memory.Shape.of(config, method, self.dtype)
+        whole = TrainingConfig()
+        self.reward = engine.memory.Shape.of(config_called(reward)[0], whole, self.dtype) if reward else None
+        self.described = ", ".join([*([whose] if whose else []), *_described(self.shape, self.groups)])
+
+    @property
+    def bytes_a_number(self) -> float:
+        """Of what is trained its weights, gradients and the optimizer's states, on average."""
+        standing = sum(engine.shares.standing(self.groups, self.method, 1)) - engine.shares.size(self.groups.frozen)
+        trained = engine.shares.share(engine.shares.trained(self.groups.all))
+        return round(standing / self.method.trained_networks / trained, 2)
+
+    def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
+        """What there is to say of a number of cards, of which some only sample."""
+        ranks, batch, machine = gpus - samplers, self.batch, self.machine
+        passes = engine.pace.Passes.of(batch, self.method.tokens_per_pass, ranks)
+        tokens = passes.trees * batch.tree
+        held = engine.shares.held(
+            self.shape, self.groups, self.method, self.dtype, ranks, tokens=tokens, is_served=samplers > 0,
+            reward=4 * self.reward.numbers if self.reward else 0,
+        )  # fmt: skip
+        memory = RankMemory(**held)
+        again = self.method.activation_checkpointing or memory.training > machine.memory
+        moments = {"training": memory.training_again if again else memory.training}
+        moments |= {"sampling": memory.sampling, "loading": memory.loading}
+        linear = self.dtype.itemsize
+        spent = engine.pace.step(
+            self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
+            reward=self.reward, linear=linear,
+        )  # fmt: skip
+        passed = passes.trees * batch.trained(self.shape, machine, again)
+        one = engine.pace.one_pass(self.groups, passed, machine, ranks, trains=True, linear=linear)
+        inside = min(ranks, machine.per_node)
+        spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
+        samples = isinstance(self.method, SamplingConfig)
+        return GpusPlan(
+            gpus=gpus,
+            ranks=ranks,
+            samplers=samplers,
+            together=engine.pace.sampled_elsewhere(self.shape, batch, machine, samplers)[1] if samplers else 0,
+            again=again,
+            lacks=[name for name, size in moments.items() if size > machine.memory],
+            memory=memory,
+            passes=PassPlan(
+                tokens=tokens,
+                each=passes.each,
+                idle=passes.idle,
+                received=one.received,
+                compute=one.compute,
+                wire=one.wire,
+                hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
+                hsdp_held=sum(engine.shares.standing(self.groups, self.method, inside)),
+                hsdp_wire=spoken,
+            ),
+            step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),
+            tokens=batch.trees * batch.tree,
+            rollouts=ROLLED_OUT * batch.trees * batch.tree if samples else 0,
+        )
+
+    def warnings(self, most: int, sampler_share: float) -> list[str]:
+        """What a reader of the plan should know of it."""
+        said = []
+        if most > 1 and not getattr(self.method, "on_ranks", False):
+            said.append(
+                "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
+            )
+        most_experts = max((w.rows for w in self.groups.all if w.is_expert), default=most)
+        if most > most_experts:
+            said.append(
+                f"a layer has {most_experts:,} experts, which ranks share: of more ranks each of the first holds one, "
+                "and what is gathered has room for one of each rank."
+            )
+        if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
+            said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
+        if isinstance(self.method, SamplingConfig) and self.reward is None:
+            said.append(
+                "rewards are taken to cost nothing, as those of a function or a server do; --reward-model counts one."
+            )
+        return said
+
+
+def _described(shape: Shape, groups: Groups) -> Iterator[str]:
+    """A model in words: its weights, what of them a token is multiplied by, and adapters."""
+    yield f"{shape.numbers / 1e9:.2f} billion weights"
+    if shape.experts:
+        idle = round(shape.experts * (1 - shape.chosen))
+        yield f"of which a token is sent through {(shape.numbers - idle) / 1e9:.2f} billion"
+    if groups.adapters:
+        yield f"{engine.shares.share(groups.adapters) / 1e6:,.1f} million more in adapters"
+    yield f"{shape.layers} layers of width {shape.width}"
