@@ -259,7 +259,7 @@ def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
         plan.planned(replace(dpo, memory="1MB"), config, cpu)
 
 
-WIDE = {
+WIDE: dict[str, Any] = {
     "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 512,
 }  # fmt: skip
 
