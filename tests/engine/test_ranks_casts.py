@@ -30,14 +30,24 @@ from accord.methods.offline import OfflineLearner
 from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
 from tests.trust.forked import in_team
 
-CASES = [("llama", 0, {}), ("llama", 1, {}), ("qwen3", 1, {"activation_checkpointing": True}), ("mamba", 0, {})]
+CASES: list[Any] = [
+    ("llama", 0, {}),
+    ("llama", 1, {}),
+    ("qwen3", 1, {"activation_checkpointing": True}),
+    ("mamba", 0, {}),
+]
 CASES += [("gpt2", 1, {}), ("llama", 0, {"lora_rank": 2})]
 NAMES = ["-".join(map(str, (*case[:2], *case[2]))) for case in CASES]
 TREES = [Tree((1, 2 + row), tuple(Branch((3, 4 + row, 5 + i, 6)) for i in range(2)), (0, 1), row) for row in range(4)]
 
 
 MIXTRAL = MixtralConfig(**SIZES, vocab_size=VOCABULARY, num_local_experts=3, num_experts_per_tok=2, eos_token_id=END)
-PLANNED = [("llama", 0, {}), ("llama", 1, {"lora_rank": 2}), ("mixtral", 0, {}), ("mixtral", 0, {"lora_rank": 2})]
+PLANNED: list[Any] = [
+    ("llama", 0, {}),
+    ("llama", 1, {"lora_rank": 2}),
+    ("mixtral", 0, {}),
+    ("mixtral", 0, {"lora_rank": 2}),
+]
 PLANNED += [(name, 0, {"weight_dtype": "bfloat16"}) for name in ("llama", "mixtral")]
 """Of what a plan's bytes are held against those that are sent."""
 

@@ -55,7 +55,8 @@ MACHINE = Machine("m", 1e6, 1e6, 1e5, 1000.0, 100.0, 8, (0.0, 0.0, 0.0), 0.0)
 MIXTRAL = MixtralConfig(**SMALL, num_local_experts=5, num_experts_per_tok=2)
 QWEN = Qwen3MoeConfig(**SMALL, num_experts=6, num_experts_per_tok=2, moe_intermediate_size=40, head_dim=16)
 HALF: dict[str, Any] = {"weight_dtype": "bfloat16"}
-LORA, DORA = {"lora_rank": 3}, {"lora_rank": 2, "lora_dora": True, "lora_targets": "q_proj,down_proj"}
+LORA: dict[str, Any] = {"lora_rank": 3}
+DORA: dict[str, Any] = {"lora_rank": 2, "lora_dora": True, "lora_targets": "q_proj,down_proj"}
 CASES: list[Any] = [
     pytest.param(LlamaConfig(**SMALL, tie_word_embeddings=False), 2, {}, id="untied"),
     pytest.param(LlamaConfig(**SMALL, tie_word_embeddings=True), 3, {}, id="tied"),
