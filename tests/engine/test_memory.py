@@ -260,7 +260,8 @@ def test_a_plan_takes_up_settings_until_the_run_fits() -> None:
 
 
 WIDE: dict[str, Any] = {
-    "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4, "vocab_size": 512,
+    "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "vocab_size": 512,
 }  # fmt: skip
 
 
