@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.arrays import Bools, Doubles, Ints, Numbers
-from accord.data.chat import AT_ONCE, tokenize
 from accord.data.encoding import encode
+from accord.data.tokens import AT_ONCE, tokenize
 from accord.engine.trees import Branch, Tree, Trees
 from accord.methods.rollouts import Rollout
 from accord.records import Completion, EncodedPrompt, Preference, Prompt, Sample

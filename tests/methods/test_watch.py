@@ -20,6 +20,7 @@ from accord.train.loop import Result
 from accord.train.rows import read_metrics
 from accord.train.run import Run
 from accord.train.watch import SMOOTHED, Watch
+from tests.commands.small import save_model
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 
@@ -86,6 +87,7 @@ def chosen(values: list[float]) -> dict[str, float]:
 def watching(folder: Path, values: list[float], *, held_out: bool = False) -> dict[str, float]:
     """The best of a run in which so much was measured."""
     with Run(folder, {}) as run:
+        save_model(folder / "best")
         policy = policy_of(LlamaForCausalLM(LlamaConfig(**SIZES, vocab_size=8)))
         watch = Watch(policy, run, None, REINFORCE().sampling(), [None] if held_out else [])  # type: ignore
         watch.restore([{"step": i + (not held_out), "watched": v} for i, v in enumerate(values)])
