@@ -35,13 +35,36 @@ def join(rank: int, size: int, store: TCPStore) -> None:
     torch.set_num_threads(1)
 
 
+class Gate:
+    """Where children wait until all of them are there.
+
+    The store that they meet at is a thread of this process, which looks up the name of who connects. A child forked
+    meanwhile would have the C library's lock of names as it is held then, and wait for it for ever.
+    """
+
+    def __init__(self) -> None:
+        self.ends = os.pipe()
+
+    def wait(self) -> None:
+        """In a child: until nobody holds the end that is written to."""
+        os.close(self.ends[1])
+        os.read(self.ends[0], 1)
+        os.close(self.ends[0])
+
+    def open(self) -> None:
+        """In the parent: let the children through."""
+        for end in self.ends:
+            os.close(end)
+
+
 def together(size: int, work: Callable[[], object]) -> None:
     """Do something on each of so many ranks; AssertionError where one of them fails, whose traceback is printed."""
-    store, pids = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), []
+    store, gate, pids = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False), Gate(), []
     for rank in range(size):
         if not (pid := os.fork()):
             status = 1
             try:
+                gate.wait()
                 join(rank, size, store)
                 work()
                 status = 0
@@ -52,6 +75,7 @@ def together(size: int, work: Callable[[], object]) -> None:
                 sys.stderr.flush()
                 os._exit(status)
         pids.append(pid)
+    gate.open()
     ended = [os.waitpid(pid, 0)[1] for pid in pids]
     assert not any(ended), f"the ranks ended with {ended}"
 
@@ -83,11 +107,14 @@ class Ranks:
 
     def __post_init__(self) -> None:
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        self.pids = [self._start(rank) for rank in range(self.size)]
+        gate = Gate()
+        self.pids = [self._start(rank, gate) for rank in range(self.size)]
+        gate.open()
         self._ended: dict[int, int] = {}
 
-    def _start(self, rank: int) -> int:
+    def _start(self, rank: int, gate: Gate) -> int:
         def prepare() -> None:
+            gate.wait()
             join(rank, self.size, self.store)
             ranks.PATIENCE = timedelta(seconds=5)
             self.before(rank)
