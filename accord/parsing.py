@@ -24,7 +24,6 @@ MOST = 100_000
 DEEPEST = 100
 """Lists and mappings within each other."""
 
-
 PATIENCE = 10.0
 """Seconds without anything from a pipe."""
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)

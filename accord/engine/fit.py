@@ -206,7 +206,8 @@ def clip(parameters: Sequence[Tensor], most: float) -> float:
     """Scale gradients down to this Euclidean norm where theirs is longer, in place; the norm that they had.
 
     In a team it is that of what all ranks hold, by the steps of torch's `clip_grad_norm_`: a norm of each gradient, in
-    its own precision, and the norm of those.
+    its own precision, and the norm of those. torch's own takes no weights of several groups of ranks, as vectors beside
+    matrices in bfloat16 are.
     """
     team = Team.here()
     if team.size == 1:

@@ -13,7 +13,7 @@ they are held, in float32 or by weight_dtype in bfloat16, and each rank reads it
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -241,21 +241,25 @@ def held(
         "cache": 0.0 if is_served else alone.get("cache", 0.0),
         "program": alone["program"],
     }
-    stays = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
     sums = size(trained(groups.beside)) + scattered_size(groups.beside, ranks)
-    at_end = beside + sums if several else 0
+    holes = HEAP if device == "cpu" and not method.return_freed_memory else 0.0
+    stays = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
     for name, end in (("training", ""), ("training_again", "_again")):
         going = parts[f"activations{end}"] + casts + parts["logits"] + gathered + scattered
-        holes = HEAP if device == "cpu" and not method.return_freed_memory else 0.0
-        parts[name] = stays + (1 + holes) * (parts["gradients"] + max(going, at_end))
+        parts[name] = stays + (1 + holes) * (gradients + max(going, beside + sums if several else 0))
     samples = stays + (0.0 if is_served else layers + beside + casts / networks + parts["cache"])
     parts["sampling"] = samples if isinstance(method, SamplingConfig) else 0.0
-    parts["loading"] = parts["program"] + reward + parts["weights"]
+    return parts | {"loading": _loading(parts, groups, method, dtype, several)}
+
+
+def _loading(
+    parts: Mapping[str, float], groups: Groups, method: TrainingConfig, dtype: torch.dtype, several: bool
+) -> float:
+    """Bytes at the peak of reading, by what stays."""
+    read = parts["program"] + parts["reward"] + parts["weights"]
     if several:
-        parts["loading"] += parts["copies"] + 4 * share((*groups.beside, *groups.largest))
-    elif method.frozen_copies:
-        parts["loading"] += _copy(groups, method, dtype, 1)
-    return parts
+        return read + parts["copies"] + 4 * share((*groups.beside, *groups.largest))
+    return read + (_copy(groups, method, dtype, 1) if method.frozen_copies else 0)
 
 
 def _copy(groups: Groups, method: TrainingConfig, dtype: torch.dtype, ranks: int) -> int:

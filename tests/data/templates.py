@@ -5,6 +5,8 @@ from __future__ import annotations
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from accord.engine.trees import Branch
+
 SPECIAL = [
     "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>",
     "<start_of_turn>", "<end_of_turn>", "[INST]", "[/INST]", "<think>", "</think>", "<|User|>", "<|Assistant|>",
@@ -93,3 +95,12 @@ def byte_tokenizer(template: str | None, eos: str = "</s>") -> PreTrainedTokeniz
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token=eos)
     tokenizer.chat_template = template
     return tokenizer
+
+
+TOKENIZERS = {name: byte_tokenizer(template) for name, (template, _) in FAMILIES.items()}
+"""A tokenizer for each family's template."""
+
+
+def trained(tokenizer: PreTrainedTokenizerFast, branch: Branch) -> str:
+    flags = branch.trained or (True,) * len(branch.tokens)
+    return str(tokenizer.decode([t for t, yes in zip(branch.tokens, flags, strict=True) if yes]))

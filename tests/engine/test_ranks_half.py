@@ -26,6 +26,7 @@ from accord.methods import DPO, SFT
 from accord.methods.offline import OfflineLearner
 from accord.records import Preference
 from tests.data.conftest import word_tokenizer
+from tests.engine.stepped import states_of, steps, whole
 from tests.engine.tiny import CONFIGS, policy_of, random_model
 from tests.trust.forked import in_team
 
@@ -59,22 +60,6 @@ def learner_of(name: str) -> OfflineLearner:
     return OfflineLearner(made, policy, TREES).learn_from(TREES, None)
 
 
-def steps(learner: OfflineLearner, optimizer: Optimizer, first: int = 0, last: int = STEPS) -> dict[str, Tensor]:
-    """Losses and gradient norms, and the weights after so many steps."""
-    logged = [learner.step(step, learner.batch(step), optimizer).numbers for step in range(first, last)]
-    numbers = [numbers[name] for numbers in logged for name in ("loss", "gradient_norm")]
-    weights = {name: gathered(p.detach()).clone().contiguous() for name, p in optimizer.named_parameters().items()}
-    return weights | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
-
-
-def state_of(optimizer: Optimizer) -> dict[str, Tensor]:
-    """Weights and what AdamW holds of them, whole."""
-    named = optimizer.named_parameters()
-    moments = {f"{key} of {name}": t for name, p in named.items() for key, t in optimizer.rule.state[p].items()}
-    whole = {name: gathered(tensor.detach()).clone().contiguous() for name, tensor in {**named, **moments}.items()}
-    return whole
-
-
 def work(folder: Path, stopped: Path | None = None) -> None:
     """What one process does, or a rank: all steps, with a checkpoint after two; and the last from another's."""
     found = {}
@@ -84,8 +69,8 @@ def work(folder: Path, stopped: Path | None = None) -> None:
         before = steps(learner, optimizer, 0, 2)
         if name == "tied":
             checkpoint.save(folder / "checkpoints", 2, optimizer, {})
-            found["state"] = state_of(optimizer)
-        after = steps(learner, optimizer, 2)
+            found["state"] = states_of(optimizer) | whole(optimizer.named_parameters())
+        after = steps(learner, optimizer, 2, STEPS)
         found[name] = after | {"numbers": torch.cat([before["numbers"], after["numbers"]])}
         held = [local(p) for p in optimizer.parameters()]
         found[name]["bytes"] = torch.tensor([sum(p.nbytes for p in held), sum(p.numel() for p in held)])
@@ -96,8 +81,8 @@ def work(folder: Path, stopped: Path | None = None) -> None:
         learner = learner_of("tied")
         optimizer = Optimizer(learner.networks, learner.method, STEPS)
         checkpoint.load(checkpoint.checkpoints(stopped)[-1], optimizer)
-        found["read"] = state_of(optimizer)
-        found["gone on"] = steps(learner, optimizer, 2)
+        found["read"] = states_of(optimizer) | whole(optimizer.named_parameters())
+        found["gone on"] = steps(learner, optimizer, 2, STEPS)
     if Team.here().leads:
         for name, tensors in found.items():
             save_file(tensors, folder / f"{name}.safetensors")

@@ -17,10 +17,11 @@ from accord.engine import checkpoint
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import Optimizer
 from accord.engine.muon import orthogonalized
-from accord.engine.shard import gathered, local, part_of, sharing
+from accord.engine.shard import local, part_of, sharing
 from accord.engine.team import Team
 from accord.methods import DPO, SFT
 from accord.methods.offline import OfflineLearner
+from tests.engine.stepped import states_of, steps
 from tests.engine.test_ranks_casts import TREES
 from tests.engine.tiny import CONFIGS, policy_of, random_model
 from tests.trust.forked import in_team
@@ -45,21 +46,6 @@ def made(name: str, **given: Any) -> tuple[OfflineLearner, Optimizer]:
     return learner, Optimizer(learner.networks, method, STEPS)
 
 
-def steps(learner: OfflineLearner, optimizer: Optimizer, first: int = 0, last: int = STEPS) -> dict[str, Tensor]:
-    """Losses and gradient norms, and the weights after so many steps."""
-    logged = [learner.step(step, learner.batch(step), optimizer).numbers for step in range(first, last)]
-    numbers = [numbers[name] for numbers in logged for name in ("loss", "gradient_norm")]
-    weights = {name: gathered(p.detach()).clone().contiguous() for name, p in optimizer.named_parameters().items()}
-    return weights | {"numbers": torch.tensor(numbers, dtype=torch.float64)}
-
-
-def state_of(optimizer: Optimizer) -> dict[str, Tensor]:
-    """What the optimizer holds of every weight, whole."""
-    named = optimizer.named_parameters()
-    states = {f"{key} of {name}": t for name, p in named.items() for key, t in optimizer.rule.state[p].items()}
-    return {name: gathered(tensor).clone().contiguous() for name, tensor in states.items()}
-
-
 def work(folder: Path, stopped: Path | None = None, **given: Any) -> None:
     """What one process does, or a rank: all steps, with a checkpoint after two; and the last from another's."""
     found = {}
@@ -69,15 +55,15 @@ def work(folder: Path, stopped: Path | None = None, **given: Any) -> None:
             steps(learner, optimizer, 0, 2)
             if name == "llama":
                 checkpoint.save(folder / "checkpoints", 2, optimizer, {})
-                found["state"] = state_of(optimizer)
+                found["state"] = states_of(optimizer)
                 buffers = [t for state in optimizer.rule.state.values() for t in state.values() if t.dim() == 2]
                 found["held"] = {"numbers": torch.tensor(sum(local(t).numel() for t in buffers))}
-            found[name] = steps(learner, optimizer, 2)
+            found[name] = steps(learner, optimizer, 2, STEPS)
         if stopped:
             learner, optimizer = made("llama", **given)
             checkpoint.load(checkpoint.checkpoints(stopped)[-1], optimizer)
-            found["read"] = state_of(optimizer)
-            found["gone on"] = steps(learner, optimizer, 2)
+            found["read"] = states_of(optimizer)
+            found["gone on"] = steps(learner, optimizer, 2, STEPS)
     if Team.here().leads:
         for name, tensors in found.items():
             save_file(tensors, folder / f"{name}.safetensors")
