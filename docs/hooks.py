@@ -24,7 +24,9 @@ PAGES = {
 }
 """Pages of the repository, and where the site has them."""
 SOURCES = ("LICENSE", "examples", "recipes")
-"""Files and folders that are shown as they are."""
+"""Files and folders that are shown as they are, beside those that a page links to."""
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")
+"""A link by path, with its anchor."""
 MODULES = {
     "accord": ["accord.errors"],
     "train": ["accord.train.learner", "accord.train.loop", "accord.train.options", "accord.train.alarms"],
@@ -46,7 +48,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that docs/ has not."""
     for path in PAGES:
         files.append(File.generated(config, place(path), content=(ROOT / path).read_text(encoding="utf-8")))
-    for path in [found for name in SOURCES for found in (ROOT / name, *sorted((ROOT / name).rglob("*")))]:
+    whole = {found for name in SOURCES for found in (ROOT / name, *(ROOT / name).rglob("*"))}
+    for path in sorted(whole | set(linked())):
         if "__pycache__" not in path.parts:
             files.append(File.generated(config, place(path.relative_to(ROOT).as_posix()), content=shown(path)))
     for name in sorted(MODULES.keys() | {stub.parent.name for stub in STUBS}):
@@ -69,7 +72,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     def row(match: re.Match[str]) -> str:
         return re.sub(r"`[^`\n]*`", lambda code: code[0].replace("\\|", "|"), match[0])
 
-    return re.sub(r"^\|.*", row, re.sub(r"\]\((?![a-z]+:|#)([^)\s]+)\)", link, markdown), flags=re.MULTILINE)
+    return re.sub(r"^\|.*", row, LINK.sub(link, markdown), flags=re.MULTILINE)
+
+
+def linked() -> Iterator[Path]:
+    """The files of the repository, beside those in docs/, that a page links to."""
+    for page in [*(ROOT / path for path in PAGES), *(ROOT / "docs").glob("*.md")]:
+        for target in LINK.findall(page.read_text(encoding="utf-8")):
+            path = (page.parent / target.partition("#")[0]).resolve()
+            if path.is_file() and ROOT / "docs" not in path.parents and path.relative_to(ROOT).as_posix() not in PAGES:
+                yield path
 
 
 def place(path: str) -> str:
