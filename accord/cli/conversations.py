@@ -24,13 +24,14 @@ class ConversationOptions(AnswerOptions):
     """Which turn of a conversation is answered anew, or with whom whole conversations are had."""
 
     turn: str | int | None = None
-    """Of conversations, the assistant's turn that is answered anew: first, last, random, or its number, from 1."""
+    """In conversations, which of the assistant's turns to sample again: first, last, random, or its number, counted
+    from 1."""
     user: str | None = None
-    """Talk with a simulated user, from each prompt on, and write a row for each of the model's turns: module:function,
-    which is given the messages so far and returns what the user says next, or None; or a small world's guest
-    (counter)."""
+    """Converse with a simulated user from each prompt on, and write a row for each of the model's turns. The user is
+    module:function, which gets the messages so far and returns what the user says next, or None; or a small world's
+    guest (counter)."""
     max_turns: int = 4
-    """A conversation with a user has at most so many turns of the model's."""
+    """The most turns the model takes in a conversation with a user."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -33,9 +33,10 @@ def data(
 
     Args:
         file: a file, a folder or a Hub name; or several, each with :WEIGHT for a mix.
-        model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template read the rows.
+        model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template are used.
         first: how many rows to show.
-        max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
+        max_length: tokens of prompt and completion together. Longer completions are cut, rows with longer prompts left
+            out.
         options: the fields of `ChatOptions`.
 
     Raises:

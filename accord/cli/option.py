@@ -16,16 +16,19 @@ from accord.parsing import parse_yaml
 REQUIRED = inspect.Parameter.empty
 
 Group = Literal[
-    "reads and writes",
-    "the method's own",
-    "the command's own",
-    "training",
+    "method",
+    "command",
     "sampling",
+    "training",
+    "rewards and judges",
+    "evaluation while training",
+    "input and output",
+    "chat template",
     "adapters",
     "memory",
-    "computing",
-    "watching",
+    "compute",
 ]
+"""What options are about, in the order of the help."""
 
 MAY_BE_EMPTY = ("hint",)
 """Options to which an empty text means something, beside those whose default it is."""

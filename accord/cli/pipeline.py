@@ -37,8 +37,9 @@ def demo(*, out: str = "runs/demo", seed: int = 0, parallel: int = 1) -> Path:
 
     Args:
         out: the folder for everything, the report included.
-        seed: decides everything that is drawn at random.
-        parallel: how many stages may run at a time; more than one run in processes of their own, which share the cores.
+        seed: seed of everything drawn at random.
+        parallel: how many stages may run at once; with more than one, each runs in its own process, and they share the
+            cores.
     """
     return run_pipeline(packaged("cafe"), out, {"seed": seed}, parallel=parallel)
 
@@ -51,8 +52,9 @@ def run(recipe: str, *, out: str | None = None, parallel: int = 1, overrides: di
 
     Args:
         recipe: the YAML file.
-        out: the folder for the stages' results; by default runs/ and the recipe's name.
-        parallel: how many stages may run at a time; more than one run in processes of their own, which share the cores.
+        out: the folder for the stages' results (default: runs/ and the recipe's name).
+        parallel: how many stages may run at once; with more than one, each runs in its own process, and they share the
+            cores.
         overrides: values for variables and for stages' options, by name.
     """
     return run_pipeline(recipe, out or f"runs/{Path(recipe).stem}", overrides, parallel=parallel)

@@ -47,9 +47,9 @@ def push(
     Args:
         folder: the model's folder, such as runs/dpo/model.
         repo: OWNER/NAME.
-        private: whether a repository that is made is for its owner alone; one that is there stays as it is.
-        revision: the branch to commit to; main unless given.
-        evaluation: the folder of an `accord evaluate`, whose tables go into the card first.
+        private: make a new repository private; an existing one stays as it is.
+        revision: the branch to commit to (default: main).
+        evaluation: the folder of an `accord evaluate` whose tables are added to the card first.
         dry_run: only say what would be uploaded.
 
     Raises:
@@ -90,10 +90,10 @@ def export(
     is written by llama.cpp's convert_hf_to_gguf.py where that is on the PATH, else by the package gguf.
 
     Args:
-        model: a folder, an adapter's too, a GGUF file, a Hugging Face Hub name, or smollm2.
+        model: a folder (a model's or an adapter's), a GGUF file, a Hugging Face Hub name, or smollm2.
         out: the new folder, or a new file whose name ends in .gguf.
-        dtype: what the weights are held in; float16 where none is larger than 65,504.
-        format: gguf writes model.gguf into the folder `out`; a name that ends in .gguf means that too.
+        dtype: precision of the weights; float16 only if none is larger than 65,504.
+        format: gguf writes model.gguf into the folder `out`; an `out` that ends in .gguf means gguf too.
 
     Raises:
         InputError: there is no such model, it is quantized, a weight does not fit, it cannot be written as GGUF, or

@@ -52,12 +52,12 @@ def sweep(
 
     Args:
         method: the command, such as ppo.
-        grid: values by option, with commas: --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.
-        out: the folder for the runs' folders and evaluation.json.
-        parallel: how many runs may be made at a time, each in a process of its own; they share the cores.
-        measure: the column of metrics.jsonl to compare: watched, where the runs watch something, or else the reward,
-            what was held out, or the loss, unless given. Of a loss less is better, of all else more.
-        collapse: the share of the measure at the start whose loss counts as a collapse.
+        grid: the values to try of each option, separated by commas: --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.
+        out: the folder for all runs and evaluation.json.
+        parallel: how many runs go on at once, each in its own process; they share the cores.
+        measure: the column of metrics.jsonl to compare (default: watched, if the runs watch something, or else the
+            reward, a held-out measure, or the loss). Lower is better for losses, higher for all else.
+        collapse: a run has collapsed when it has lost this share of the measure it started with.
         options: the method's other options.
 
     Raises:

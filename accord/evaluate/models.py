@@ -50,21 +50,20 @@ def evaluate_models(
 
     Args:
         out: the folder to write evaluation.json and wins.jsonl to.
-        judge: a small world (cafe), the folder of a reward or preference model, ai:MODEL or the YAML file of an AI
-            judge, module:function, a file of preferences that people gave, or anything that can be a reward.
-        data: a file or Hub name of held-out prompts, or of rows that have prompts; without it, the prompts of the files
-            of answers.
+        judge: who compares the answers: a small world (cafe), the folder of a reward or preference model, ai:MODEL or
+            the YAML file of an AI judge, module:function, a file of people's preferences, or any reward.
+        data: a file or Hub name of held-out prompts, or of rows that have prompts (default: the prompts of --samples).
         models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
-        samples: files of prompts and completions by name, whose first completion of every prompt competes, as
-            --samples.people answers.jsonl.
-        against: the model or file, of those named, that the others' answers are held against in the first table.
-        reference: the model, of those named, that divergence is measured from.
-        reward: a reward whose score of every answer is shown.
-        best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
-        temperatures: also draw the models' answers at each of these, as 0 0.5 1, and judge them against those of
-            --against, which stay as they are, drawn at --temperature or written before.
-        labels: how many labels of people each was made with, as --labels.dpo 1000; the report draws wins over
-            --against by it, or else scores, with a line for names that are alike but for a number at their end.
+        samples: files of prompts and completions by name, as --samples.people answers.jsonl; the first completion of
+            every prompt competes.
+        against: the named model or file whose answers the others are compared with in the first table.
+        reference: the named model from which divergence is measured.
+        reward: a reward that also scores every answer.
+        best_of_n: also judge the best of this many answers of --against, chosen by --reward.
+        temperatures: also sample the models at each of these temperatures, as 0 0.5 1, and judge the answers against
+            those of --against, which keep --temperature.
+        labels: how many labels of people each model was made with, as --labels.dpo 1000. The report plots wins over
+            --against (or else scores) by it, with one line for names that differ only in a number at the end.
         options: the fields of `ScoredOptions`.
 
     Raises:

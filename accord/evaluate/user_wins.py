@@ -63,20 +63,20 @@ def evaluate_users(
     that was trained without makes of them is the few-shot prompting of the paper.
 
     Args:
-        data: a file or Hub name of preferences or rankings with a column user, of users that no policy was trained on.
+        data: a file or Hub name of preferences or rankings with a column user, of users no policy was trained on.
         out: the folder to write evaluation.json to.
         models: policies by name, as --models.fspo runs/fspo/model.
-        judge: who compares, of whatever the rows' columns say of the user, as accord.worlds.cafe.tastes:prefers does:
-            as in `accord evaluate models`.
-        against: the model, of those named, whose answers without choices all are compared with.
-        given: the numbers k of choices; 0, 2, 4 and 8 unless given.
-        questions: ask so many questions of each user, the first ones after the choices; all unless given.
-        best_of_n: also judge, of so many answers, the one that the judge likes best: what could be had who knew the
-            user.
-        generators: the models, of those named, whose answers these are; the opponent's unless given. The opponent is
-            given no choices, and others k.
-        rewards: reward or preference models by name, such as --rewards.reads runs/personal/model, of whose choices
-            among the same answers the users judge too; those of `accord personal` are given k choices.
+        judge: who compares, as in `accord evaluate models`, knowing what the rows' columns say of the user, as
+            accord.worlds.cafe.tastes:prefers does.
+        against: the named model whose answers, given no choices, all others are compared with.
+        given: the numbers k of choices given (default: 0 2 4 8).
+        questions: how many questions of each user to ask, the first ones after the choices (default: all).
+        best_of_n: also judge, of this many answers, the one the judge likes best: what someone who knew the user could
+            reach.
+        generators: the named models whose answers these are (default: the opponent, --against). The opponent is given
+            no choices, others k.
+        rewards: reward or preference models by name, such as --rewards.reads runs/personal/model, whose pick among the
+            same answers is judged too; those of `accord personal` are given k choices.
         options: the fields of `UserWinsOptions`.
 
     Raises:

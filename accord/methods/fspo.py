@@ -48,7 +48,7 @@ class FSPO(IPOLoss, PreferenceMethod):
 
     max_length: int = 2048
     given: int = 8
-    """So many choices of its user are read before a comparison at most; how many is drawn, from 0 up."""
+    """The most of its user's choices that are read before a comparison; the number is drawn, from 0 up."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

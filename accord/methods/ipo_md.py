@@ -34,7 +34,7 @@ class IPOMD(PairwiseMethod):
     on_ranks: ClassVar[bool] = True
 
     tau: float = 0.1
-    """Strength of the pull toward the reference: larger stays closer."""
+    """Strength of the pull toward the reference; larger stays closer."""
     mixture: float = 0.125
     """m, the reference's share in the mixture that is sampled from: 0 is online IPO."""
 

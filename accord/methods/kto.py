@@ -40,9 +40,9 @@ class KTO(OfflineMethod):
 
     learning_rate: float = 5e-7
     reference: str | None = None
-    """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
+    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
     beta: float = 0.1
-    """How fast the value of a completion saturates: larger stays closer to the reference."""
+    """How fast the value of a completion saturates; larger stays closer to the reference."""
     desirable_weight: float = 1.0
     """Weight of desirable completions."""
     undesirable_weight: float = 1.0

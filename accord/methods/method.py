@@ -41,7 +41,7 @@ class Method(ABC):
             model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
             data: a file or a name on the Hugging Face Hub, or several, each with :WEIGHT for a mix; in Python also a
                 `datasets.Dataset`, a list of rows, or a mapping of files to weights.
-            out: the run's folder, which must be new, or that of the run to go on with.
+            out: the run's folder: a new one, or with --resume that of the run to continue.
             on_step: in Python, called with every step, counted from 1, and its `StepResult`.
             options: the fields of the method's `options` (`accord.train.options`).
 

@@ -43,17 +43,17 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
     batch_size: int = 8
     group_size: int = 4
     kl_coefficient: float = 0.008
-    """tau, the price of a nat of divergence from the reference; 0 does without a reference."""
+    """tau, the penalty for a nat of divergence from the reference; 0 needs no reference."""
     opponents: int = 4
-    """Samples of the opponent for each prompt."""
+    """Samples of the opponent per prompt."""
     mixture: float = 0.125
     """m, the reference's share in the opponent: 0 is self-play, 1 the reference."""
     past: int = 0
-    """Snapshots of the policy to play instead, another every step; 0 plays the mixture."""
+    """How many past snapshots of the policy to play against in turn; 0 plays the mixture."""
     snapshot_every: int = 10
     """Steps between snapshots."""
     mirror: float = 0.0
-    """Price of a nat of divergence from the last snapshot."""
+    """Penalty for a nat of divergence from the last snapshot."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -65,9 +65,9 @@ class DPOLoss(PairLoss):
     """- log sigmoid of beta times what the policy's margin is more than the reference's."""
 
     beta: float = 0.1
-    """Strength of the pull toward the reference: larger stays closer."""
+    """Strength of the pull toward the reference; larger stays closer."""
     label_smoothing: float = 0.0
-    """Assumed share of preferences that point the wrong way, below one half."""
+    """Assumed share of preferences whose label is wrong, below one half."""
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]  # of the method that it is mixed with
@@ -89,7 +89,7 @@ class IPOLoss(PairLoss):
     """The square of what the policy's margin is more than the reference's, less 1 / (2 tau)."""
 
     tau: float = 0.1
-    """Strength of the pull toward the reference: larger stays closer."""
+    """Strength of the pull toward the reference; larger stays closer."""
     length: Literal["sum", "mean"] = "sum"
     """A completion's log-probability is the sum over its tokens, or their mean."""
 
@@ -162,9 +162,9 @@ class PreferenceMethod(PairLoss, OfflineMethod):
 
     learning_rate: float = 1e-6
     reference: str | None = None
-    """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
+    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
     precompute_reference: bool = False
-    """Compute the reference's log-probabilities of the rows before the first step, and let go of the reference."""
+    """Compute the reference's log-probabilities of all rows before the first step, then free the reference."""
 
     @property
     def frozen_copies(self) -> int:

@@ -38,11 +38,11 @@ class Pretrain(OfflineMethod):
 
     learning_rate: float = 1e-3
     batch_size: int = 64
-    """Texts in one optimizer step."""
+    """Texts per optimizer step."""
     weight_decay: float = 0.1
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     from_scratch: bool = False
-    """Draw new weights for the model's architecture instead of going on from those it has."""
+    """Start from new random weights instead of the model's own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

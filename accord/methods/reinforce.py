@@ -31,7 +31,7 @@ class REINFORCE(GroupPolicyGradient, DialogueMethod):
     compared: ClassVar[Literal["prompt", "step"]] = "step"
 
     baseline: Literal["mean", "none"] = "mean"
-    """What is taken off a sample's reward: the mean of the step's other samples, or nothing."""
+    """What is subtracted from a sample's reward: the mean of the step's other samples, or nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,7 +39,7 @@ class RewardModel(RankingMethod):
     on_ranks: ClassVar[bool] = True
 
     center_coefficient: float = 0.0
-    """How strongly the two rewards of a pair are drawn to add up to 0, so that the models of an ensemble share a zero;
+    """How strongly the two rewards of a pair are pulled to sum to 0, so that the models of an ensemble share a zero;
     0.01 is usual."""
 
     def __post_init__(self) -> None:

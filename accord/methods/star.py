@@ -37,7 +37,8 @@ class STaR(RoundsMethod):
 
     growth: float = 1.2
     hint: str = "{prompt}\n\n(Hint: the answer is {answer}.)"
-    """What a prompt without a right sample is asked again as; nothing goes without rationalization."""
+    """How a prompt without a right sample is asked again, with the answer as a hint; empty to do without
+    rationalization."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
