@@ -42,7 +42,7 @@ HELD_OUT = 4
 
 @dataclass(kw_only=True)
 class Distill(OnlineMethod):
-    """Make a student say what its teacher would, on the student's own samples."""
+    """On-policy distillation: train a student to say what its teacher would, on the student's own samples."""
 
     command: ClassVar[str] = "distill"
     on_ranks: ClassVar[bool] = True

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class FSPO(IPOLoss, PreferenceMethod):
-    """Optimize a policy that reads k of its user's choices on the preferences of many users."""
+    """Few-shot preference optimization: a policy that reads a few of its user's choices, from many users' preferences."""
 
     command: ClassVar[str] = "fspo"
     on_ranks: ClassVar[bool] = True

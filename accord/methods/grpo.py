@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class GRPO(GroupPolicyGradient, DialogueMethod):
-    """Optimize a policy against a reward, each group of samples its own yardstick."""
+    """Group relative policy optimization: advantages are rewards relative to the other samples of the prompt."""
 
     command: ClassVar[str] = "grpo"
     on_ranks: ClassVar[bool] = True

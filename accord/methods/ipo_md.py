@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class IPOMD(PairwiseMethod):
-    """Optimize a policy by regression on a judge's preferences between samples of its mixture with the reference."""
+    """IPO with mirror descent: regression on a judge's preferences between samples of the policy's mixture with the
+    reference."""
 
     command: ClassVar[str] = "ipo-md"
     on_ranks: ClassVar[bool] = True

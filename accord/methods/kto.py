@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class KTO(OfflineMethod):
-    """Optimize a policy on completions labeled as desirable or undesirable."""
+    """Kahneman-Tversky optimization: optimize a policy on completions labeled desirable or undesirable."""
 
     command: ClassVar[str] = "kto"
     reads: ClassVar[tuple[type, ...]] = (Labeled, Preference)
@@ -105,7 +105,7 @@ class KTOLoss:
         return self.policy.branch_log_probs(trees) - self.reference.branch_log_probs(trees)
 
     def divergence(self, batch: Sequence[Tree]) -> float:
-        """z0: the mean log(pi / ref) of every prompt with the next row's completion, or 0 where that is negative."""
+        """z0: the mean log(pi / ref) of each prompt with the next row's completion, at least 0."""
         import torch
 
         if len(batch) == 1:
@@ -117,7 +117,7 @@ class KTOLoss:
         return max(0.0, sum(each) / len(batch))
 
     def mismatched(self, row: Tree, other: Tree) -> Tree:
-        """The prompt of a row with the completion of another, no longer together than rows are."""
+        """The prompt of a row with the completion of another, cut to the longest that a row may be."""
         [branch], method = other.branches, self.method
         room = min(method.max_length, self.policy.context or method.max_length) - len(row.prompt)
         return engine.Tree(row.prompt, (engine.Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),))

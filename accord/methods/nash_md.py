@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class NashMD(GroupPolicyGradient, JudgeMethod):
-    """Optimize a policy against opponents made of itself, by a judge's preferences."""
+    """Nash mirror descent: optimize a policy, by a judge, against a mixture of itself and the reference."""
 
     command: ClassVar[str] = "nash-md"
     on_ranks: ClassVar[bool] = True

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PPO(PolicyGradient, DialogueMethod):
-    """Optimize a policy against a reward by proximal policy optimization."""
+    """Proximal policy optimization: a policy against a reward, with a value model and clipped updates."""
 
     command: ClassVar[str] = "ppo"
     on_ranks: ClassVar[bool] = True

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PreferenceModel(RankingMethod):
-    """Fit a preference model of two completions, which may be cyclic, to preferences or rankings."""
+    """Fit a preference model of two completions, whose preferences may be cyclic, to preferences or rankings."""
 
     command: ClassVar[str] = "preference"
     on_ranks: ClassVar[bool] = True

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class RAFT(AsynchronousMethod, RewardMethod):
-    """Fine-tune a policy on the best of its own samples."""
+    """Reward-ranked fine-tuning: fine-tune a policy on the best of its own samples."""
 
     command: ClassVar[str] = "raft"
     on_ranks: ClassVar[bool] = True

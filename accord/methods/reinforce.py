@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class REINFORCE(GroupPolicyGradient, DialogueMethod):
-    """Optimize a policy against a reward by the plain policy gradient."""
+    """REINFORCE: optimize a policy against a reward by the plain policy gradient."""
 
     command: ClassVar[str] = "reinforce"
     on_ranks: ClassVar[bool] = True

@@ -54,7 +54,7 @@ class RewardModel(RankingMethod):
         if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):
             raise InputError("every row is a tie, and a reward model learns from strict preferences alone.")
         if any(isinstance(row, Preference) and row.margin for row in rows):
-            status("reward: the rows' column 'margin' is taken off the lead that the loss asks for")
+            status("reward: rows have a margin, by which the preferred reward is to lead")
         return super().encode(model, rows, left_out)
 
     def objective(self, model: Scorer) -> Objective:

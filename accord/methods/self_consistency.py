@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SelfConsistency(RoundsMethod):
-    """Fine-tune a policy on those of its samples that give the answer most of them give, without true answers."""
+    """Self-training on the majority: fine-tune a policy on its samples that give the most frequent answer."""
 
     command: ClassVar[str] = "self-consistency"
     on_ranks: ClassVar[bool] = True
