@@ -18,7 +18,7 @@ from accord.results.plan import Figure, PlanResult
 
 if TYPE_CHECKING:
     from accord.engine.cards import Machine
-    from accord.engine.pace import Batch
+    from accord.engine.passes import Batch
 
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
@@ -108,10 +108,10 @@ class PlanOptions(MachineOptions):
             if self.group_size is not None:
                 raise InputError(f"{name} has no group_size.")
             branches = 2 if name in PAIRS else 1
-            return method_of(name, more), engine.pace.Batch(self.batch_size, prompt, completion, branches)
+            return method_of(name, more), engine.passes.Batch(self.batch_size, prompt, completion, branches)
         branches = self.group_size if self.group_size is not None else 1 if name == "ppo" else 8
         method = method_of(name, {**more, "group_size": branches, "max_new_tokens": completion})
-        return method, engine.pace.Batch(self.batch_size, prompt, completion, branches)
+        return method, engine.passes.Batch(self.batch_size, prompt, completion, branches)
 
 
 @takes(PlanOptions)

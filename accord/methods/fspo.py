@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class FSPO(IPOLoss, PreferenceMethod):
-    """Few-shot preference optimization: a policy that reads a few of its user's choices, from many users' preferences."""
+    """Few-shot preference optimization: a policy that reads a few of its user's choices, from preferences of many."""
 
     command: ClassVar[str] = "fspo"
     on_ranks: ClassVar[bool] = True

@@ -74,7 +74,7 @@ def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bo
 
 
 def reference_for(policy: Policy, config: Any) -> Policy:
-    """The frozen reference that a method's settings name, in the policy's precision; without a name, the policy as it is.
+    """The frozen reference that a method's settings name, in the policy's precision; unnamed, the policy as it is.
 
     Raises InputError where its vocabulary is not the policy's.
     """

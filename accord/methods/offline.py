@@ -75,7 +75,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         return encoded.trees
 
     def announce(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
-        """Called once it is known which trees of which rows are trained on, for a method that has more to say about it."""
+        """Called once it is known which trees of which rows are trained on, to print or keep more about them."""
 
     def learner(self, model: Model, trees: Sequence[Tree]) -> OfflineLearner:
         """The learner of a run that sees only these trees."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class STaR(RoundsMethod):
-    """Self-taught reasoner: fine-tune a policy, in rounds, on its own rationales whose answers a verifier finds right."""
+    """Self-taught reasoner: fine-tune a policy, in rounds, on its own rationales whose answers a verifier accepts."""
 
     command: ClassVar[str] = "star"
     on_ranks: ClassVar[bool] = True
