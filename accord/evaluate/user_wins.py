@@ -85,8 +85,8 @@ def evaluate_users(
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, rewards, options, leaves=(FILE,))
     _check({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)})
-    _named("against", [against], models)
     sources = [generators] if isinstance(generators, str) else generators or [against]
+    _named("against", [against], models)
     _named("generators", sources, models)
     for name, chosen_by in {"generators": generators, "rewards": rewards}.items():
         if chosen_by and not best_of_n:
@@ -100,17 +100,16 @@ def evaluate_users(
     opponent = _policy(models[against], asked, referee)
     theirs = served.answered(opponent, 0, asked, against)
     found: list[Answerer] = []
-    several: dict[str, dict[int, list[Sample]]] = {}
+    several: dict[str, dict[int, list[Sample]]] = {}  # n answers to every question, by title and k
     for name, folder in models.items():
-        policy = opponent if name == against else _policy(folder, asked, referee)
-        answers = {k: theirs if (name, k) == (against, 0) else served.answered(policy, k, asked, name) for k in ks}
+        is_opponent = name == against
+        policy = opponent if is_opponent else _policy(folder, asked, referee)
+        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, asked, name) for k in ks}
         wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
         found.append(Answerer(name=name, how="policy", given=wins))
         if best_of_n and name in sources:
-            title = f"{name}, best of {best_of_n}"
-            several[title] = {
-                k: served.answered(policy, k, asked, title, best_of_n) for k in ([0] if name == against else ks)
-            }
+            title, read = f"{name}, best of {best_of_n}", [0] if is_opponent else ks
+            several[title] = {k: served.answered(policy, k, asked, title, best_of_n) for k in read}
     found += _chosen(served, rewards or {}, ks, several, referee, theirs)
     return UsersResult(
         data=data,
