@@ -78,7 +78,7 @@ def chat(
 
         return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
     if model is None or key is not None or insecure:
-        raise InputError("`accord chat` needs --model, or --server, whose key --key names.")
+        raise InputError("`accord chat` needs --model or --server; --key names the server's key.")
     folds = TemplateOptions(chat_template=chat_template, system="fold", chat_template_kwargs=chat_template_kwargs)
     policies = [policy := _loaded(model, dtype, folds)]
     if other is not None:
@@ -125,7 +125,9 @@ def _served(
 
     for name, given in not_served.items():
         if given:
-            raise InputError(f"--{name.replace('_', '-')} is of a model at hand, and this one is served: leave it out.")
+            raise InputError(
+                f"--{name.replace('_', '-')} is for a model in this process, and this one is served: leave it out."
+            )
     screen = Screen()
     speakers = [ServedSpeaker(server, server.model_named(name)) for name in names]
     Session(speakers, screen, sampling, system=system).run(screen.lines())

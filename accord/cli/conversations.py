@@ -38,7 +38,7 @@ class ConversationOptions(AnswerOptions):
         if self.max_turns < 1:
             raise InputError(f"--max-turns must be at least 1, not {self.max_turns}.")
         if self.user is None and self.max_turns != ConversationOptions.max_turns:
-            raise InputError(f"--max-turns {self.max_turns} is of conversations; say with whom by --user.")
+            raise InputError(f"--max-turns {self.max_turns} is for conversations: give a --user.")
         if self.turn is not None:
             rows_of.turns.number_of(self.turn)
             self.leave_out("turn")

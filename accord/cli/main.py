@@ -1,6 +1,6 @@
 """`accord`: the commands, their help, and how a command ends.
 
-Exit status: 0 when it worked, 2 for what the user can mend (input, files, memory), 3 for a run that stopped itself, 130
+Exit status: 0 when it worked, 2 for what the user can fix (input, files, memory), 3 for a run that stopped itself, 130
 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 1 for a fault of accord's. A command is imported when it is called,
 and its help needs no torch.
 """

@@ -197,9 +197,9 @@ def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:
 def _require_own(folder: Path) -> None:
     """Raise InputError where a folder that a stage needs anew is not one of a stage, or was changed by somebody."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, and a stage's folder is to be there: move it, or choose another --out.")
+        raise InputError(f"{folder} is a file where a stage's folder should be: move it, or choose another --out.")
     if others(folder) and not (folder / MARK).is_file():
-        raise InputError(f"{folder} was not made by `accord run`, and a stage needs the place: move it.")
+        raise InputError(f"{folder} was not made by `accord run`, and a stage needs its place: move it.")
     require_unchanged(folder)
 
 

@@ -167,7 +167,7 @@ def model_files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatch(p.name, form) for form in PUSHED))
     if state := [path.name for path in folder.iterdir() if re.match(r"(optimizer|scheduler|checkpoint)", path.name)]:
         raise InputError(
-            f"push: {folder} holds {state[0]}, the state of a training under way; push the model that its run saves."
+            f"push: {folder} holds {state[0]}, the state of an unfinished run; push the model that the run saves."
         )
     weights = {file.name for file in files if file.suffix == ".safetensors"}
     if not weights:
@@ -196,7 +196,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: 
     from huggingface_hub.errors import HfHubHTTPError
 
     if not get_token():
-        raise InputError("push: there is no token for the Hub; set HF_TOKEN, or log in by `hf auth login`.")
+        raise InputError("push: no token for the Hub is known; set HF_TOKEN, or log in with `hf auth login`.")
     api = HfApi(library_name="accord")
     try:
         api.create_repo(repo, private=private or None, exist_ok=True)
@@ -223,7 +223,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: 
 
 def _refusal(code: int, repo: str) -> str:
     known = {
-        401: "the Hub does not know the token; set HF_TOKEN anew, or log in by `hf auth login`",
+        401: "the Hub does not know the token; set HF_TOKEN again, or log in with `hf auth login`",
         403: f"the token may not write to {repo}; take one with write access, or another name",
         404: f"the Hub has no {repo}, or hides it from this token; look at the name and at whose token it is",
     }

@@ -132,7 +132,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
             raise InputError("--beams and --block end completions at the end of a turn alone; leave --stop out.")
         if self.n > (self.beams or 1):
             raise InputError(
-                f"--n {self.n} is more than a search with {self.beams or 1} beams finds; give more --beams."
+                f"--n {self.n} is more completions than a search with {self.beams or 1} beams finds; give more --beams."
             )
         if self.block is None and (self.temperature, self.top_k, self.top_p) != (1, 0, 1):
             raise InputError(

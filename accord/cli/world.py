@@ -73,7 +73,7 @@ def _check(name: str, width: int | None, tastes: str | None, counts: Mapping[str
     given = {option: count for option, count in counts.items() if count is not None}
     for option, count in given.items():
         if tastes is None:
-            raise InputError(f"--{option} is for users with tastes of their own; say which by --tastes.")
+            raise InputError(f"--{option} is for users with tastes of their own: give --tastes.")
         if count < 1:
             raise InputError(f"--{option} must be at least 1, not {count}.")
     if math.prod(given.values()) > MOST_CHOICES:

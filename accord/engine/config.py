@@ -86,7 +86,7 @@ class AdapterConfig(OptimizerConfig):
         own = (field for field in fields(AdapterConfig) if field.name.startswith(("lora_", "quantize")))
         given = [field.name for field in own if getattr(self, field.name) != field.default]
         if given and not self.lora_rank:
-            raise InputError(f"{given[0]} is about adapters, which are trained where lora_rank is given.")
+            raise InputError(f"{given[0]} is for adapters: give lora_rank.")
         if self.lora_alpha is not None:
             require_positive(lora_alpha=self.lora_alpha)
         if self.quantize:
@@ -231,7 +231,7 @@ class SamplerConfig:
         require_positive(sampler_parallel=self.sampler_parallel, sampler_wait=self.sampler_wait)
         for field in fields(SamplerConfig):
             if self.sampler is None and getattr(self, field.name) != field.default:
-                raise InputError(f"{field.name} is about servers that draw samples; say which by sampler.")
+                raise InputError(f"{field.name} is for servers that draw samples: give sampler.")
 
     @property
     def samplers(self) -> list[str]:

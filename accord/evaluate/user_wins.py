@@ -90,7 +90,7 @@ def evaluate_users(
     _named("generators", sources, models)
     for name, chosen_by in {"generators": generators, "rewards": rewards}.items():
         if chosen_by and not best_of_n:
-            raise InputError(f"--{name} is about one of several answers: say of how many by --best-of-n.")
+            raise InputError(f"--{name} chooses among several answers: give their number by --best-of-n.")
     asked = UserWinsOptions(**options)
     served = UserQuestions.of(Users.of(asked.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))

@@ -62,7 +62,7 @@ class KTO(OfflineMethod):
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         if any(isinstance(row, Preference) and row.probability != 1 for row in rows):
             raise InputError(
-                "kto learns from certain labels, and rows have a 'chosen_probability': leave it out by --columns "
+                "kto learns from certain labels, but rows have a 'chosen_probability': leave it out by --columns "
                 "chosen_probability= to take the likelier as certain."
             )
         parts = [unpaired(row) if isinstance(row, Preference) else (row,) for row in rows]

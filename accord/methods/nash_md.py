@@ -60,7 +60,7 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
         if not (0 <= self.mixture <= 1 and self.mirror >= 0):
             raise InputError(f"mixture lies in [0, 1] and mirror from 0 up, not {self.mixture} and {self.mirror}.")
         if self.samples_ahead:
-            raise InputError("nash-md meets opponents of the policy as it is, not as it was: leave stale_steps out.")
+            raise InputError("nash-md plays the current policy, not an earlier one: leave stale_steps out.")
         if self.opponents < 1 or self.past < 0 or self.snapshot_every < 1:
             raise InputError("opponents and snapshot_every must be at least 1, and past must not be negative.")
         if self.mixture and not (self.past or self.kl_coefficient):

@@ -134,7 +134,7 @@ class AsynchronousMethod(OnlineMethod, ABC):
         if self.stale_steps < 0:
             raise InputError(f"stale_steps must not be negative, but is {self.stale_steps}.")
         if self.stale_steps and not self.sampler:
-            raise InputError("stale_steps is about servers that draw samples ahead; say which by sampler.")
+            raise InputError("stale_steps needs servers that sample ahead: give sampler.")
 
     @property
     def samples_ahead(self) -> bool:
@@ -218,14 +218,12 @@ class DialogueMethod(RewardMethod, ABC):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.user is not None and self.samples_ahead:
-            raise InputError(
-                "a user is answered turn by turn, of which none can be drawn ahead: leave stale_steps out."
-            )
+            raise InputError("turns with a user cannot be sampled ahead: leave stale_steps out.")
         if self.max_turns < 1:
             raise InputError(f"max_turns must be at least 1, not {self.max_turns}.")
         for name in ("max_turns", "reward_at"):
             if self.user is None and getattr(self, name) != getattr(DialogueMethod, name):
-                raise InputError(f"{name} {getattr(self, name)} is of conversations; say with whom by user.")
+                raise InputError(f"{name} {getattr(self, name)} is for conversations: give a user.")
 
     def dialogue(self) -> Dialogue | None:
         """How the policy is talked with, if it is; InputError where there is no such user."""

@@ -52,7 +52,7 @@ class RewardModel(RankingMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):
-            raise InputError("every row is a tie, and a reward model learns from strict preferences alone.")
+            raise InputError("every row is a tie, and a reward model learns only from strict preferences.")
         if any(isinstance(row, Preference) and row.margin for row in rows):
             status("reward: rows have a margin, by which the preferred reward is to lead")
         return super().encode(model, rows, left_out)

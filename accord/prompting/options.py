@@ -87,7 +87,7 @@ def at_hand(options: AskOptions) -> Prompted:
 
     for name in ("requests_per_minute", "tokens_per_minute", "price_in", "price_out", "budget"):
         if getattr(options, name) is not None:
-            raise InputError(f"{name} is of a served model, and {options.model} is at hand: leave it out.")
+            raise InputError(f"{name} is for a served model, and {options.model} runs in this process: leave it out.")
     model = for_leader(load_model, options.model, dtype=options.dtype)
     return Local(options.templated(model) if options.changes_template else model)
 
@@ -98,7 +98,7 @@ def _served(options: AskOptions, url: str) -> Prompted:
 
     if options.changes_template:
         raise InputError(
-            "chat_template, its kwargs and system are of a model at hand, and "
+            "chat_template, its kwargs and system are for a model in this process, and "
             f"{options.model} is served: leave them out."
         )
     if (options.price_in is None) != (options.price_out is None):

@@ -163,7 +163,7 @@ def read_story(folder: Path) -> Story:
         return Story(stage.name, what, stage.run.seconds, (stage,), is_pipeline=False, folder=folder)
     raise InputError(
         f"{folder} is neither a run nor a pipeline: it holds none of {', '.join(_TELLING)}; "
-        "give the folder that was --out of a run."
+        "give the --out folder of a run."
     )
 
 

@@ -136,7 +136,7 @@ class Saving:
         return step % self.every == 0 or time.monotonic() - self.since >= self.seconds
 
     def after(self, step: int, signal: int) -> None:
-        """Save after a step, counted from 1, where that is due; Interrupted where a signal (else 0) reached any rank."""
+        """Save after a step, counted from 1, where due; Interrupted where a signal (else 0) reached any rank."""
         team = engine.Team.here()
         signal, is_due = max(team.every((signal, team.leads and self.is_due(step))))
         goes_on = step < self.learner.total and not self.run.stopping

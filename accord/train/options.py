@@ -93,7 +93,7 @@ class PolicyOptions(RewardOptions, RunOptions):
         if not samples and (self.watch is None) != (self.watch_data is None):
             raise InputError("watch and watch_data go together: a measure, and prompts held out to be answered for it.")
         if self.watch is None and self.watch_data is not None:
-            raise InputError("watch_data is answered for a measure; say which by watch.")
+            raise InputError("watch_data is for a measure: give watch.")
 
 
 @dataclass(kw_only=True)
@@ -129,7 +129,7 @@ class HeldOutOptions(RunOptions):
         if not self.holds_out:
             for name in ("eval_every", "patience", "best_by"):
                 if getattr(self, name) is not None:
-                    raise InputError(f"{name} is of rows held out; say which by eval_data or eval_split.")
+                    raise InputError(f"{name} needs held-out rows: give eval_data or eval_split.")
             return
         if getattr(self, "watch", None) is not None:
             raise InputError("best/ is the best model by watch or by the rows held out, not by both: leave one out.")

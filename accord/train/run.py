@@ -156,7 +156,7 @@ class Run:
             self.settings[name + DIGEST] = digest
             if self._before.get(name + DIGEST, digest) != digest:
                 raise InputError(
-                    f"{self.folder} was begun with another content of {name} ({self.settings.get(name)}): restore it, "
+                    f"{self.folder} began with another content of {name} ({self.settings.get(name)}): restore it, "
                     "or choose another --out."
                 )
 

@@ -71,7 +71,7 @@ class Tracking:
                     self._known[service] = tracker.begin(TrackedRun(folder, name, settings, step, known))
             except Exception as error:  # clients raise whatever they please
                 raise InputError(
-                    f"track: {service} cannot be used ({said(error)}); mend it, or leave it out."
+                    f"track: {service} cannot be used ({said(error)}); fix it, or leave it out."
                 ) from error
             self._open[service] = tracker
             self._sent[service] = logged if known else -1

@@ -90,8 +90,8 @@ def check_independent(watch: Any, reward: Any) -> None:
         same = not {*feedback.formula.names_in(watch)}.isdisjoint(feedback.formula.names_in(reward))
     if watch is not None and same:
         raise InputError(
-            f"watch {without_secrets(str(watch))} is part of the reward that is trained on, and so no independent "
-            "measure; every part of the reward is logged anyway: watch something else."
+            f"watch {without_secrets(str(watch))} is part of the reward trained on, so it is no independent "
+            "measure; each part of the reward is logged anyway: watch something else."
         )
 
 
@@ -136,8 +136,8 @@ class BestModel:
             engine.folders.locate(str(self.run.folder / "best"))
         except InputError as error:
             raise InputError(
-                f"the best model of the steps that are done is lost: {str(error).rstrip('.')}; restore it, or delete "
-                f"{self.run.folder / 'checkpoints'} to begin anew."
+                f"the best model so far is lost: {str(error).rstrip('.')}; restore it, or delete "
+                f"{self.run.folder / 'checkpoints'} to start over."
             ) from None
 
     def _write(self) -> None:

@@ -98,7 +98,7 @@ def test_a_dry_run_asks_nobody(model: Path, hub: Hub, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("where", "code", "said"),
     [
-        ("repos/create", 401, r"the Hub does not know the token; set HF_TOKEN anew, or log in by `hf auth login`"),
+        ("repos/create", 401, r"the Hub does not know the token; set HF_TOKEN again, or log in with `hf auth login`"),
         ("preupload", 403, r"the token may not write to me/mine; take one with write access, or another name"),
         ("preupload", 404, r"the Hub has no me/mine, or hides it from this token"),
         ("lfs/objects", 403, r"the token may not write to me/mine"),

@@ -117,7 +117,7 @@ def test_where_no_checkpoint_is_whole_that_is_said_and_nothing_is_touched(
     file = out / "checkpoints" / "step-0000003" / "model.safetensors"
     assert (
         f"accord: the checkpoint file {file} is not as it was written, and nothing before it can be gone on from: "
-        f"restore it, delete {out}/checkpoints to begin anew, or choose another --out."
+        f"restore it, delete {out}/checkpoints to start over, or choose another --out."
     ) in told()
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     shutil.rmtree(out / "checkpoints")  # as it says
@@ -207,9 +207,7 @@ def test_other_rows_in_the_same_file_are_refused(run: Stopped, tmp_path: Path, t
     for other in (ROWS[::-1], ROWS[:2], [*ROWS, ROWS[0]]):
         write_jsonl(Path(run.data), other)
         assert run.resume(out) == 2
-        said = (
-            f"accord: {out} was begun with another content of data ({run.data}): restore it, or choose another --out."
-        )
+        said = f"accord: {out} began with another content of data ({run.data}): restore it, or choose another --out."
         assert told() == said
     Path(run.data).write_text(rows)
     assert run.resume(out) == 0
@@ -225,7 +223,7 @@ def test_another_model_in_the_same_folder_is_refused(run: Stopped, tmp_path: Pat
     assert run.resume(out) == 2
     assert (
         told()
-        == f"accord: {out} was begun with another content of model ({run.base}): restore it, or choose another --out."
+        == f"accord: {out} began with another content of model ({run.base}): restore it, or choose another --out."
     )
     file.write_bytes(whole)
 

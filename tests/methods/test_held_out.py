@@ -303,7 +303,7 @@ def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
         ({"eval_split": "train"}, "eval_split and split are both train"),
         ({"eval_split": "test"}, "there is no split 'test' here"),
         ({"eval_data": []}, "the data holds no rows"),
-        ({"patience": 3}, "patience is of rows held out; say which by eval_data or eval_split."),
+        ({"patience": 3}, "patience needs held-out rows: give eval_data or eval_split."),
         ({"eval_every": 3}, "eval_every is of rows held out"),
         ({"best_by": "eval_loss"}, "best_by is of rows held out"),
         ({"eval_data": HELD, "patience": 0}, "patience must be at least 1, not 0."),

@@ -121,7 +121,7 @@ def test_what_is_lost_or_edited_in_a_run_is_told(stopped: Command, capsys: pytes
         told()
     (run / "config.yaml").write_text(settings)
     if (run / "best").exists():  # without a better one later best.json would speak of a model that is not there
-        lost = "accord: the best model of the steps that are done is lost: "
+        lost = "accord: the best model so far is lost: "
         shutil.rmtree(run / "best")
         assert told().startswith(f"{lost}there is no model folder {run / 'best'}; restore it, or delete ")
         shutil.copytree(kept / "best", run / "best")
