@@ -230,7 +230,7 @@ def test_the_best_model_is_kept_and_patience_ends_the_run_with_it(
         same = load_file(tmp_path / found / "model.safetensors")
         assert all(torch.equal(same[name], weight) for name, weight in weights.items()), found
     said = " ".join(capsys.readouterr().err.split())
-    assert "3 measurements on end were no better than the best, so that the run ends as --patience asks." in said
+    assert "3 measurements in a row were no better than the best; the run ends, as --patience asks." in said
     assert f"On eval_data the model after step {step} is the best (eval_loss " in said
 
 
