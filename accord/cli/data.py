@@ -28,7 +28,7 @@ def data(
 ) -> None:
     """Show how the rows of a file are read: as what, how many, how long, the first ones, and what is left out and why.
 
-    With a model the first rows are shown as its chat template writes them, what is trained on between marks, and
+    With a model, the first rows are shown as its chat template writes them, with marks around what is trained on, and
     lengths are in tokens.
 
     Args:
@@ -79,7 +79,9 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
     grid.add_row("rows", f"{len(rows):,}")
     for name, found in lengths.items():
         if found:
-            grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, the middle {median(found):,.0f}")
+            grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, median {median(found):,.0f}")
+    if trees:
+        grid.add_row("between ⟦ and ⟧", "what is trained on")
     doubts = [row.probability for row in rows if isinstance(row, Preference) and row.probability != 1]
     if doubts:
         grid.add_row("may be wrong", f"{len(doubts):,} rows, chosen_probability {min(doubts):.3f} to {max(doubts):.3f}")
