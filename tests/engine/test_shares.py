@@ -174,7 +174,7 @@ class Casts(TorchDispatchMode):
 
 def test_a_trial_of_as_many_experts_as_a_token_takes_finds_what_all_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     few = memory.Shape.of(QWEN, SFT(), torch.bfloat16)
-    monkeypatch.setattr(memory, "MIXTURES", ())
+    monkeypatch.setattr(activations, "MIXTURES", ())
     every = memory.Shape.of(QWEN, SFT(), torch.bfloat16)
     # but for the router's numbers, a few bytes an expert
     assert few.activations == pytest.approx(every.activations, rel=0.01) and few.casts == every.casts
