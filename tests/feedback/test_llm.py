@@ -148,8 +148,8 @@ def test_a_question_too_long_has_no_answer(smollm2: Policy) -> None:
         ("model: m\nserver: http://host\nmax_tokens: 0\n", "max_tokens must be positive"),
         ("model: m\nserver: http://host\nbudget: 5\n", "a budget needs the prices"),
         ("model: m\nserver: http://host\nprice_in: 5\n", "prices are two numbers"),
-        ("model: m\nserver: http://host\nchat_template: chatml\n", "are of a model at hand, and m is served"),
-        ("model: m\nbudget: 5\n", "budget is for a served model, and m is at hand"),
+        ("model: m\nserver: http://host\nchat_template: chatml\n", "are for a model in this process, and m is served"),
+        ("model: m\nbudget: 5\n", "budget is for a served model, and m runs in this process"),
         ("model: m\nserver: http://host\ntemplate: 'Which? {first}'\n", "no place for {second}"),
     ],
 )

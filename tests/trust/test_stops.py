@@ -213,7 +213,7 @@ def test_a_run_goes_on_for_longer_but_not_with_other_rows_in_a_step(base: str, t
         ),
         (
             SFT(**common, batch_size=2, max_steps=1),
-            "has gone 2 steps already, and is to end after 1: let it go further",
+            "has gone 2 steps already, and was to end after 1: give it more steps",
         ),
     ):
         with pytest.raises(InputError, match=said):
