@@ -20,8 +20,9 @@ from accord.cli.option import REQUIRED, Group, Option, members, metavar
 
 MOST_IMPORTANT = (
     "database", "model", "models", "data", "seeds", "generator", "constitution", "score", "count", "task", "people",
-    "overlap", "guidelines", "reward", "judge", "teacher", "verifier", "out", "beta", "tau", "group_size", "rounds",
-    "kl_coefficient", "learning_rate", "batch_size", "epochs", "max_steps", "max_new_tokens", "temperature",
+    "overlap", "guidelines", "reward", "judge", "against", "teacher", "verifier", "out", "n", "beta", "tau",
+    "group_size", "rounds", "kl_coefficient", "learning_rate", "batch_size", "epochs", "max_steps", "max_new_tokens",
+    "temperature",
 )  # fmt: skip
 """What matters most where a command has MANY options; the help begins with at most SHOWN_FIRST of them."""
 SHOWN_FIRST, MANY = 10, 14
@@ -34,7 +35,7 @@ VALUES: dict[str, Any] = {
 """What can be written on a command line or in YAML, by its name in annotations."""
 
 OF_FUNCTIONS: dict[str, Group] = {
-    **dict.fromkeys(("max_new_tokens", "temperature", "top_k", "top_p"), "sampling"),
+    **dict.fromkeys(("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "stop"), "sampling"),
     **dict.fromkeys(("seed", "dtype", "max_length", "tokens_per_pass"), "compute"),
     **dict.fromkeys(("chat_template", "chat_template_kwargs", "system"), "chat template"),
     **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "input and output"),

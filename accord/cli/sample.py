@@ -192,15 +192,15 @@ def require_count(option: str, count: int | None, most: int = MOST) -> None:
 def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
 
-    With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
-    those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
-    handed on, but for texts. With --choices and --given the model reads choices of each row's `user` before its prompt
-    (docs/personalization.md); the prompt that is written is the row's own. --beams searches for the likeliest
-    completions in place of drawing, --block for those that a reward of what is written so far leads to.
+    With --reward, rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
+    those is rejection-sampling fine-tuning, on the very tokens that were drawn. --beams searches for the likeliest
+    completions instead of sampling, --block for those with the highest reward. Other columns of the prompts' rows are
+    passed on, except completions and the like.
 
-    With --turn the prompt is a conversation up to one of the assistant's turns, which is answered anew; `turn` is its
-    number. With --user whole conversations are had: each of the model's turns is a row, with its number as `turn` and
-    the number of the conversation, from 1, as `conversation`.
+    In conversations, --turn samples one of the assistant's turns again, whose number is the column `turn`, and --user
+    has whole conversations: each of the model's turns is a row, with its `turn` and `conversation`, counted from 1.
+    With --choices and --given the model reads choices of each row's `user` before its prompt (docs/personalization.md);
+    the prompt that is written is the row's own.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
