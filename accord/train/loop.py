@@ -85,7 +85,7 @@ def train(
     team = engine.Team.here()
     with engine.shard.sharing(method), open_run(out, settings, options) as run:
         if run.finished:
-            run.print(f"{run.folder} is finished already.")
+            run.print(f"{run.folder} is already finished.")
             return finish(run, model, method)
         run.made_of(**{"model": inputs.digest_of_model(model), **inputs.digests_of_files(run.settings)})
         learner = make_learner(run)

@@ -108,11 +108,11 @@ def last_whole(run: Run, *, needed: bool) -> tuple[Path, dict[str, Any]] | None:
             known = engine.checkpoint.verified(checkpoint)
             run.rows.require(known["step"], known["state"].pop("rows", {}), needed=needed)
         except engine.checkpoint.Damaged as error:
-            run.print(f"{error}: {checkpoint.name} is stepped over.")
+            run.print(f"{error}: {checkpoint.name} is skipped.")
             why = why or str(error)
             continue
         if known["state"].pop(STOP, False) and run.is_retuned:
-            run.print(f"{checkpoint.name} is of when the run stopped itself: it goes on from before that.")
+            run.print(f"{checkpoint.name} was saved as the run stopped itself: it continues from before that.")
             shutil.rmtree(checkpoint)
             continue
         return checkpoint, known

@@ -206,7 +206,7 @@ class Watch(BestModel):
         if self.best.get("step") == 0:
             at = f"was better than at the start ({self.best['watched']:.4g})"
             kept = "best/ and model/ are the model as it was then" if best else "best/ is the model as it was then"
-            self.run.print(f"By the measure watched nothing {at}: {kept}.")
+            self.run.print(f"By the watched measure nothing {at}: {kept}.")
 
     def _measured(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """The measure after a step as a row, empty where no verdict is valid; the policy it is of is kept if best."""

@@ -117,7 +117,7 @@ def test_a_finished_run_says_so(home: Path, tmp_path: Path, capsys: pytest.Captu
     before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
     capsys.readouterr()
     assert accord(*run, "--resume") == 0
-    assert "is finished already" in " ".join(capsys.readouterr().err.split())
+    assert "is already finished" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 

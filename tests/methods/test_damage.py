@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_stepped_over(name: str, how: str, run: Stopped,
     out = run.copy(tmp_path / "run")
     DAMAGE[how](out / "checkpoints" / "step-0000003" / name)
     assert run.resume(out) == 0
-    assert told().count("step-0000003 is stepped over") == 1
+    assert told().count("step-0000003 is skipped") == 1
     run.require_whole(out)
 
 
@@ -156,7 +156,7 @@ def test_damaged_metrics_are_stepped_over_or_told(line: int, run: Stopped, tmp_p
         again = Path(shutil.copytree(out, tmp_path / "again"))
         assert run.resume(again) == (0 if line == 3 else 2)
         said = f"{again}/metrics.jsonl is not as it was written up to step 3"
-        assert said + (": step-0000003 is stepped over" if line == 3 else ", and there is no earlier") in told()
+        assert said + (": step-0000003 is skipped" if line == 3 else ", and there is no earlier") in told()
         if line == 3:
             run.require_whole(again)
 
