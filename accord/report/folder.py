@@ -170,7 +170,7 @@ def read_story(folder: Path) -> Story:
 def read_stage(folder: Path) -> StageRecord:
     """What one run left in its folder, called as the folder is; a line says where it is not as it was at its end."""
     if file := changed(folder):
-        status(f"{folder / file} is not as it was when the run ended: what is shown of it may be wrong.")
+        status(f"{folder / file} has changed since the run ended: what is shown of it may be wrong.")
     settings = _read_mapping(folder / "config.yaml", parse_yaml, "a YAML mapping of settings")
     history = settings.pop("history", None)
     run = RunFiles(

@@ -93,7 +93,7 @@ def test_a_template_of_its_own_has_places_for_columns() -> None:
         ("{first} {second} {prompt.name}", ["Be kind."], "has {prompt.name}, which is no name"),
         ("{first} {second} {}", ["Be kind."], "has {}, which is no name"),
         ("{first} {second} {x!r}", ["Be kind."], "has {x}, which is no name"),
-        ("{first} {second} {", ["Be kind."], "template is none .*a brace of the text is written twice"),
+        ("{first} {second} {", ["Be kind."], "template cannot be used .*a brace of the text is written twice"),
     ],
 )
 def test_a_template_that_cannot_be_used(template: str, principles: list[str], message: str) -> None:

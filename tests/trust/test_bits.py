@@ -202,9 +202,9 @@ def test_in_the_rows_of_a_finished_run(
         flip(run / name, bits_of(run / name, 1)[0])
         capsys.readouterr()
         accord("report", run)
-        assert f"{run / name} is not as it was when the run ended" in " ".join(capsys.readouterr().err.split())
+        assert f"{run / name} has changed since the run ended" in " ".join(capsys.readouterr().err.split())
         accord(*stopped.words, "--resume")
-        assert f"{run / name} is not as it was when the run ended" in " ".join(capsys.readouterr().err.split())
+        assert f"{run / name} has changed since the run ended" in " ".join(capsys.readouterr().err.split())
         flip(run / name, bits_of(run / name, 1)[0])
     capsys.readouterr()
-    assert accord("report", run) == 0 and "is not as" not in capsys.readouterr().err
+    assert accord("report", run) == 0 and "has changed" not in capsys.readouterr().err
