@@ -35,7 +35,7 @@ def users_code(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         raised = type(error).__name__
-        raise UsersFault(f"{what} raised {raised}{f' ({error})' if str(error) else ''}; mend it") from error
+        raise UsersFault(f"{what} raised {raised}{f' ({error})' if str(error) else ''}; fix it") from error
 
 
 def require_address(url: str, called: str) -> None:

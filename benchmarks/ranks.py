@@ -7,10 +7,10 @@ for itself, without a word to each other (beside): cores that share a memory and
 times alone / beside is the speed-up that no team of ranks can beat here. Then torchrun starts the ranks, a core each,
 which share the step (team). The three take turns. This process loads nothing heavy.
 
-Beside it stands what `accord plan` expects of the step, by its own arithmetic (accord/engine/pace.py) on two figures
-that the ranks measure at once: how fast they multiply matrices of the model's widths in float32, and how fast what a
-layer holds is gathered and scattered. As products are not all of a step, it is expected too from the speed that one
-process had.
+Beside it stands what `accord plan` expects of the step, by its own arithmetic (accord/engine/step_time.py) on two
+figures that the ranks measure at once: how fast they multiply matrices of the model's widths in float32, and how fast
+what a layer holds is gathered and scattered. As products are not all of a step, it is expected too from the speed that
+one process had.
 """
 
 from __future__ import annotations
@@ -149,8 +149,9 @@ def show_expected(plan: dict[str, Any], ranks: int, found: list[float], alone: f
 
     from accord.engine.cards import Machine
     from accord.engine.memory import Shape
-    from accord.engine.pace import Batch, step
+    from accord.engine.passes import Batch
     from accord.engine.shares import Groups
+    from accord.engine.step_time import step
     from accord.methods import DPO
 
     flops, wire, own = found

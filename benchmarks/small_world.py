@@ -1,4 +1,4 @@
-"""The café over several seeds: what the README says of the small world.
+"""The café over several seeds: what docs/results.md says of the small world.
 
     python benchmarks/small_world.py [--seeds 0 1 2] [--threads 1 2 3] [--out runs/small_world]
 

@@ -187,7 +187,7 @@ def test_python_parses_and_what_it_imports_of_accord_exists(page: Path) -> None:
 def test_the_method_shown_is_the_example() -> None:
     example = (ROOT / "examples/new_method.py").read_text(encoding="utf-8")
     shown = example[example.index("@dataclass") : example.index("def main()")].strip()
-    assert any(shown in code for code in blocks(ROOT / "docs/methods.md", "python"))
+    assert any(shown in code for code in blocks(ROOT / "docs/new-method.md", "python"))
     assert len(example.splitlines()) <= 60
 
 

@@ -149,7 +149,7 @@ def converse(pages: Pages, person: Annotator, slot_id: int, form: Mapping[str, s
     elif not said:
         raise Incomplete("There is no message yet: write one.")
     elif pages.speaker is None:
-        raise Incomplete("No model is at hand at this moment: whoever runs these pages must name one.")
+        raise Incomplete("There is no model to talk with yet: whoever runs these pages must name one.")
     else:
         digest = hashlib.sha256(f"{pages.project.settings.seed}:{slot_id}:{len(turns)}:{said}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1

@@ -39,14 +39,14 @@ def aggregate(
 
     Args:
         out: the JSONL file of preferences to write.
-        data: a file or Hub name of judgments with a column that says who judged, or a column for each annotator:
-            --columns.annotator worker, or --columns.label ann,bob. --columns.group names what they are groups by.
-        annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
-        by: whom to believe: dawid-skene (one completion is better, and each annotator errs at a rate of his own),
-            bradley-terry (completions have scores, and each annotator follows them to some degree: CrowdBT), or
-            majority (all alike).
-        hard: write the likelier side as certain, without chosen_probability, and leave out what is even.
-        seed: draws the samples of the posterior that dawid-skene and bradley-terry average over.
+        data: a file or Hub name of judgments with a column that says who judged (--columns.annotator worker), or a
+            column for each annotator (--columns.label ann,bob). --columns.group names the column to group by.
+        annotators: instead of --data, a file of judgments per annotator, as --annotators.ann first.jsonl.
+        by: whom to believe: dawid-skene (one completion is better, and each annotator has an error rate), bradley-terry
+            (completions have scores, and each annotator follows them to some degree: CrowdBT), or majority (all count
+            alike).
+        hard: write the likelier side as certain, without chosen_probability, and leave out ties.
+        seed: seed of the posterior samples that dawid-skene and bradley-terry average over.
         options: the fields of `RowOptions`.
 
     Raises:

@@ -34,12 +34,12 @@ def alarms(
 
     Args:
         log: a file, or a folder with one.
-        columns: names of the log by accord's columns, where accord does not know them: watched=eval_gold. A share may
-            be the rest, 'ended=1 - clipped', and a mean over tokens its sum, 'kl=my_kl * my_length'.
-        trainer: whose log it is, where its names do not tell: accord, verl, trl-grpo, trl-ppo, trl-dpo, trl-reward,
-            openrlhf-ppo, openrlhf-dpo, openrlhf-reward or transformers.
-        stop_when: alarms, with commas between them, of which any ends the command with exit status 3.
-        out: a folder for evaluation.json, for reports; nothing is written unless given.
+        columns: the log's names for accord's columns, where accord does not know them: watched=eval_gold. Formulas work
+            too: 'ended=1 - clipped', or 'kl=my_kl * my_length' for a mean per token.
+        trainer: whose log it is, where accord cannot tell from its names: accord, verl, trl-grpo, trl-ppo, trl-dpo,
+            trl-reward, openrlhf-ppo, openrlhf-dpo, openrlhf-reward or transformers.
+        stop_when: alarms, separated by commas; if one of them would have rung, the exit status is 3.
+        out: a folder for evaluation.json, for reports (default: nothing is written).
 
     Raises:
         InputError: there is no such log, it has no numbers that alarms look at, or it is not known whose it is.

@@ -22,9 +22,9 @@ def people(
     """Make and end people's links, and list who there is.
 
     Args:
-        database: the project's file of SQLite, or its postgresql:// URL.
-        add: pseudonyms of people to make links for; they are in the rows that are exported.
-        renew: make somebody a new link; the one before ends.
+        database: the project's SQLite file, or its postgresql:// URL.
+        add: pseudonyms of people to make links for; exported rows carry them.
+        renew: give somebody a new link; the old one ends.
         revoke: end somebody's link; their answers stay.
         withdraw: end somebody's link and erase their answers for good; others are asked in their place.
         url: the address of the pages, which links begin with.
@@ -58,8 +58,8 @@ def show_status(database: str, *, hourly_cost: float | None = None) -> None:
     Where `accord annotate curve` has measured it, also what more labels would buy.
 
     Args:
-        database: the project's file of SQLite, or its postgresql:// URL.
-        hourly_cost: what an hour of people's time costs, to say what the answers did.
+        database: the project's SQLite file, or its postgresql:// URL.
+        hourly_cost: cost of an hour of people's time, to report what the answers cost.
 
     Raises:
         InputError: there is no such project.
@@ -84,7 +84,7 @@ def export(
     """Write what people answered so far as rows that accord reads; also while they go on.
 
     Args:
-        database: the project's file of SQLite, or its postgresql:// URL.
+        database: the project's SQLite file, or its postgresql:// URL.
         out: the file to write: JSONL, or .json for argilla and label-studio.
         task: the task whose answers are written, where the project has several.
         gold: write the answers to gold questions too.

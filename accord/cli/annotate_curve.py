@@ -58,16 +58,17 @@ def learning_curve(
     kept for the owner's page. Labels are rows that prefer an answer: ties teach a reward model nothing.
 
     Args:
-        model: what reward models start from: a folder, a Hugging Face Hub name, or smollm2.
-        database: the project whose answers are learned from, a file of SQLite or a postgresql:// URL.
-        data: instead, a file or Hub name of preferences or rankings.
-        task: of the project, where it has several.
-        out: the folder to write evaluation.json to, of which `accord report` makes a page.
-        columns: names of the data's columns, as prompt=question,chosen=best.
-        held_out: the share of the prompts that is held out: by a digest of their text, so that more labels leave
-            prompts where they are.
-        repeats: how many models are trained of each size, each on labels of its own and from another start.
-        target: the accuracy for which wanted labels are estimated; the next multiple of 5% unless given.
+        model: what the reward models start from: a folder, a Hugging Face Hub name, or smollm2.
+        database: the project whose answers are learned from: an SQLite file or a postgresql:// URL.
+        data: instead of --database, a file or Hub name of preferences or rankings.
+        task: the project's task, where it has several.
+        out: the folder to write evaluation.json to; `accord report` makes a page of it.
+        columns: where the data's columns have other names, which is which: prompt=question,chosen=best.
+        held_out: the share of prompts to hold out, chosen by a digest of their text, so that prompts stay where they
+            are as labels are added.
+        repeats: how many models are trained for each number of labels, each on its own draw of labels and from its own
+            start.
+        target: the accuracy for which to estimate the labels needed (default: the next multiple of 5%).
         options: the fields of `RewardModel`.
 
     Raises:

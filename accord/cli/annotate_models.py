@@ -26,17 +26,17 @@ class SpeakerOptions:
     server: str | None = None
     """For converse, the base URL of an OpenAI-compatible server that has the model."""
     model: str | None = None
-    """For converse, a folder, a Hugging Face Hub name, or smollm2; with a server what the server calls it."""
+    """For converse, a folder, a Hugging Face Hub name, or smollm2; with --server, the model's name there."""
     key: str | None = None
     """The environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, and none for others."""
     insecure: bool = False
-    """Send the key as plain text (http) to another machine."""
+    """Allow sending the key over plain http to another machine."""
     temperature: float = 1.0
-    """Divides the model's logits; 0 always takes the most likely token."""
+    """Sampling temperature of the model; 0 always takes the most likely token."""
     max_new_tokens: int = 256
-    """The model's answers are cut after so many tokens."""
+    """Longest answer of the model, in tokens."""
     seed: int = 0
-    """Of the order of items and answers in a new project, and of the model's answers."""
+    """Seed of the order of items and answers in a new project, and of the model's answers."""
 
 
 @dataclass(kw_only=True)
@@ -44,11 +44,10 @@ class OrderOptions:
     """Which items come first."""
 
     uncertainty: str | list[str] | None = None
-    """For compare and rank, a reward or preference model: items that it is least sure of are likelier to come first.
-
-    Of several, an ensemble, those that they disagree on. Started without it, the order stays as it is."""
+    """For compare and rank, a reward or preference model: the items it is least sure of tend to come first; with
+    several, an ensemble, those they disagree on. Without it, the order stays as it is."""
     focus: float = 2.0
-    """How much likelier: items are drawn in proportion to the uncertainty to this power."""
+    """How strongly: items are drawn in proportion to their uncertainty to this power."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.focus <= 10:
@@ -98,11 +97,12 @@ class SimulatedOptions:
     """Who answers in people's place."""
 
     simulated: str | None = None
-    """For compare and rank, answer unattended as this judge does: a small world (cafe), or whatever `label` takes."""
+    """For compare and rank, let this judge answer in place of people: a small world (cafe), or anything `label`
+    takes."""
     agreement: float | list[float] | None = None
-    """How often simulated people agree with the world's gold reward; several, one each. Without it they never err."""
+    """How often simulated people agree with the world's gold reward, one number or one for each (default: always)."""
     people: int | None = None
-    """How many people there should be; links are made for those who are missing."""
+    """How many people there should be; links are made for those still missing."""
 
     def __post_init__(self) -> None:
         if self.people is not None and self.people < 1:

@@ -36,27 +36,27 @@ class ServeOptions(SpeakerOptions, SimulatedOptions, OrderOptions):
     """What is asked of whom, and where the pages are."""
 
     overlap: int | None = None
-    """How many people answer each item; 1 for a new project, and it can be raised later."""
+    """How many people answer each item (default: 1 for a new project); it can be raised later."""
     guidelines: str | None = None
-    """A Markdown file that everybody can read beside the work."""
+    """A Markdown file of guidelines that everybody can read while they work."""
     gold: str | None = None
-    """Rows with the right answers, which everybody is asked."""
+    """Rows with known right answers, which everybody is asked."""
     scales: str | list[str] | None = None
     """For rate, scales as name:low-high, such as helpful:1-5 overall:1-100."""
     answers: int | None = None
-    """For converse, how many answers every turn shows: 2, 3 or 4."""
+    """For converse, how many answers each turn shows: 2, 3 or 4."""
     items: int | None = None
-    """For plain, few-shot and converse, which start from nothing: how many."""
+    """For plain, few-shot and converse, which need no data: how many items there are."""
     reserve_minutes: float | None = None
-    """How long an item is kept for who was shown it; 20 for a new project."""
+    """How long an item is reserved for whoever was shown it (default: 20 for a new project)."""
     host: str = "127.0.0.1"
-    """The address to listen at; one that others can reach needs a proxy with TLS before it."""
+    """Address to listen on; one that other machines can reach needs a proxy with TLS in front of it."""
     port: int = 8080
-    """The port to listen at; 0 for any that is free."""
+    """Port to listen on; 0 picks a free one."""
     until: int | None = None
-    """End by itself when there are so many answers."""
+    """Stop by itself after this many answers."""
     hourly_cost: float | None = None
-    """What an hour of people's time costs, to say what the answers did."""
+    """Cost of an hour of people's time, to report what the answers cost."""
 
     def __post_init__(self) -> None:
         SimulatedOptions.__post_init__(self)
@@ -85,12 +85,13 @@ def serve(
     waits for the answers that the next stages learn from.
 
     Args:
-        database: a file of SQLite, made where there is none, or a postgresql:// URL: one database, one project.
-        data: what is asked about: what `accord sample` writes, or any rows that accord reads.
-        task: what is asked: which of two is better, all in order, numbers on scales, a text, a mended answer, a talk.
-        out: the JSONL file to write what was answered to at the end, as `annotate export` does; beside it
-            evaluation.json says how far people agree, and how long it took them.
-        columns: names of the rows' columns, as prompt=question,chosen=best.
+        database: the project's database: an SQLite file, created if missing, or a postgresql:// URL.
+        data: what people are asked about: what `accord sample` writes, or any rows that accord reads.
+        task: what people do: choose the better of two, rank, rate on scales, write (plain, few-shot,
+            use-case, write), edit an answer, or converse.
+        out: the JSONL file to write the answers to at the end, as `annotate export` does; evaluation.json beside it
+            says how far people agree and how long they took.
+        columns: where the rows' columns have other names, which is which: prompt=question,chosen=best.
         options: the fields of `ServeOptions`.
 
     Raises:

@@ -22,9 +22,15 @@ from accord.locks import alone_with
 from accord.outputs import overwriting
 from accord.parsing import read_yaml
 
-CONFIG = Option("config", str, None, "A YAML file of options; those given here override it.", "reads and writes")
+CONFIG = Option(
+    "config", str, None, "A YAML file of options; those on the command line override it.", "input and output"
+)
 OVERWRITE = Option(
-    "overwrite", bool, False, "Write over what accord did not write, or was changed since.", "reads and writes"
+    "overwrite",
+    bool,
+    False,
+    "Also overwrite files that accord did not write, or that were changed since.",
+    "input and output",
 )
 """What every command that has --out takes."""
 
@@ -118,14 +124,15 @@ def questions(family: str) -> list[str]:
     return [name.split()[1] for name in COMMANDS if name.startswith(f"{family} ")]
 
 
-def explained(command: str) -> str:
-    """The help of a command."""
+def explained(command: str, *, briefly: bool = False) -> str:
+    """The help of a command; briefly, of the options that matter most, and those that only this command has."""
     target = target_of(command)
     entry = COMMANDS[command]
     options = [option for option in taken_by(target).values() if option.name != entry.further]
     words = [name.upper() + " ..." * entry.takes_all for name in entry.positional]
     words += [f"{o.flag} {o.name.upper()}" for o in options if o.default is REQUIRED and o.name not in entry.positional]
-    return help_text(f"usage: accord {' '.join([command, *words])} [options]", target, [*options, CONFIG])
+    usage = f"usage: accord {' '.join([command, *words])} [options]"
+    return help_text(usage, target, [*options, CONFIG], f"accord {command} --help" if briefly else "")
 
 
 def require_known(command: str, name: str, known: Collection[str], where: str = "") -> None:

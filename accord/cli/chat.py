@@ -44,21 +44,21 @@ def chat(
     Lines may be piped in. Ctrl-C stops an answer, Ctrl-D ends the chat.
 
     Args:
-        model: a folder, a Hugging Face Hub name, or smollm2; with `server` what the server calls it, if it has several.
-        server: the base URL of an OpenAI-compatible server, such as http://localhost:8000/v1, that has the model.
+        model: a folder, a Hugging Face Hub name, or smollm2; with --server, the model's name there, if it has several.
+        server: base URL of an OpenAI-compatible server that has the model, such as http://localhost:8000/v1.
         key: the environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, none for others.
-        insecure: send the key as plain text (http) to another machine.
-        other: another model that answers the same messages; the model itself, for two samples of it.
-        reward: a reward whose score of every answer is shown: a reward model, module:function, a URL, cafe, or a sum.
-        best_of: of so many answers show the one with the highest reward.
-        system: a system prompt; where the chat template has no place for one, it begins the first message.
-        chat_template: the chat template of a model that has none, or in place of its own: a file of Jinja, or chatml.
-        chat_template_kwargs: what else the chat template is told, such as enable_thinking=false.
-        temperature: divides the logits; 0 always takes the most likely token.
+        insecure: allow sending the key over plain http to another machine.
+        other: a second model that answers the same messages; the same model again, for two samples of it.
+        reward: a reward to score every answer: a reward model, module:function, a URL, cafe, or a sum.
+        best_of: sample this many answers and show the one with the highest reward.
+        system: a system prompt; where the chat template has no place for one, it is put before the first message.
+        chat_template: a chat template for a model that has none, or to replace its own: a Jinja file, or chatml.
+        chat_template_kwargs: further variables for the chat template, such as enable_thinking=false.
+        temperature: sampling temperature; 0 always takes the most likely token.
         top_p: draw only from the most likely tokens that together have this probability (1: all).
-        max_new_tokens: an answer is cut after so many tokens, or half the model's context where that is less.
-        seed: one seed gives the same answers again.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        max_new_tokens: longest answer, in tokens; at most half the model's context.
+        seed: the same seed gives the same answers.
+        dtype: precision of matrix products; auto is bfloat16 where the processor supports it.
         options: the fields of `RewardOptions`.
 
     Raises:
@@ -78,7 +78,7 @@ def chat(
 
         return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
     if model is None or key is not None or insecure:
-        raise InputError("`accord chat` needs --model, or --server, whose key --key names.")
+        raise InputError("`accord chat` needs --model or --server; --key names the server's key.")
     folds = TemplateOptions(chat_template=chat_template, system="fold", chat_template_kwargs=chat_template_kwargs)
     policies = [policy := _loaded(model, dtype, folds)]
     if other is not None:
@@ -125,7 +125,9 @@ def _served(
 
     for name, given in not_served.items():
         if given:
-            raise InputError(f"--{name.replace('_', '-')} is of a model at hand, and this one is served: leave it out.")
+            raise InputError(
+                f"--{name.replace('_', '-')} is for a model in this process, and this one is served: leave it out."
+            )
     screen = Screen()
     speakers = [ServedSpeaker(server, server.model_named(name)) for name in names]
     Session(speakers, screen, sampling, system=system).run(screen.lines())

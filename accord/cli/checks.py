@@ -27,8 +27,8 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
         stage.options = {name: value for name, value in call_of(stage, folder).options.items() if name != "out"}
         if stage.ranks > 1 and not trains(stage.command):
             raise InputError(
-                f"stage {stage.name} asks for {stage.ranks} ranks, and `accord {stage.command}` is the work of one "
-                "process: leave `ranks` out."
+                f"stage {stage.name} asks for {stage.ranks} ranks, and `accord {stage.command}` runs in one process: "
+                "leave `ranks` out."
             )
         _require_files(stage, stages[:i], folder)
     return stages

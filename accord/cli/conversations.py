@@ -24,20 +24,21 @@ class ConversationOptions(AnswerOptions):
     """Which turn of a conversation is answered anew, or with whom whole conversations are had."""
 
     turn: str | int | None = None
-    """Of conversations, the assistant's turn that is answered anew: first, last, random, or its number, from 1."""
+    """In conversations, which of the assistant's turns to sample again: first, last, random, or its number, counted
+    from 1."""
     user: str | None = None
-    """Talk with a simulated user, from each prompt on, and write a row for each of the model's turns: module:function,
-    which is given the messages so far and returns what the user says next, or None; or a small world's guest
-    (counter)."""
+    """Converse with a simulated user from each prompt on, and write a row for each of the model's turns. The user is
+    module:function, which gets the messages so far and returns what the user says next, or None; or a small world's
+    guest (counter)."""
     max_turns: int = 4
-    """A conversation with a user has at most so many turns of the model's."""
+    """The most turns the model takes in a conversation with a user."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.max_turns < 1:
             raise InputError(f"--max-turns must be at least 1, not {self.max_turns}.")
         if self.user is None and self.max_turns != ConversationOptions.max_turns:
-            raise InputError(f"--max-turns {self.max_turns} is of conversations; say with whom by --user.")
+            raise InputError(f"--max-turns {self.max_turns} is for conversations: give a --user.")
         if self.turn is not None:
             rows_of.turns.number_of(self.turn)
             self.leave_out("turn")

@@ -40,18 +40,18 @@ class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
     """By which principles answers are revised, how often, and what scores them."""
 
     constitution: str = "accord"
-    """A YAML file of principles, or one of the project's own: accord, hhh."""
+    """A YAML file of principles, or one that comes with accord: accord, hhh."""
     principles: int | None = None
-    """Only the first so many principles of the constitution."""
+    """Use only the first N principles of the constitution."""
     rounds: int = 2
-    """Revisions of each answer, each by a principle drawn for it."""
+    """Revisions of each answer, each by a principle drawn at random."""
     direct: bool = False
     """Ask for revisions at once, without critiques."""
     score: str | list[str] | None = None
-    """What scores every answer: any reward (a model's folder, cafe, module:function ...); of a judge, such as ai:MODEL,
-    it is how likely an answer is better than the first. Scores may differ when a folder is gone on with."""
+    """Scores every answer: any reward (a model's folder, cafe, module:function ...), or a judge such as ai:MODEL, whose
+    score is how likely the answer is better than the first. It may change when a folder is continued."""
     requests: int = 32
-    """Prompts that are gone through together, which are what is lost at most when the command is killed."""
+    """Prompts per round; if the command is killed, at most one round is lost."""
 
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
@@ -86,7 +86,7 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
     it was ended, and comes out as if it had not been.
 
     Args:
-        data: a file or Hub name of prompts, or of rows that have prompts, or several.
+        data: a file or Hub name of rows that have prompts, or several.
         out: the folder to write.
         options: the fields of `CritiqueOptions`.
 

@@ -28,14 +28,15 @@ def data(
 ) -> None:
     """Show how the rows of a file are read: as what, how many, how long, the first ones, and what is left out and why.
 
-    With a model the first rows are shown as its chat template writes them, what is trained on between marks, and
+    With a model, the first rows are shown as its chat template writes them, with marks around what is trained on, and
     lengths are in tokens.
 
     Args:
         file: a file, a folder or a Hub name; or several, each with :WEIGHT for a mix.
-        model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template read the rows.
+        model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template are used.
         first: how many rows to show.
-        max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
+        max_length: tokens of prompt and completion together. Longer completions are cut, rows with longer prompts left
+            out.
         options: the fields of `ChatOptions`.
 
     Raises:
@@ -78,7 +79,9 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
     grid.add_row("rows", f"{len(rows):,}")
     for name, found in lengths.items():
         if found:
-            grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, the middle {median(found):,.0f}")
+            grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, median {median(found):,.0f}")
+    if trees:
+        grid.add_row("between ⟦ and ⟧", "what is trained on")
     doubts = [row.probability for row in rows if isinstance(row, Preference) and row.probability != 1]
     if doubts:
         grid.add_row("may be wrong", f"{len(doubts):,} rows, chosen_probability {min(doubts):.3f} to {max(doubts):.3f}")

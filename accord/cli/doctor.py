@@ -41,17 +41,17 @@ def doctor(
     as a reward model, a judge or a teacher, are not counted.
 
     Args:
-        model: a folder, a name on the Hugging Face Hub, or smollm2; without one only the machine is described.
+        model: a folder, a name on the Hugging Face Hub, or smollm2; without one, only the machine is described.
         method: the method that trains it.
-        batch_size: rows or prompts of a step; as the method has it unless given.
-        group_size: samples of each prompt; as the method has it unless given.
-        max_length: tokens of prompt and completion together; as the method has it unless given.
-        max_new_tokens: tokens of a sample; as the method has it unless given.
-        tokens_per_pass: tokens computed at once; as the method has it unless given.
-        lora_rank: the rank of the adapters in the rows that have them; 0 for no such rows.
-        dtype: the precision of products: auto, float32 or bfloat16.
-        device: cpu, or cuda, which need not be here where memory is given; what there is unless given.
-        memory: how much there is, such as 24GB; that of the device unless given.
+        batch_size: rows or prompts per step (default: the method's).
+        group_size: samples per prompt (default: the method's).
+        max_length: tokens of prompt and completion together (default: the method's).
+        max_new_tokens: tokens of a sample (default: the method's).
+        tokens_per_pass: tokens computed at once (default: the method's).
+        lora_rank: rank of the adapters in the rows with adapters; 0 for no such rows.
+        dtype: precision of matrix products: auto, float32 or bfloat16.
+        device: cpu, or cuda, which need not be present if --memory is given (default: what this machine has).
+        memory: memory available, such as 24GB (default: the device's).
 
     Raises:
         InputError: there is no such model or method, or a setting is not the method's.
@@ -65,7 +65,9 @@ def doctor(
     chosen = method_of(method, {name: value for name, value in given.items() if value is not None})
     where = torch.device(device if device == "cuda" else engine.precision.device_called(device))
     if where.type == "cuda" and not torch.cuda.is_available() and not memory:
-        raise InputError("there is no CUDA card here: say by --memory what the one that is meant has, such as 24GB.")
+        raise InputError(
+            "there is no CUDA device here: say by --memory how much memory the one you mean has, such as 24GB."
+        )
     there = engine.plan.size(memory) if memory else engine.plan.available(where)
     for line in machine(where, there):
         print(line)

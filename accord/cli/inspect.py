@@ -59,15 +59,15 @@ def inspect(
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        text: what the model reads, at most 128 tokens; needed unless words are asked about.
-        out: the HTML file to write, or the folder for it; without it runs/inspect.html, or inspect-2.html and so on
-            where that is taken.
-        chat: make the text a user's message in the model's chat template.
-        layer: show the attention of this layer large, counted from 1.
-        head: show the attention of this head large, counted from 1; without either, the head that looks most elsewhere.
-        position: show what that head and every layer add at this token, counted from 1; without it at the last.
-        top: how many of the likeliest next tokens to show, and of the nearest to a sum.
-        analogy: a sum of words, as king - man + woman, to show the nearest embeddings to.
+        text: the text to read, at most 128 tokens; needed unless --analogy or --direction asks about words.
+        out: the HTML file to write, or the folder for it (default: runs/inspect.html, or the next free inspect-2.html
+            ...).
+        chat: give the text as a user's message in the model's chat template.
+        layer: enlarge the attention of this layer, counted from 1.
+        head: enlarge the attention of this head, counted from 1 (default: the head that looks most at other tokens).
+        position: show what that head and every layer add at this token, counted from 1 (default: the last).
+        top: how many of the likeliest next tokens, and of the nearest words to a sum, to show.
+        analogy: a sum of words, as king - man + woman, whose nearest embeddings are shown.
         direction: pairs of words, as cat:cats dog:dogs, whose mean difference is a direction.
         along: words to measure along that direction, beside the pairs' own.
 

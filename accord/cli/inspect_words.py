@@ -40,7 +40,7 @@ def read(
     Raises InputError where that is not how it is written.
     """
     if along is not None and direction is None:
-        raise InputError("--along is about --direction; give its pairs of words, as cat:cats dog:dogs.")
+        raise InputError("--along needs --direction: give pairs of words, as cat:cats dog:dogs.")
     return Questions(
         () if analogy is None else _terms(_words(analogy)),
         () if direction is None else _pairs(_words(direction)),
@@ -71,7 +71,7 @@ def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
         raise InputError(f"--direction needs pairs of words, as cat:cats dog:dogs, and {wrong or 'nothing'!r} is none.")
     same = next((word for word, (first, second) in zip(words, pairs, strict=True) if first == second), None)
     if same is not None:
-        raise InputError(f"--direction {same} is one word twice, between which there is no direction.")
+        raise InputError(f"--direction {same} is the same word twice, which has no direction.")
     if sorted(pairs) == sorted((second, first) for first, second in pairs):
         raise InputError(
             f"--direction {' '.join(words)} goes as far back as forth; leave out the pairs that turn others round."
@@ -103,9 +103,11 @@ def token_of(policy: Policy, word: str) -> int:
     if whole is None:
         pieces = min(forms, key=len)
         shown = " | ".join(spelled(policy, token) for token in pieces)
-        raise InputError(f"{word!r} is {len(pieces)} tokens of {policy.name} ({shown}); ask of words that are one.")
+        raise InputError(
+            f"{word!r} is {len(pieces)} tokens of {policy.name} ({shown}); ask about words that are one token."
+        )
     if whole == policy.tokenizer.unk_token_id:
-        raise InputError(f"{policy.name} has no token for {word!r}; ask of words that it knows.")
+        raise InputError(f"{policy.name} has no token for {word!r}; ask about words that it knows.")
     return int(whole)
 
 

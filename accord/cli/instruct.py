@@ -35,17 +35,18 @@ class InstructOptions(AskerOptions):
     """How instructions are made, and which are taken."""
 
     generator: Literal["self-instruct", "evolve", "backtranslate"] = "self-instruct"
-    """New instructions in the manner of others; others made harder or rarer; or one for each of --answers."""
+    """self-instruct writes new instructions like those it is shown, evolve makes them harder or rarer, backtranslate
+    writes one for each of --answers."""
     answers: str | None = None
-    """The file whose rows are the answers that backtranslate wants instructions for: texts, or completions."""
+    """For backtranslate, a file of answers that want instructions: texts or completions."""
     least_score: int | None = None
-    """Of backtranslate: the model rates each pair from 1 to 5, and only such a score or a higher one is good enough."""
+    """For backtranslate, the least score from 1 to 5, given by the model, of a pair that is kept."""
     similar: float = 0.7
-    """An instruction is rejected from this ROUGE-L to a seed or an accepted one on."""
+    """Instructions with this ROUGE-L or more to a seed or to an accepted instruction are rejected."""
     requests: int = 8
-    """Requests for instructions in a round; a round is what is lost at most when the command is killed."""
+    """Requests per round; if the command is killed, at most one round is lost."""
     patience: int = 20
-    """Stop after so many rounds in a row that accept nothing."""
+    """Stop after this many rounds in a row that accept nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,9 +75,11 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
     it was ended, and comes out as if it had not been.
 
     Args:
-        seeds: a file of tasks: Self-Instruct's layout, instruction, input and output, or prompts or demonstrations.
+        seeds: a file of seed tasks: in Self-Instruct's layout, as instruction, input and output, or as prompts or
+            demonstrations.
         out: the folder to write.
-        count: end with the round in which so many instructions are accepted. A greater one goes on with a folder.
+        count: stop after the round that reaches this many accepted instructions. Run again with a larger number to
+            extend a folder.
         options: the fields of `InstructOptions`.
 
     Raises:

@@ -46,20 +46,20 @@ def label(
     was, goes on from there, and asks nothing twice.
 
     Args:
-        data: a file of prompts and completions, as `accord sample` writes it, or several; those of one prompt are
-            compared.
+        data: a file of prompts and completions, as `accord sample` writes it, or several. Completions of the same
+            prompt are compared.
         out: the JSONL file of preferences to write.
-        judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small world
-            (cafe) whose gold reward judges, module:function, or anything that can be a reward; or several of them.
-        by: what several judges' verdicts make together: the mean of their log-odds (the default), or as in `accord
-            aggregate` what dawid-skene, bradley-terry or majority make of their sides, with how reliable each is.
-        agreement: how often a simulated labeler agrees with the world's gold reward; without it the judge never errs.
-        seed: decides where the simulated labeler errs, and which principles are drawn (default: 0).
-        pairs: at most so many comparisons of each prompt, in the order of its completions.
-        soft: write the judge's probability too, as chosen_probability, and keep ties, as rows of probability .5.
-        rankings: write a row of completions and ranks for each prompt, with ties, in place of pairs: as a judge that
-            ranks puts them, or by how many others each beats in the verdicts on all pairs.
-        columns: the data's columns by the names that are read, where they have others: prompt=question,completion=said.
+        judge: who compares: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a
+            small world (cafe) whose gold reward judges, module:function, or any reward; or several of these.
+        by: how several judges' verdicts are combined: the mean of their log-odds (the default), or dawid-skene,
+            bradley-terry or majority, as in `accord aggregate`, which also say how reliable each judge is.
+        agreement: how often a simulated labeler agrees with the world's gold reward (default: always).
+        seed: seed of the simulated labeler's errors and of the principles drawn (default: 0).
+        pairs: the most comparisons per prompt, taken in the order of its completions.
+        soft: write the judge's probability too, as chosen_probability, and keep ties, as rows with probability .5.
+        rankings: write one ranking per prompt, with ties, instead of pairs: as a ranking judge orders the completions,
+            or by how many others each beats over all pairs.
+        columns: where the data's columns have other names, which is which: prompt=question,completion=said.
         options: the fields of `JudgesOptions`.
 
     Raises:

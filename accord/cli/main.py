@@ -1,6 +1,6 @@
 """`accord`: the commands, their help, and how a command ends.
 
-Exit status: 0 when it worked, 2 for what the user can mend (input, files, memory), 3 for a run that stopped itself, 130
+Exit status: 0 when it worked, 2 for what the user can fix (input, files, memory), 3 for a run that stopped itself, 130
 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 1 for a fault of accord's. A command is imported when it is called,
 and its help needs no torch.
 """
@@ -20,7 +20,7 @@ from typing import Any
 from accord.cli.call import Call, bind, explained, read_words, target_of
 from accord.cli.options import options_of
 from accord.cli.ranks import at_work, is_rank, last_word
-from accord.cli.table import COMMANDS, FAMILIES
+from accord.cli.table import COMMANDS, FAMILIES, SECTIONS
 from accord.console import legible, said, without_secrets
 from accord.errors import InputError, TrainingStopped, UsersFault
 from accord.interrupts import Interrupted, interruptible
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(f"accord {__version__}")
         elif (command in FAMILIES and not rest) or not {"-h", "--help"}.isdisjoint(rest):
-            print(overview(command) if command in FAMILIES else explained(command))
+            print(overview(command) if command in FAMILIES else explained(command, briefly="--help" not in rest))
         else:
             call = bind(command, read_words(command, rest))
             with at_work(command):
@@ -121,19 +121,18 @@ def _own_lines(error: BaseException) -> str:
 
 
 def overview(family: str = "") -> str:
-    """The commands, or the questions of one, a line each."""
+    """The commands under their headings, or the questions of one, a line each."""
     width = max(map(len, COMMANDS))
-    listed = {name: command.what for name, command in COMMANDS.items() if name.startswith(family)}
-    lines = "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items())
+    sections = []
+    for heading, commands in SECTIONS.items():
+        lines = [f"  {name:<{width}}  {command.what}" for name, command in commands.items() if name.startswith(family)]
+        sections += ["\n".join(lines if family else [f"{heading}:", *lines])] if lines else []
+    called = f"accord {family} QUESTION" if family else "accord COMMAND"
+    end = f"`{called} -h` shows the options that matter most, `{called} --help` all of them."
     if family:
-        return (
-            f"usage: accord {family} QUESTION [options]\n\n{lines}\n\n`accord {family} QUESTION --help` explains a "
-            "question's options."
-        )
-    return (
-        "accord aligns language models with human preferences, end to end.\n\nusage: accord COMMAND [options]\n\n"
-        f"{lines}\n\n`accord COMMAND --help` explains a command's options; `accord demo` is the place to start."
-    )
+        return "\n\n".join([f"usage: {called} [options]", *sections, end])
+    about = "accord aligns language models with human preferences, end to end."
+    return "\n\n".join([about, f"usage: {called} [options]", *sections, f"{end}\n`accord demo` is the place to start."])
 
 
 def split_command(words: Sequence[str]) -> tuple[str, list[str]]:

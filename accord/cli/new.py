@@ -31,10 +31,10 @@ def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | No
     token stands for, in the text that it was trained on and in other text.
 
     Args:
-        data: a file, a folder or a Hub name, or several, each with :WEIGHT for a mix: text, or rows of any kind.
+        data: text or rows of any kind: a file, a folder or a Hub name; or several, each with :WEIGHT for a mix.
         out: the folder to write, which AutoTokenizer of transformers reads.
-        vocab_size: how many tokens there are, of which 256 are the bytes and 4 are special.
-        eval_data: text that it is not trained on, to see how far it compresses that.
+        vocab_size: size of the vocabulary; 256 of the tokens are the bytes, and 4 are special.
+        eval_data: held-out text, to measure how far the tokenizer compresses it.
         options: the fields of `RowOptions`, of the data.
 
     Raises:
@@ -86,14 +86,14 @@ def new_model(
     Args:
         tokenizer: a folder, such as `accord tokenizer` writes, or a model's; a Hub name, or smollm2.
         out: the new folder.
-        layers: blocks of attention and feed-forward.
-        width: of what passes between layers, an even multiple of the heads.
-        heads: of attention.
-        kv_heads: heads of keys and values, which several heads share; as many as heads unless given.
-        inner_width: of the feed-forward; 8/3 of the width, rounded up to a multiple of 8, unless given.
-        context: tokens that it reads at once.
-        tie_embeddings: let the embeddings be the output head too.
-        seed: draws the weights.
+        layers: number of transformer blocks.
+        width: width of the hidden states, an even multiple of the heads.
+        heads: number of attention heads.
+        kv_heads: number of key and value heads, which attention heads share (default: as many as heads).
+        inner_width: width inside the feed-forward layers (default: 8/3 of width, rounded up to a multiple of 8).
+        context: context length, in tokens.
+        tie_embeddings: use the embeddings as the output head too.
+        seed: seed of the weights.
 
     Raises:
         InputError: the tokenizer cannot be read or has no end token, no model has these sizes, or there is something

@@ -16,16 +16,19 @@ from accord.parsing import parse_yaml
 REQUIRED = inspect.Parameter.empty
 
 Group = Literal[
-    "reads and writes",
-    "the method's own",
-    "the command's own",
-    "training",
+    "method",
+    "command",
     "sampling",
+    "training",
+    "rewards and judges",
+    "evaluation while training",
+    "input and output",
+    "chat template",
     "adapters",
     "memory",
-    "computing",
-    "watching",
+    "compute",
 ]
+"""What options are about, in the order of the help."""
 
 MAY_BE_EMPTY = ("hint",)
 """Options to which an empty text means something, beside those whose default it is."""
@@ -101,7 +104,7 @@ class Option:
         if _is_empty(value) and self.default != "" and self.name not in MAY_BE_EMPTY:
             raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
         if any("\0" in text for text in _texts(value)):
-            raise InputError(f"{self.flag} has a NUL character, which stands in no text; write it anew.")
+            raise InputError(f"{self.flag} has a NUL character, which no text has; write it again.")
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
         # Where one text or a list of them fits, "[a, b]" is a list.

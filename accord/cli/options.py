@@ -20,8 +20,9 @@ from accord.cli.option import REQUIRED, Group, Option, members, metavar
 
 MOST_IMPORTANT = (
     "database", "model", "models", "data", "seeds", "generator", "constitution", "score", "count", "task", "people",
-    "overlap", "guidelines", "reward", "judge", "teacher", "verifier", "out", "beta", "tau", "group_size", "rounds",
-    "kl_coefficient", "learning_rate", "batch_size", "epochs", "max_steps", "max_new_tokens", "temperature",
+    "overlap", "guidelines", "reward", "judge", "against", "teacher", "verifier", "out", "n", "beta", "tau",
+    "group_size", "rounds", "kl_coefficient", "learning_rate", "batch_size", "epochs", "max_steps", "max_new_tokens",
+    "temperature",
 )  # fmt: skip
 """What matters most where a command has MANY options; the help begins with at most SHOWN_FIRST of them."""
 SHOWN_FIRST, MANY = 10, 14
@@ -34,18 +35,18 @@ VALUES: dict[str, Any] = {
 """What can be written on a command line or in YAML, by its name in annotations."""
 
 OF_FUNCTIONS: dict[str, Group] = {
-    **dict.fromkeys(("max_new_tokens", "temperature", "top_k", "top_p"), "sampling"),
-    **dict.fromkeys(("seed", "dtype", "max_length", "tokens_per_pass"), "computing"),
-    **dict.fromkeys(("chat_template", "chat_template_kwargs", "system"), "reads and writes"),
-    **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "reads and writes"),
+    **dict.fromkeys(("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "stop"), "sampling"),
+    **dict.fromkeys(("seed", "dtype", "max_length", "tokens_per_pass"), "compute"),
+    **dict.fromkeys(("chat_template", "chat_template_kwargs", "system"), "chat template"),
+    **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "input and output"),
 }
-"""The groups of functions' options that are not their own; what is required is read or written too."""
+"""The groups of options that many functions have; what is required is input or output too."""
 
 OF_CLASSES: dict[str, Group] = {
-    "OptimizerConfig": "training", "AdapterConfig": "adapters", "MemoryConfig": "memory", "TemplateOptions": "training",
-    "TrainingConfig": "training", "SamplerConfig": "sampling", "SamplingConfig": "sampling",
-    "DialogueMethod": "sampling",
-    "PolicyOptions": "watching", "HeldOutOptions": "watching", "RewardOptions": "watching",
+    "OptimizerConfig": "training", "AdapterConfig": "adapters", "MemoryConfig": "memory", "TrainingConfig": "training",
+    "TemplateOptions": "chat template", "SamplerConfig": "sampling", "SamplingConfig": "sampling",
+    "DialogueMethod": "sampling", "RewardOptions": "rewards and judges",
+    "PolicyOptions": "evaluation while training", "HeldOutOptions": "evaluation while training",
 }  # fmt: skip
 """The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""
 
@@ -57,8 +58,11 @@ def options_of(target: Callable[..., Any]) -> Mapping[str, Option]:
     return {option.name: option for option in listed}
 
 
-def help_text(usage: str, target: Callable[..., Any], options: Collection[Option]) -> str:
-    """The page that explains a command: what it does, then its options in groups, the ten that matter first."""
+def help_text(usage: str, target: Callable[..., Any], options: Collection[Option], whole: str = "") -> str:
+    """The page that explains a command: what it does, then its options in groups, the ten that matter first.
+
+    With `whole`, which shows the whole page, it ends after the options that only this command has.
+    """
     first: list[Option] = []
     if len(options) > MANY:
         rank = {name: place for place, name in enumerate(MOST_IMPORTANT)}
@@ -68,8 +72,15 @@ def help_text(usage: str, target: Callable[..., Any], options: Collection[Option
     groups = {"what matters most": first}
     for group in get_args(Group):
         groups[group] = [option for option in options if option.group == group and option not in first]
+    groups["method"].sort(key=lambda option: option.name not in vars(target).get("__annotations__", ()))
+    left_out = {}
+    if whole and first:
+        left_out = {name: groups.pop(name) for name in get_args(Group)[2:] if groups[name]}
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     sections = [f"{name}:\n" + "\n".join(_line(o, width) for o in some) for name, some in groups.items() if some]
+    if left_out:
+        names = textwrap.fill(", ".join(f"{name} ({len(some)})" for name, some in left_out.items()), width - 2)
+        sections.append(f"`{whole}` shows all options:\n" + textwrap.indent(names, "  "))
     return "\n\n".join([usage, inspect.cleandoc(target.__doc__ or "").split("\n\nArgs:")[0], *sections])
 
 
@@ -77,7 +88,7 @@ def _line(option: Option, width: int) -> str:
     head = f"  {option.flag}" + ("" if option.is_flag else metavar(option.type))
     if option.is_flag and option.default is True:
         head = f"  --no-{option.flag[2:]}"
-    text = option.help[:1].upper() + option.help[1:]
+    text = (option.help[:1].upper() + option.help[1:]).partition("; in Python also")[0].removesuffix(".")
     if option.default is REQUIRED:
         text += " (required)"
     elif option.is_flag:
@@ -86,16 +97,16 @@ def _line(option: Option, width: int) -> str:
         text += f" (default: {option.default})"
     indent = " " * 28
     begin = f"{head:<28}" if len(head) < 27 else f"{head}\n{indent}"
-    return begin + textwrap.fill(text, width - 28).replace("\n", f"\n{indent}")
+    return begin + textwrap.fill(f"{text}.", width - 28, break_on_hyphens=False).replace("\n", f"\n{indent}")
 
 
 def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
     for parameter, kind, text in _parameters(function):
         is_read = parameter.default is REQUIRED or any(get_origin(member) is dict for member in members(kind))
-        group = OF_FUNCTIONS.get(parameter.name, "reads and writes" if is_read else "the command's own")
+        group = OF_FUNCTIONS.get(parameter.name, "input and output" if is_read else "command")
         yield Option(parameter.name, kind, parameter.default, text, group)
     if hasattr(function, "options"):
-        own: Group = "the command's own"
+        own: Group = "command"
         yield from _of_fields(function.options, lambda n, owner: OF_FUNCTIONS.get(n) or OF_CLASSES.get(owner, own))
 
 
@@ -103,9 +114,9 @@ def _of_method(method: Any) -> Iterator[Option]:
     """What `fit` takes, then how a run is run (the method's `options`), then the method's settings."""
     fits = [vars(base)["fit"] for base in reversed(method.__mro__) if "fit" in vars(base)]
     for parameter, kind, text in _parameters(method.fit, *fits):
-        yield Option(parameter.name, kind, parameter.default, text, "reads and writes")
-    yield from _of_fields(method.options, lambda name, owner: OF_CLASSES.get(owner, "reads and writes"))
-    yield from _of_fields(method, lambda name, owner: OF_CLASSES.get(owner, "the method's own"))
+        yield Option(parameter.name, kind, parameter.default, text, "input and output")
+    yield from _of_fields(method.options, lambda name, owner: OF_CLASSES.get(owner, "input and output"))
+    yield from _of_fields(method, lambda name, owner: OF_CLASSES.get(owner, "method"))
 
 
 def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Option]:

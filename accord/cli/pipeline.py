@@ -37,8 +37,9 @@ def demo(*, out: str = "runs/demo", seed: int = 0, parallel: int = 1) -> Path:
 
     Args:
         out: the folder for everything, the report included.
-        seed: decides everything that is drawn at random.
-        parallel: how many stages may run at a time; more than one run in processes of their own, which share the cores.
+        seed: seed of everything drawn at random.
+        parallel: how many stages may run at once; with more than one, each runs in its own process, and they share the
+            cores.
     """
     return run_pipeline(packaged("cafe"), out, {"seed": seed}, parallel=parallel)
 
@@ -51,8 +52,9 @@ def run(recipe: str, *, out: str | None = None, parallel: int = 1, overrides: di
 
     Args:
         recipe: the YAML file.
-        out: the folder for the stages' results; by default runs/ and the recipe's name.
-        parallel: how many stages may run at a time; more than one run in processes of their own, which share the cores.
+        out: the folder for the stages' results (default: runs/ and the recipe's name).
+        parallel: how many stages may run at once; with more than one, each runs in its own process, and they share the
+            cores.
         overrides: values for variables and for stages' options, by name.
     """
     return run_pipeline(recipe, out or f"runs/{Path(recipe).stem}", overrides, parallel=parallel)
@@ -195,9 +197,9 @@ def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:
 def _require_own(folder: Path) -> None:
     """Raise InputError where a folder that a stage needs anew is not one of a stage, or was changed by somebody."""
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, and a stage's folder is to be there: move it, or choose another --out.")
+        raise InputError(f"{folder} is a file where a stage's folder should be: move it, or choose another --out.")
     if others(folder) and not (folder / MARK).is_file():
-        raise InputError(f"{folder} was not made by `accord run`, and a stage needs the place: move it.")
+        raise InputError(f"{folder} was not made by `accord run`, and a stage needs its place: move it.")
     require_unchanged(folder)
 
 

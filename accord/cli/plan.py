@@ -18,7 +18,7 @@ from accord.results.plan import Figure, PlanResult
 
 if TYPE_CHECKING:
     from accord.engine.cards import Machine
-    from accord.engine.pace import Batch
+    from accord.engine.passes import Batch
 
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
@@ -45,21 +45,21 @@ class MachineOptions:
     """The machine that is planned for: a card's data sheet, and figures of one's own."""
 
     card: str = "h100"
-    """Whose data sheet is taken: a100, h100 or h200."""
+    """The GPU whose data sheet is used: a100, h100 or h200."""
     card_memory: str | None = None
-    """Bytes of a card, such as 80GB."""
+    """Memory of a GPU, such as 80GB."""
     flops: str | None = None
-    """Operations a second that a card does in products, such as 400T."""
+    """Operations per second that a GPU reaches in matrix products, such as 400T."""
     bandwidth: str | None = None
-    """Bytes a second that reach a card from others of its node, such as 400GB."""
+    """Bytes per second a GPU receives from others in its node, such as 400GB."""
     network: str | None = None
-    """Bytes a second that reach a card from other nodes by its share of their network, such as 50GB."""
+    """Bytes per second a GPU receives from other nodes, its share of the network, such as 50GB."""
     memory_bandwidth: str | None = None
-    """Bytes a second that a card reads of its memory, such as 2TB."""
+    """Bytes per second a GPU reads from its memory, such as 2TB."""
     folder_bandwidth: str | None = None
-    """Bytes a second that weights take to servers that sample, by a folder; 1GB unless given."""
+    """Bytes per second at which weights reach sampling servers through a folder (default: 1GB)."""
     gpus_per_node: int = 8
-    """Cards of a node."""
+    """GPUs per node."""
 
     def machine(self) -> tuple[Machine, dict[str, str]]:
         """The machine, and where each of its figures is from. Raises as `engine.cards` does."""
@@ -73,23 +73,23 @@ class PlanOptions(MachineOptions):
     """The machine, and a step on it."""
 
     batch_size: int = 512
-    """Rows or prompts of a step."""
+    """Rows or prompts per step."""
     group_size: int | None = None
-    """Samples of a prompt; 8 unless given, of ppo 1."""
+    """Samples per prompt (default: 8, for ppo 1)."""
     prompt_tokens: int = 1024
-    """Tokens of a prompt."""
+    """Tokens per prompt."""
     completion_tokens: int = 1024
-    """Tokens of a completion."""
+    """Tokens per completion."""
     tokens_per_pass: int | None = None
-    """Tokens computed at once; as the method has it unless given."""
+    """Tokens computed at once (default: the method's)."""
     weight_dtype: Literal["float32", "bfloat16"] = "float32"
-    """How weights are held."""
+    """Precision in which weights are held."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """How they follow gradients."""
+    """The optimizer."""
     optimizer_states: Literal["float32", "8bit"] = "float32"
-    """How AdamW's two numbers a weight are held."""
+    """Precision of AdamW's two moments."""
     lora_rank: int = 0
-    """The rank of adapters that are trained in place of the weights; 0 for none."""
+    """Rank of the adapters trained instead of the weights; 0 for none."""
 
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size, prompt_tokens=self.prompt_tokens)
@@ -108,10 +108,10 @@ class PlanOptions(MachineOptions):
             if self.group_size is not None:
                 raise InputError(f"{name} has no group_size.")
             branches = 2 if name in PAIRS else 1
-            return method_of(name, more), engine.pace.Batch(self.batch_size, prompt, completion, branches)
+            return method_of(name, more), engine.passes.Batch(self.batch_size, prompt, completion, branches)
         branches = self.group_size if self.group_size is not None else 1 if name == "ppo" else 8
         method = method_of(name, {**more, "group_size": branches, "max_new_tokens": completion})
-        return method, engine.pace.Batch(self.batch_size, prompt, completion, branches)
+        return method, engine.passes.Batch(self.batch_size, prompt, completion, branches)
 
 
 @takes(PlanOptions)
@@ -132,12 +132,12 @@ def plan(
     were measured. No model is read.
 
     Args:
-        model: a size such as 8B, of a standard shape that is said; or a folder, a config.json, or a name on the Hub.
+        model: a size such as 8B, for a typical shape of that size; or a folder, a config.json, or a name on the Hub.
         method: the method that trains it, as doctor has it.
-        gpus: cards in all; several numbers give a row each.
-        sampler_share: the share of the cards that sample and do not train, by a server; 0 for ranks that sample.
+        gpus: number of GPUs in all; several numbers give a row each.
+        sampler_share: share of the GPUs that run a sampling server instead of training; 0 if the training ranks sample.
         reward_model: a reward model, named as the model is.
-        out: a folder for evaluation.json; nothing is written unless given.
+        out: a folder for evaluation.json (default: nothing is written).
         options: the fields of `PlanOptions`.
 
     Raises:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from accord.engine.cards import Machine
     from accord.engine.memory import Shape
-    from accord.engine.pace import Batch
+    from accord.engine.passes import Batch
     from accord.engine.shares import Groups
 
 ROLLED_OUT = 12
@@ -58,7 +58,7 @@ class Planner:
     def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
         """What there is to say of a number of cards, of which some only sample."""
         ranks, batch, machine = gpus - samplers, self.batch, self.machine
-        passes = engine.pace.Passes.of(batch, self.method.tokens_per_pass, ranks)
+        passes = engine.passes.Passes.of(batch, self.method.tokens_per_pass, ranks)
         tokens = passes.trees * batch.tree
         held = engine.shares.held(
             self.shape, self.groups, self.method, self.dtype, ranks, tokens=tokens, is_served=samplers > 0,
@@ -69,20 +69,20 @@ class Planner:
         moments = {"training": memory.training_again if again else memory.training}
         moments |= {"sampling": memory.sampling, "loading": memory.loading}
         linear = self.dtype.itemsize
-        spent = engine.pace.step(
+        spent = engine.step_time.step(
             self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
             reward=self.reward, linear=linear,
         )  # fmt: skip
         passed = passes.trees * batch.trained(self.shape, machine, again)
-        one = engine.pace.one_pass(self.groups, passed, machine, ranks, trains=True, linear=linear)
+        one = engine.passes.one_pass(self.groups, passed, machine, ranks, trains=True, linear=linear)
         inside = min(ranks, machine.per_node)
-        spoken = engine.pace.within_nodes(self.groups, machine, ranks, passes.each, linear)
+        spoken = engine.passes.within_nodes(self.groups, machine, ranks, passes.each, linear)
         samples = isinstance(self.method, SamplingConfig)
         return GpusPlan(
             gpus=gpus,
             ranks=ranks,
             samplers=samplers,
-            together=engine.pace.sampled_elsewhere(self.shape, batch, machine, samplers)[1] if samplers else 0,
+            together=engine.sampling_time.sampled_elsewhere(self.shape, batch, machine, samplers)[1] if samplers else 0,
             again=again,
             lacks=[name for name, size in moments.items() if size > machine.memory],
             memory=memory,
@@ -93,11 +93,11 @@ class Planner:
                 received=one.received,
                 compute=one.compute,
                 wire=one.wire,
-                hidden_at=engine.pace.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
+                hidden_at=engine.passes.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
                 hsdp_held=sum(engine.shares.standing(self.groups, self.method, inside)),
                 hsdp_wire=spoken,
             ),
-            step=StepPlan(**spent, bound=engine.pace.bound_by(spent)),
+            step=StepPlan(**spent, bound=engine.step_time.bound_by(spent)),
             tokens=batch.trees * batch.tree,
             rollouts=ROLLED_OUT * batch.trees * batch.tree if samples else 0,
         )

@@ -47,9 +47,9 @@ def push(
     Args:
         folder: the model's folder, such as runs/dpo/model.
         repo: OWNER/NAME.
-        private: whether a repository that is made is for its owner alone; one that is there stays as it is.
-        revision: the branch to commit to; main unless given.
-        evaluation: the folder of an `accord evaluate`, whose tables go into the card first.
+        private: make a new repository private; an existing one stays as it is.
+        revision: the branch to commit to (default: main).
+        evaluation: the folder of an `accord evaluate` whose tables are added to the card first.
         dry_run: only say what would be uploaded.
 
     Raises:
@@ -90,10 +90,10 @@ def export(
     is written by llama.cpp's convert_hf_to_gguf.py where that is on the PATH, else by the package gguf.
 
     Args:
-        model: a folder, an adapter's too, a GGUF file, a Hugging Face Hub name, or smollm2.
+        model: a folder (a model's or an adapter's), a GGUF file, a Hugging Face Hub name, or smollm2.
         out: the new folder, or a new file whose name ends in .gguf.
-        dtype: what the weights are held in; float16 where none is larger than 65,504.
-        format: gguf writes model.gguf into the folder `out`; a name that ends in .gguf means that too.
+        dtype: precision of the weights; float16 only if none is larger than 65,504.
+        format: gguf writes model.gguf into the folder `out`; an `out` that ends in .gguf means gguf too.
 
     Raises:
         InputError: there is no such model, it is quantized, a weight does not fit, it cannot be written as GGUF, or
@@ -167,7 +167,7 @@ def model_files(folder: Path) -> list[Path]:
     files = sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatch(p.name, form) for form in PUSHED))
     if state := [path.name for path in folder.iterdir() if re.match(r"(optimizer|scheduler|checkpoint)", path.name)]:
         raise InputError(
-            f"push: {folder} holds {state[0]}, the state of a training under way; push the model that its run saves."
+            f"push: {folder} holds {state[0]}, the state of an unfinished run; push the model that the run saves."
         )
     weights = {file.name for file in files if file.suffix == ".safetensors"}
     if not weights:
@@ -196,7 +196,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: 
     from huggingface_hub.errors import HfHubHTTPError
 
     if not get_token():
-        raise InputError("push: there is no token for the Hub; set HF_TOKEN, or log in by `hf auth login`.")
+        raise InputError("push: no token for the Hub is known; set HF_TOKEN, or log in with `hf auth login`.")
     api = HfApi(library_name="accord")
     try:
         api.create_repo(repo, private=private or None, exist_ok=True)
@@ -223,7 +223,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: 
 
 def _refusal(code: int, repo: str) -> str:
     known = {
-        401: "the Hub does not know the token; set HF_TOKEN anew, or log in by `hf auth login`",
+        401: "the Hub does not know the token; set HF_TOKEN again, or log in with `hf auth login`",
         403: f"the token may not write to {repo}; take one with write access, or another name",
         404: f"the Hub has no {repo}, or hides it from this token; look at the name and at whose token it is",
     }

@@ -41,7 +41,7 @@ def at_work(command: str) -> Iterator[None]:
         yield
         return
     if not trains(command):
-        raise InputError(f"`accord {command}` is the work of one process: start it without torchrun.")
+        raise InputError(f"`accord {command}` runs in one process: start it without torchrun.")
     from accord.engine.team import joined
 
     with joined():

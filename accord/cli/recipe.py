@@ -209,7 +209,7 @@ def _checked(stages: Any, where: str) -> Stages:
         if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(options, Mapping):
             raise InputError(f"{where}: stage {name} must be a name of letters, digits, - and _, with options.")
     if len(set(map(str, stages))) < len(stages):
-        raise InputError(f"{where} has two stages of one name, as a number and as a text; call one of them otherwise.")
+        raise InputError(f"{where} has two stages of one name, as a number and as a text; rename one of them.")
     return {str(name): in_python(options, f"{where}: stage {name}") for name, options in stages.items()}
 
 
@@ -217,7 +217,7 @@ def _claim(names: Iterable[str], taken: Set[str]) -> None:
     seen = set(taken)
     for name in names:
         if name in seen:
-            raise InputError(f"{name} stands for two things in the recipe; call one of them otherwise.")
+            raise InputError(f"{name} names two things in the recipe; rename one of them.")
         seen.add(name)
 
 

@@ -11,9 +11,9 @@ def report(folder: str | list[str], out: str | None = None) -> Path:
     """Write the page of a run or of a pipeline; of several, a page that lays them side by side.
 
     Args:
-        folder: where the run or the pipeline is; several, or a folder that holds several, are compared.
-        out: the page's file, or the folder for it; else report.html goes to the run's own folder, and comparison.html
-            to the one that holds the runs.
+        folder: the folder of a run or a recipe; several, or a folder that holds several, are compared.
+        out: the HTML file to write, or the folder for it (default: report.html in the run's folder, or comparison.html
+            in the folder that holds the runs).
 
     Raises:
         InputError: a folder holds no run, several were given without out, or nothing can be written there.

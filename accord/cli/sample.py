@@ -40,9 +40,9 @@ class GivenOptions(AnswerOptions):
     """Which choices of a row's user a policy is given before its prompt."""
 
     choices: str | None = None
-    """A file or Hub name of preferences or rankings with a column user, to be given to a model of `accord fspo`."""
+    """For a model of `accord fspo`: a file or Hub name of preferences or rankings with a column user."""
     given: int | None = None
-    """So many of the first choices in --choices of the user of each row are given before its prompt."""
+    """How many of the user's choices in --choices to put before each prompt."""
 
     def require_both(self) -> None:
         """Raise InputError where one of the two is missing, or is no number of choices."""
@@ -66,27 +66,28 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
     """How many samples of each prompt are drawn, and which of them are kept."""
 
     n: int = 1
-    """Completions of each prompt."""
+    """Completions per prompt."""
     reward: str | None = None
     """A verifier (number, ...), a reward model, module:function, a URL, cafe, or a sum: "M + 0.5 * number"."""
     best_of: int | None = None
-    """Sample so many completions of each prompt and keep the one with the highest reward."""
+    """Sample this many completions per prompt and keep the one with the highest reward."""
     keep: int = 1
-    """Of --best-of, keep so many, the best first."""
+    """Of --best-of, keep this many, the best first."""
     at_least: float | None = None
-    """Keep only samples whose reward is so high: 1, with a verifier, for those that are right."""
+    """Keep only samples with at least this reward: 1, with a verifier, keeps those that are right."""
     top_k: int = 0
     """Draw only from the k most likely tokens (0: all)."""
     top_p: float = 1.0
     """Draw only from the most likely tokens that together have this probability (1: all)."""
     beams: int | None = None
-    """Search for the likeliest completions with so many beams, or, with --block, keep so many by the reward."""
+    """Beam search for the likeliest completions with this many beams; with --block, how many to keep by reward."""
     length_penalty: float = 1.0
-    """Beam search divides a completion's log-probability by its tokens to this power: 0 favors short ones."""
+    """Beam search divides a completion's log-probability by its length to this power; 0 favors short ones."""
     block: int | None = None
-    """Search by the reward: every so many tokens, extend each of the --beams (1), and keep those of highest reward."""
+    """Search by reward: every this many tokens, extend each of the --beams (1) and keep those with the highest
+    reward."""
     branch: int | None = None
-    """The continuations of each of these that are drawn; 4 unless given."""
+    """Continuations drawn of each beam (default: 4)."""
 
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
@@ -131,7 +132,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
             raise InputError("--beams and --block end completions at the end of a turn alone; leave --stop out.")
         if self.n > (self.beams or 1):
             raise InputError(
-                f"--n {self.n} is more than a search with {self.beams or 1} beams finds; give more --beams."
+                f"--n {self.n} is more completions than a search with {self.beams or 1} beams finds; give more --beams."
             )
         if self.block is None and (self.temperature, self.top_k, self.top_p) != (1, 0, 1):
             raise InputError(
@@ -145,7 +146,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
 
     @property
     def samples(self) -> int:
-        """Samples of each prompt."""
+        """Samples per prompt."""
         return self.best_of or self.n
 
     def sampling(self) -> Sampling:
@@ -191,15 +192,15 @@ def require_count(option: str, count: int | None, most: int = MOST) -> None:
 def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
 
-    With a reward rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
-    those is rejection-sampling fine-tuning, on the very tokens that were drawn. Other columns of the prompts' rows are
-    handed on, but for texts. With --choices and --given the model reads choices of each row's `user` before its prompt
-    (docs/personalization.md); the prompt that is written is the row's own. --beams searches for the likeliest
-    completions in place of drawing, --block for those that a reward of what is written so far leads to.
+    With --reward, rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
+    those is rejection-sampling fine-tuning, on the very tokens that were drawn. --beams searches for the likeliest
+    completions instead of sampling, --block for those with the highest reward. Other columns of the prompts' rows are
+    passed on, except completions and the like.
 
-    With --turn the prompt is a conversation up to one of the assistant's turns, which is answered anew; `turn` is its
-    number. With --user whole conversations are had: each of the model's turns is a row, with its number as `turn` and
-    the number of the conversation, from 1, as `conversation`.
+    In conversations, --turn samples one of the assistant's turns again, whose number is the column `turn`, and --user
+    has whole conversations: each of the model's turns is a row, with its `turn` and `conversation`, counted from 1.
+    With --choices and --given the model reads choices of each row's `user` before its prompt (docs/personalization.md);
+    the prompt that is written is the row's own.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.

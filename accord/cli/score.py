@@ -32,8 +32,8 @@ def score(
         model: a folder, a Hugging Face Hub name, or smollm2.
         data: a file or Hub name of preferences, demonstrations or rankings, or several.
         out: the JSONL file to write, a row for each row of the data.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
-        tokens_per_pass: tokens computed at once; fewer need less memory.
+        dtype: precision of matrix products; auto is bfloat16 where the processor supports it.
+        tokens_per_pass: tokens computed at once; fewer take less memory.
         options: the fields of `ChatOptions`.
 
     Raises:

@@ -82,7 +82,7 @@ def _before(folder: Path) -> dict[str, dict[str, Any]]:
     file = folder / "pipeline.json"
     if not file.exists():
         if others(folder) and not may_overwrite():
-            raise InputError(f"{folder} holds something else than a pipeline's run; choose another --out.")
+            raise InputError(f"{folder} holds something other than a recipe's run; choose another --out.")
         return {}
     try:
         stages = json.loads(file.read_text(encoding="utf-8"))["stages"]

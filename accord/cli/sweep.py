@@ -52,12 +52,12 @@ def sweep(
 
     Args:
         method: the command, such as ppo.
-        grid: values by option, with commas: --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.
-        out: the folder for the runs' folders and evaluation.json.
-        parallel: how many runs may be made at a time, each in a process of its own; they share the cores.
-        measure: the column of metrics.jsonl to compare: watched, where the runs watch something, or else the reward,
-            what was held out, or the loss, unless given. Of a loss less is better, of all else more.
-        collapse: the share of the measure at the start whose loss counts as a collapse.
+        grid: the values to try of each option, separated by commas: --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.
+        out: the folder for all runs and evaluation.json.
+        parallel: how many runs go on at once, each in its own process; they share the cores.
+        measure: the column of metrics.jsonl to compare (default: watched, if the runs watch something, or else the
+            reward, a held-out measure, or the loss). Lower is better for losses, higher for all else.
+        collapse: a run has collapsed when it has lost this share of the measure it started with.
         options: the method's other options.
 
     Raises:
@@ -108,7 +108,7 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
         key = name.replace("_", "-")
         require_known(method, name, known, " for the grid")
         if name in given:
-            raise InputError(f"{key} stands in the grid and beside it; give it once.")
+            raise InputError(f"{key} is both in the grid and beside it; give it once.")
         values = texts.split(",") if isinstance(texts, str) else texts if isinstance(texts, list | tuple) else [texts]
         axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
         if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):

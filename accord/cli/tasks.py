@@ -44,19 +44,18 @@ def tasks(
     Args:
         tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the JSONL file to write.
-        leave_out: the cluster, or several with commas, to hold out for evaluation.
-        max_clusters: only so many of the clusters not left out, the first in an order drawn by the seed.
-        data: the folder of the tasks' data files, where they are not beside the tasks file.
-        per_task: rows beyond which a task gets no larger share.
-        mixing_temperature: 1 mixes in proportion, higher ones bring all tasks' shares nearer to equal.
-        rows: rows to write; all there are, up to --per-task of each task, unless given.
-        templates: only so many instructions of each task, the first.
-        formats: how rows are written, each in one format drawn by its weight: zero:2,few:1,cot:1,few-cot:1,inverse:1,
-            inverse-cot:1, or prefix; zero, or few where --shots are given, unless given.
-        shots: exemplars before each row of few and few-cot: so many other rows of its task, with their answers; 3
-            unless given.
-        form: chat writes chats of two turns, plain texts for models without a chat template.
-        seed: decides which clusters, rows and instructions, and their order.
+        leave_out: the clusters to hold out for evaluation, separated by commas.
+        max_clusters: use only this many of the clusters not left out, chosen by the seed.
+        data: the folder of the tasks' data files, if they are not beside the tasks file.
+        per_task: the number of rows beyond which a task's share stops growing.
+        mixing_temperature: 1 mixes tasks in proportion to their rows; higher values bring their shares closer together.
+        rows: how many rows to write (default: all, up to --per-task of each task).
+        templates: use only the first N instructions of each task.
+        formats: how rows are written, each in one format drawn by its weight:
+            zero:2,few:1,cot:1,few-cot:1,inverse:1,inverse-cot:1, or prefix (default: zero, or few with --shots).
+        shots: how many other rows of its task, with their answers, precede each row of few and few-cot (default: 3).
+        form: chat writes chats of two turns; plain writes texts, for models without a chat template.
+        seed: seed of the choice and order of clusters, rows and instructions.
 
     Raises:
         InputError: the tasks, their rows or an option cannot be used, or nothing is left to train on.

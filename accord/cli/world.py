@@ -36,14 +36,14 @@ def world(
             a gold reward for every turn and a simulated guest), facts (questions about people, half of which no text
             answers, with probes), shelf (92 tasks on rows of things, in 16 clusters) or sums (addition on a
             scratchpad).
-        seed: decides everything that is drawn at random.
-        width: of the untrained model; of the café a multiple of 12, 192 (1.1 M parameters) unless given, of counter,
-            facts and shelf a multiple of 8, 96 (0.5 M parameters) unless given.
-        tastes: write the choices of users of the café too, who have tastes of their own, as comparisons.jsonl, and of a
-            quarter as many others as comparisons-unseen.jsonl: opposite or overlapping tastes, four groups, or all
-            directions of three features.
-        users: of comparisons.jsonl, 800 unless given.
-        choices: of each user, 24 unless given.
+        seed: seed of everything drawn at random.
+        width: width of the untrained model: for cafe a multiple of 12 (default: 192, 1.1 M parameters), for counter,
+            facts and shelf a multiple of 8 (default: 96, 0.5 M parameters).
+        tastes: for cafe, also write the choices of users with tastes of their own (comparisons.jsonl) and of a quarter
+            as many held-out users (comparisons-unseen.jsonl). Tastes are opposite, overlapping, in four groups, or in
+            all directions of three features.
+        users: the number of users in comparisons.jsonl (default: 800).
+        choices: choices per user (default: 24).
 
     Raises:
         InputError: no model has that width, or an option is for another world.
@@ -73,7 +73,7 @@ def _check(name: str, width: int | None, tastes: str | None, counts: Mapping[str
     given = {option: count for option, count in counts.items() if count is not None}
     for option, count in given.items():
         if tastes is None:
-            raise InputError(f"--{option} is for users with tastes of their own; say which by --tastes.")
+            raise InputError(f"--{option} is for users with tastes of their own: give --tastes.")
         if count < 1:
             raise InputError(f"--{option} must be at least 1, not {count}.")
     if math.prod(given.values()) > MOST_CHOICES:

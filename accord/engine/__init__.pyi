@@ -20,7 +20,7 @@ from . import memory as memory
 from . import models as models
 from . import networks as networks
 from . import offload as offload
-from . import pace as pace
+from . import passes as passes
 from . import personal as personal
 from . import plan as plan
 from . import precision as precision
@@ -29,9 +29,11 @@ from . import readout as readout
 from . import routers as routers
 from . import samplers as samplers
 from . import sampling as sampling
+from . import sampling_time as sampling_time
 from . import search as search
 from . import shard as shard
 from . import shares as shares
+from . import step_time as step_time
 from . import stream as stream
 from . import team as team
 from . import tiles as tiles

@@ -23,20 +23,20 @@ class OptimizerConfig:
     """The settings of the optimizer and of its step size."""
 
     learning_rate: float = 1e-5
-    """Peak step size."""
+    """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """AdamW, or for the matrices inside the layers Muon, whose steps are longer to compute and reach further where a
-    model learns from little or nothing."""
+    """adamw; or muon for the matrices inside the layers (AdamW for the rest), whose steps take longer and gain more
+    when a model starts from little or nothing."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
-    """How the learning rate falls to zero after warming up, or that it does not."""
+    """The learning rate after the warmup: constant, or falling to zero linearly or along a cosine."""
     warmup: float = 0.03
-    """Share of the steps in which the learning rate rises from zero."""
+    """Share of the steps over which the learning rate rises from zero."""
     weight_decay: float = 0.0
-    """Decoupled weight decay, of matrices only."""
+    """Decoupled weight decay, applied to matrices only."""
     beta1: float = 0.9
-    """AdamW's decay of its mean gradient; 0 keeps none, which settles where preferences go in circles."""
+    """AdamW's first decay rate; 0 (no momentum) lets training settle where preferences go in circles."""
     max_grad_norm: float = 1.0
-    """The gradient is scaled down to this Euclidean norm where it is longer."""
+    """Gradients with a larger Euclidean norm are scaled down to this one."""
 
     def __post_init__(self) -> None:
         require_positive(learning_rate=self.learning_rate)
@@ -64,19 +64,20 @@ class AdapterConfig(OptimizerConfig):
     """Whether adapters (LoRA) are trained in place of all weights, and which."""
 
     lora_rank: int = 0
-    """Train adapters of this rank and leave the model's own weights as they are; 0 trains all weights."""
+    """Train adapters of this rank and leave the model's own weights unchanged; 0 trains all weights."""
     lora_alpha: float | None = None
-    """Adapters are multiplied by alpha / rank; alpha is twice the rank unless given."""
+    """Adapters are scaled by alpha / rank (default: twice the rank)."""
     lora_targets: str | None = None
-    """The linear layers that get adapters, with commas between their names; all of the trunk unless given."""
+    """Names of the linear layers that get adapters, separated by commas (default: all in the trunk)."""
     lora_rslora: bool = False
-    """Multiply by alpha / sqrt(rank) instead (rsLoRA), which lets a high rank learn as fast as a low one."""
+    """Scale by alpha / sqrt(rank) instead (rsLoRA), so that a high rank learns as fast as a low one."""
     lora_dora: bool = False
-    """Learn the lengths of the weights' rows apart from their directions (DoRA)."""
+    """Learn the magnitude of the weights' rows separately from their direction (DoRA)."""
     lora_init: Literal["kaiming", "gaussian"] = "kaiming"
-    """How A is drawn: uniform by the width of its input, or gaussian with deviation 1 / rank; B is 0 either way."""
+    """How the matrix A is drawn: uniform, scaled by its input width, or gaussian with standard deviation 1 / rank. B
+    starts at 0."""
     quantize: Literal["nf4", "int8"] | None = None
-    """Hold the model's own weights, under the adapters, in 4 bits (nf4, by bitsandbytes) or in 8 (int8)."""
+    """Hold the model's own weights, under the adapters, in 4 bits (nf4, by bitsandbytes) or 8 (int8)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,7 +86,7 @@ class AdapterConfig(OptimizerConfig):
         own = (field for field in fields(AdapterConfig) if field.name.startswith(("lora_", "quantize")))
         given = [field.name for field in own if getattr(self, field.name) != field.default]
         if given and not self.lora_rank:
-            raise InputError(f"{given[0]} is about adapters, which are trained where lora_rank is given.")
+            raise InputError(f"{given[0]} is for adapters: give lora_rank.")
         if self.lora_alpha is not None:
             require_positive(lora_alpha=self.lora_alpha)
         if self.quantize:
@@ -99,30 +100,29 @@ class MemoryConfig(AdapterConfig):
     """What is held in memory, and how: less of it for some time, or for a rounding."""
 
     memory: str | None = None
-    """What there is, such as 24GB, on several ranks for each: the settings of this group that are not given are chosen
-    so that the run fits."""
+    """Memory available (to each rank), such as 24GB. Options of this group that you leave out are then chosen so that
+    the run fits."""
     activation_checkpointing: bool = False
-    """Keep only what enters each layer, and compute the layer again for its gradient: the same numbers, a third more
+    """Keep only the input of each layer and recompute the rest for the gradient: the same numbers, a third more
     time."""
     weight_dtype: Literal["float32", "bfloat16"] = "float32"
-    """How weights are held; in bfloat16 those that are trained are rounded up or down at random with each update."""
+    """Precision in which weights are held. In bfloat16, trained weights are rounded stochastically at each update."""
     optimizer_states: Literal["float32", "8bit"] = "float32"
-    """How AdamW's two numbers a weight are held; 8bit needs bitsandbytes."""
+    """Precision of AdamW's two moments; 8bit needs bitsandbytes."""
     offload_optimizer: bool = False
-    """Leave AdamW's numbers in the memory of the host, and bring each to the GPU when it is its turn."""
+    """Keep AdamW's moments in host memory, and move each to the GPU when it is needed."""
     offload_reference: bool = False
-    """Leave the model that the policy is held to in the memory of the host, and bring each layer to the GPU when it is
-    its turn."""
+    """Keep the reference model in host memory, and move each layer to the GPU when it is needed."""
     return_freed_memory: bool = False
-    """On a CPU, give memory that is freed back to the system at once: less is held, for a fifth more time."""
+    """On a CPU, return freed memory to the system at once: less is held, at a fifth more time."""
     tokens_per_pass: int = 2048
-    """Tokens computed at once; fewer need less memory and change nothing else."""
+    """Tokens computed at once; fewer take less memory and change nothing else."""
     shard_ranks: int | None = None
-    """Ranks that hold a copy of the model together, such as those of a node where nodes speak slowly (HSDP); all ranks
-    unless given."""
+    """How many ranks hold one copy of the model together (HSDP), such as those of a node where the network between
+    nodes is slow (default: all)."""
     reshard_after_forward: bool = True
-    """Ranks let go of a layer's weights after its forward pass, and gather them again for its backward pass; without,
-    they gather them once, and have the whole model's meanwhile."""
+    """Release a layer's gathered weights after its forward pass and gather them again for its backward pass. Without
+    this, they are gathered once, and each rank holds the whole model meanwhile."""
 
     trained_networks: ClassVar[int] = 1
     """How many networks of the model's size are trained."""
@@ -153,14 +153,14 @@ class TemplateOptions:
     """By which chat template a model reads and writes."""
 
     chat_template: str | None = None
-    """The chat template of a model that has none, or in place of its own: a file of Jinja, or chatml; a model that is
-    trained keeps it."""
+    """A chat template for a model that has none, or to replace its own: a Jinja file, or chatml. A trained model keeps
+    it."""
     system: Literal["refuse", "fold"] = "refuse"
-    """What is done with a system message where the chat template has no place for one: fold puts it before the first
+    """What to do with a system message where the chat template has no place for one; fold puts it before the first
     question."""
     chat_template_kwargs: dict[str, str | bool | int | float] | None = None
-    """What else the chat template is told, such as enable_thinking=false; a row's own chat_template_kwargs go before
-    it."""
+    """Further variables for the chat template, such as enable_thinking=false; a row's own chat_template_kwargs take
+    precedence."""
 
     @property
     def changes_template(self) -> bool:
@@ -183,19 +183,20 @@ class TrainingConfig(TemplateOptions, MemoryConfig):
     """Settings that every method has."""
 
     batch_size: int = 8
-    """Rows (or prompts) in one optimizer step."""
+    """Rows (or prompts) per optimizer step."""
     epochs: float = 1.0
     """Passes over the data, unless max_steps says otherwise."""
     max_steps: int | None = None
     """Optimizer steps, in place of epochs."""
     max_length: int = 512
-    """Tokens of prompt and completion together; longer completions are cut, rows with longer prompts left out."""
+    """Tokens of prompt and completion together. Longer completions are cut, rows with longer prompts left out."""
     seed: int = 0
-    """Decides the order of the data, new weights and all sampling."""
+    """Seed of the order of the data, of new weights and of all sampling."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; auto is bfloat16 where the processor has it. Weights have weight_dtype."""
+    """Precision of matrix products; auto is bfloat16 where the processor supports it. Weights have weight_dtype."""
     router_aux_loss_coefficient: float | None = None
-    """Weight of the loss that balances a mixture's experts (0: none); without it the model's router_aux_loss_coef."""
+    """Weight of the loss that balances the experts of a mixture; 0 for none (default: the model's
+    router_aux_loss_coef)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -213,23 +214,24 @@ class SamplerConfig:
     """Who draws a model's samples: this process, or servers that are handed its weights (docs/served-sampling.md)."""
 
     sampler: str | list[str] | None = None
-    """Have a vLLM server draw the samples, such as http://127.0.0.1:8000, or several, which share them."""
+    """A vLLM server to draw the samples, such as http://127.0.0.1:8000, or several that share the work."""
     sampler_folder: str | None = None
-    """Where weights are put for the servers, who must see it under this name; in the folder out unless given."""
+    """Where weights are put for the servers, which must see it under the same path (default: inside the folder out)."""
     sampler_parallel: int = 64
-    """Samples that a server draws at a time."""
+    """Samples a server draws at once."""
     sampler_wait: float = 300.0
-    """Seconds that a server has for a sample, and to come back when it is away; then the work stops, and may go on."""
+    """Seconds to wait for a sample, and for a server that has gone away to come back. After that the run stops, and can
+    be resumed."""
     sampler_key: str | None = None
     """The environment variable that holds the servers' key."""
     sampler_insecure: bool = False
-    """Send that key as plain text (http) to another machine."""
+    """Allow sending that key over plain http to another machine."""
 
     def __post_init__(self) -> None:
         require_positive(sampler_parallel=self.sampler_parallel, sampler_wait=self.sampler_wait)
         for field in fields(SamplerConfig):
             if self.sampler is None and getattr(self, field.name) != field.default:
-                raise InputError(f"{field.name} is about servers that draw samples; say which by sampler.")
+                raise InputError(f"{field.name} is for servers that draw samples: give sampler.")
 
     @property
     def samplers(self) -> list[str]:
@@ -246,13 +248,13 @@ class SamplingConfig(SamplerConfig, TrainingConfig):
     """The fewest samples of a prompt that the method can learn from."""
 
     group_size: int = 1
-    """Samples of each prompt."""
+    """Samples per prompt."""
     max_new_tokens: int = 64
-    """A sample is cut after so many tokens."""
+    """Longest sample, in tokens; longer ones are cut."""
     temperature: float = 1.0
-    """Divides the logits, in sampling and in scoring alike."""
+    """Divides the logits, both when sampling and when scoring."""
     min_new_tokens: int = 0
-    """No end of turn is drawn before so many tokens."""
+    """Tokens before which a sample cannot end."""
     stop: str | list[str] | None = None
     """A text that ends a sample, such as "</answer>", or several."""
 

@@ -7,8 +7,8 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class LossTerm:
 
     @property
     def count(self) -> int:
-        """How many values the loss has over all packs, whichever rank computes them: what divides their sum."""
+        """How many values the loss has over all packs, on whichever rank: what divides their sum."""
         return sum(map(self.size, self.packs))
 
     def size(self, trees: Trees) -> int:
@@ -98,7 +98,7 @@ class Optimizer:
         return {name: p for name, p in nn.ModuleDict(self.networks).named_parameters() if p.requires_grad}
 
     def parameters(self) -> list[nn.Parameter]:
-        """Those alone."""
+        """The trained parameters, in that order."""
         return list(self.named_parameters().values())
 
     def require_finite(self, step: int) -> None:
@@ -124,11 +124,7 @@ class Optimizer:
         Raises:
             TrainingStopped: a loss or the gradient is not finite; the weights are as they were.
         """
-        # What is reported stays on the device until the step's passes are all queued: to look at it is to wait.
-        sums: dict[str, Tensor | float] = defaultdict(float)
-        counts: dict[str, int] = defaultdict(int)
-        loss: Tensor | float = 0.0
-        team = Team.here()
+        totals, team = Totals(), Team.here()
         passed: list[tuple[LossTerm, Tensor, Trees]] = []
         for term in terms:
             seen, due, count = 0, 0, term.count
@@ -141,51 +137,73 @@ class Optimizer:
                     values, measures = term.objective(trees)
                 if not is_counted:  # an idle pass, which keeps step with the other ranks'
                     (values.sum() * 0.0).backward()
-                    for name in (*(["balance_loss"] if balances else ()), *measures):
-                        sums[name] += 0.0
+                    totals.know(*(["balance_loss"] if balances else ()), *measures)
                     continue
                 passed.append((term, values.detach(), trees))
-                total = values.sum()
-                part, reported = total * (term.weight / count), total.detach().double() * term.weight / count
+                loss = values.sum() * (term.weight / count)
+                reported = values.detach().sum().double() * term.weight / count
                 for balance, coefficient in balances:
-                    share = len(trees.tokens) / tokens
-                    part = part + coefficient * term.weight * share * balance
-                    reported += coefficient * term.weight * share * balance.detach().double()
-                    sums["balance_loss"] += len(trees.tokens) * balance.detach().double()
-                    counts["balance_loss"] += len(trees.tokens)
-                part.backward()
-                seen, due = seen + values.numel(), due + term.size(trees)
-                loss += reported
+                    share = coefficient * term.weight * (len(trees.tokens) / tokens)
+                    loss = loss + share * balance
+                    reported += share * balance.detach().double()
+                    totals.add("balance_loss", len(trees.tokens) * balance.detach().double(), len(trees.tokens))
+                loss.backward()
+                totals.loss += reported
                 for name, measured in measures.items():
-                    sums[name] += measured.detach().double().sum()
-                    counts[name] += measured.numel()
+                    totals.add(name, measured.detach().double().sum(), measured.numel())
+                seen, due = seen + values.numel(), due + term.size(trees)
             if seen != due:
                 raise ValueError(f"the objective gave {seen} values for {due} {term.per}s")
         norm = clip(self.parameters(), self.config.max_grad_norm)
-        loss, means = self._over_ranks(loss, sums, counts)
-        if not math.isfinite(norm + loss):
+        mean_loss, means = totals.over_ranks(self.device)
+        if not math.isfinite(norm + mean_loss):
             self.rule.zero_grad(set_to_none=True)
-            bad = next((rows for term, values, trees in passed if (rows := term.not_finite(values, trees))), "")
-            for rows in filter(None, team.every(bad)):
-                raise TrainingStopped(_loss_not_finite(f"step {step + 1}", rows))
-            rows = named_rows(t.row for term in terms for trees in term.packs for t in trees.trees)
-            raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
+            raise_not_finite(step, passed, terms)
         rate = self.config.rate(step, self.total)
         for group in self.rule.param_groups:
             group["lr"] = rate
         self.rule.step()
         self.rule.zero_grad(set_to_none=True)
-        return {"loss": loss, **means, "gradient_norm": norm, "learning_rate": rate}
+        return {"loss": mean_loss, **means, "gradient_norm": norm, "learning_rate": rate}
 
-    def _over_ranks(
-        self, loss: Tensor | float, sums: Mapping[str, Tensor | float], counts: Mapping[str, int]
-    ) -> tuple[float, dict[str, float]]:
-        """The loss, and the means of what was measured, over the passes of all ranks: a step's one look at them."""
-        summed = [torch.as_tensor(x, dtype=torch.float64, device=self.device) for x in (loss, *sums.values())]
-        counted = torch.tensor([counts[name] for name in sums], dtype=torch.float64, device=self.device)
-        total, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()
-        means = {name: numbers[i] / n for i, name in enumerate(sums) if (n := numbers[len(sums) + i])}
-        return float(total), means
+
+@dataclass
+class Totals:
+    """What a step's passes add up to. It stays on the device until all of them are queued: to look at it is to wait."""
+
+    loss: Tensor | float = 0.0
+    sums: dict[str, Tensor | float] = field(default_factory=lambda: defaultdict(float))
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+    def add(self, name: str, total: Tensor, count: int) -> None:
+        """Add the sum of so many values of a measure."""
+        self.sums[name] += total
+        self.counts[name] += count
+
+    def know(self, *names: str) -> None:
+        """Have these measures, as other ranks do, even where this rank adds nothing to them."""
+        for name in names:
+            self.sums[name] += 0.0
+
+    def over_ranks(self, device: torch.device) -> tuple[float, dict[str, float]]:
+        """The loss and the mean of every measure over the passes of all ranks: a step's one look at them."""
+        summed = [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (self.loss, *self.sums.values())]
+        counted = torch.tensor([self.counts[name] for name in self.sums], dtype=torch.float64, device=device)
+        loss, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()
+        return float(loss), {
+            name: numbers[i] / n for i, name in enumerate(self.sums) if (n := numbers[len(self.sums) + i])
+        }
+
+
+def raise_not_finite(
+    step: int, passed: Sequence[tuple[LossTerm, Tensor, Trees]], terms: Sequence[LossTerm]
+) -> NoReturn:
+    """Raise TrainingStopped on every rank: with the rows of a loss that is not finite, or else those of the step."""
+    bad = next((rows for term, values, trees in passed if (rows := term.not_finite(values, trees))), "")
+    for rows in filter(None, Team.here().every(bad)):
+        raise TrainingStopped(_loss_not_finite(f"step {step + 1}", rows))
+    rows = named_rows(t.row for term in terms for trees in term.packs for t in trees.trees)
+    raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
 
 
 def rule(

@@ -1,12 +1,10 @@
 """What a training needs of memory, part by part, and the model as its settings have it held.
 
-Weights, gradients and AdamW's states are counted. Activations are measured: two layers of the model's own widths, with
-random weights, read a few tokens, and what autograd keeps of them is added up; they grow as tokens and layers do.
+Weights, gradients and AdamW's states are counted; activations are measured (`activations`).
 """
 
 from __future__ import annotations
 
-import copy
 import functools
 import json
 from dataclasses import dataclass, fields
@@ -14,19 +12,19 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import nn
 
 from accord.console import said
+from accord.engine.activations import LAYERS, TURNED, kept_by, make_small, narrowed
 from accord.engine.adapters import adapted
 from accord.engine.config import MemoryConfig, SamplingConfig, TrainingConfig
-from accord.engine.forward import checkpoint_activations, log_probabilities
+from accord.engine.forward import checkpoint_activations
 from accord.engine.generate import CAPACITY
 from accord.engine.lora import adapt
 from accord.engine.models import AnyModel, Policy, prepare_network, quiet
 from accord.engine.precision import compute_dtype, hold_in_bfloat16, linear_weights, matrices
 from accord.engine.readout import BLOCK
-from accord.engine.routers import COUNTS, experts_of, has_experts
-from accord.engine.trees import Branch, Tree, Trees
+from accord.engine.routers import experts_of
 from accord.errors import InputError
 
 GB = 10**9
@@ -36,8 +34,6 @@ HEAP = 0.7
 """Holes in the heap, a share of what a step allocates: measured with glibc 2.36 (with 2.41 about half of that)."""
 IN_FEW_BITS = {"nf4": 4.13 / 8, "int8": 1.0}
 """Bytes of a weight in few bits, its share of scales included."""
-LAYERS, TOKENS = 2, (16, 32)
-"""Layers and tokens of the trial that measures activations."""
 MATTERS = ("lora_", "weight_dtype", "quantize")
 """Settings that decide what a layer keeps."""
 
@@ -143,7 +139,7 @@ class Shape:
         heads = getattr(text, "num_key_value_heads", None) or every
         head = getattr(text, "head_dim", None) or (text.hidden_size // every if every else 0)
         own = tuple((f.name, getattr(method, f.name)) for f in fields(MemoryConfig) if f.name.startswith(MATTERS))
-        times, small = _narrowed(config)
+        times, small = narrowed(config)
         adapters, per_token, fixed = _trial(type(config), small.to_json_string(), own, dtype)  # type: ignore[arg-type]
         layers, tied = text.num_hidden_layers, whole.get_output_embeddings().weight.numel()
         in_layers = linear - (0 if _is_tied(whole) else tied)
@@ -243,88 +239,15 @@ def _numbers(network: nn.Module) -> tuple[int, int, int]:
     return linear, embedding, vectors
 
 
-NARROW = 4096
-"""Of models of this width and beyond, a narrower one is tried."""
-PLAIN, MIXTURES = ("llama", "mistral", "qwen2", "qwen3"), ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
-"""Architectures of which that is known to find the same, without experts and with."""
-WIDTHS = (
-    "hidden_size", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size",
-    "num_attention_heads", "num_key_value_heads",
-)  # fmt: skip
-"""What is divided."""
-TURNED = 8
-"""Bytes that a token keeps for each number of a head's width, once: cosines and sines of its position, in float32."""
-
-
-def _narrowed(config: transformers.PreTrainedConfig) -> tuple[int, transformers.PreTrainedConfig]:
-    """By how much all widths of an architecture can be divided, and the narrower one, for a trial in less memory.
-
-    What a layer of these keeps of a token is proportional to its widths together, but for what positions are turned by,
-    which is the same for all. Of a mixture's experts as many are tried as a token is sent through.
-    """
-    config = _of_fewer_experts(config)
-    text = config.get_text_config()
-    if text.model_type not in (*PLAIN, *MIXTURES) or text.hidden_size < NARROW:
-        return 1, config
-    names = [name for name in WIDTHS if getattr(text, name, None)]
-    widths = [int(getattr(text, name)) for name in names]
-    times = next(k for k in (8, 4, 2, 1) if all(width % k == 0 for width in widths) and text.hidden_size // k >= 512)
-    small = copy.deepcopy(config)
-    head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    for name, width in zip(names, widths, strict=True):
-        setattr(small.get_text_config(), name, width // times)
-    small.get_text_config().head_dim = head
-    return times, small
-
-
-def _of_fewer_experts(config: transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
-    if config.get_text_config().model_type not in MIXTURES or not has_experts(config):
-        return config
-    few = copy.deepcopy(config)
-    text = few.get_text_config()
-    for name in COUNTS:
-        if getattr(text, name, None):
-            setattr(text, name, text.num_experts_per_tok)
-    return few
-
-
 @functools.lru_cache(maxsize=16)
 def _trial(
     kind: type[transformers.PreTrainedConfig], written: str, settings: tuple[tuple[str, Any], ...], dtype: torch.dtype
 ) -> tuple[int, float, float]:
     """Of a few layers: the numbers of adapters, bytes kept of each token, and bytes kept whatever the tokens."""
     config = kind.from_dict(json.loads(written))
-    text = config.get_text_config()
-    text.num_hidden_layers, text.vocab_size = LAYERS, 64
-    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        setattr(text, name, None)
-    if vars(text).get("layer_types"):
-        text.layer_types = text.layer_types[:LAYERS]
-    if getattr(text, "first_k_dense_replace", None):
-        text.first_k_dense_replace = 0  # of a mixture whose first layers are dense, the others are the most
+    make_small(config)
     with quiet(), torch.random.fork_rng(devices=[]):  # a plan draws nothing from what the run will draw
         network = prepare_network(transformers.AutoModelForCausalLM.from_config(config).float().eval())
     model = ready(Policy(network, None, "the trial", dtype), TrainingConfig(**dict(settings)))  # type: ignore[arg-type]
-    few, many = (_kept(model, tokens) for tokens in TOKENS)
     adapters = sum(p.numel() for p in network.parameters() if p.requires_grad) if adapted(network) else 0
-    slope = (many - few) / (TOKENS[1] - TOKENS[0])
-    return adapters, slope, few - slope * TOKENS[0]
-
-
-def _kept(model: Policy, tokens: int) -> float:
-    """Bytes that autograd keeps of a pass over so many tokens, beside the weights themselves."""
-    half = tuple(i % 64 for i in range(tokens // 2))
-    trees = Trees.of([Tree(half, (Branch(half),))], model.device)
-    held = (*model.network.parameters(), *model.network.buffers())
-    own = {tensor.untyped_storage().data_ptr() for tensor in held}
-    seen: dict[int, Tensor] = {}
-
-    def see(tensor: Tensor) -> Tensor:
-        address = tensor.untyped_storage().data_ptr()
-        if address not in own:
-            seen[address] = tensor  # held, so that its address is not used again
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor), model.autocast():
-        log_probabilities(model.network, trees)
-    return float(sum(tensor.untyped_storage().nbytes() for tensor in seen.values()))
+    return adapters, *kept_by(model)

@@ -146,9 +146,7 @@ def _check_template(tokenizer: PreTrainedTokenizerBase, file: str) -> None:
         text = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
     except Exception as error:  # a template is a program of somebody's, and may raise anything
         where = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
-        raise InputError(
-            f"the chat template {file} fails on a chat of one question ({error}{where}): mend it"
-        ) from None
+        raise InputError(f"the chat template {file} fails on a chat of one question ({error}{where}): fix it") from None
     if _QUESTION not in text:
         raise InputError(f"{file} is no chat template: what it writes of a chat lacks the user's question")
 

@@ -59,9 +59,9 @@ def evaluate_agreement(
 
     Args:
         out: the folder to write evaluation.json to.
-        data: a file or Hub name of judgments with a column that says who judged, or a column for each annotator:
-            --columns.annotator worker, or --columns.label ann,bob.
-        annotators: instead, a file of judgments for each annotator, as --annotators.ann first.jsonl.
+        data: a file or Hub name of judgments with a column that says who judged (--columns.annotator worker), or a
+            column for each annotator (--columns.label ann,bob).
+        annotators: instead of --data, a file of judgments per annotator, as --annotators.ann first.jsonl.
         options: the fields of `RowOptions`.
 
     Raises:

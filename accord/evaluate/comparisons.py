@@ -65,17 +65,18 @@ def evaluate_comparisons(
         reward: the folder of a reward or preference model, or anything else that scores or judges: cafe,
             module:function, a URL, a formula, ai:MODEL.
         policy: the folder or name of a policy whose implicit reward is measured.
-        reference: the folder or name of its reference; without it log pi alone is measured.
-        beta: what turns scores into log-odds, as DPO's beta does; without it an implicit reward, or what is no reward
-            model, has no probabilities and so no calibration.
-        form: how texts in --columns are read: chat, through the chat template of the model on trial, which is the
-            default where it has one, or plain.
-        probes: so many answers of the data are altered to see what the model can be fooled by; 0 for none.
-        max_length: tokens of prompt and completion; longer completions are cut, rows with longer prompts left out.
-        seed: decides which answers are altered.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
-        name: what the report calls what is measured.
-        ceiling: the accuracy that noise in the judgments allows, where it is known.
+        reference: the folder or name of its reference; without one, log pi alone is measured.
+        beta: the factor that turns scores into log-odds, like DPO's beta; without it, an implicit reward, or anything
+            but a reward model, has no probabilities and so no calibration.
+        form: how texts in --columns are read: chat, by the chat template of the model under test (the default where it
+            has one), or plain.
+        probes: how many answers of the data to alter to see what can fool the model; 0 for none.
+        max_length: tokens of prompt and completion together. Longer completions are cut, rows with longer prompts left
+            out.
+        seed: seed that decides which answers are altered.
+        dtype: precision of matrix products; auto is bfloat16 where the processor supports it.
+        name: the name of the model under test in the report.
+        ceiling: the highest accuracy that noise in the judgments allows, where it is known.
         options: the fields of `TrialOptions`.
 
     Raises:

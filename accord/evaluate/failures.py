@@ -34,19 +34,20 @@ class FailureOptions(TemplateOptions):
     """How models are asked."""
 
     form: Literal["chat", "plain"] = "chat"
-    """Chat asks by a user's message, plain by "Question: ... Answer:", as suits a model without a chat template."""
+    """chat asks in a user's message; plain asks by "Question: ... Answer:", as suits a model without a chat
+    template."""
     option_score: Literal["sum", "mean"] = "sum"
-    """An option's log-probability as it is (sum), or a token (mean)."""
+    """How an answer option is scored: its log-probability (sum), or that per token (mean)."""
     limit: int | None = None
-    """Only so many probes of each kind, the first."""
+    """Use only the first N probes of each kind."""
     max_new_tokens: int = 128
-    """Answers are cut after so many tokens."""
+    """Longest answer, in tokens; longer ones are cut."""
     temperature: float = 0.0
-    """Divides the logits that answers are drawn from; 0 always takes the most likely token."""
+    """Sampling temperature; 0 always takes the most likely token."""
     seed: int = 0
-    """One seed gives the same answers again."""
+    """The same seed gives the same answers."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; auto is bfloat16 where the processor has it."""
+    """Precision of matrix products; auto is bfloat16 where the processor supports it."""
 
 
 @takes(FailureOptions)
@@ -66,9 +67,9 @@ def evaluate_failures(
     Args:
         out: the folder to write evaluation.json and answers.jsonl to.
         models: models by name, as --models.base runs/base/model --models.sft runs/sft/model, or a mapping in YAML.
-        probes: a YAML file of probes, or several with commas; `failures` are those that come with accord.
-        kinds: the kinds of probes to ask, with commas: instructions, facts, premises, unknowable, withheld, harmful,
-            harmless, stereotypes, sycophancy, knowledge, style; all unless given.
+        probes: YAML files of probes, separated by commas; `failures` are those that come with accord.
+        kinds: the kinds of probes to ask, separated by commas: instructions, facts, premises, unknowable, withheld,
+            harmful, harmless, stereotypes, sycophancy, knowledge, style (default: all).
         options: the fields of `FailureOptions`.
 
     Raises:

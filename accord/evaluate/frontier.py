@@ -49,11 +49,11 @@ def evaluate_frontier(
         data: a file or Hub name of held-out prompts, or of rows that have prompts.
         out: the folder to write evaluation.json to.
         families: models by method, as --families.dpo runs/dpo/model, or several as "[runs/ppo-.02/model,
-            runs/ppo-.1/model]"; what a nat of divergence cost a model is read from its run's config.yaml.
-        reference: the model that divergence is measured from, which they all began as.
-        judge: what scores the answers: a small world (cafe), or anything that can be a reward, trained on by none.
-        reward: what --best-of-n chooses by, as the models' training did.
-        best_of_n: also the best of 1, 2, 3, ... so many answers of the reference.
+            runs/ppo-.1/model]". A model's KL penalty is read from its run's config.yaml.
+        reference: the model they all started from, from which divergence is measured.
+        judge: what scores the answers: a small world (cafe), or any reward that none of them was trained on.
+        reward: what --best-of-n chooses by: the reward the models were trained on.
+        best_of_n: also score the best of 1, 2, 3, ... up to this many answers of the reference.
         options: the fields of `ScoredOptions`.
 
     Raises:

@@ -68,8 +68,8 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
             and second (or completions, several separated by commas), label, and perhaps source.
         out: the folder to write evaluation.json to.
         judge: ai:MODEL or the YAML file of an AI judge, module:function, the folder of a reward or preference model, or
-            anything that can be a reward.
-        seed: decides which principles are drawn (default: 0).
+            any reward.
+        seed: seed of the principles drawn (default: 0).
         options: the fields of `JudgedOptions`.
 
     Raises:

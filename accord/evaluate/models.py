@@ -50,40 +50,37 @@ def evaluate_models(
 
     Args:
         out: the folder to write evaluation.json and wins.jsonl to.
-        judge: a small world (cafe), the folder of a reward or preference model, ai:MODEL or the YAML file of an AI
-            judge, module:function, a file of preferences that people gave, or anything that can be a reward.
-        data: a file or Hub name of held-out prompts, or of rows that have prompts; without it, the prompts of the files
-            of answers.
+        judge: who compares the answers: a small world (cafe), the folder of a reward or preference model, ai:MODEL or
+            the YAML file of an AI judge, module:function, a file of people's preferences, or any reward.
+        data: a file or Hub name of held-out prompts, or of rows that have prompts (default: the prompts of --samples).
         models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
-        samples: files of prompts and completions by name, whose first completion of every prompt competes, as
-            --samples.people answers.jsonl.
-        against: the model or file, of those named, that the others' answers are held against in the first table.
-        reference: the model, of those named, that divergence is measured from.
-        reward: a reward whose score of every answer is shown.
-        best_of_n: also judge the best of so many answers of the model named by --against, chosen by --reward.
-        temperatures: also draw the models' answers at each of these, as 0 0.5 1, and judge them against those of
-            --against, which stay as they are, drawn at --temperature or written before.
-        labels: how many labels of people each was made with, as --labels.dpo 1000; the report draws wins over
-            --against by it, or else scores, with a line for names that are alike but for a number at their end.
+        samples: files of prompts and completions by name, as --samples.people answers.jsonl; the first completion of
+            every prompt competes.
+        against: the named model or file whose answers the others are compared with in the first table.
+        reference: the named model from which divergence is measured.
+        reward: a reward that also scores every answer.
+        best_of_n: also judge the best of this many answers of --against, chosen by --reward.
+        temperatures: also sample the models at each of these temperatures, as 0 0.5 1, and judge the answers against
+            those of --against, which keep --temperature.
+        labels: how many labels of people each model was made with, as --labels.dpo 1000. The report plots wins over
+            --against (or else scores) by it, with one line for names that differ only in a number at the end.
         options: the fields of `ScoredOptions`.
 
     Raises:
         InputError: the options do not fit each other or the data, or files answer different prompts.
     """
     from accord.evaluate.answers import AnswerFile, Answering
-    from accord.evaluate.temperatures import against_rival, answers_at, require_temperatures
+    from accord.evaluate.temperatures import require_temperatures
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
     asked = ScoredOptions(**options)
-    if best_of_n < 0:
-        raise InputError(f"--best-of-n must be at least 0, not {best_of_n}.")
-    if best_of_n and (reward is None or against is None):
-        raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     files = {name: AnswerFile(path) for name, path in (samples or {}).items()}
+    if best_of_n > 0 and (reward is None or against is None):
+        raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
     competitors = Competitors(models or {}, files, against, reference, best_of_n)
     require_labels(labels or {}, competitors)
-    every = [temperatures] if isinstance(temperatures, float | int) else temperatures or []
-    if temperatures is not None:
+    every = [temperatures] if isinstance(temperatures, float | int) else temperatures
+    if every is not None:
         require_temperatures(every, competitors.models, against)
     rows = competitors.prompts(data, asked)
     referee, rewards = _feedback(judge, reward, rows, asked)
@@ -98,15 +95,29 @@ def evaluate_models(
     more: dict[str, Any] = {"sampling": asked.drawing() if models else None}
     if labels:
         more["models"] = [m.model_copy(update={"labels": labels.get(m.name)}) for m in result.models]
-    if temperatures is not None:
-        rival = next(a for a in answered if a.name == against)
-        others = {name: folder for name, folder in competitors.models.items() if name != against}
-        drawn = answers_at(every, answering, others, [s.prompt for s in rival.samples], rewards)
-        more["temperatures"] = [
-            AtTemperature(temperature=at, models=table(drawn[at], over, against))
-            for at, over in against_rival(drawn, rival, referee).items()
-        ]
+    if every is not None:
+        more["temperatures"] = _at_temperatures(every, competitors, answering, answered, referee, rewards)
     return result.model_copy(update=more).publish(out)
+
+
+def _at_temperatures(
+    temperatures: Sequence[float],
+    competitors: Competitors,
+    answering: Answering,
+    answered: Sequence[Answers],
+    referee: Judge,
+    rewards: Mapping[str, Reward],
+) -> list[AtTemperature]:
+    """The models' table at each temperature, judged against the answers that --against has given."""
+    from accord.evaluate.temperatures import against_rival, answers_at
+
+    rival = next(answers for answers in answered if answers.name == competitors.against)
+    others = {name: folder for name, folder in competitors.models.items() if name != competitors.against}
+    drawn = answers_at(temperatures, answering, others, [s.prompt for s in rival.samples], rewards)
+    return [
+        AtTemperature(temperature=at, models=table(drawn[at], over, competitors.against))
+        for at, over in against_rival(drawn, rival, referee).items()
+    ]
 
 
 def _result(judge: str, competitors: Competitors, answered: Sequence[Answers], duels: Sequence[Duels]) -> ModelsResult:
@@ -142,6 +153,8 @@ class Competitors:
             raise InputError("name who answers: models by --models.NAME, files of answers by --samples.NAME.")
         if twice := set(self.models) & set(self.files):
             raise InputError(f"{min(twice)} names both a model and a file of answers; give each its own name.")
+        if self.best_of_n < 0:
+            raise InputError(f"--best-of-n must be at least 0, not {self.best_of_n}.")
         if self.against is not None and self.against not in named:
             raise InputError(f"--against {self.against} is none of the models and files named: {', '.join(named)}.")
         for option, name in (("reference", self.reference), ("against", self.against if self.best_of_n else None)):

@@ -28,11 +28,11 @@ class RowOptions:
     """Which rows of the data are read."""
 
     split: str = "train"
-    """Which rows, such as train, train[:100] or train[-100:]."""
+    """Which rows to use, such as train, train[:100] or train[-100:]."""
     limit: int | None = None
-    """Only the first so many rows."""
+    """Use only the first N rows."""
     columns: dict[str, str] | None = None
-    """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
+    """Where the data's columns have other names, which is which: prompt=question,chosen=best.text."""
 
     def rows(self, source: Source) -> list[Row]:
         """These rows, as `load_data` reads them."""
@@ -69,18 +69,18 @@ class AnswerOptions(SamplerConfig, ChatOptions):
     """The same, and how models answer their prompts."""
 
     max_new_tokens: int = 64
-    """Answers are cut after so many tokens."""
+    """Longest answer, in tokens; longer ones are cut."""
     temperature: float = 1.0
-    """Divides the logits that answers are drawn from; 0 always takes the most likely token."""
+    """Sampling temperature; 0 always takes the most likely token."""
     seed: int = 0
-    """One seed gives the same answers again."""
+    """The same seed gives the same answers."""
     min_new_tokens: int = 0
-    """No end of turn is drawn before so many tokens."""
+    """Tokens before which a sample cannot end."""
     stop: str | list[str] | None = None
     """A text that ends an answer, such as "</answer>", or several."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the models' matrix products; auto is bfloat16 where the processor has it. Reward models that score
-    or judge answers compute in float32."""
+    """Precision of the models' matrix products; auto is bfloat16 where the processor supports it. Reward models that
+    score or judge answers compute in float32."""
 
     def sampling(self) -> Sampling:
         """How answers are drawn."""
@@ -99,7 +99,7 @@ class ScoredOptions(RewardOptions, AnswerOptions):
     """The same of questions whose answers are scored or judged, and what a reward or judge may take."""
 
     max_length: int = 512
-    """Rows whose prompts leave no room for an answer within so many tokens are left out."""
+    """Rows whose prompt leaves no room for an answer within this many tokens are left out."""
 
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)

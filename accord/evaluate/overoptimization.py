@@ -58,16 +58,17 @@ def evaluate_overoptimization(
     best of n for every n, and the sweep of pi_ref exp(reward / beta).
 
     Args:
-        out: the folder to write evaluation.json to, and scored.jsonl with the samples drawn.
+        out: the folder to write evaluation.json to, and scored.jsonl with the samples.
         runs: folders of training runs by name, as --runs.ppo runs/ppo, whose metrics hold kl, proxy and gold.
-        samples: a file of many samples a prompt, such as an earlier scored.jsonl, in place of --model and --data.
+        samples: a file with many samples per prompt, such as an earlier scored.jsonl, instead of --model and --data.
         model: a folder, Hub name or smollm2, to draw samples from.
-        data: a file or Hub name of the prompts to draw them for, which no stage has seen.
-        reward: the proxy that scores the samples; without it the column --proxy of --samples does.
-        judge: the independent measure, as a small world (cafe) or another reward; without it the column --gold does.
-        proxy: the column with the optimized reward, of metrics and of --samples.
-        gold: the column with the independent measure, of metrics (as --watch writes it) and of --samples.
-        n: samples drawn of each prompt; 256 unless given.
+        data: a file or Hub name of prompts to sample for, which no stage has seen.
+        reward: the optimized reward, which scores the samples (default: the column --proxy of --samples).
+        judge: the independent measure, such as a small world (cafe) or another reward (default: the column --gold of
+            --samples).
+        proxy: the column of metrics and of --samples with the optimized reward.
+        gold: the column of metrics (as --watch writes it) and of --samples with the independent measure.
+        n: samples per prompt (default: 256).
         options: the fields of `ScoredOptions`.
 
     Raises:

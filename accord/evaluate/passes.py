@@ -52,10 +52,10 @@ def evaluate_passes(
         data: a file, Hub name or reasoning-gym:NAME whose rows have prompts and answers.
         out: the folder to write evaluation.json to.
         verifier: what checks answers: exact, number, math, regex:PATTERN, reasoning-gym or constraints, each with
-            @COLUMN where the answer stands in another column than `answer`; or any reward, 1 or more being right.
+            @COLUMN where the right answer is in another column than `answer`; or any reward, where 1 or more is right.
         model: a folder, a Hugging Face Hub name, or smollm2.
         models: several models by name, as --models.before base --models.after runs/star/model, or a mapping in YAML.
-        n: samples of each prompt.
+        n: samples per prompt.
         options: the fields of `LongAnswerOptions`.
 
     Raises:

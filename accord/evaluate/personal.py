@@ -103,16 +103,16 @@ def evaluate_personal(
     states that its own head reads, which begins at that head.
 
     Args:
-        data: a file or Hub name of preferences or rankings with a column user, of users that the models do not know.
+        data: a file or Hub name of preferences or rankings with a column user, of users the models were not trained on.
         out: the folder to write evaluation.json to.
-        models: folders of models of `accord personal`, `accord reward` or `accord preference` by name, as
+        models: folders of models by name, from `accord personal`, `accord reward` or `accord preference`, as
             --models.pooled runs/pooled/model.
-        given: the numbers k of choices; 0, 2, 4 and 8 unless given. What is asked about are the choices of each user
-            after so many as the largest.
-        tastes: of users of the café, the population they are of: adds the best that can be known of them (Bayes), and
-            what one would choose who knows each user's taste (the rows' `taste`).
-        max_length: tokens of prompt and completion; longer completions are cut.
-        dtype: precision of matrix products; auto is bfloat16 where the processor has it.
+        given: the numbers k of choices given (default: 0 2 4 8). Each user's choices after the first max(k) are what
+            the models are asked about.
+        tastes: for users of the café, their population: adds the best possible answer from the same choices (Bayes),
+            and that of an oracle who knows each user's taste (the rows' `taste`).
+        max_length: tokens of prompt and completion together; longer completions are cut.
+        dtype: precision of matrix products; auto is bfloat16 where the processor supports it.
         options: the fields of `ChatOptions`.
 
     Raises:

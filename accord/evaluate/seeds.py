@@ -60,7 +60,7 @@ def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
 def _story(run: str) -> Story:
     if not (Path(run) / "pipeline.json").is_file():
         raise InputError(
-            f"{run} is no run of a recipe: it holds no pipeline.json; give what was --out of `accord run`."
+            f"{run} is no run of a recipe: it holds no pipeline.json; give the --out folder of `accord run`."
         )
     return read_pipeline(Path(run))
 

@@ -33,29 +33,31 @@ class TaskOptions(TemplateOptions):
     """How models are asked."""
 
     form: Literal["chat", "plain"] = "chat"
-    """Chat asks by a user's message, plain by text to go on from, as suits a model without a chat template."""
+    """chat asks in a user's message; plain gives text to continue, as suits a model without a chat template."""
     option_score: Literal["sum", "mean", "pmi"] = "sum"
-    """An option's log-probability as it is (sum), a token (mean), or less what it is without the row (pmi)."""
+    """How an answer option is scored: its log-probability (sum), that per token (mean), or its gain over the option
+    without the row (pmi)."""
     answers: Literal["direct", "cot"] = "direct"
-    """Direct answers at once, cot by a chain of thought, behind whose answer phrase the answer is read."""
+    """direct answers at once; cot writes a chain of thought and reads the answer after its answer phrase."""
     samples: int = 1
-    """Self-consistency: the answer that most of so many chains of thought give, drawn at a --temperature above 0."""
+    """Self-consistency: take the majority's answer of this many chains of thought, sampled at a --temperature above
+    0."""
     instructions: Literal["natural", "prefix"] = "natural"
-    """Natural asks in every instruction of a task, prefix in its one prefix."""
+    """natural asks with each of a task's instructions, prefix with its one prefix."""
     shots: int = 0
-    """Exemplars shown before each row: so many rows that its task is trained on, with their answers."""
+    """How many solved training rows of its task are shown before each row."""
     templates: int | None = None
-    """Only so many instructions of each task, the first."""
+    """Use only the first N instructions of each task."""
     limit: int | None = None
-    """Only so many rows of each task, the first."""
+    """Use only the first N rows of each task."""
     max_new_tokens: int = 64
-    """Answers are cut after so many tokens, where the task says nothing else."""
+    """Longest answer, in tokens, unless the task says otherwise."""
     temperature: float = 0.0
-    """Divides the logits that answers are drawn from; 0 always takes the most likely token."""
+    """Sampling temperature; 0 always takes the most likely token."""
     seed: int = 0
-    """One seed gives the same answers again."""
+    """The same seed gives the same answers."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; auto is bfloat16 where the processor has it."""
+    """Precision of matrix products; auto is bfloat16 where the processor supports it."""
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
@@ -102,9 +104,9 @@ def evaluate_tasks(
         tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the folder to write evaluation.json and predictions.jsonl to.
         models: models by name, as --models.base runs/base/model, or a mapping in YAML.
-        clusters: the cluster, or several with commas, to ask about; all unless given.
-        held_out: the cluster, or several with commas, that a model was not trained on, to be marked as such.
-        data: the folder of the tasks' data files, where they are not beside the tasks file.
+        clusters: the clusters to ask about, separated by commas (default: all).
+        held_out: the clusters that a model was not trained on, separated by commas; the tables mark them.
+        data: the folder of the tasks' data files, if they are not beside the tasks file.
         options: the fields of `TaskOptions`.
 
     Raises:

@@ -63,20 +63,20 @@ def evaluate_users(
     that was trained without makes of them is the few-shot prompting of the paper.
 
     Args:
-        data: a file or Hub name of preferences or rankings with a column user, of users that no policy was trained on.
+        data: a file or Hub name of preferences or rankings with a column user, of users no policy was trained on.
         out: the folder to write evaluation.json to.
         models: policies by name, as --models.fspo runs/fspo/model.
-        judge: who compares, of whatever the rows' columns say of the user, as accord.worlds.cafe.tastes:prefers does:
-            as in `accord evaluate models`.
-        against: the model, of those named, whose answers without choices all are compared with.
-        given: the numbers k of choices; 0, 2, 4 and 8 unless given.
-        questions: ask so many questions of each user, the first ones after the choices; all unless given.
-        best_of_n: also judge, of so many answers, the one that the judge likes best: what could be had who knew the
-            user.
-        generators: the models, of those named, whose answers these are; the opponent's unless given. The opponent is
-            given no choices, and others k.
-        rewards: reward or preference models by name, such as --rewards.reads runs/personal/model, of whose choices
-            among the same answers the users judge too; those of `accord personal` are given k choices.
+        judge: who compares, as in `accord evaluate models`, knowing what the rows' columns say of the user, as
+            accord.worlds.cafe.tastes:prefers does.
+        against: the named model whose answers, given no choices, all others are compared with.
+        given: the numbers k of choices given (default: 0 2 4 8).
+        questions: how many questions of each user to ask, the first ones after the choices (default: all).
+        best_of_n: also judge, of this many answers, the one the judge likes best: what someone who knew the user could
+            reach.
+        generators: the named models whose answers these are (default: the opponent, --against). The opponent is given
+            no choices, others k.
+        rewards: reward or preference models by name, such as --rewards.reads runs/personal/model, whose pick among the
+            same answers is judged too; those of `accord personal` are given k choices.
         options: the fields of `UserWinsOptions`.
 
     Raises:
@@ -85,12 +85,12 @@ def evaluate_users(
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, rewards, options, leaves=(FILE,))
     _check({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)})
-    _named("against", [against], models)
     sources = [generators] if isinstance(generators, str) else generators or [against]
+    _named("against", [against], models)
     _named("generators", sources, models)
     for name, chosen_by in {"generators": generators, "rewards": rewards}.items():
         if chosen_by and not best_of_n:
-            raise InputError(f"--{name} is about one of several answers: say of how many by --best-of-n.")
+            raise InputError(f"--{name} chooses among several answers: give their number by --best-of-n.")
     asked = UserWinsOptions(**options)
     served = UserQuestions.of(Users.of(asked.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
@@ -100,17 +100,16 @@ def evaluate_users(
     opponent = _policy(models[against], asked, referee)
     theirs = served.answered(opponent, 0, asked, against)
     found: list[Answerer] = []
-    several: dict[str, dict[int, list[Sample]]] = {}
+    several: dict[str, dict[int, list[Sample]]] = {}  # n answers to every question, by title and k
     for name, folder in models.items():
-        policy = opponent if name == against else _policy(folder, asked, referee)
-        answers = {k: theirs if (name, k) == (against, 0) else served.answered(policy, k, asked, name) for k in ks}
+        is_opponent = name == against
+        policy = opponent if is_opponent else _policy(folder, asked, referee)
+        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, asked, name) for k in ks}
         wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
         found.append(Answerer(name=name, how="policy", given=wins))
         if best_of_n and name in sources:
-            title = f"{name}, best of {best_of_n}"
-            several[title] = {
-                k: served.answered(policy, k, asked, title, best_of_n) for k in ([0] if name == against else ks)
-            }
+            title, read = f"{name}, best of {best_of_n}", [0] if is_opponent else ks
+            several[title] = {k: served.answered(policy, k, asked, title, best_of_n) for k in read}
     found += _chosen(served, rewards or {}, ks, several, referee, theirs)
     return UsersResult(
         data=data,

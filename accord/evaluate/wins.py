@@ -170,7 +170,8 @@ def standings(duels: Sequence[Duels]) -> list[Rating]:
 
 def warnings(duels: Sequence[Duels]) -> list[str]:
     """What keeps the numbers from meaning what they seem to."""
-    lines = []
+    lines: list[str] = []
+    few: list[int] = []
     for d in duels:
         pair, wins = f"{d.model.name} against {d.against.name}", d.wins
         reasons = [o.verdict.reason for o in d.orders if o.verdict.first_wins is None]
@@ -179,11 +180,13 @@ def warnings(duels: Sequence[Duels]) -> list[str]:
             lines.append(f"{pair}: {len(reasons)} of {len(wins)} verdicts are invalid{none} (the first: {reasons[0]})")
         valid = ~np.isnan(wins)
         if 0 < valid.sum() < FEW:
-            lines.append(f"{pair}: an interval from {valid.sum()} pairs says little; judge {FEW} or more")
+            few.append(int(valid.sum()))
         longer = d.longer[valid]
         if valid.any() and longer.std() and (longer.min() > 0 or longer.max() < 0):
             word = "longer" if longer.min() > 0 else "shorter"
             lines.append(f"{pair}: every answer is {word}, so the length-controlled win rate is an extrapolation")
+    if few:
+        lines.append(f"intervals from {min(few)} pairs say little; judge {FEW} or more")
     return lines + _unbounded(duels)
 
 

@@ -138,7 +138,9 @@ def _places(template: str, needs: Sequence[str]) -> set[str]:
     try:
         parts = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template)]
     except ValueError as error:
-        raise InputError(f"the judge's template is none ({error}); a brace of the text is written twice.") from None
+        raise InputError(
+            f"the judge's template cannot be used ({error}); a brace of the text is written twice."
+        ) from None
     places = {name for name, _, _ in parts if name is not None}
     wrong = next(
         (n for n, spec, how in parts if n is not None and (spec or how or not re.fullmatch(r"[\w -]+", n))), None

@@ -91,7 +91,7 @@ def in_time(what: str, seconds: float) -> Iterator[None]:
     except UsersFault as fault:
         if not isinstance(fault.__cause__, OutOfTime):
             raise
-        remedy = "mend it, or give it longer by --reward-timeout"
+        remedy = "make it faster, or give it longer by --reward-timeout"
         raise UsersFault(f"{what} takes more than {seconds:g} seconds; {remedy}") from fault.__cause__
 
 

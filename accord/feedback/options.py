@@ -41,12 +41,12 @@ class JudgeOptions(TemplateOptions, LimitOptions):
     """What may be said of a language model that judges, and within which limits it is asked."""
 
     constitution: str | None = None
-    """The principles by which a language model judges: a YAML file, or one of accord's own, accord or hhh."""
+    """The principles by which a language model judges: a YAML file, or one that comes with accord: accord, hhh."""
     principles_per_comparison: int | None = None
-    """So many principles are drawn for each comparison, the same for both orders; unless given, one of a constitution,
-    and all where a judge's file lists principles."""
+    """How many principles are drawn per comparison, the same for both orders (default: one of a constitution, all of
+    those in a judge's file)."""
     reasoning: int = 0
-    """A language model that judges reasons first, in at most so many tokens; 0 asks for the verdict at once."""
+    """The most tokens a judging language model may reason before its verdict; 0 asks for the verdict at once."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,12 +61,12 @@ class RewardOptions:
     """What functions of one's own and servers that give rewards may take, and be sent."""
 
     reward_timeout: float | None = None
-    """Seconds that a function of your own, or a server, has for a call, as reward, judge or measure; 600 for functions
-    and 60 for servers unless given."""
+    """Seconds to wait for a call of your own function, or of a server, that rewards, judges or measures (default: 600
+    for functions, 60 for servers)."""
     reward_key: str | None = None
-    """The environment variable that holds the key of the server that gives rewards, or of one that watches rows."""
+    """The environment variable that holds the reward server's key."""
     reward_insecure: bool = False
-    """Send that key, or the password in a URL, as plain text (http) to another machine."""
+    """Allow sending that key, or a password in a URL, over plain http to another machine."""
 
     def __post_init__(self) -> None:
         if self.reward_timeout is not None:

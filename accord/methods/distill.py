@@ -42,7 +42,7 @@ HELD_OUT = 4
 
 @dataclass(kw_only=True)
 class Distill(OnlineMethod):
-    """Make a student say what its teacher would, on the student's own samples."""
+    """On-policy distillation: train a student to say what its teacher would, on the student's own samples."""
 
     command: ClassVar[str] = "distill"
     on_ranks: ClassVar[bool] = True
@@ -73,8 +73,8 @@ class Distill(OnlineMethod):
         """Train on the rows' prompts, by a teacher, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, of which the prompts are used; in Python also a
+                `datasets.Dataset` or a list of rows.
             teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
                 Python also a loaded model.
         """

@@ -17,7 +17,7 @@ from accord.methods.pairs import DPOLoss, PreferenceMethod
 
 @dataclass(kw_only=True)
 class DPO(DPOLoss, PreferenceMethod):
-    """Optimize a policy on preferences directly."""
+    """Direct preference optimization: optimize a policy on preferences, without a reward model."""
 
     command: ClassVar[str] = "dpo"
     on_ranks: ClassVar[bool] = True

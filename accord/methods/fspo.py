@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class FSPO(IPOLoss, PreferenceMethod):
-    """Optimize a policy that reads k of its user's choices on the preferences of many users."""
+    """Few-shot preference optimization: a policy that reads a few of its user's choices, from preferences of many."""
 
     command: ClassVar[str] = "fspo"
     on_ranks: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class FSPO(IPOLoss, PreferenceMethod):
 
     max_length: int = 2048
     given: int = 8
-    """So many choices of its user are read before a comparison at most; how many is drawn, from 0 up."""
+    """The most of its user's choices that are read before a comparison; the number is drawn, from 0 up."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class GRPO(GroupPolicyGradient, DialogueMethod):
-    """Optimize a policy against a reward, each group of samples its own yardstick."""
+    """Group relative policy optimization: advantages are rewards relative to the other samples of the prompt."""
 
     command: ClassVar[str] = "grpo"
     on_ranks: ClassVar[bool] = True
@@ -44,20 +44,21 @@ class GRPO(GroupPolicyGradient, DialogueMethod):
     group_size: int = 8
     kl_coefficient: float = 0.04
     kl: Literal["k3", "k3-corrected", "k2", "reward"] = "k3"
-    """Where the divergence enters: in the loss as k3, as k3 times the ratio of new to old probability, or as k2, or
-    taken off the reward."""
+    """Where the divergence enters: the loss, as k3, as k3 times the ratio of new to old probability (k3-corrected) or
+    as k2; or the reward."""
     scale: bool = True
-    """Divide advantages by the standard deviation of the group's rewards."""
+    """Divide advantages by the standard deviation of their group's rewards."""
     clip_low: float = 0.2
-    """How far the ratio of new to old probability may fall before its gradient stops."""
+    """How far below 1 the ratio of new to old probability may fall before its gradient stops."""
     clip_high: float = 0.28
-    """How far it may rise."""
+    """How far above 1 it may rise."""
     normalize: Literal["token", "sequence", "constant"] = "token"
-    """The mean over all tokens, or over samples of their tokens' mean, or of their tokens' sum over max_new_tokens."""
+    """How token losses are averaged: over all tokens of the step (token), within each sample and then over samples
+    (sequence), or per sample as the sum divided by max_new_tokens (constant, Dr. GRPO)."""
     inner_epochs: int = 1
     """Passes over each step's samples."""
     minibatches: int = 1
-    """Updates in one such pass."""
+    """Updates per pass."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -20,7 +20,7 @@ from accord.methods.pairs import IPOLoss, PreferenceMethod
 
 @dataclass(kw_only=True)
 class IPO(IPOLoss, PreferenceMethod):
-    """Optimize a policy on preferences directly, with a bounded margin."""
+    """Identity preference optimization: optimize a policy on preferences, up to a bounded margin."""
 
     command: ClassVar[str] = "ipo"
     on_ranks: ClassVar[bool] = True

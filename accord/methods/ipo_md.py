@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class IPOMD(PairwiseMethod):
-    """Optimize a policy by regression on a judge's preferences between samples of its mixture with the reference."""
+    """IPO with mirror descent: regression on a judge's preferences between samples of the policy's mixture with the
+    reference."""
 
     command: ClassVar[str] = "ipo-md"
     on_ranks: ClassVar[bool] = True
 
     tau: float = 0.1
-    """Strength of the pull toward the reference: larger stays closer."""
+    """Strength of the pull toward the reference; larger stays closer."""
     mixture: float = 0.125
     """m, the reference's share in the mixture that is sampled from: 0 is online IPO."""
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class KTO(OfflineMethod):
-    """Optimize a policy on completions labeled as desirable or undesirable."""
+    """Kahneman-Tversky optimization: optimize a policy on completions labeled desirable or undesirable."""
 
     command: ClassVar[str] = "kto"
     reads: ClassVar[tuple[type, ...]] = (Labeled, Preference)
@@ -40,9 +40,9 @@ class KTO(OfflineMethod):
 
     learning_rate: float = 5e-7
     reference: str | None = None
-    """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
+    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
     beta: float = 0.1
-    """How fast the value of a completion saturates: larger stays closer to the reference."""
+    """How fast the value of a completion saturates; larger stays closer to the reference."""
     desirable_weight: float = 1.0
     """Weight of desirable completions."""
     undesirable_weight: float = 1.0
@@ -62,7 +62,7 @@ class KTO(OfflineMethod):
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         if any(isinstance(row, Preference) and row.probability != 1 for row in rows):
             raise InputError(
-                "kto learns from certain labels, and rows have a 'chosen_probability': leave it out by --columns "
+                "kto learns from certain labels, but rows have a 'chosen_probability': leave it out by --columns "
                 "chosen_probability= to take the likelier as certain."
             )
         parts = [unpaired(row) if isinstance(row, Preference) else (row,) for row in rows]
@@ -105,7 +105,7 @@ class KTOLoss:
         return self.policy.branch_log_probs(trees) - self.reference.branch_log_probs(trees)
 
     def divergence(self, batch: Sequence[Tree]) -> float:
-        """z0: the mean log(pi / ref) of every prompt with the next row's completion, or 0 where that is negative."""
+        """z0: the mean log(pi / ref) of each prompt with the next row's completion, at least 0."""
         import torch
 
         if len(batch) == 1:
@@ -117,7 +117,7 @@ class KTOLoss:
         return max(0.0, sum(each) / len(batch))
 
     def mismatched(self, row: Tree, other: Tree) -> Tree:
-        """The prompt of a row with the completion of another, no longer together than rows are."""
+        """The prompt of a row with the completion of another, cut to the longest that a row may be."""
         [branch], method = other.branches, self.method
         room = min(method.max_length, self.policy.context or method.max_length) - len(row.prompt)
         return engine.Tree(row.prompt, (engine.Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),))

@@ -1,4 +1,4 @@
-"""What every method is, and what methods share: models by their names, rows of the kind they read, and likelihood."""
+"""The base of all methods, and what they share: models by name, rows of the kinds they read, and likelihood."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ Per = Literal["tree", "branch", "token"]
 
 
 class Method(ABC):
-    """Settings, and `fit`, which makes a run of them."""
+    """A method's settings, and `fit`, which trains by them."""
 
     command: ClassVar[str]
     options: ClassVar[type[RunOptions]]
     """What `fit` takes besides."""
     on_ranks: ClassVar[bool] = False
-    """Whether it was shown to do on several ranks what it does in one process."""
+    """Whether it runs on several ranks, which tests hold to the results of one process."""
 
     @abstractmethod
     def fit(self, model: Policy | str | Path, data: Source, *more: Any, **options: Any) -> Result:
@@ -41,7 +41,7 @@ class Method(ABC):
             model: a folder, a name on the Hugging Face Hub, or smollm2; in Python also a loaded model.
             data: a file or a name on the Hugging Face Hub, or several, each with :WEIGHT for a mix; in Python also a
                 `datasets.Dataset`, a list of rows, or a mapping of files to weights.
-            out: the run's folder, which must be new, or that of the run to go on with.
+            out: the run's folder: a new one, or with --resume that of the run to continue.
             on_step: in Python, called with every step, counted from 1, and its `StepResult`.
             options: the fields of the method's `options` (`accord.train.options`).
 
@@ -52,7 +52,7 @@ class Method(ABC):
 
 
 def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
-    """The loss of everything that imitates: - log pi of every trained token."""
+    """The loss of methods that imitate: -log pi of every trained token, (N,)."""
 
     def loss(trees: Trees) -> tuple[Tensor, Measures]:
         return objectives.policy.negative_log_likelihood(model.log_probs(trees, temperature)), {}
@@ -74,10 +74,9 @@ def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bo
 
 
 def reference_for(policy: Policy, config: Any) -> Policy:
-    """The frozen model that a method's settings name as its `reference`, in the policy's precision, or the policy as it
-    is now.
+    """The frozen reference that a method's settings name, in the policy's precision; unnamed, the policy as it is.
 
-    Raises InputError where it means other texts by its tokens.
+    Raises InputError where its vocabulary is not the policy's.
     """
     name = config.reference
     if name is None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class NashMD(GroupPolicyGradient, JudgeMethod):
-    """Optimize a policy against opponents made of itself, by a judge's preferences."""
+    """Nash mirror descent: optimize a policy, by a judge, against a mixture of itself and the reference."""
 
     command: ClassVar[str] = "nash-md"
     on_ranks: ClassVar[bool] = True
@@ -43,24 +43,24 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
     batch_size: int = 8
     group_size: int = 4
     kl_coefficient: float = 0.008
-    """tau, the price of a nat of divergence from the reference; 0 does without a reference."""
+    """tau, the penalty for a nat of divergence from the reference; 0 needs no reference."""
     opponents: int = 4
-    """Samples of the opponent for each prompt."""
+    """Samples of the opponent per prompt."""
     mixture: float = 0.125
     """m, the reference's share in the opponent: 0 is self-play, 1 the reference."""
     past: int = 0
-    """Snapshots of the policy to play instead, another every step; 0 plays the mixture."""
+    """How many past snapshots of the policy to play against in turn; 0 plays the mixture."""
     snapshot_every: int = 10
     """Steps between snapshots."""
     mirror: float = 0.0
-    """Price of a nat of divergence from the last snapshot."""
+    """Penalty for a nat of divergence from the last snapshot."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (0 <= self.mixture <= 1 and self.mirror >= 0):
             raise InputError(f"mixture lies in [0, 1] and mirror from 0 up, not {self.mixture} and {self.mirror}.")
         if self.samples_ahead:
-            raise InputError("nash-md meets opponents of the policy as it is, not as it was: leave stale_steps out.")
+            raise InputError("nash-md plays the current policy, not an earlier one: leave stale_steps out.")
         if self.opponents < 1 or self.past < 0 or self.snapshot_every < 1:
             raise InputError("opponents and snapshot_every must be at least 1, and past must not be negative.")
         if self.mixture and not (self.past or self.kl_coefficient):

@@ -47,7 +47,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         """The loss of packed trees under the model, made before the model is trained."""
 
     def objective_of(self, model: Any, trees: Sequence[Tree]) -> Callable[..., tuple[Tensor, Measures]]:
-        """The objective of a run that will see these trees and no others."""
+        """The objective of a run that sees only these trees."""
         return self.objective(model)
 
     def terms(self, objective: Any, batch: Sequence[Tree], model: Model) -> LossTerm:
@@ -55,9 +55,9 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         return engine.LossTerm(objective, engine.pack(batch, self.tokens_per_pass, model.device), self.per)
 
     def owners(self, trees: Trees, measures: Measures) -> dict[str, Tensor]:
-        """Of the measures that belong to rows, by name, the tree in its pack that each value is of.
+        """Which tree of its pack each value of a measure belongs to, by the measure's name.
 
-        Those with one value a tree, unless a method says otherwise.
+        Here of measures with one value a tree; methods whose measures are of branches or pairs override it.
         """
         each = trees.group.unique()
         return {name: each for name, values in measures.items() if values.shape == each.shape}
@@ -67,22 +67,22 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         return policy
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
-        """Rows to trees; what gives labels reads them to the end of what the chat template writes."""
+        """Rows to trees; a classifier reads a chat to the end of what its template writes."""
         whole = isinstance(model, engine.classifiers.Classifier)
         encoded = data.encoding.encode(
             model.tokenizer, rows, max_length=self.max_length, context=model.context, whole=whole, left_out=left_out
         )
         return encoded.trees
 
-    def begun(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
-        """Called once it is known what of which rows is trained on; there may be more to say of that."""
+    def announce(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
+        """Called once it is known which trees of which rows are trained on, to print or keep more about them."""
 
     def learner(self, model: Model, trees: Sequence[Tree]) -> OfflineLearner:
-        """The method at work on a run that will see these trees and no others."""
+        """The learner of a run that sees only these trees."""
         return OfflineLearner(self, model, trees)
 
     def visited(self, trees: Sequence[Tree]) -> list[Tree]:
-        """Those trees that a run comes to, in the order in which it does first."""
+        """The trees that a run comes to, in the order in which it first does."""
         order = data.Order(len(trees), self.batch_size, self.seed)
         steps = min(self.max_steps or order.steps(self.epochs), order.steps_per_epoch)
         return [trees[i] for step in range(steps) for i in order.batch(step)]
@@ -125,7 +125,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
                 streaming = StreamLearner(self, trained, held_out, strict=given.strict, max_bad=given.max_bad)
                 watch = rows.hold_out(run, streaming, trained, held_out) if held_out else None
                 return streaming.learn_from(trees, watch)
-            self.begun(run, rows, trees)
+            self.announce(run, rows, trees)
             made = self.learner(trained, [*self.visited(trees), *held_out])
             if held_out:
                 return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
@@ -165,14 +165,14 @@ class OfflineLearner(Learner):
         return tally
 
     def values(self, term: LossTerm, trees: Trees) -> tuple[Tensor, Measures]:
-        """What a pack's loss is made of, and its measures, in the memory of the host."""
+        """A pack's losses, unreduced, and its measures, in host memory."""
         with self.model.autocast():
             values, measures = term.objective(trees)
         return values.cpu(), {name: measured.cpu() for name, measured in measures.items()}
 
 
 class StreamLearner(OfflineLearner):
-    """The same over rows that are read and made trees of as their steps come, by the ranks of a team each its share."""
+    """The same over rows that are read and encoded when their step comes, each rank of a team its share of them."""
 
     items: StreamedRows
 

@@ -37,7 +37,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
 
     learning_rate: float = 1e-6
     batch_size: int = 32
-    """Prompts in one step."""
+    """Prompts per step."""
 
     @property
     def samples_ahead(self) -> bool:
@@ -126,15 +126,15 @@ class AsynchronousMethod(OnlineMethod, ABC):
     """A method that can learn from samples of the policy as it was some steps before."""
 
     stale_steps: int = 0
-    """Have servers draw samples for so many steps ahead while a step is trained on, so that each step learns from those
-    of the policy as it was so many steps before; 0 waits for samples of the policy as it is."""
+    """Let servers sample this many steps ahead while a step trains, so that each step learns from samples of the policy
+    that many steps ago; 0 waits for samples of the current policy."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.stale_steps < 0:
             raise InputError(f"stale_steps must not be negative, but is {self.stale_steps}.")
         if self.stale_steps and not self.sampler:
-            raise InputError("stale_steps is about servers that draw samples ahead; say which by sampler.")
+            raise InputError("stale_steps needs servers that sample ahead: give sampler.")
 
     @property
     def samples_ahead(self) -> bool:
@@ -191,11 +191,11 @@ class RewardMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a reward, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
-                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
+            data: a file or a name on the Hugging Face Hub, of which the prompts are used; or several, each with :WEIGHT
+                for a mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
-                regex:PATTERN, reasoning-gym, constraints), a URL, a small world (cafe), beats:JUDGE (what a judge says
-                of a sample beside the row's completion), or a weighted sum such as "runs/rm/model + 0.5 *
+                regex:PATTERN, reasoning-gym, constraints), a URL, a small world (cafe), beats:JUDGE (how a judge
+                compares a sample with the row's completion), or a weighted sum such as "runs/rm/model + 0.5 *
                 rewards:brief"; in Python also a function or any `Reward`.
         """
         scorer_for = partial(feedback.named.as_reward, reward)
@@ -207,25 +207,23 @@ class DialogueMethod(RewardMethod, ABC):
     """A reward method that can have whole conversations with a simulated user, and learn from its turns in them."""
 
     user: str | Callable[..., Any] | None = None
-    """Talk with a simulated user, from each prompt on: module:function, which is given the messages so far and returns
+    """Converse with a simulated user from each prompt on: module:function, which gets the messages so far and returns
     what the user says next, or None; or a small world's guest (counter). Only the policy's turns are trained on."""
     max_turns: int = 4
-    """A conversation with a user has at most so many turns of the policy's."""
+    """The most turns the policy takes in a conversation with a user."""
     reward_at: Literal["end", "turns", "turns-to-go"] = "end"
-    """Which turns of a conversation are rewarded: the last, or each, all its turns learned from by the sum of theirs
-    (turns), or each turn by the rewards from it on (turns-to-go)."""
+    """Which turns of a conversation are rewarded: the last (end); or each, where every turn learns from the sum of all
+    rewards (turns), or from the rewards from that turn on (turns-to-go)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.user is not None and self.samples_ahead:
-            raise InputError(
-                "a user is answered turn by turn, of which none can be drawn ahead: leave stale_steps out."
-            )
+            raise InputError("turns with a user cannot be sampled ahead: leave stale_steps out.")
         if self.max_turns < 1:
             raise InputError(f"max_turns must be at least 1, not {self.max_turns}.")
         for name in ("max_turns", "reward_at"):
             if self.user is None and getattr(self, name) != getattr(DialogueMethod, name):
-                raise InputError(f"{name} {getattr(self, name)} is of conversations; say with whom by user.")
+                raise InputError(f"{name} {getattr(self, name)} is for conversations: give a user.")
 
     def dialogue(self) -> Dialogue | None:
         """How the policy is talked with, if it is; InputError where there is no such user."""
@@ -257,11 +255,11 @@ class JudgeMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, by a judge, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used, or several, each with :WEIGHT for a
-                mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
-            judge: what compares the samples, in both orders where it might favor one: the folder of a preference model
-                or of a reward model, ai:MODEL or the YAML file of an AI judge, module:function, or anything that can be
-                a reward; in Python also a function or any `Judge`.
+            data: a file or a name on the Hugging Face Hub, of which the prompts are used; or several, each with :WEIGHT
+                for a mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
+            judge: what compares the samples (in both orders, where it might favor one): the folder of a preference or
+                reward model, ai:MODEL or the YAML file of an AI judge, module:function, or any reward; in Python also a
+                function or any `Judge`.
         """
 
         def both_orders(policy: Policy) -> Judge:

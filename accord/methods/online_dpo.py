@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class OnlineDPO(DPOLoss, PairwiseMethod):
-    """Optimize a policy on a judge's preferences between its own samples."""
+    """Online DPO: optimize a policy on a judge's preferences between its own samples."""
 
     command: ClassVar[str] = "online-dpo"
     on_ranks: ClassVar[bool] = True

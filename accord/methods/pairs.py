@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from accord.engine import Measures, Objective, Policy, Tree, Trees
 
 ACCURACY_ALONE = "accuracy_alone"
-"""The measure of pairs before which no choice of their user is given."""
+"""The accuracy on pairs that no choice of their user precedes."""
 
 
 class PairLoss(ABC):
-    """What a method with a loss of margins has; settings come from what it is mixed with."""
+    """A mixin for methods whose loss is a function of margins."""
 
     @property
     @abstractmethod
@@ -62,12 +62,12 @@ class PairLoss(ABC):
 
 @dataclass(kw_only=True)
 class DPOLoss(PairLoss):
-    """- log sigmoid of beta times what the policy's margin is more than the reference's."""
+    """`-log sigmoid(beta (policy margin - reference margin))`, labels smoothed by what is known of their errors."""
 
     beta: float = 0.1
-    """Strength of the pull toward the reference: larger stays closer."""
+    """Strength of the pull toward the reference; larger stays closer."""
     label_smoothing: float = 0.0
-    """Assumed share of preferences that point the wrong way, below one half."""
+    """Assumed share of preferences whose label is wrong, below one half."""
 
     def __post_init__(self) -> None:
         super().__post_init__()  # type: ignore[misc]  # of the method that it is mixed with
@@ -86,10 +86,10 @@ class DPOLoss(PairLoss):
 
 @dataclass(kw_only=True)
 class IPOLoss(PairLoss):
-    """The square of what the policy's margin is more than the reference's, less 1 / (2 tau)."""
+    """`(policy margin - reference margin - 1 / (2 tau))^2`."""
 
     tau: float = 0.1
-    """Strength of the pull toward the reference: larger stays closer."""
+    """Strength of the pull toward the reference; larger stays closer."""
     length: Literal["sum", "mean"] = "sum"
     """A completion's log-probability is the sum over its tokens, or their mean."""
 
@@ -112,9 +112,10 @@ class IPOLoss(PairLoss):
 
 
 def flip_probability(trees: Trees, like: Tensor, flipped: float = 0.0) -> Tensor | float:
-    """How likely each tree's order of two is the wrong one, (G,): with probability 1 - p, or `flipped` on the way here.
+    """The probability that each tree's preference is the wrong way round, (G,): `1 - p + (2 p - 1) flipped`.
 
-    p (1 - flipped) of what is right stays so. Where every p is 1 it is `flipped`, a number as it was given.
+    p is the row's `chosen_probability`; a label is also flipped, independently, with probability `flipped`. Where every
+    p is 1 it is the number `flipped`.
     """
     if all(tree.probability == 1 for tree in trees.trees):
         return flipped
@@ -127,7 +128,7 @@ def margin(values: Tensor) -> Tensor:
 
 
 def margin_measures(margins: Tensor) -> Measures:
-    """What is reported of margins, which should be positive: the accuracy, of which a tie is half, and the margins."""
+    """What is reported of margins, which should be positive: accuracy, where a tie counts half, and the margins."""
     return {"accuracy": (margins > 0).double() + 0.5 * (margins == 0), "margin": margins}
 
 
@@ -162,9 +163,9 @@ class PreferenceMethod(PairLoss, OfflineMethod):
 
     learning_rate: float = 1e-6
     reference: str | None = None
-    """The model that the policy is held to: a folder or a Hub name; the one that the run starts from unless given."""
+    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
     precompute_reference: bool = False
-    """Compute the reference's log-probabilities of the rows before the first step, and let go of the reference."""
+    """Compute the reference's log-probabilities of all rows before the first step, then free the reference."""
 
     @property
     def frozen_copies(self) -> int:
@@ -186,7 +187,7 @@ class PreferenceMethod(PairLoss, OfflineMethod):
 
 
 class KeptReference:
-    """What a reference gives the branches of some trees, computed once: log pi(completion | prompt)."""
+    """A reference's log-probabilities of the branches of some trees, computed once."""
 
     def __init__(self, reference: Policy, trees: Sequence[Tree], tokens_per_pass: int, *, average: bool) -> None:
         import torch
@@ -206,7 +207,7 @@ class KeptReference:
                 self.kept |= {id(tree): part for tree, part in zip(pack.trees, parts, strict=True)}
 
     def branch_log_probs(self, pairs: Trees, *_: object, **__: object) -> Tensor:
-        """What was computed of the pack's branches, (C,)."""
+        """log ref(completion | prompt) of the pack's branches, (C,)."""
         import torch
 
         return torch.cat([self.kept[id(tree)] for tree in pairs.trees])

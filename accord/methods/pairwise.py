@@ -27,7 +27,7 @@ class PairwiseMethod(PairLoss, AsynchronousMethod, JudgeMethod):
     least_group: ClassVar[int] = 2
 
     group_size: int = 2
-    """Samples of each prompt, an even number."""
+    """Samples per prompt, an even number."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -51,14 +51,13 @@ class PersonalReward(RankingMethod):
     unit: ClassVar[Unit] = USERS
 
     batch_size: int = 12
-    """Users in one optimizer step."""
+    """Users per optimizer step."""
     comparisons: int = 24
-    """Of each of them, so many comparisons at most."""
+    """The most comparisons per user and step."""
     reader_layers: int = 2
-    """Layers that read what was chosen and rejected."""
+    """Layers that read the choices, above the model."""
     planes: int = 0
-    """0 fits a reward model; k a preference model of two answers, with k planes beside the score, as `accord
-    preference` has them."""
+    """0 fits a reward model, k a preference model with k planes, as `accord preference` has them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

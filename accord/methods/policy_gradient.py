@@ -36,14 +36,14 @@ class PolicyGradient(AsynchronousMethod, ABC):
     """A method that raises the probability of samples by their advantage."""
 
     kl_coefficient: float = 0.05
-    """beta, the price of a nat of divergence from the reference; 0 does without a reference."""
+    """beta, the penalty for a nat of divergence from the reference; 0 needs no reference."""
     missing_end_penalty: float = 0.0
-    """Taken off the reward of a sample that was cut before its end-of-turn token."""
+    """Subtracted from the reward of a sample that was cut before its end-of-turn token."""
     mask_truncated: bool = False
-    """Do not train on samples that were cut; their rewards still count for their siblings."""
+    """Do not train on samples that were cut; their rewards still enter the other samples' advantages."""
     importance_cap: float | None = None
-    """Weigh every token's advantage by min(c, pi / sampler) for this c, such as 2, where what drew the samples and what
-    is trained differ, as a server in few bits does; unless given, they are taken for the same."""
+    """Truncated importance sampling: weigh each token's advantage by min(c, pi / sampler) with this c, such as 2, where
+    the sampler differs from what is trained, as a quantized server does (default: off)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PPO(PolicyGradient, DialogueMethod):
-    """Optimize a policy against a reward by proximal policy optimization."""
+    """Proximal policy optimization: a policy against a reward, with a value model and clipped updates."""
 
     command: ClassVar[str] = "ppo"
     on_ranks: ClassVar[bool] = True
@@ -45,27 +45,27 @@ class PPO(PolicyGradient, DialogueMethod):
     trained_networks: ClassVar[int] = 2
 
     kl_target: float | None = None
-    """Divergence (nats a completion) that beta is adapted to hold; none keeps beta fixed."""
+    """Divergence, in nats per completion, at which beta is adapted to hold the policy (default: beta stays fixed)."""
     clip: float = 0.2
-    """How far the ratio of new to old probability may move before its gradient stops."""
+    """How far from 1 the ratio of new to old probability may move before its gradient stops."""
     value_clip: float = 0.2
-    """How far a value may move in one step."""
+    """How far a value may move from its old one in one step."""
     value_coefficient: float = 0.1
     """Weight of the value loss."""
     gamma: float = 1.0
-    """Discount of later rewards."""
+    """Discount factor of later rewards."""
     lam: float = 0.95
-    """GAE's lambda: 1 is unbiased, 0 leans wholly on the value model."""
+    """GAE's lambda: 1 is unbiased, 0 relies wholly on the value model."""
     inner_epochs: int = 4
     """Passes over each step's samples."""
     minibatches: int = 1
-    """Updates in one such pass."""
+    """Updates per pass."""
     missing_end_penalty: float = 1.0
-    """Taken off the score of a sample that was cut before its end-of-turn token."""
+    """Subtracted from the score of a sample that was cut before its end-of-turn token."""
     pretraining_data: str | None = None
-    """Demonstrations or text whose likelihood is kept up beside the reward."""
+    """Demonstrations or text whose loss is added, as in PPO-ptx."""
     pretraining_coefficient: float = 1.0
-    """Weight of their loss."""
+    """Weight of that loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

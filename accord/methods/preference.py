@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PreferenceModel(RankingMethod):
-    """Fit a preference model of two completions, which may be cyclic, to preferences or rankings."""
+    """Fit a preference model of two completions, whose preferences may be cyclic, to preferences or rankings."""
 
     command: ClassVar[str] = "preference"
     on_ranks: ClassVar[bool] = True
 
     planes: int = 4
-    """k, planes beside the score, in each of which preferences can run in a circle; together they represent any
-    preferences among 2k + 2 completions."""
+    """k, the number of planes besides the score, in each of which preferences can run in a circle. Together they
+    represent any preferences among 2k + 2 completions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

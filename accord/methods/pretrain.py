@@ -2,7 +2,7 @@
 
 The loss is that of supervised fine-tuning with nothing to condition on. Texts end with the end-of-turn token; those
 longer than `max_length`, or than the model's context, are cut into pieces, each with the token before it as its prompt:
-every token is learned once. Of which files the text is, and in which shares, is said before it begins.
+every token is learned once. The files the text comes from, and their shares, are printed before it begins.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Pretrain(OfflineMethod):
 
     learning_rate: float = 1e-3
     batch_size: int = 64
-    """Texts in one optimizer step."""
+    """Texts per optimizer step."""
     weight_decay: float = 0.1
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     from_scratch: bool = False
-    """Draw new weights for the model's architecture instead of going on from those it has."""
+    """Start from new random weights instead of the model's own."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,8 +69,8 @@ class Pretrain(OfflineMethod):
         trees = [data.encoding.to_tree(model.tokenizer, row, left_out.index(i)) for i, row in enumerate(rows)]
         return [piece for tree in trees for piece in pieces(tree, longest)]
 
-    def begun(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
-        """Say of which files, in which shares, the text is, and keep that in the run."""
+    def announce(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
+        """Print the files that the text comes from and their shares, and keep them in the run."""
         order = data.Order(len(trees), self.batch_size, self.seed)
         steps = self.max_steps or order.steps(self.epochs)
         run.compose(composition(rows, trees, order.epoch(steps)))
@@ -80,7 +80,7 @@ class Pretrain(OfflineMethod):
 
 
 def pieces(tree: Tree, longest: int) -> list[Tree]:
-    """The tree's tokens as trees of at most `longest` tokens, of which the first is the last of the piece before."""
+    """The tree's tokens as trees of at most `longest` tokens, each beginning with the last token of the one before."""
     tokens = tree.prompt + tree.branches[0].tokens
     room = longest - 1
     return [

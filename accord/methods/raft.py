@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class RAFT(AsynchronousMethod, RewardMethod):
-    """Fine-tune a policy on the best of its own samples."""
+    """Reward-ranked fine-tuning: fine-tune a policy on the best of its own samples."""
 
     command: ClassVar[str] = "raft"
     on_ranks: ClassVar[bool] = True
@@ -42,11 +42,11 @@ class RAFT(AsynchronousMethod, RewardMethod):
     batch_size: int = 8
     group_size: int = 8
     keep: int = 1
-    """The best samples of each prompt that are learned from, at most."""
+    """The most samples per prompt to learn from, the best first."""
     at_least: float | None = None
-    """The least reward of a sample that is learned from."""
+    """The least reward of a sample to learn from."""
     keep_truncated: bool = False
-    """Learn from samples that were cut before their end-of-turn token too."""
+    """Also learn from samples that were cut before their end-of-turn token."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

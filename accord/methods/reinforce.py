@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class REINFORCE(GroupPolicyGradient, DialogueMethod):
-    """Optimize a policy against a reward by the plain policy gradient."""
+    """REINFORCE: optimize a policy against a reward by the plain policy gradient."""
 
     command: ClassVar[str] = "reinforce"
     on_ranks: ClassVar[bool] = True
     compared: ClassVar[Literal["prompt", "step"]] = "step"
 
     baseline: Literal["mean", "none"] = "mean"
-    """What is taken off a sample's reward: the mean of the step's other samples, or nothing."""
+    """What is subtracted from a sample's reward: the mean of the step's other samples, or nothing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,7 +39,7 @@ class RewardModel(RankingMethod):
     on_ranks: ClassVar[bool] = True
 
     center_coefficient: float = 0.0
-    """How strongly the two rewards of a pair are drawn to add up to 0, so that the models of an ensemble share a zero;
+    """How strongly the two rewards of a pair are pulled to sum to 0, so that the models of an ensemble share a zero;
     0.01 is usual."""
 
     def __post_init__(self) -> None:
@@ -52,9 +52,9 @@ class RewardModel(RankingMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):
-            raise InputError("every row is a tie, and a reward model learns from strict preferences alone.")
+            raise InputError("every row is a tie, and a reward model learns only from strict preferences.")
         if any(isinstance(row, Preference) and row.margin for row in rows):
-            status("reward: the rows' column 'margin' is taken off the lead that the loss asks for")
+            status("reward: rows have a margin, by which the preferred reward is to lead")
         return super().encode(model, rows, left_out)
 
     def objective(self, model: Scorer) -> Objective:

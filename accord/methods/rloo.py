@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class RLOO(GroupPolicyGradient, DialogueMethod):
-    """Optimize a policy against a reward, each sample judged by its siblings."""
+    """REINFORCE leave-one-out: a sample's baseline is the mean reward of the prompt's other samples."""
 
     command: ClassVar[str] = "rloo"
     on_ranks: ClassVar[bool] = True

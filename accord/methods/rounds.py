@@ -62,16 +62,16 @@ class RoundsMethod(OnlineMethod, ABC):
 
     learning_rate: float = 1e-5
     batch_size: int = 8
-    """Prompts in one optimizer step."""
+    """Prompts per optimizer step."""
 
     rounds: int = 3
-    """Times that the policy samples and learns."""
+    """Rounds of sampling and learning."""
     from_base: bool = True
-    """Begin every round with the model given; otherwise with what the last round made of it."""
+    """Start every round from the given model instead of from the last round's."""
     growth: float = 1.0
-    """Each round takes so many times the steps of the one before."""
+    """Factor by which the steps grow from round to round."""
     group_size: int = 8
-    """Samples of each prompt in each round."""
+    """Samples per prompt and round."""
     max_new_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -109,10 +109,11 @@ class RoundsMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, as `Method.fit` does, with one more checkpoint after each round's sampling.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
-                or a list of rows.
+            data: a file or a name on the Hugging Face Hub, of which the prompts are used; in Python also a
+                `datasets.Dataset` or a list of rows.
             verifier: what reads and checks answers: exact, number, math, regex:PATTERN or reasoning-gym, each with
-                @COLUMN where the answer stands in another column than `answer`; or any reward, 1 or more being right.
+                @COLUMN where the right answer is in another column than `answer`; or any reward, where 1 or more is
+                right.
         """
         scorer_for = partial(feedback.named.as_reward, verifier)
         return self.train(model, data, out, on_step, options, scorer_for, verifier=verifier)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class SelfConsistency(RoundsMethod):
-    """Fine-tune a policy on those of its samples that give the answer most of them give, without true answers."""
+    """Self-training on the majority: fine-tune a policy on its samples that give the most frequent answer."""
 
     command: ClassVar[str] = "self-consistency"
     on_ranks: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class SelfConsistency(RoundsMethod):
     group_size: int = 16
     temperature: float = 0.7
     confidence: float = 0.0
-    """The least share of a prompt's samples that must agree for it to be learned from."""
+    """The least share of a prompt's samples that must agree on an answer to learn from them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

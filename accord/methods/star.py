@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class STaR(RoundsMethod):
-    """Fine-tune a policy on those of its own rationales whose answers a verifier finds right, in rounds."""
+    """Self-taught reasoner: fine-tune a policy, in rounds, on its own rationales whose answers a verifier accepts."""
 
     command: ClassVar[str] = "star"
     on_ranks: ClassVar[bool] = True
@@ -37,7 +37,8 @@ class STaR(RoundsMethod):
 
     growth: float = 1.2
     hint: str = "{prompt}\n\n(Hint: the answer is {answer}.)"
-    """What a prompt without a right sample is asked again as; nothing goes without rationalization."""
+    """How a prompt without a right sample is asked again, with the answer as a hint; empty to do without
+    rationalization."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -23,27 +23,27 @@ class LimitOptions:
     """How a served model is asked, what that may cost, and where replies are kept."""
 
     journal: str | None = None
-    """The file that keeps every reply, so that the same command goes on where it was ended and asks nothing twice."""
+    """A file that keeps every reply, so that the same command continues where it stopped and asks nothing twice."""
     parallel: int = 8
-    """Requests to a server under way at a time."""
+    """Requests to a server at once."""
     requests_per_minute: float | None = None
-    """At most so many requests to a server a minute."""
+    """Limit of requests to a server per minute."""
     tokens_per_minute: float | None = None
-    """At most so many tokens a minute, read and written together."""
+    """Limit of tokens per minute, read and written together."""
     timeout: float = 120.0
-    """Seconds that a server has for a reply."""
+    """Seconds to wait for a server's reply."""
     retries: int = 6
-    """How often a request is sent again that a server is too busy or too slow for, or answers with what is no reply."""
+    """How often to repeat a request when a server is busy or slow, or sends something that is no reply."""
     price_in: float | None = None
-    """The price of a million tokens that a served model reads."""
+    """Price of a million tokens read by a served model."""
     price_out: float | None = None
-    """The price of a million tokens that it writes."""
+    """Price of a million tokens written by it."""
     budget: float | None = None
-    """What this run may cost at most, at these prices; it stops before, and the next run goes on."""
+    """The most this run may cost at these prices. It stops before that, and the next run continues."""
     key: str | None = None
     """The environment variable that holds the server's key; OPENAI_API_KEY for api.openai.com, and none for others."""
     insecure: bool = False
-    """Send the key as plain text (http) to another machine."""
+    """Allow sending the key over plain http to another machine."""
 
     def __post_init__(self) -> None:
         require_positive(parallel=self.parallel, timeout=self.timeout)
@@ -60,11 +60,11 @@ class AskOptions(TemplateOptions, LimitOptions):
     """Which language model is asked, and within which limits."""
 
     model: str
-    """A folder, a Hugging Face Hub name or smollm2; with a server, what the server calls the model."""
+    """A folder, a Hugging Face Hub name or smollm2; with --server, the model's name there."""
     server: str | None = None
-    """The base URL of an OpenAI-compatible server, such as http://localhost:8000/v1, that has the model."""
+    """Base URL of an OpenAI-compatible server that has the model, such as http://localhost:8000/v1."""
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    """Precision of the matrix products of a model at hand."""
+    """Precision of matrix products of a model in this process."""
 
 
 def prompted(options: AskOptions, settings: Mapping[str, Any] | None = None) -> Prompted:
@@ -87,7 +87,7 @@ def at_hand(options: AskOptions) -> Prompted:
 
     for name in ("requests_per_minute", "tokens_per_minute", "price_in", "price_out", "budget"):
         if getattr(options, name) is not None:
-            raise InputError(f"{name} is of a served model, and {options.model} is at hand: leave it out.")
+            raise InputError(f"{name} is for a served model, and {options.model} runs in this process: leave it out.")
     model = for_leader(load_model, options.model, dtype=options.dtype)
     return Local(options.templated(model) if options.changes_template else model)
 
@@ -98,7 +98,7 @@ def _served(options: AskOptions, url: str) -> Prompted:
 
     if options.changes_template:
         raise InputError(
-            "chat_template, its kwargs and system are of a model at hand, and "
+            "chat_template, its kwargs and system are for a model in this process, and "
             f"{options.model} is served: leave them out."
         )
     if (options.price_in is None) != (options.price_out is None):

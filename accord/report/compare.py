@@ -78,7 +78,7 @@ def _stories(folders: list[Path]) -> Stories:
     if twice:
         raise InputError(f"{twice[0]} is given twice; give each run once.")
     if len(folders) < 2:
-        raise InputError("comparing takes two runs or more; give the folders that were --out of each.")
+        raise InputError("comparing takes two runs or more; give the --out folder of each.")
     stories = [read_story(folder) for folder in folders]
     runs = [str(story.folder) for story in stories if not story.is_pipeline]
     if 0 < len(runs) < len(stories):

@@ -26,7 +26,7 @@ class Composition:
     figure: Figure | None
 
 
-def composed(rows: Sequence[Json]) -> Composition | None:
+def composition_of(rows: Sequence[Json]) -> Composition | None:
     """What rows of composition.jsonl say; None where none says anything."""
     known = [{**row, "file": legible(str(row["file"]))} for row in rows if "file" in row]
     known = [row for row in known if all(isinstance(row.get(n), int | float) for n in NUMBERS)]

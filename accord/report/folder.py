@@ -163,14 +163,14 @@ def read_story(folder: Path) -> Story:
         return Story(stage.name, what, stage.run.seconds, (stage,), is_pipeline=False, folder=folder)
     raise InputError(
         f"{folder} is neither a run nor a pipeline: it holds none of {', '.join(_TELLING)}; "
-        "give the folder that was --out of a run."
+        "give the --out folder of a run."
     )
 
 
 def read_stage(folder: Path) -> StageRecord:
     """What one run left in its folder, called as the folder is; a line says where it is not as it was at its end."""
     if file := changed(folder):
-        status(f"{folder / file} is not as it was when the run ended: what is shown of it may be wrong.")
+        status(f"{folder / file} has changed since the run ended: what is shown of it may be wrong.")
     settings = _read_mapping(folder / "config.yaml", parse_yaml, "a YAML mapping of settings")
     history = settings.pop("history", None)
     run = RunFiles(

@@ -12,7 +12,7 @@ from accord.console import status
 from accord.outputs import NotOurs, save_text
 from accord.report import captions, figures, html, series
 from accord.report.alarms import StageAlarms, stage_alarms
-from accord.report.composition import Composition, composed
+from accord.report.composition import Composition, composition_of
 from accord.report.figures import Figure
 from accord.report.folder import StageRecord, read_story
 from accord.report.frontier import frontiers
@@ -21,7 +21,7 @@ from accord.report.lineage import draw, lineage
 from accord.report.models import by_labels, by_temperature, model_tables
 from accord.report.overoptimization import overoptimization_section
 from accord.report.series import Series
-from accord.report.synthesis import by_principles, revised, synthesized
+from accord.report.synthesis import by_principles, critique_section, synthesis_section
 from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
@@ -98,8 +98,8 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         seeds=story.results(SeedsResult),
         logs=story.results(AlarmsResult),
         plans=story.results(PlanResult),
-        synthesized=[synthesized(stage, result) for stage, result in story.results(SynthesisResult)],
-        revised=[revised(stage, result) for stage, result in story.results(CritiqueResult)],
+        synthesized=[synthesis_section(stage, result) for stage, result in story.results(SynthesisResult)],
+        revised=[critique_section(stage, result) for stage, result in story.results(CritiqueResult)],
         by_principles=by_principles([result for _, result in story.results(CritiqueResult)]),
         frontiers=frontiers(story, tables),
         by_temperature=by_temperature(tables),
@@ -161,7 +161,7 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
         score=captions.score_of(metrics),
         alarms=alarms,
         environment=html.facts({k: v for k, v in stage.run.environment.items() if k not in shared}),
-        composition=composed(stage.run.composition),
+        composition=composition_of(stage.run.composition),
     )
 
 

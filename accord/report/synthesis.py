@@ -31,7 +31,7 @@ class SynthesisSection:
         return [row for row in self.result.filters if row.instructions or row.instances]
 
 
-def synthesized(stage: str, result: SynthesisResult) -> SynthesisSection:
+def synthesis_section(stage: str, result: SynthesisResult) -> SynthesisSection:
     """The page's part about instructions that were made."""
     return SynthesisSection(stage, result, (_novelty(result), _openings(result)) if result.accepted else ())
 
@@ -88,7 +88,7 @@ class CritiqueSection:
     figures: tuple[Figure, ...]
 
 
-def revised(stage: str, result: CritiqueResult) -> CritiqueSection:
+def critique_section(stage: str, result: CritiqueResult) -> CritiqueSection:
     """The page's part about answers that were revised."""
     return CritiqueSection(stage, result, tuple(_by_revision(result, name) for name in result.revisions[0].scores))
 

@@ -90,7 +90,7 @@ def load(path: str | Path) -> Evaluation:
     except Infinite as error:
         raise InputError(f"{file} holds {error}, which is no number of a result: restore it or remove it.") from None
     except FileNotFoundError:
-        raise InputError(f"there is no file {file}; give the folder that was --out of accord evaluate.") from None
+        raise InputError(f"there is no file {file}; give the --out folder of accord evaluate.") from None
     except OSError as error:
         raise InputError(f"{file} cannot be read ({error.strerror}).") from None
     except ValueError:

@@ -198,11 +198,11 @@ class ComparisonsResult(Evaluation):
         ties, ranking = self.on_ties or OnTies(), self.ranking
         rows = {
             "calibration error": shown(calibration.ece),
-            "uncorrected": _decimals(calibration.plain_ece),
-            "uncorrected, if it were calibrated": _decimals(calibration.if_calibrated),
+            "as usually computed": _decimals(calibration.plain_ece),
+            "the same of a calibrated model": _decimals(calibration.if_calibrated),
             "log-odds should be multiplied by": shown(calibration.slope),
             "log-loss, nats": shown(calibration.log_loss),
-            "the least it could be": _decimals(calibration.label_entropy),
+            "least possible": _decimals(calibration.label_entropy),
             "rank correlation of lead and length": shown(self.length_correlation),
             "equal leads": str(self.ties or ""),
             "invalid verdicts": str(self.invalid or ""),
@@ -212,28 +212,28 @@ class ComparisonsResult(Evaluation):
             "chance of a smaller lead on them": shown(ties.nearer),
         }
         if ranking:
-            by_lot = f", by lot {ranking.chance:.3f}" if ranking.top and ranking.chance is not None else ""
+            by_lot = f", by chance {ranking.chance:.3f}" if ranking.top and ranking.chance is not None else ""
             rows |= {
                 "rows of several answers": str(ranking.rows),
-                "of them without any order": str(ranking.cyclic),
+                "of them without an order": str(ranking.cyclic),
                 "the best is found": shown(ranking.top) + by_lot,
                 "Kendall's tau": shown(ranking.tau),
             }
-        grid = Table("further", "")
+        grid = Table("further measures", "")
         for title, value in rows.items():
             if value:
                 grid.add_row(title, value)
         return grid
 
     def _probes_table(self) -> Table:
-        grid = Table("altered in", "preferred", f"lead ({self.unit})", "answers")
+        grid = Table("probe", "altered answer preferred", f"lead ({self.unit})", "answers")
         for probe in self.probes:
             grid.add_row(probe.name, f"{probe.preferred}", shown(probe.shift), str(probe.n))
         return grid
 
 
 def _calibration_table(calibration: Calibration) -> Table:
-    grid = Table("it says", "people agree", "pairs")
+    grid = Table("model's confidence", "people agree", "pairs")
     for row in calibration.bins:
         grid.add_row(f"{row.confidence:.3f}", f"{row.frequency}", str(row.frequency.n))
     return grid

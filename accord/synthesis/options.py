@@ -27,15 +27,15 @@ class AskerOptions(AskOptions):
     """Which model is asked, in which form, and how its replies are drawn."""
 
     form: Literal["auto", "chat", "plain"] = "auto"
-    """Whether the model is asked by a chat or given a text to continue; auto is a chat where it has a template."""
+    """Whether the model is asked in a chat or given a text to continue; auto is chat where it has a template."""
     max_new_tokens: int = 256
-    """Replies are cut after so many tokens; what is cut is not taken."""
+    """Longest reply, in tokens; replies that are cut are rejected."""
     temperature: float = 0.7
-    """Divides the logits that replies are drawn from."""
+    """Sampling temperature of the replies."""
     top_p: float = 0.9
     """Draw only from the most likely tokens that together have this probability (1: all)."""
     seed: int = 0
-    """One seed makes the same again."""
+    """The same seed gives the same data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

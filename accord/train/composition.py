@@ -59,10 +59,11 @@ def _bytes(row: Row) -> int | None:
 
 def composition_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """The same for the terminal."""
-    table = Table("file", "weight", "documents", "bytes", "tokens", "share", "epochs")
+    is_mix = any(row["weight"] is not None for row in rows)
+    table = Table("file", *(["weight"] if is_mix else []), "documents", "bytes", "tokens", "share", "epochs")
     for row in rows:
-        weight = "" if row["weight"] is None else f"{row['weight']:g}"
+        weight = [f"{row['weight']:g}" if row["weight"] is not None else ""] if is_mix else []
         size = "" if row["bytes"] is None else f"{row['bytes']:,}"
         counts = (f"{row['documents']:,} of {row['of']:,}", size, f"{row['tokens']:,}")
-        table.add_row(Line(legible(row["file"])), weight, *counts, f"{row['share']:.1%}", f"{row['epochs']:.2f}")
+        table.add_row(Line(legible(row["file"])), *weight, *counts, f"{row['share']:.1%}", f"{row['epochs']:.2f}")
     return table

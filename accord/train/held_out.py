@@ -125,8 +125,8 @@ class HeldOut(BestModel):
         if self._is_best(step, row):
             self.keep()
         if self.options.patience and self.waited >= self.options.patience and self.run.stopping is None:
-            times = "1 measurement was" if self.waited == 1 else f"{self.waited} measurements on end were"
-            self.run.stopping = f"{times} no better than the best, so that the run ends as --patience asks."
+            times = "1 measurement was" if self.waited == 1 else f"{self.waited} measurements in a row were"
+            self.run.stopping = f"{times} no better than the best; the run ends, as --patience asks."
         return row
 
     def settle(self, *, best: bool) -> None:

@@ -85,7 +85,7 @@ def train(
     team = engine.Team.here()
     with engine.shard.sharing(method), open_run(out, settings, options) as run:
         if run.finished:
-            run.print(f"{run.folder} is finished already.")
+            run.print(f"{run.folder} is already finished.")
             return finish(run, model, method)
         run.made_of(**{"model": inputs.digest_of_model(model), **inputs.digests_of_files(run.settings)})
         learner = make_learner(run)
@@ -114,12 +114,7 @@ def train(
                     run.sample(step, result.shown())
                 if on_step:
                     on_step(step, replace(result, numbers=row))
-                number, is_due = max(team.every((request.number, team.leads and save.is_due(step))))
-                if number:
-                    save(step)
-                    raise Interrupted(number, f" after step {step} of {learner.total}, which is saved")
-                if is_due and step < learner.total and not run.stopping:
-                    save(step)
+                save.after(step, request.number)
             optimizer.require_finite(step)
         if run.stopping:
             run.print(run.stopping)
@@ -139,6 +134,16 @@ class Saving:
     def is_due(self, step: int) -> bool:
         """Whether one is due after a step, counted from 1."""
         return step % self.every == 0 or time.monotonic() - self.since >= self.seconds
+
+    def after(self, step: int, signal: int) -> None:
+        """Save after a step, counted from 1, where due; Interrupted where a signal (else 0) reached any rank."""
+        team = engine.Team.here()
+        signal, is_due = max(team.every((signal, team.leads and self.is_due(step))))
+        goes_on = step < self.learner.total and not self.run.stopping
+        if signal or (is_due and goes_on):
+            self(step)
+        if signal:
+            raise Interrupted(signal, f" after step {step} of {self.learner.total}, which is saved")
 
     def __call__(self, step: int, *, is_stop: bool = False) -> None:
         """Save what there is after so many steps, perhaps as the run stops itself; TrainingStopped if not finite."""

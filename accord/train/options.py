@@ -21,32 +21,32 @@ class RunOptions:
     """What every `fit` takes besides its model, its data and its folder."""
 
     split: str = "train"
-    """Which rows, such as train, train[:100] or train[-100:]; of several files, of each."""
+    """Which rows to use (of each file), such as train, train[:100] or train[-100:]."""
     columns: dict[str, str] | None = None
-    """The data's columns by the names that are read, where they have others: prompt=question,chosen=best.text."""
+    """Where the data's columns have other names, which is which: prompt=question,chosen=best.text."""
     resume: bool = False
-    """Go on from the last checkpoint in `out`; the result equals the uninterrupted run's bit for bit, unless settings
-    that may change (docs/trust.md), such as the learning rate, are others now."""
+    """Continue from the last checkpoint in `out`. The result equals the uninterrupted run's bit for bit, unless you
+    change one of the settings that may change (docs/trust.md), such as the learning rate."""
     save_every: int = 50
     """Steps between checkpoints."""
     save_minutes: float | None = None
-    """Minutes after which there is a checkpoint too, however few steps they were."""
+    """Also write a checkpoint whenever this many minutes have passed."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What the weights of model/ and best/ are saved in: bfloat16 takes half the space, and rounds them to three
-    digits; those held in bfloat16 are saved so. Checkpoints are exact in any case."""
+    """Precision of the weights saved in model/ and best/: bfloat16 takes half the space and rounds to three digits.
+    Weights held in bfloat16 are saved in it. Checkpoints are always exact."""
     max_bad: float = 0.05
-    """Rows that cannot be used (equal answers, empty ones, prompts beyond the context) are left out, and listed in
-    left_out.jsonl, up to this share of all; above it the run is refused."""
+    """Largest share of rows that may be unusable (equal or empty answers, prompts beyond the context). They are left
+    out and listed in left_out.jsonl; if there are more, the run is refused."""
     strict: bool = False
     """Refuse the run at the first row that cannot be used."""
     stop_when: str | None = None
-    """Alarms (docs/alarms.md) that end the run, with commas between them; it keeps the model it has, or where that is
-    watched, or measured on rows held out, the best."""
+    """Alarms (docs/alarms.md), separated by commas, that end the run. It keeps its model, or the best one where --watch
+    or held-out rows measured it."""
     track: str = DEFAULT
-    """Where the numbers go besides the run's folder (docs/tracking.md): tensorboard, wandb, trackio, mlflow, with
-    commas between them, or none."""
+    """Where metrics go besides the run's folder (docs/tracking.md): tensorboard, wandb, trackio, mlflow, separated by
+    commas, or none."""
     run_name: str | None = None
-    """What the run is called there; by default as its folder."""
+    """The run's name there (default: its folder's name)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -70,15 +70,15 @@ class PolicyOptions(RewardOptions, RunOptions):
     """The same for methods that train a policy, which can be watched as it learns."""
 
     watch: Any = None
-    """An independent measure, never trained on, whose best model is kept in best/: anything that can be a reward, or a
-    judge, who compares the answers with those of the starting model."""
+    """An independent measure that nothing is trained on: any reward, or a judge that compares the answers with those of
+    the starting model. The best model by it is kept in best/."""
     watch_data: Any = None
-    """Prompts held out, which are answered for that measure; without them it is taken of the steps' own samples, where
-    the method has such."""
+    """Held-out prompts to answer for --watch; without them it measures each step's own samples, where the method has
+    any."""
     watch_every: int | None = None
-    """Steps between measurements; 5 unless given, and 1 for methods whose steps have samples."""
+    """Steps between measurements (default: 5, or 1 for methods that sample)."""
     watch_tokens: int | None = None
-    """An answer for the measure is cut after so many tokens; 64 unless given, or the method's max_new_tokens."""
+    """Longest answer for --watch, in tokens (default: the method's max_new_tokens, or 64)."""
 
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
@@ -93,7 +93,7 @@ class PolicyOptions(RewardOptions, RunOptions):
         if not samples and (self.watch is None) != (self.watch_data is None):
             raise InputError("watch and watch_data go together: a measure, and prompts held out to be answered for it.")
         if self.watch is None and self.watch_data is not None:
-            raise InputError("watch_data is answered for a measure; say which by watch.")
+            raise InputError("watch_data is for a measure: give watch.")
 
 
 @dataclass(kw_only=True)
@@ -101,7 +101,7 @@ class SamplingOptions(PolicyOptions):
     """The same for methods whose steps have samples."""
 
     sample_every: int = 10
-    """Steps between samples written to `samples.jsonl`."""
+    """Steps between those whose samples are written to `samples.jsonl`."""
 
 
 @dataclass(kw_only=True)
@@ -109,19 +109,18 @@ class HeldOutOptions(RunOptions):
     """The same for methods whose loss can be measured on rows held out, as the model learns."""
 
     eval_data: Any = None
-    """Rows held out, never trained on, on which the loss is measured as the model learns; the model that is best on
-    them is kept in best/."""
+    """Held-out rows on which the loss is measured during training; the best model by it is kept in best/."""
     eval_split: str | float | None = None
-    """A share of the prompts of data, such as 0.1, whose rows are held out, drawn by the seed; or which rows: of
-    eval_data, or without that of data, such as test, or train[-100:] beside --split train[:-100]."""
+    """What to hold out: a share of the prompts of data, such as 0.1, drawn by the seed; or a split of eval_data, or
+    without that of data, such as test, or train[-100:] beside --split train[:-100]."""
     eval_every: int | None = None
-    """Steps between measurements; a tenth of the run unless given. There is one before the first step and one after the
-    last in any case."""
+    """Steps between measurements on held-out rows (default: a tenth of the run). There is always one before the first
+    step and one after the last."""
     patience: int | None = None
-    """The run ends after so many measurements on end without a better one, and its model is the best."""
+    """End the run, with the best model, after this many measurements in a row without an improvement."""
     best_by: str | None = None
-    """The measurement by which a model is better, such as eval_loss (the default; of distill eval_teacher_kl),
-    eval_accuracy or eval_margin."""
+    """The measurement that decides which model is best, such as eval_accuracy or eval_margin (default: eval_loss; for
+    distill, eval_teacher_kl)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -130,7 +129,7 @@ class HeldOutOptions(RunOptions):
         if not self.holds_out:
             for name in ("eval_every", "patience", "best_by"):
                 if getattr(self, name) is not None:
-                    raise InputError(f"{name} is of rows held out; say which by eval_data or eval_split.")
+                    raise InputError(f"{name} needs held-out rows: give eval_data or eval_split.")
             return
         if getattr(self, "watch", None) is not None:
             raise InputError("best/ is the best model by watch or by the rows held out, not by both: leave one out.")
@@ -176,8 +175,8 @@ class StreamOptions(RowsOptions):
     """The same for methods that can read their rows as they are needed."""
 
     stream: bool = False
-    """Read each row when its step comes instead of all at once, of .jsonl files, or data sets of `datasets`, that are
-    larger than memory. The order is that of rows that are all read; a step is of so many rows, whatever they become."""
+    """Read each row when its step comes instead of all at once, for .jsonl files or `datasets` data sets larger than
+    memory. The order of rows is the same either way."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -94,7 +94,7 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     learner.restore(state, run, optimizer)
     if step > learner.total:
         raise InputError(
-            f"{run.folder} has gone {step} steps already, and is to end after {learner.total}: let it go further."
+            f"{run.folder} has gone {step} steps already, and was to end after {learner.total}: give it more steps."
         )
     return step
 
@@ -108,17 +108,17 @@ def last_whole(run: Run, *, needed: bool) -> tuple[Path, dict[str, Any]] | None:
             known = engine.checkpoint.verified(checkpoint)
             run.rows.require(known["step"], known["state"].pop("rows", {}), needed=needed)
         except engine.checkpoint.Damaged as error:
-            run.print(f"{error}: {checkpoint.name} is stepped over.")
+            run.print(f"{error}: {checkpoint.name} is skipped.")
             why = why or str(error)
             continue
         if known["state"].pop(STOP, False) and run.is_retuned:
-            run.print(f"{checkpoint.name} is of when the run stopped itself: it goes on from before that.")
+            run.print(f"{checkpoint.name} was saved as the run stopped itself: it continues from before that.")
             shutil.rmtree(checkpoint)
             continue
         return checkpoint, known
     if why:
         raise InputError(
-            f"{why}, and nothing before it can be gone on from: restore it, delete {run.folder / 'checkpoints'} to "
-            "begin anew, or choose another --out."
+            f"{why}, and there is no earlier checkpoint to continue from: restore it, delete "
+            f"{run.folder / 'checkpoints'} to start over, or choose another --out."
         )
     return None

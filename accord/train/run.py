@@ -156,7 +156,7 @@ class Run:
             self.settings[name + DIGEST] = digest
             if self._before.get(name + DIGEST, digest) != digest:
                 raise InputError(
-                    f"{self.folder} was begun with another content of {name} ({self.settings.get(name)}): restore it, "
+                    f"{self.folder} began with another content of {name} ({self.settings.get(name)}): restore it, "
                     "or choose another --out."
                 )
 
@@ -278,7 +278,7 @@ class Run:
             write_sums(self.folder, *SEALED)
             sync(self.folder)  # before there is a model, which says that the run is finished
         elif file := changed(self.folder):
-            self.print(f"{self.folder / file} is not as it was when the run ended: its numbers may be others.")
+            self.print(f"{self.folder / file} has changed since the run ended: its numbers may be wrong.")
 
     def conclude(self, method: str) -> tuple[list[dict[str, float]], Path]:
         """Take away what has served, and write the card, which says what the method is, and the report.

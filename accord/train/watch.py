@@ -90,8 +90,8 @@ def check_independent(watch: Any, reward: Any) -> None:
         same = not {*feedback.formula.names_in(watch)}.isdisjoint(feedback.formula.names_in(reward))
     if watch is not None and same:
         raise InputError(
-            f"watch {without_secrets(str(watch))} is part of the reward that is trained on, and so no independent "
-            "measure; every part of the reward is logged anyway: watch something else."
+            f"watch {without_secrets(str(watch))} is part of the reward trained on, so it is no independent "
+            "measure; each part of the reward is logged anyway: watch something else."
         )
 
 
@@ -136,8 +136,8 @@ class BestModel:
             engine.folders.locate(str(self.run.folder / "best"))
         except InputError as error:
             raise InputError(
-                f"the best model of the steps that are done is lost: {str(error).rstrip('.')}; restore it, or delete "
-                f"{self.run.folder / 'checkpoints'} to begin anew."
+                f"the best model so far is lost: {str(error).rstrip('.')}; restore it, or delete "
+                f"{self.run.folder / 'checkpoints'} to start over."
             ) from None
 
     def _write(self) -> None:
@@ -206,7 +206,7 @@ class Watch(BestModel):
         if self.best.get("step") == 0:
             at = f"was better than at the start ({self.best['watched']:.4g})"
             kept = "best/ and model/ are the model as it was then" if best else "best/ is the model as it was then"
-            self.run.print(f"By the measure watched nothing {at}: {kept}.")
+            self.run.print(f"By the watched measure nothing {at}: {kept}.")
 
     def _measured(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """The measure after a step as a row, empty where no verdict is valid; the policy it is of is kept if best."""

@@ -159,8 +159,8 @@ def test_an_answer_is_mended(chromium: Any, server: Start) -> None:
         press(page, "d")
         assert contents(served)[0] == {"critique": "not in France alone", "edit": "The Loire.", "comment": ""}
         click(page, "text=Done")
-        assert "The answer is as it was" in page.inner_text("[role=alert]")
-        click(page, "button:has-text('Nothing to mend')")
+        assert "The answer is unchanged" in page.inner_text("[role=alert]")
+        click(page, "button:has-text('Nothing to fix')")
         press(page, "u")
         press(page, "n")
         assert [c and c["edit"] for c in contents(served)[1:]] == [None, None, None]

@@ -109,7 +109,7 @@ def test_texts_that_people_write() -> None:
 def test_an_edit_is_preferred_to_its_original() -> None:
     made = rows("edit", SAMPLES, {"critique": "short", "edit": "a longer a"})
     assert load_data(made) == [Preference("hi", "a longer a", "a")] and made[0]["critique"] == "short"
-    with pytest.raises(Incomplete, match="The answer is as it was"):
+    with pytest.raises(Incomplete, match="The answer is unchanged"):
         rows("edit", SAMPLES, {"edit": " a "})
     kind = TASKS["edit"]
     content = items("edit", SAMPLES)[0]

@@ -51,7 +51,7 @@ def test_a_missing_model(tmp_path: Path, told: Told) -> None:
 
 def test_rankings_without_an_order(base: Path, tmp_path: Path, told: Told) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "hi", "completions": ["a", "b"], "ranks": [0, 0]}])
-    assert told("reward", base, data) == "every row is a tie, and a reward model learns from strict preferences alone."
+    assert told("reward", base, data) == "every row is a tie, and a reward model learns only from strict preferences."
 
 
 def test_a_run_s_folder_for_its_model(base: Path, tmp_path: Path, told: Told) -> None:

@@ -117,7 +117,7 @@ def test_a_finished_run_says_so(home: Path, tmp_path: Path, capsys: pytest.Captu
     before = (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns
     capsys.readouterr()
     assert accord(*run, "--resume") == 0
-    assert "is finished already" in " ".join(capsys.readouterr().err.split())
+    assert "is already finished" in " ".join(capsys.readouterr().err.split())
     assert (tmp_path / "run" / "model" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -192,8 +192,8 @@ def test_a_report_is_written_again(home: Path, reward: Path, capsys: pytest.Capt
 
 def test_a_question_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert accord("evaluate", "--data", "pairs.jsonl", "--reward", "rm") == 2
-    asked = "models, comparisons, personal, users, agreement, judge, frontier, overoptimization, tasks, passes"
-    assert capsys.readouterr().err == f"accord: `accord evaluate` needs a question: {asked}, failures, seeds.\n"
+    asked = "models, comparisons, agreement, judge, frontier, overoptimization, failures, tasks, passes, personal"
+    assert capsys.readouterr().err == f"accord: `accord evaluate` needs a question: {asked}, users, seeds.\n"
 
 
 def test_questions_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,32 @@ def test_every_option_is_explained(command: str) -> None:
         assert option.help, option.name
 
 
+def shown(words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert accord(*words.split()) == 0
+    return capsys.readouterr().out
+
+
+def test_short_help_is_the_beginning_of_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """What matters most, then GRPO's own settings, the class's before those it inherits; the rest in two lines."""
+    whole, short = shown("grpo --help", capsys), shown("grpo -h", capsys)
+    beginning, _, end = short.partition("\n\n`accord grpo --help` shows all options:\n")
+    assert whole.startswith(beginning) and "\n\nsampling:\n" in whole[len(beginning) :]
+    flags = re.findall(r"^  --(\S+)", beginning, re.MULTILINE)
+    assert flags[:6] == ["model", "data", "reward", "out", "group-size", "kl-coefficient"]
+    assert flags.index("kl") < flags.index("clip-low") < flags.index("stale-steps") and "schedule" not in flags
+    left = sum(map(int, re.findall(r"\((\d+)\)", end)))
+    assert len(flags) + left == len(re.findall(r"^  --", whole, re.MULTILINE))
+
+
+def test_a_command_of_few_options_has_one_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shown("tokenizer -h", capsys) == shown("tokenizer --help", capsys)
+
+
+def test_help_leaves_out_what_only_python_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "in Python" not in shown("dpo --help", capsys)
+    assert "Peak learning rate (default: 1e-06)." in shown("dpo --help", capsys)
+
+
 HELP = """
 import sys
 from accord.cli.main import main
@@ -70,11 +96,11 @@ def test_options_of_types_by_hand() -> None:
     assert (options["model"].type, options["reward"].type, options["watch"].type) == (str, str, str | None)
     assert options["learning_rate"].default == 1e-6 and options["out"].default is REQUIRED
     assert {name: options[name].group for name in ("out", "kl", "schedule", "temperature", "watch_every")} == {
-        "out": "reads and writes",
-        "kl": "the method's own",
+        "out": "input and output",
+        "kl": "method",
         "schedule": "training",
         "temperature": "sampling",
-        "watch_every": "watching",
+        "watch_every": "evaluation while training",
     }
 
 

@@ -174,7 +174,7 @@ def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
 def test_a_folder_that_holds_something_else_is_left_alone(pipeline: Pipeline) -> None:
     pipeline.out.mkdir()
     (pipeline.out / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds something else than a pipeline's run"):
+    with pytest.raises(InputError, match="holds something other than a recipe's run"):
         run_pipeline(pipeline.recipe, pipeline.out)
     assert [file.name for file in pipeline.out.iterdir()] == ["notes.txt"]
 
@@ -225,7 +225,7 @@ def test_only_folders_that_the_pipeline_made_are_taken_away(
     (folder / ".accord-stage").unlink()  # somebody's own folder, in the place of the stage's
     for words in (again, (*again, "--overwrite")):
         assert accord(*words) == 2
-        assert f"{folder} was not made by `accord run`, and a stage needs the place" in capsys.readouterr().err
+        assert f"{folder} was not made by `accord run`, and a stage needs its place" in capsys.readouterr().err
     assert len(read_jsonl(rows)) == 2
 
 

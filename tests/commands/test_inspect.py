@@ -85,7 +85,7 @@ def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pyt
             "--analogy 'hi-bye' is no sum of words; write it with spaces, as king - man + woman.",
         ),
         (("--direction", "hi"), "--direction needs pairs of words, as cat:cats dog:dogs, and 'hi' is none."),
-        (("--along", "hi"), "--along is about --direction; give its pairs of words, as cat:cats dog:dogs."),
+        (("--along", "hi"), "--along needs --direction: give pairs of words, as cat:cats dog:dogs."),
         ((), "the text is empty; give one of 1 to 48 tokens."),
     ],
 )
@@ -100,8 +100,8 @@ def test_what_cannot_be_shown_is_a_sentence(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--analogy", "hi + zebra"), "{base} has no token for 'zebra'; ask of words that it knows."),
-        (("--direction", "hi:zebra"), "{base} has no token for 'zebra'; ask of words that it knows."),
+        (("--analogy", "hi + zebra"), "{base} has no token for 'zebra'; ask about words that it knows."),
+        (("--direction", "hi:zebra"), "{base} has no token for 'zebra'; ask about words that it knows."),
     ],
 )
 def test_words_that_the_model_has_no_token_for(
@@ -114,7 +114,9 @@ def test_words_that_the_model_has_no_token_for(
 def test_words_of_several_tokens_are_shown_in_their_tokens(tmp_path: Path) -> None:
     policy = load_model(save_model(tmp_path / "model"))
     assert token_of(policy, "good") == GOOD
-    with pytest.raises(InputError, match=r"'good day' is 2 tokens of .* \(good \| day\); ask of words that are one."):
+    with pytest.raises(
+        InputError, match=r"'good day' is 2 tokens of .* \(good \| day\); ask about words that are one token."
+    ):
         token_of(policy, "good day")
 
 

@@ -98,7 +98,7 @@ def test_a_dry_run_asks_nobody(model: Path, hub: Hub, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("where", "code", "said"),
     [
-        ("repos/create", 401, r"the Hub does not know the token; set HF_TOKEN anew, or log in by `hf auth login`"),
+        ("repos/create", 401, r"the Hub does not know the token; set HF_TOKEN again, or log in with `hf auth login`"),
         ("preupload", 403, r"the token may not write to me/mine; take one with write access, or another name"),
         ("preupload", 404, r"the Hub has no me/mine, or hides it from this token"),
         ("lfs/objects", 403, r"the token may not write to me/mine"),
@@ -127,7 +127,7 @@ def test_a_hub_that_is_not_there(
 def test_no_token(model: Path, hub: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     assert accord("push", model, "me/mine") == 2
-    assert "there is no token for the Hub; set HF_TOKEN, or log in by" in capsys.readouterr().err
+    assert "no token for the Hub is known; set HF_TOKEN, or log in with" in capsys.readouterr().err
     assert hub.asked == []
 
 
@@ -149,7 +149,7 @@ def test_what_is_no_model_to_push(model: Path, hub: Hub, capsys: pytest.CaptureF
     for name in ("mine", "me/mine/x", "../mine", "https://huggingface.co/me/mine"):
         assert f"{name} is no name of a repository; it is written OWNER/NAME" in refused(model, name)
     (model / "optimizer.safetensors").touch()
-    assert "holds optimizer.safetensors, the state of a training under way" in refused(model, "me/mine")
+    assert "holds optimizer.safetensors, the state of an unfinished run" in refused(model, "me/mine")
     (model / "optimizer.safetensors").unlink()
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-2.safetensors"}}))
     assert "lacks model-2.safetensors, which model.safetensors.index.json names" in refused(model, "me/mine")

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import Gemma3TextConfig, LlamaConfig
 
 from accord.data import Order
-from accord.engine import memory, offload
+from accord.engine import activations, memory, offload
 from accord.engine.forward import checkpoint_activations, log_probabilities
 from accord.engine.load import load_model
 from accord.engine.models import prepare_network
@@ -47,9 +47,9 @@ def test_what_is_kept_without_and_with_activations_computed_again() -> None:
         hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=2, vocab_size=64
     )
     policy = policy_of(prepare_network(random_model(config, dtype=torch.float32)))
-    plain = memory._kept(policy, 128) - memory._kept(policy, 64)
+    plain = activations._kept(policy, 128) - activations._kept(policy, 64)
     checkpoint_activations(policy.network)
-    again = memory._kept(policy, 128) - memory._kept(policy, 64)
+    again = activations._kept(policy, 128) - activations._kept(policy, 64)
     # of each layer its input alone, float32; beside the layers the last norm and what the readout keeps
     assert 64 * 4 * 32 * 4 <= again <= 64 * 4 * 32 * (4 + 5)
     assert again < 0.3 * plain

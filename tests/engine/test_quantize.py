@@ -152,7 +152,7 @@ def test_gaussian_adapters_have_a_deviation_of_1_over_the_rank_and_begin_at_0() 
 
 
 def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"quantize is about adapters, which are trained where lora_rank is given"):
+    with pytest.raises(InputError, match=r"quantize is for adapters: give lora_rank"):
         TrainingConfig(quantize="int8")
     policy = lora.adapt(policy_of(random_model(CONFIGS["llama"]())), TrainingConfig(lora_rank=2))
     with pytest.raises(InputError, match=r"random is held in full: leave quantize out, or give the model it was made"):

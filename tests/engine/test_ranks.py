@@ -292,4 +292,4 @@ def test_a_command_that_trains_nothing_is_for_one_process(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert accord("doctor") == 2
-    assert capfd.readouterr().err == "accord: `accord doctor` is the work of one process: start it without torchrun.\n"
+    assert capfd.readouterr().err == "accord: `accord doctor` runs in one process: start it without torchrun.\n"

@@ -19,7 +19,7 @@ from accord.engine.cards import Machine
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.memory import ready
-from accord.engine.pace import one_pass
+from accord.engine.passes import one_pass
 from accord.engine.precision import autocast, linear_weights
 from accord.engine.shard import gathered
 from accord.engine.shares import Groups

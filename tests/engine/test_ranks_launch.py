@@ -125,7 +125,7 @@ def test_a_stage_on_ranks_is_that_of_one_process(pipeline: Pipeline, capsys: pyt
         (
             "samples",
             2,
-            "stage samples asks for 2 ranks, and `accord sample` is the work of one process: leave `ranks` out.",
+            "stage samples asks for 2 ranks, and `accord sample` runs in one process: leave `ranks` out.",
         ),
     ],
 )

@@ -20,11 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, Llama4TextConfig, LlamaConfig, MixtralConfig, Qwen2Config, Qwen3MoeConfig
 
 from accord.cli.shapes import config_called
-from accord.engine import memory
+from accord.engine import activations, memory
 from accord.engine.cards import Machine
 from accord.engine.forward import checkpoint_activations
 from accord.engine.models import Policy, prepare_network
-from accord.engine.pace import Batch, Passes, one_pass
+from accord.engine.passes import Batch, Passes, one_pass
 from accord.engine.shard import shard
 from accord.engine.shares import Groups, gathered_size, held, scattered_size, share, size
 from accord.engine.trees import Branch, Tree, Trees, shared
@@ -174,7 +174,7 @@ class Casts(TorchDispatchMode):
 
 def test_a_trial_of_as_many_experts_as_a_token_takes_finds_what_all_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     few = memory.Shape.of(QWEN, SFT(), torch.bfloat16)
-    monkeypatch.setattr(memory, "MIXTURES", ())
+    monkeypatch.setattr(activations, "MIXTURES", ())
     every = memory.Shape.of(QWEN, SFT(), torch.bfloat16)
     # but for the router's numbers, a few bytes an expert
     assert few.activations == pytest.approx(every.activations, rel=0.01) and few.casts == every.casts
@@ -217,10 +217,10 @@ def test_a_narrower_trial_finds_the_activations_of_the_whole_width(
         hidden_size=2048, intermediate_size=5504, num_hidden_layers=2, num_attention_heads=16, num_key_value_heads=4,
         vocab_size=64, **more,
     )  # fmt: skip
-    monkeypatch.setattr(memory, "NARROW", 2048)
+    monkeypatch.setattr(activations, "NARROW", 2048)
     narrow = memory.Shape.of(config, SFT(), torch.bfloat16)
-    assert memory._narrowed(config)[0] == 4
-    monkeypatch.setattr(memory, "NARROW", 4096)
+    assert activations.narrowed(config)[0] == 4
+    monkeypatch.setattr(activations, "NARROW", 4096)
     whole = memory.Shape.of(config, SFT(), torch.bfloat16)
     assert narrow.activations == pytest.approx(whole.activations, rel=0.01)
     assert narrow.casts == whole.casts

@@ -175,7 +175,7 @@ def test_the_command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         (("--given", 0, "--questions", 0), "--questions must be at least 1, not 0."),
         (
             ("--given", 0, "--rewards.rm", "base"),
-            "--rewards is about one of several answers: say of how many by --best-of-n.",
+            "--rewards chooses among several answers: give their number by --best-of-n.",
         ),
         (
             ("--given", 0, "--best-of-n", 2, "--generators", "sft"),

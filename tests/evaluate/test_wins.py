@@ -139,8 +139,8 @@ def test_two_models_are_as_far_apart_as_the_log_odds_of_their_win_rate() -> None
 def test_warnings_of_few_pairs_of_lengths_that_never_overlap_and_of_ratings_without_bound() -> None:
     long, short = answers("long", "xxx", "xxxx"), answers("short", "x", "x")
     assert warnings([between(LONGER, long, short)]) == [
-        "long against short: an interval from 2 pairs says little; judge 20 or more",
         "long against short: every answer is longer, so the length-controlled win rate is an extrapolation",
+        "intervals from 2 pairs say little; judge 20 or more",
         "short loses every time, so its rating could be any number beyond",
         "long wins every time, so its rating could be any number beyond",
     ]

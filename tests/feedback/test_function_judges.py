@@ -91,7 +91,7 @@ def test_a_function_that_hangs_is_named_with_its_row(function: Any) -> None:
     reward, begun = FunctionReward(function), time.monotonic()
     allow([reward], 0.2)
     said = f"the reward function {function.__name__}, for row 1 \\(.*completion 'six'\\) and others, takes more than"
-    with pytest.raises(UsersFault, match=said + " 0.2 seconds; mend it, or give it longer by --reward-timeout"):
+    with pytest.raises(UsersFault, match=said + " 0.2 seconds; make it faster, or give it longer by --reward-timeout"):
         reward(SAMPLES)
     assert time.monotonic() - begun < 4
 
@@ -105,7 +105,7 @@ def test_a_judge_that_hangs_and_one_that_says_so_itself() -> None:
     def own(completions: list[str]) -> list[float]:
         raise TimeoutError("the database is away")
 
-    with pytest.raises(UsersFault, match=r"raised TimeoutError \(the database is away\); mend it"):
+    with pytest.raises(UsersFault, match=r"raised TimeoutError \(the database is away\); fix it"):
         FunctionReward(own)(SAMPLES)
     assert FunctionReward(own).timeout == 600
 

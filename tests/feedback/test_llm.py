@@ -93,7 +93,7 @@ def test_a_template_of_its_own_has_places_for_columns() -> None:
         ("{first} {second} {prompt.name}", ["Be kind."], "has {prompt.name}, which is no name"),
         ("{first} {second} {}", ["Be kind."], "has {}, which is no name"),
         ("{first} {second} {x!r}", ["Be kind."], "has {x}, which is no name"),
-        ("{first} {second} {", ["Be kind."], "template is none .*a brace of the text is written twice"),
+        ("{first} {second} {", ["Be kind."], "template cannot be used .*a brace of the text is written twice"),
     ],
 )
 def test_a_template_that_cannot_be_used(template: str, principles: list[str], message: str) -> None:
@@ -148,8 +148,8 @@ def test_a_question_too_long_has_no_answer(smollm2: Policy) -> None:
         ("model: m\nserver: http://host\nmax_tokens: 0\n", "max_tokens must be positive"),
         ("model: m\nserver: http://host\nbudget: 5\n", "a budget needs the prices"),
         ("model: m\nserver: http://host\nprice_in: 5\n", "prices are two numbers"),
-        ("model: m\nserver: http://host\nchat_template: chatml\n", "are of a model at hand, and m is served"),
-        ("model: m\nbudget: 5\n", "budget is of a served model, and m is at hand"),
+        ("model: m\nserver: http://host\nchat_template: chatml\n", "are for a model in this process, and m is served"),
+        ("model: m\nbudget: 5\n", "budget is for a served model, and m runs in this process"),
         ("model: m\nserver: http://host\ntemplate: 'Which? {first}'\n", "no place for {second}"),
     ],
 )

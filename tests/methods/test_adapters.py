@@ -148,7 +148,7 @@ def test_adapters_that_cannot_be_used_are_told(base: str, tmp_path: Path, capsys
         assert said in capsys.readouterr().err
     with pytest.raises(InputError, match=r"run/model is not a reward model: it is an adapter of a language model"):
         accord.load_reward_model(str(tmp_path / "run/model"))
-    with pytest.raises(InputError, match=r"lora_alpha is about adapters, which are trained where lora_rank is given"):
+    with pytest.raises(InputError, match=r"lora_alpha is for adapters: give lora_rank"):
         DPO(lora_alpha=4)
     assert command("push", tmp_path / "run/model", "me/mine") == 2
     assert f"is an adapter of {base}, a folder of this machine" in capsys.readouterr().err

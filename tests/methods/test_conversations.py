@@ -167,9 +167,9 @@ def test_the_command_line(command: str, at: str, tmp_path: Path, monkeypatch: py
 def test_what_cannot_be_talked_with() -> None:
     with pytest.raises(InputError, match="max_turns must be at least 1, not 0"):
         GRPO(max_turns=0)
-    with pytest.raises(InputError, match="reward_at turns is of conversations; say with whom by user"):
+    with pytest.raises(InputError, match="reward_at turns is for conversations: give a user"):
         GRPO(reward_at="turns")
-    with pytest.raises(InputError, match="reward_at turns-to-go is of conversations; say with whom by user"):
+    with pytest.raises(InputError, match="reward_at turns-to-go is for conversations: give a user"):
         PPO(reward_at="turns-to-go")
     with pytest.raises(InputError, match="'nobody' is no simulated user"):
         GRPO(user="nobody").check(lambda samples: torch.zeros(len(samples)), [ASKED])

@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_stepped_over(name: str, how: str, run: Stopped,
     out = run.copy(tmp_path / "run")
     DAMAGE[how](out / "checkpoints" / "step-0000003" / name)
     assert run.resume(out) == 0
-    assert told().count("step-0000003 is stepped over") == 1
+    assert told().count("step-0000003 is skipped") == 1
     run.require_whole(out)
 
 
@@ -116,8 +116,8 @@ def test_where_no_checkpoint_is_whole_that_is_said_and_nothing_is_touched(
     assert run.resume(out) == 2
     file = out / "checkpoints" / "step-0000003" / "model.safetensors"
     assert (
-        f"accord: the checkpoint file {file} is not as it was written, and nothing before it can be gone on from: "
-        f"restore it, delete {out}/checkpoints to begin anew, or choose another --out."
+        f"accord: the checkpoint file {file} is not as it was written, and there is no earlier checkpoint to continue "
+        f"from: restore it, delete {out}/checkpoints to start over, or choose another --out."
     ) in told()
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     shutil.rmtree(out / "checkpoints")  # as it says
@@ -156,7 +156,7 @@ def test_damaged_metrics_are_stepped_over_or_told(line: int, run: Stopped, tmp_p
         again = Path(shutil.copytree(out, tmp_path / "again"))
         assert run.resume(again) == (0 if line == 3 else 2)
         said = f"{again}/metrics.jsonl is not as it was written up to step 3"
-        assert said + (": step-0000003 is stepped over" if line == 3 else ", and nothing before it can be") in told()
+        assert said + (": step-0000003 is skipped" if line == 3 else ", and there is no earlier") in told()
         if line == 3:
             run.require_whole(again)
 
@@ -189,10 +189,10 @@ def test_where_the_best_model_is_chosen_by_metrics_they_must_be_there(tmp_path: 
     (out / "metrics.jsonl").unlink()
     told()
     assert run.resume(out) == 2
-    assert "metrics.jsonl is not as it was written up to step 3, and nothing before it" in told()
+    assert "metrics.jsonl is not as it was written up to step 3, and there is no earlier" in told()
     write_jsonl(tmp_path / "held.jsonl", ROWS[:2])
     assert run.resume(run.copy(tmp_path / "other")) == 2
-    assert f"was begun with another content of eval_data ({held}): restore it, or choose another --out." in told()
+    assert f"began with another content of eval_data ({held}): restore it, or choose another --out." in told()
 
 
 def test_config_yaml_must_be_there_whole(run: Stopped, tmp_path: Path, told: Any) -> None:
@@ -207,9 +207,7 @@ def test_other_rows_in_the_same_file_are_refused(run: Stopped, tmp_path: Path, t
     for other in (ROWS[::-1], ROWS[:2], [*ROWS, ROWS[0]]):
         write_jsonl(Path(run.data), other)
         assert run.resume(out) == 2
-        said = (
-            f"accord: {out} was begun with another content of data ({run.data}): restore it, or choose another --out."
-        )
+        said = f"accord: {out} began with another content of data ({run.data}): restore it, or choose another --out."
         assert told() == said
     Path(run.data).write_text(rows)
     assert run.resume(out) == 0
@@ -225,7 +223,7 @@ def test_another_model_in_the_same_folder_is_refused(run: Stopped, tmp_path: Pat
     assert run.resume(out) == 2
     assert (
         told()
-        == f"accord: {out} was begun with another content of model ({run.base}): restore it, or choose another --out."
+        == f"accord: {out} began with another content of model ({run.base}): restore it, or choose another --out."
     )
     file.write_bytes(whole)
 
@@ -256,7 +254,7 @@ def test_another_reference_is_refused(tmp_path: Path, told: Any, monkeypatch: py
     flip(reference / "model.safetensors", 0.99)
     told()
     assert accord(*command, "--resume") == 2
-    assert f"was begun with another content of reference ({reference})" in told()
+    assert f"began with another content of reference ({reference})" in told()
     flip(reference / "model.safetensors", 0.99)
     assert accord(*command, "--resume") == 0
 

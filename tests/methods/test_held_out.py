@@ -230,7 +230,7 @@ def test_the_best_model_is_kept_and_patience_ends_the_run_with_it(
         same = load_file(tmp_path / found / "model.safetensors")
         assert all(torch.equal(same[name], weight) for name, weight in weights.items()), found
     said = " ".join(capsys.readouterr().err.split())
-    assert "3 measurements on end were no better than the best, so that the run ends as --patience asks." in said
+    assert "3 measurements in a row were no better than the best; the run ends, as --patience asks." in said
     assert f"On eval_data the model after step {step} is the best (eval_loss " in said
 
 
@@ -303,9 +303,9 @@ def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
         ({"eval_split": "train"}, "eval_split and split are both train"),
         ({"eval_split": "test"}, "there is no split 'test' here"),
         ({"eval_data": []}, "the data holds no rows"),
-        ({"patience": 3}, "patience is of rows held out; say which by eval_data or eval_split."),
-        ({"eval_every": 3}, "eval_every is of rows held out"),
-        ({"best_by": "eval_loss"}, "best_by is of rows held out"),
+        ({"patience": 3}, "patience needs held-out rows: give eval_data or eval_split."),
+        ({"eval_every": 3}, "eval_every needs held-out rows"),
+        ({"best_by": "eval_loss"}, "best_by needs held-out rows"),
         ({"eval_data": HELD, "patience": 0}, "patience must be at least 1, not 0."),
         ({"eval_data": HELD, "eval_every": 0}, "eval_every must be at least 1, not 0."),
         ({"eval_data": HELD, "watch": len, "watch_data": HELD}, "not by both: leave one out."),

@@ -189,9 +189,9 @@ def test_an_alarm_ends_rounds_too(base: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_reward_itself_is_no_watch(base: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="part of the reward that is trained on"):
+    with pytest.raises(InputError, match="part of the reward trained on"):
         fit("grpo", base, tmp_path / "run", watch=lengths)
     for watch, reward in (("number", "0.5 * number + regex:good"), ("cafe + number", "cafe")):
-        with pytest.raises(InputError, match="part of the reward that is trained on"):
+        with pytest.raises(InputError, match="part of the reward trained on"):
             METHODS["grpo"].fit(base, ROWS, reward=reward, watch=watch, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -82,7 +82,7 @@ def test_a_file_that_changed_is_not_gone_on_with(model: str, data: str, tmp_path
     with pytest.raises(Stopped):
         method.fit(model, file, out=tmp_path / "out", stream=True, save_every=1, on_step=stop)
     write_jsonl(tmp_path / "rows.jsonl", ROWS[::-1])
-    with pytest.raises(InputError, match="was begun with another content of data"):
+    with pytest.raises(InputError, match="began with another content of data"):
         method.fit(model, file, out=tmp_path / "out", stream=True, save_every=1, resume=True)
 
 

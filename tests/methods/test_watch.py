@@ -295,7 +295,7 @@ def test_a_measure_of_tuning_needs_prompts(base: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"watch_data": HELD_OUT}, "watch_data is answered for a measure; say which by watch."),
+        ({"watch_data": HELD_OUT}, "watch_data is for a measure: give watch."),
         ({"watch": "nummber"}, "did you mean number?"),
         ({"watch": "number"}, "row 1 has no column 'answer', which the verifier number reads"),
         ({"watch": short, "watch_every": 0}, "watch_every must be at least 1, not 0."),

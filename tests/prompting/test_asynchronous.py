@@ -29,7 +29,7 @@ from accord.train.loop import Result
 from tests.commands.small import read_jsonl
 from tests.feedback.serving import serving
 from tests.prompting.pretend_vllm import Vllm, alone
-from tests.prompting.test_sampler import PROMPTS, judge, score, weights
+from tests.prompting.sampled import PROMPTS, judge, score, weights
 
 SETTINGS: dict[str, Any] = {
     "learning_rate": 1e-2, "batch_size": 3, "group_size": 4, "max_new_tokens": 6, "temperature": 0.7, "max_steps": 5,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord.data.chat import encode_prompt
 from accord.engine.config import SamplerConfig
@@ -22,55 +20,19 @@ from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling, request_seeds
 from accord.errors import InputError
-from accord.methods import GRPO, RAFT, NashMD
+from accord.methods import RAFT, NashMD
 from accord.prompting import handover, sampler
 from accord.train.loop import Result
 from tests.commands.small import accord, read_jsonl, write_jsonl
-from tests.data.conftest import WORDS, word_tokenizer
-from tests.engine.tiny import SIZES, policy_of
 from tests.feedback.serving import serving
 from tests.prompting.pretend_vllm import Vllm, alone
-
-PROMPTS = [{"prompt": text} for text in ("hi", "good day", "bye bye", "day", "bad hi", "good")]
-SETTINGS: dict[str, Any] = {
-    "learning_rate": 1e-2, "batch_size": 3, "group_size": 4, "max_new_tokens": 6, "temperature": 0.7, "max_steps": 3,
-    "dtype": "float32",
-}  # fmt: skip
-
-
-def score(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
-    """How often what was said has the word good, and a little for every word."""
-    return [text.split().count("good") + 0.1 * len(text.split()) for text in completions]
-
-
-def judge(prompts: Sequence[str], firsts: Sequence[str], seconds: Sequence[str]) -> list[float]:
-    """The longer one wins."""
-    return [float(len(first) > len(second)) for first, second in zip(firsts, seconds, strict=True)]
-
-
-def run(model: str | Policy, out: Path, **more: Any) -> Result:
-    resume = more.pop("resume", False)
-    return GRPO(**SETTINGS | more).fit(model, PROMPTS, reward=score, out=out, resume=resume, save_every=1)
-
-
-def weights(result: Result) -> dict[str, torch.Tensor]:
-    return load_file(result.folder / "model" / "model.safetensors")
+from tests.prompting.sampled import PROMPTS, SETTINGS, judge, other_model, run, same, score, weights
 
 
 @pytest.fixture(scope="module")
 def reference(base: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
     """The run whose samples this process draws, each by itself, as the server does."""
     return run(load_model(base).sampled_by(alone), tmp_path_factory.mktemp("reference") / "run")
-
-
-def same(found: Result, wanted: Result) -> None:
-    """Weights bit for bit, and what was logged, but for times."""
-    for name, weight in weights(wanted).items():
-        assert torch.equal(weights(found)[name], weight), name
-    for row, other in zip(found.metrics, wanted.metrics, strict=True):
-        assert {k: row[k] for k in ("reward", "loss", "length", "kl", "sampler_drift")} == {
-            k: other[k] for k in ("reward", "loss", "length", "kl", "sampler_drift")
-        }
 
 
 def test_a_run_by_a_server_is_the_run_without(base: str, reference: Result, tmp_path: Path) -> None:
@@ -285,63 +247,12 @@ def test_sample_and_evaluate(base: str, tmp_path: Path) -> None:
         assert accord(*sample, "--sampler", vllm.url) == 0
         drawn = vllm.drawn
         evaluate = ["evaluate", "models", "--models.a", base, "--models.b", moved, *asked, "--out", tmp_path / "e"]
-        assert accord(*evaluate, "--judge", "tests.prompting.test_sampler:score", "--sampler", vllm.url) == 0
+        assert accord(*evaluate, "--judge", "tests.prompting.sampled:score", "--sampler", vllm.url) == 0
     assert drawn == 6 + 12 and vllm.drawn == drawn + 2 * (6 + 6)
     rows = read_jsonl(tmp_path / "s.jsonl")
     prompts = [encode_prompt(start.tokenizer, prompt["prompt"]) for prompt in PROMPTS]
     said = [one for group in alone(start, prompts, 2, Sampling(6, seed=3)) for one in group]
     assert [tuple(row["completion_ids"]) for row in rows] == [one.tokens for one in said]
-
-
-def other_model(folder: Path, **more: Any) -> str:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        config = LlamaConfig(**{**SIZES, "vocab_size": len(WORDS)} | more, pad_token_id=None)
-        policy = policy_of(LlamaForCausalLM(config))
-    policy.tokenizer = word_tokenizer()
-    policy.save(folder)
-    return str(folder)
-
-
-@pytest.mark.parametrize(
-    ("told", "said"),
-    [
-        ({"raw": True}, "are those before the temperature of 0.7: start it with --logprobs-mode processed_logprobs."),
-        ({"is_dev": False}, "takes no weights: start it with VLLM_SERVER_DEV_MODE=1 in its environment."),
-        ({"keeps": "lm_head"}, "takes only part of the weights it is handed: where some change a little, it and"),
-        ({"longest": 7}, "reads 7 tokens at most (--max-model-len), and prompts with samples need"),
-        ({"fails": True}, "fails on a sample again and again (server error (5xx): 500 no memory)"),
-    ],
-    ids=lambda told: str(told)[:20],
-)
-def test_a_server_that_cannot_be_used_ends_the_command_before_it_begins(
-    told: dict[str, Any], said: str, base: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    data = write_jsonl(tmp_path / "p.jsonl", PROMPTS)
-    with serving(Vllm(base, **told)) as vllm:
-        given = ["--sampler", vllm.url, "--sampler-wait", "60", "--temperature", "0.7", "--max-new-tokens", "6"]
-        given += ["--dtype", "float32"]
-        run_it = ["grpo", "--model", base, "--data", data, "--out", tmp_path / "run", "--max-steps", "1"]
-        assert accord(*run_it, "--reward", "tests.prompting.test_sampler:score", *given) == 2
-    last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert vllm.url in last and said in last
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_server_of_another_model_or_vocabulary(base: str, tmp_path: Path) -> None:
-    wider = other_model(tmp_path / "wider", hidden_size=32)
-    with (
-        serving(Vllm(wider)) as vllm,
-        pytest.raises(InputError, match=r"does not take the weights of .* it must serve the same model"),
-    ):
-        run(base, tmp_path / "run", sampler=vllm.url)
-    with serving(Vllm(base)) as vllm, pytest.raises(InputError, match="which has another vocabulary than"):
-        vllm.policy.tokenizer.add_tokens(["bye bye"])
-        run(base, tmp_path / "run", sampler=vllm.url)
-    other = other_model(tmp_path / "other")
-    with serving(Vllm(other, keeps="")) as vllm, pytest.raises(InputError, match=r"differ by [\d.]+ nats a token"):
-        run(base, tmp_path / "run", sampler=vllm.url)
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_head_that_is_the_embedding_is_handed_over_by_its_own_name_too(tmp_path: Path) -> None:

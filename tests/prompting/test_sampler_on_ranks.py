@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.feedback.serving import serving
 from tests.prompting.pretend_vllm import Vllm
-from tests.prompting.test_sampler import PROMPTS, other_model
+from tests.prompting.sampled import PROMPTS, other_model
 from tests.trust.forked import Ranks, said
 
 SETTINGS = [
     "--learning-rate", "1e-2", "--batch-size", "3", "--group-size", "4", "--max-new-tokens", "6",
     "--temperature", "0.7", "--max-steps", "3", "--dtype", "float32", "--track", "none",
-    "--reward", "tests.prompting.test_sampler:score", "--save-every", "1", "--sample-every", "1",
+    "--reward", "tests.prompting.sampled:score", "--save-every", "1", "--sample-every", "1",
 ]  # fmt: skip
 LOGGED = ("reward", "length", "ended", "loss", "kl", "entropy")
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from accord.methods import Pretrain
-from accord.report.composition import composed
+from accord.report.composition import composition_of
 from tests.commands.small import QUICK, accord, read_jsonl, save_model, write_jsonl
 from tests.report.pages import Page
 
@@ -67,6 +67,6 @@ def test_it_is_printed_at_the_start(folder: Path, capsys: pytest.CaptureFixture[
 
 def test_rows_that_say_too_little_are_not_drawn() -> None:
     whole = {"file": "<b>", "documents": 1, "of": 1, "tokens": 1, "share": 1.0, "epochs": 1.0}
-    made = composed([whole, {"file": "x"}, {**whole, "tokens": None}, {}])
+    made = composition_of([whole, {"file": "x"}, {**whole, "tokens": None}, {}])
     assert made is not None and made.figure is None and [row["file"] for row in made.files] == ["<b>"]
-    assert composed([{"file": "x"}]) is None
+    assert composition_of([{"file": "x"}]) is None

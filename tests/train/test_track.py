@@ -220,7 +220,7 @@ def test_a_service_that_refuses_ends_the_run_before_anything_is_written(
 
     monkeypatch.setattr(Broken, "begin", begin)
     monkeypatch.setitem(track.SERVICES, "tensorboard", Broken)
-    with pytest.raises(InputError, match=r"track: tensorboard cannot be used \(no answer\); mend it, or leave"):
+    with pytest.raises(InputError, match=r"track: tensorboard cannot be used \(no answer\); fix it, or leave"):
         session(tmp_path / "run", "tensorboard", 1, 1)
     assert not (tmp_path / "run").exists()
 

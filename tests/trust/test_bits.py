@@ -121,7 +121,7 @@ def test_what_is_lost_or_edited_in_a_run_is_told(stopped: Command, capsys: pytes
         told()
     (run / "config.yaml").write_text(settings)
     if (run / "best").exists():  # without a better one later best.json would speak of a model that is not there
-        lost = "accord: the best model of the steps that are done is lost: "
+        lost = "accord: the best model so far is lost: "
         shutil.rmtree(run / "best")
         assert told().startswith(f"{lost}there is no model folder {run / 'best'}; restore it, or delete ")
         shutil.copytree(kept / "best", run / "best")
@@ -202,9 +202,9 @@ def test_in_the_rows_of_a_finished_run(
         flip(run / name, bits_of(run / name, 1)[0])
         capsys.readouterr()
         accord("report", run)
-        assert f"{run / name} is not as it was when the run ended" in " ".join(capsys.readouterr().err.split())
+        assert f"{run / name} has changed since the run ended" in " ".join(capsys.readouterr().err.split())
         accord(*stopped.words, "--resume")
-        assert f"{run / name} is not as it was when the run ended" in " ".join(capsys.readouterr().err.split())
+        assert f"{run / name} has changed since the run ended" in " ".join(capsys.readouterr().err.split())
         flip(run / name, bits_of(run / name, 1)[0])
     capsys.readouterr()
-    assert accord("report", run) == 0 and "is not as" not in capsys.readouterr().err
+    assert accord("report", run) == 0 and "has changed" not in capsys.readouterr().err

@@ -194,7 +194,7 @@ def test_after_a_stop_a_lower_learning_rate_goes_on_from_before_it(
     low = SFT(**common, learning_rate=1e-4)
     rows = low.fit(model=base, data=data, out=run, resume=True).metrics
     said = " ".join(capsys.readouterr().err.split())
-    assert "step-0000001 is of when the run stopped itself: it goes on from before that. From step 1 on:" in said
+    assert "step-0000001 was saved as the run stopped itself: it continues from before that. From step 1 on:" in said
     plain = low.fit(model=base, data=data, out=tmp_path / "plain").metrics
     assert [row["loss"] for row in rows] == [row["loss"] for row in plain]
     assert yaml.safe_load((run / "config.yaml").read_text())["history"][0]["step"] == 0
@@ -213,7 +213,7 @@ def test_a_run_goes_on_for_longer_but_not_with_other_rows_in_a_step(base: str, t
         ),
         (
             SFT(**common, batch_size=2, max_steps=1),
-            "has gone 2 steps already, and is to end after 1: let it go further",
+            "has gone 2 steps already, and was to end after 1: give it more steps",
         ),
     ):
         with pytest.raises(InputError, match=said):

@@ -112,7 +112,7 @@ def test_the_command_writes_what_users_chose(tmp_path: Path, capsys: pytest.Capt
     assert len(read_jsonl(tmp_path / "cafe/comparisons-unseen.jsonl")) == 6
     for given, why in (
         (("--tastes", "opposite", "--name", "sums"), "--tastes is for the world cafe; sums has no users."),
-        (("--users", 8), "--users is for users with tastes of their own; say which by --tastes."),
+        (("--users", 8), "--users is for users with tastes of their own: give --tastes."),
         (("--tastes", "groups", "--choices", 0), "--choices must be at least 1, not 0."),
     ):
         assert accord("world", "--out", tmp_path / "other", *given) == 2

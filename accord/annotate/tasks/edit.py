@@ -46,7 +46,7 @@ class Edit(Task):
     asks = "What is wrong with this answer? Mend it"
     content = Draft
     answer = Edited
-    actions = (Action("done", "Done", "d"), Action("good", "Nothing to mend", "n"))
+    actions = (Action("done", "Done", "d"), Action("good", "Nothing to fix", "n"))
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
         """An item of every answer."""
@@ -55,10 +55,10 @@ class Edit(Task):
             raise InputError("the task edit has no gold questions, as no answer is the right one: leave --gold out.")
         for one, part, prompt, answer in each_answer(given):
             if answer is None:
-                raise InputError(f"{one.where}: the row has no answer to mend: `accord sample` samples some.")
+                raise InputError(f"{one.where}: the row has no answer to edit: `accord sample` samples some.")
             original = one_text(answer)
             if original is None:
-                raise InputError(f"{one.where}: its answer is a dialogue, and only one message can be mended.")
+                raise InputError(f"{one.where}: its answer is a dialogue, and only a single message can be edited.")
             yield Made(one, part, Draft(prompt=prompt, original=original))
 
     def read(self, form: Form, content: Draft, shown: Sequence[int]) -> Content:
@@ -71,7 +71,7 @@ class Edit(Task):
         if not edit:
             raise Incomplete("The answer is empty: write it as it should be.")
         if edit == content.original.replace("\r\n", "\n").strip():
-            raise Incomplete("The answer is as it was: mend it, or say that there is nothing to mend.")
+            raise Incomplete("The answer is unchanged: edit it, or say that there is nothing to fix.")
         return Edited(critique=critique, edit=edit, comment=comment_of(form))
 
     def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:

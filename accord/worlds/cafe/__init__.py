@@ -35,20 +35,8 @@ from accord.worlds.cafe.texts import (
 from accord.worlds.cafe.virtues import constitution, critiques
 
 __all__ = [
-    "WIDTH",
-    "Guests",
-    "constitution",
-    "corpus",
-    "critiques",
-    "demonstrations",
-    "gold",
-    "heldout",
-    "new_model",
-    "probes",
-    "prompts",
-    "references",
-    "tokenizer",
-    "write",
+    "WIDTH", "Guests", "constitution", "corpus", "critiques", "demonstrations", "gold", "heldout", "new_model",
+    "probes", "prompts", "references", "tokenizer", "write",
 ]  # fmt: skip
 
 CONSTITUTION = "constitution.yaml"

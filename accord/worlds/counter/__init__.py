@@ -25,18 +25,8 @@ from accord.worlds.counter.texts import (
 )
 
 __all__ = [
-    "WIDTH",
-    "conversations",
-    "corpus",
-    "gold",
-    "guest",
-    "heldout",
-    "new_model",
-    "prompts",
-    "right",
-    "single",
-    "tokenizer",
-    "write",
+    "WIDTH", "conversations", "corpus", "gold", "guest", "heldout", "new_model", "prompts", "right", "single",
+    "tokenizer", "write",
 ]  # fmt: skip
 
 

@@ -28,18 +28,8 @@ from accord.worlds.facts.texts import (
 from accord.worlds.facts.truth import Fact, facts
 
 __all__ = [
-    "WIDTH",
-    "Fact",
-    "comparisons",
-    "corpus",
-    "demonstrations",
-    "facts",
-    "heldout",
-    "new_model",
-    "probes",
-    "prompts",
-    "tokenizer",
-    "write",
+    "WIDTH", "Fact", "comparisons", "corpus", "demonstrations", "facts", "heldout", "new_model", "probes",
+    "prompts", "tokenizer", "write",
 ]  # fmt: skip
 
 PROBES = "probes.yaml"

@@ -6,19 +6,10 @@ import pytest
 
 from accord.engine.cards import Machine, amount, card_called, with_figures
 from accord.engine.memory import Shape
-from accord.engine.pace import (
-    Batch,
-    Passes,
-    bound_by,
-    hidden_at,
-    one_pass,
-    sampled_elsewhere,
-    sampled_here,
-    step,
-    update,
-    within_nodes,
-)
+from accord.engine.passes import Batch, Passes, hidden_at, one_pass, within_nodes
+from accord.engine.sampling_time import sampled_elsewhere, sampled_here
 from accord.engine.shares import Groups, Weight
+from accord.engine.step_time import bound_by, step, update
 from accord.errors import InputError
 from accord.methods import DPO, GRPO, SFT
 
