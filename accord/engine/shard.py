@@ -232,12 +232,12 @@ def gathered(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_share(tensor) else tensor
 
 
-def gathered_for_leader(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The whole of tensors that may be shared out, on the rank that leads, in its host's memory; elsewhere none."""
+def gathered_for_leader(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """The whole of tensors that a team may share out, on the rank that leads, in its host's memory; elsewhere none."""
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         full = gathered(tensor)
-        if Team.here().leads:
+        if team.leads:
             whole[name] = full.cpu().contiguous() if is_share(tensor) else tensor
     return whole
 
