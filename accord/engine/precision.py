@@ -134,7 +134,7 @@ def require_reach(dtype: torch.dtype, tensors: Mapping[str, Tensor]) -> None:
     """Raise InputError where one of the tensors, by their names, has a number that `dtype` does not reach."""
     for name, tensor in tensors.items():
         if not bool(tensor.to(dtype).isfinite().all()):
-            largest, called = float(tensor.abs().max()), str(dtype).removeprefix("torch.")
+            largest, called = float(tensor.detach().abs().max()), str(dtype).removeprefix("torch.")
             raise InputError(
                 f"{name} has a number of size {largest:.4g}, which {called} does not reach: take bfloat16."
             )

@@ -6,9 +6,10 @@ of a pass to its end, of the layers the one that computes and the next. Linear w
 precision of products, in which they may be held too, so that none is cast; only a head that is held in float32 is.
 Under adapters, which alone are trained, everything is gathered as it is held.
 
-A mixture's experts are a block of a layer, whose rows are the experts: of more ranks than experts the first hold one
-each, the others none, and what is gathered has room for as many as there are ranks. They are gathered and multiplied as
-they are held, in float32 or by weight_dtype in bfloat16, and each rank reads its own.
+A mixture's experts are a block of a layer, whose rows are the experts. Of more ranks than experts each has some rows of
+every expert, if ranks divide these; else the first hold one each, the others none, and what is gathered has room for as
+many as there are ranks. They are gathered and multiplied as they are held, in float32 or by weight_dtype in bfloat16,
+and each rank reads its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from accord.console import said
 from accord.engine.adam import BLOCK, SMALLEST
 from accord.engine.config import SamplingConfig, TrainingConfig
+from accord.engine.groups import axis_of
 from accord.engine.memory import HEAP, Shape, needs, ready, tokens_at_once
 from accord.engine.models import Policy, quiet
 from accord.engine.precision import linear_weights
@@ -40,7 +42,7 @@ class Weight:
 
     `is_linear` says whether it is of a linear layer, so that it may be gathered in the precision of products; `held`
     are the bytes that a number is held in; `is_trained` whether it has a gradient; `is_expert` whether its rows are a
-    mixture's experts.
+    mixture's experts; `inner` the rows that each of its rows has, if it is a matrix, as that of an expert is.
     """
 
     rows: int
@@ -49,10 +51,15 @@ class Weight:
     held: int = 4
     is_trained: bool = True
     is_expert: bool = False
+    inner: int = 1
 
     def share(self, ranks: int = 1) -> int:
         """Numbers that a rank holds at most: `fully_shard` deals out rows, ceil(rows / ranks) to the first ranks."""
-        return -(-self.rows // ranks) * self.each
+        return self.rows * self.each // ranks if self.is_cut_within(ranks) else -(-self.rows // ranks) * self.each
+
+    def is_cut_within(self, ranks: int) -> bool:
+        """Whether so many ranks share out the rows of each expert, as `shard` does where these are too few."""
+        return axis_of((self.rows, self.inner, 1), ranks) == 1
 
 
 def share(weights: Iterable[Weight], ranks: int = 1) -> int:
@@ -143,7 +150,8 @@ class Groups:
 
         def weight(p: nn.Parameter) -> Weight:
             held = p.element_size()
-            return Weight(p.shape[0], p[0].numel(), id(p) in linear, held, p.requires_grad, id(p) in experts)
+            inner = p.shape[1] if p.dim() == 3 else 1
+            return Weight(p.shape[0], p[0].numel(), id(p) in linear, held, p.requires_grad, id(p) in experts, inner)
 
         inside = {id(p) for layer in layers for p in layer.parameters()}
         return Groups(
@@ -159,16 +167,17 @@ def standing(groups: Groups, method: TrainingConfig, ranks: int) -> tuple[float,
     """
     networks, own = method.trained_networks, trained(groups.all)
     eight_bits = method.optimizer_states == "8bit"
-    states = sum(_moments(weight, eight_bits) * weight.share(ranks) + 4 for weight in own)
+    states = sum(_moments(weight, eight_bits, ranks) * weight.share(ranks) + 4 for weight in own)
     if method.optimizer == "muon":
         states -= 4 * share(groups.inner, ranks) + 4 * len(groups.inner)
     gradients = float(size(own, ranks) * networks)
     return size(groups.frozen, ranks) + gradients, gradients, float(states * networks)
 
 
-def _moments(weight: Weight, eight_bits: bool) -> float:
+def _moments(weight: Weight, eight_bits: bool, ranks: int) -> float:
     """Bytes of AdamW's two numbers of a weight; in 8 bits where rows are whole blocks, each of which has a scale."""
-    is_coded = eight_bits and weight.each % BLOCK == 0 and weight.rows * weight.each >= SMALLEST
+    row = weight.each // ranks if weight.is_cut_within(ranks) else weight.each
+    is_coded = eight_bits and row % BLOCK == 0 and weight.rows * weight.each >= SMALLEST
     return 2 * (1 + 4 / BLOCK) if is_coded else 8
 
 
@@ -220,7 +229,9 @@ def held(
     layers = sum(gathered_size(layer, ranks, dtype.itemsize) for layer in groups.layers) if several else 0
     two = GATHERED * gathered_size(groups.largest, ranks, dtype.itemsize)
     beside = gathered_size(groups.beside, ranks) if several else 0
-    gathered = beside + (two if method.reshard_after_forward else layers) if several else 0
+    within = tuple(w for w in groups.largest if w.is_cut_within(ranks))  # gathered into their places by another copy
+    placed = gathered_size(within, ranks, dtype.itemsize)
+    gathered = beside + placed + (two if method.reshard_after_forward else layers) if several else 0
     two_groups = trained((*groups.beside, *groups.largest))
     scattered = 4 * share(two_groups) + scattered_size(groups.largest, ranks) if several else 0
     casts = alone["casts"] * (_of_head(shape) if several else 1.0)
