@@ -203,7 +203,8 @@ def held(
         optimizer            8 share(trained) n + 4 a parameter, AdamW's count of steps; less by `standing`
         copies               of adapters alone, where a copy differs in nothing else
         gathered             beside + 2 layer              of more than one rank, as they are held; of a layer's linear
-                             weights 2 each, 4 where products are of float32; all layers with reshard_after_forward off
+                             weights 2 each, 4 where products are of float32; experts whose rows ranks share once more,
+                             as they are copied to their places; all layers with reshard_after_forward off
         whole gradients      4 (beside + 2 layer)          of what is trained, before they are summed and scattered, one
                              layer's as they are and one's in a buffer
         casts                2 a number of the head, which autograd keeps; on one rank of all linear layers
@@ -227,11 +228,10 @@ def held(
         for again in (False, True)
     }
     layers = sum(gathered_size(layer, ranks, dtype.itemsize) for layer in groups.layers) if several else 0
-    two = GATHERED * gathered_size(groups.largest, ranks, dtype.itemsize)
+    copied = tuple(weight for weight in groups.largest if weight.is_cut_within(ranks))
+    two = gathered_size((*GATHERED * groups.largest, *copied), ranks, dtype.itemsize)
     beside = gathered_size(groups.beside, ranks) if several else 0
-    within = tuple(w for w in groups.largest if w.is_cut_within(ranks))  # gathered into their places by another copy
-    placed = gathered_size(within, ranks, dtype.itemsize)
-    gathered = beside + placed + (two if method.reshard_after_forward else layers) if several else 0
+    gathered = beside + (two if method.reshard_after_forward else layers) if several else 0
     two_groups = trained((*groups.beside, *groups.largest))
     scattered = 4 * share(two_groups) + scattered_size(groups.largest, ranks) if several else 0
     casts = alone["casts"] * (_of_head(shape) if several else 1.0)

@@ -71,9 +71,13 @@ CASES: list[Any] = [
     pytest.param(LlamaConfig(**SMALL), 2, DORA, id="dora of some"),
     pytest.param(MIXTRAL, 2, {}, id="experts"),
     pytest.param(QWEN, 64, {}, id="fewer experts than ranks"),
+    pytest.param(QWEN, 16, {}, id="rows of each expert"),
+    pytest.param(QWEN, 32, {}, id="rows of some experts"),
     pytest.param(MIXTRAL, 3, LORA, id="experts beside lora"),
+    pytest.param(MIXTRAL, 8, LORA, id="rows of each expert beside lora"),
     pytest.param(MIXTRAL, 2, HALF, id="half, experts"),
     pytest.param(QWEN, 64, HALF, id="half, fewer experts than ranks"),
+    pytest.param(QWEN, 16, HALF, id="half, rows of each expert"),
     pytest.param(config_called("8B")[0], 64, {}, id="8B on 64", marks=pytest.mark.slow),
     pytest.param(config_called("8B")[0], 64, HALF, id="half, 8B on 64", marks=pytest.mark.slow),
 ]
@@ -230,19 +234,24 @@ def test_experts_by_hand() -> None:
     groups, shape = Groups.of(MIXTRAL), memory.Shape.of(MIXTRAL, SFT(), torch.bfloat16)
     expert = 3 * 200 * 96
     assert (shape.experts, shape.chosen) == (3 * 5 * expert, 2 / 5)
-    # On 8 ranks the first five hold an expert each of every layer, and what is gathered has room for eight.
+    # On 7 ranks, which 400 and 96 rows are no multiple of, the first five hold an expert each of every layer, and what
+    # is gathered has room for seven; on 8 each holds an eighth of every expert.
     experts = [w for w in groups.largest if w.is_expert]
-    assert share(experts, 8) == expert and share(experts, 2) == 3 * expert
-    assert gathered_size(experts, 8, 2) == 4 * 8 * expert  # in float32
+    assert share(experts, 7) == expert and share(experts, 2) == 3 * expert
+    assert gathered_size(experts, 7, 2) == 4 * 7 * expert  # in float32
+    assert share(experts, 8) == 5 * expert // 8 and gathered_size(experts, 8, 2) == 4 * 5 * expert
     batch, slow = Batch(1, 10, 0, 0), replace(MACHINE, float32=0.1)
     more = batch.forward(shape, slow) - batch.forward(shape, MACHINE)
     assert more == pytest.approx(9 * 2 * 10 * shape.experts * 2 / 5 / MACHINE.flops)
     # A rank reads its own experts, and the one that leads tries a layer with all.
     parts = held(shape, groups, SFT(), torch.bfloat16, 8, tokens=1)
+    plain = [w for w in groups.largest if not w.is_expert]
+    thrice = 2 * gathered_size(plain, 8, 2) + 3 * 4 * 5 * expert  # two layers, and a copy of one's experts
+    assert parts["gathered"] == thrice + gathered_size(groups.beside, 8)
     assert parts["loading"] == parts["weights"] + parts["program"] + 4 * share((*groups.beside, *groups.largest))
     # Held in bfloat16 they are gathered and multiplied in it.
     half, small = Groups.of(MIXTRAL, SFT(**HALF)), memory.Shape.of(MIXTRAL, SFT(**HALF), torch.bfloat16)
-    assert gathered_size([w for w in half.largest if w.is_expert], 8, 2) == 2 * 8 * expert
+    assert gathered_size([w for w in half.largest if w.is_expert], 7, 2) == 2 * 7 * expert
     assert batch.forward(small, slow) == batch.forward(small, MACHINE) == batch.forward(shape, MACHINE)
 
 
