@@ -163,7 +163,7 @@ def plan(
         card_memory=machine.memory,
         figures=_figures(machine, sources, planner),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
-        warnings=planner.warnings(max(counts), sampler_share),
+        warnings=planner.warnings([count - samplers_of(count, sampler_share) for count in counts], sampler_share),
     )
     if out:
         result.save(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from accord import engine
@@ -10,7 +11,7 @@ from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.results.plan import GpusPlan, PassPlan, RankMemory, StepPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from accord.engine.cards import Machine
     from accord.engine.memory import Shape
@@ -102,19 +103,21 @@ class Planner:
             rollouts=ROLLED_OUT * batch.trees * batch.tree if samples else 0,
         )
 
-    def warnings(self, most: int, sampler_share: float) -> list[str]:
+    def warnings(self, ranks: Sequence[int], sampler_share: float) -> list[str]:
         """What a reader of the plan should know of it."""
-        said = []
+        said, most = [], max(ranks)
         if most > 1 and not getattr(self.method, "on_ranks", False):
             said.append(
                 "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
             )
-        most_experts = max((w.rows for w in self.groups.all if w.is_expert), default=most)
-        if most > most_experts:
-            said.append(
-                f"a layer has {most_experts:,} experts, which ranks share: of more ranks each of the first holds one, "
-                "and what is gathered has room for one of each rank."
-            )
+        experts = [weight for weight in self.groups.all if weight.is_expert]
+        for n in ranks:
+            if any(n > weight.rows and not weight.is_cut_within(n) for weight in experts):
+                said.append(
+                    f"a layer has {experts[0].rows:,} experts, whose rows {n:,} ranks cannot share evenly: each of the "
+                    "first holds an expert, and what is gathered has room for one of each rank; take a divisor of "
+                    f"{math.gcd(*(weight.inner for weight in experts)):,}."
+                )
         if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
             said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
         if isinstance(self.method, SamplingConfig) and self.reward is None:

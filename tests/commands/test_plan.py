@@ -117,14 +117,18 @@ def test_experts_are_planned_for_and_what_they_cost_is_said(tmp_path: Path) -> N
         hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=1000, num_local_experts=4, num_experts_per_tok=2,
     ).save_pretrained(tmp_path)  # fmt: skip
-    found = plan(str(tmp_path), "sft", gpus=[2, 16], batch_size=8)
+    found = plan(str(tmp_path), "sft", gpus=[2, 16, 24], batch_size=8)
     expert = 3 * 64 * 128
     assert f"{(found.numbers - 2 * 2 * expert) / 1e9:.2f} billion, 2 layers" in found.shape
-    assert any("a layer has 4 experts" in line for line in found.warnings)
-    two, sixteen = found.rows
+    [warned] = found.warnings
+    assert "a layer has 4 experts, whose rows 24 ranks cannot share evenly" in warned
+    assert warned.endswith("take a divisor of 64.")
+    two, sixteen, odd = found.rows
     assert two.memory.weights >= 4 * 2 * 2 * expert  # two of each layer's four
-    assert sixteen.memory.weights >= 4 * 2 * expert
-    assert sixteen.passes.received > 3 * two.passes.received  # room for sixteen experts, not four
+    assert 4 * 2 * expert / 4 <= sixteen.memory.weights < 4 * 2 * expert  # a quarter of an expert a layer
+    assert odd.memory.weights >= 4 * 2 * expert
+    assert sixteen.passes.received == pytest.approx(two.passes.received * (15 / 16) / (1 / 2), rel=0.01)
+    assert odd.passes.received > 3 * two.passes.received  # room for twenty-four experts, not four
     sources = {figure.name: figure.value for figure in found.figures}
     assert sources["operations a second, float32"] == pytest.approx(0.35 * 67e12)
     half = plan(str(tmp_path), "sft", gpus=2, batch_size=8, weight_dtype="bfloat16")
