@@ -36,7 +36,7 @@ FIGURES = {
 """What options of a machine are called, and what they are, by the machine's own names."""
 
 
-HELD = ("weight_dtype", "optimizer", "optimizer_states", "lora_rank")
+HELD = ("weight_dtype", "optimizer", "optimizer_states", "lora_rank", "quantize")
 """Settings of a method by which weights and the optimizer's states are held."""
 
 
@@ -90,6 +90,8 @@ class PlanOptions(MachineOptions):
     """How AdamW's two numbers a weight are held."""
     lora_rank: int = 0
     """The rank of adapters that are trained in place of the weights; 0 for none."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Hold the weights of layers, under the adapters, in few bits, whole on every rank."""
 
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size, prompt_tokens=self.prompt_tokens)

@@ -52,7 +52,8 @@ class Planner:
     @property
     def bytes_a_number(self) -> float:
         """Of what is trained its weights, gradients and the optimizer's states, on average."""
-        standing = sum(engine.shares.standing(self.groups, self.method, 1)) - engine.shares.size(self.groups.frozen)
+        frozen = engine.shares.size(self.groups.frozen) + self.groups.whole
+        standing = sum(engine.shares.standing(self.groups, self.method, 1)) - frozen
         trained = engine.shares.share(engine.shares.trained(self.groups.all))
         return round(standing / self.method.trained_networks / trained, 2)
 
@@ -135,4 +136,6 @@ def _described(shape: Shape, groups: Groups) -> Iterator[str]:
         yield f"of which a token is sent through {(shape.numbers - idle) / 1e9:.2f} billion"
     if groups.adapters:
         yield f"{engine.shares.share(groups.adapters) / 1e6:,.1f} million more in adapters"
+    if groups.whole:
+        yield f"beneath them {groups.whole / 1e9:.2f} GB in few bits, whole on every rank"
     yield f"{shape.layers} layers of width {shape.width}"

@@ -4,7 +4,8 @@ Of one rank it is what `memory.needs` counts. What ranks share is counted as `sh
 is as there, and what is gathered is by torch's `fully_shard` (FSDP2): the group beside the layers from the beginning
 of a pass to its end, of the layers the one that computes and the next. Linear weights of layers are gathered in the
 precision of products, in which they may be held too, so that none is cast; only a head that is held in float32 is.
-Under adapters, which alone are trained, everything is gathered as it is held.
+Under adapters, which alone are trained, everything is gathered as it is held; a base in few bits lies whole on every
+rank, and is not gathered.
 
 A mixture's experts are a block of a layer, whose rows are the experts. Of more ranks than experts each has some rows of
 every expert, if ranks divide these; else the first hold one each, the others none, and what is gathered has room for as
@@ -29,6 +30,7 @@ from accord.engine.groups import axis_of
 from accord.engine.memory import HEAP, Shape, needs, ready, tokens_at_once
 from accord.engine.models import Policy, quiet
 from accord.engine.precision import linear_weights
+from accord.engine.quantize import few_bits
 from accord.engine.routers import experts_of, has_experts
 from accord.errors import InputError
 
@@ -89,10 +91,15 @@ def trained(weights: Iterable[Weight]) -> tuple[Weight, ...]:
 
 @dataclass(frozen=True)
 class Groups:
-    """A model's parameters in the groups that are gathered at once: each decoder layer, and what is beside them."""
+    """A model's parameters in the groups that are gathered at once: each decoder layer, and what is beside them.
+
+    What lies in `few` bits beneath adapters is no parameter, and of `whole` bytes on every rank.
+    """
 
     layers: tuple[tuple[Weight, ...], ...]
     beside: tuple[Weight, ...]
+    few: tuple[Weight, ...] = ()
+    whole: int = 0
 
     @property
     def all(self) -> tuple[Weight, ...]:
@@ -146,7 +153,7 @@ class Groups:
         if method is not None and (method.lora_rank or method.weight_dtype == "bfloat16"):
             network._prepared_by_accord = True
             ready(Policy(network, None, "the plan", dtype), method)  # type: ignore[arg-type]
-        linear = {id(p) for p in linear_weights(network)}
+        linear, few = {id(p) for p in linear_weights(network)}, few_bits(network)
 
         def weight(p: nn.Parameter) -> Weight:
             held = p.element_size()
@@ -157,6 +164,8 @@ class Groups:
         return Groups(
             tuple(tuple(map(weight, layer.parameters())) for layer in layers),
             tuple(weight(p) for p in network.parameters() if id(p) not in inside),
+            tuple(Weight(layer.out_features, layer.in_features, True, is_trained=False) for layer in few),
+            sum(layer.nbytes for layer in few),
         )
 
 
@@ -171,7 +180,7 @@ def standing(groups: Groups, method: TrainingConfig, ranks: int) -> tuple[float,
     if method.optimizer == "muon":
         states -= 4 * share(groups.inner, ranks) + 4 * len(groups.inner)
     gradients = float(size(own, ranks) * networks)
-    return size(groups.frozen, ranks) + gradients, gradients, float(states * networks)
+    return size(groups.frozen, ranks) + groups.whole + gradients, gradients, float(states * networks)
 
 
 def _moments(weight: Weight, eight_bits: bool, ranks: int) -> float:
@@ -198,7 +207,8 @@ def held(
     "training" is a pass with its gradients, "sampling" is when prompts are answered, "loading" is when ranks read their
     shares. The method is as one process would train it, its batch that of all ranks; `groups` are as it holds them.
 
-        weights              share(all) n         as they are held; n networks are trained, which share what is frozen
+        weights              share(all) n         as they are held; n networks are trained, which share what is frozen;
+                             a base in few bits is whole on every rank
         gradients            share(trained) n     likewise
         optimizer            8 share(trained) n + 4 a parameter, AdamW's count of steps; less by `standing`
         copies               of adapters alone, where a copy differs in nothing else
@@ -277,7 +287,7 @@ def _copy(groups: Groups, method: TrainingConfig, dtype: torch.dtype, ranks: int
     """Bytes of a rank's share of a copy that is only read; under adapters it shares the model's weights."""
     if groups.adapters and getattr(method, "reference", None) is None:
         return size(groups.adapters, ranks)
-    return size(groups.frozen if groups.adapters else groups.all, ranks, dtype.itemsize)
+    return size((*groups.frozen, *groups.few) if groups.adapters else groups.all, ranks, dtype.itemsize)
 
 
 def _of_head(shape: Shape) -> float:
