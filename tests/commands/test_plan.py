@@ -112,6 +112,19 @@ def test_adapters_are_held_trained_and_handed_over_alone(model: str) -> None:
     assert few.passes.hsdp_held == size(Groups.of(SMALL, SFT(lora_rank=2)).all, 2) + 12 * own / 2 + counts
 
 
+def test_a_base_in_few_bits_is_whole_on_every_rank(model: str) -> None:
+    found = plan(model, "sft", gpus=[2, 8], batch_size=8, lora_rank=2, quantize="int8")
+    layers = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)
+    scales = 4 * 2 * (2 * 64 + 2 * 32 + 2 * 128 + 64)  # a row of each matrix
+    groups = Groups.of(SMALL, SFT(lora_rank=2, quantize="int8"))
+    assert groups.whole == layers + scales
+    assert "beneath them 0.00 GB in few bits, whole on every rank" in found.shape
+    assert [row.memory.weights for row in found.rows] == [layers + scales + size(groups.all, ranks) for ranks in (2, 8)]
+    shared = plan(model, "sft", gpus=[2, 8], batch_size=8, lora_rank=2)
+    assert all(few.passes.received < row.passes.received for few, row in zip(found.rows, shared.rows, strict=True))
+    assert found.figures[-1].value == shared.figures[-1].value  # of what is trained
+
+
 def test_experts_are_planned_for_and_what_they_cost_is_said(tmp_path: Path) -> None:
     MixtralConfig(
         hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
