@@ -17,12 +17,13 @@ from transformers import MixtralConfig
 
 from accord.engine import adam, checkpoint
 from accord.engine.adam import round_stochastically
+from accord.engine.config import TrainingConfig
 from accord.engine.fit import Optimizer
 from accord.engine.groups import axis_of, mesh_of
 from accord.engine.load import load_model
 from accord.engine.memory import ready
 from accord.engine.parts import Parts
-from accord.engine.shard import gathered, local, shard, shared_of
+from accord.engine.shard import gathered, local, shard, shared_of, sharing
 from accord.engine.team import Team
 from accord.methods import SFT
 from accord.methods.offline import OfflineLearner
@@ -41,21 +42,20 @@ MORE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def config_of(name: str) -> MixtralConfig:
-    """Two experts."""
+def config_of(name: str, experts: int = 2) -> MixtralConfig:
     hidden, inner = WIDTHS[name]
     return MixtralConfig(
         hidden_size=hidden, intermediate_size=inner, num_hidden_layers=1, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=VOCABULARY, num_local_experts=2, num_experts_per_tok=2, eos_token_id=0, attn_implementation="eager",
-        experts_implementation="eager",
+        vocab_size=VOCABULARY, num_local_experts=experts, num_experts_per_tok=experts, eos_token_id=0,
+        attn_implementation="eager", experts_implementation="eager",
     )  # fmt: skip
 
 
-def made(name: str) -> tuple[OfflineLearner, Optimizer]:
+def made(name: str, experts: int = 2) -> tuple[OfflineLearner, Optimizer]:
     """A method at work, each of two rows a step a pass of its own."""
     given = {"batch_size": 2, "max_steps": STEPS, "learning_rate": 1e-3, "tokens_per_pass": 1, "dtype": "float32"}
     method = SFT(**{**given, **MORE.get(name, {})}, max_grad_norm=math.inf, router_aux_loss_coefficient=0.0)
-    policy = policy_of(random_model(config_of(name), dtype=torch.float32 if name in MORE else torch.float64))
+    policy = policy_of(random_model(config_of(name, experts), dtype=torch.float32 if name in MORE else torch.float64))
     ready(policy.in_dtype(method.dtype), method)
     learner = OfflineLearner(method, policy.in_dtype(method.dtype), TREES).learn_from(TREES, None)
     return learner, Optimizer(learner.networks, method, STEPS)
@@ -170,6 +170,22 @@ def test_rows_of_experts_are_read_and_written(folders: dict[int, Path]) -> None:
         assert (folders[size] / "saved" / "model.safetensors").read_bytes() == (
             folders[1].parent / "model" / "model.safetensors"
         ).read_bytes()
+
+
+def test_two_of_four_ranks_share_the_rows_of_one_expert(tmp_path: Path) -> None:
+    """Copies of a model, of two ranks each (HSDP)."""
+
+    def work(team: Team) -> None:
+        with sharing(TrainingConfig(shard_ranks=2)):
+            learner, optimizer = made("mixed", experts=1)
+            found = steps(learner, optimizer, 0, STEPS)
+            held = {local(p).numel() / p.numel() for p in optimizer.parameters() if p.dim() == 3}
+        if team.leads:
+            assert held == {0.5}
+            save_file(found, tmp_path / "found.safetensors")
+
+    in_team(4, work)
+    assert near(read(tmp_path, "found"), steps(*made("mixed", experts=1), 0, STEPS))
 
 
 @given(st.integers(1, 9), st.integers(1, 60), st.integers(1, 12))
