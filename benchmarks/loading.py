@@ -1,4 +1,4 @@
-"""How much memory ranks take to read a model of random weights: in shares, and each the whole.
+"""How much memory ranks take to read a model of random weights, in shares and each the whole, and to write it.
 
 python benchmarks/loading.py --ranks 2
 """
@@ -10,12 +10,16 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.distributed import TCPStore
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from accord.engine import models
+from accord.engine.fit import manage_freed_memory
 from accord.engine.load import load_model
 from accord.engine.models import quiet
 from accord.engine.networks import smollm2
@@ -24,6 +28,7 @@ from accord.engine.shard import shard
 from accord.engine.team import joined
 
 GB = 10**9
+FILE = 300 * 10**6
 
 
 def write(folder: Path) -> None:
@@ -54,13 +59,25 @@ def peak(folder: Path, in_shares: bool, copies: int) -> int:
     return status("VmHWM") - before
 
 
+def writing(folder: Path) -> int:
+    """The same of writing the policy, in files of `FILE` bytes at most, beside this rank's share of it."""
+    manage_freed_memory(True)  # so that none of what reading let go is there to be taken
+    policy = load_model(str(folder), in_shares=True)
+    shard(policy.network)
+    models.SHARD = str(FILE // 10**6) + "MB"
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    policy.save(folder / "written")
+    return status("VmHWM") - before
+
+
 def status(name: str) -> int:
     [found] = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found) * 1024
 
 
-def on_ranks(size: int, folder: Path, in_shares: bool, copies: int) -> list[int]:
-    """The peak of each of so many ranks, which are forked here."""
+def on_ranks(size: int, folder: Path, measure: Callable[[], int]) -> list[int]:
+    """What each of so many ranks measures, which are forked here."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     results = [folder / f"rank-{rank}.txt" for rank in range(size)]
     pids = []
@@ -72,7 +89,7 @@ def on_ranks(size: int, folder: Path, in_shares: bool, copies: int) -> list[int]
         os.environ.update({name: str(value) for name, value in team.items()})
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
         with joined():
-            results[rank].write_text(json.dumps(peak(folder, in_shares, copies)))
+            results[rank].write_text(json.dumps(measure()))
         os._exit(0)
     assert not any(os.waitpid(pid, 0)[1] for pid in pids)
     return [json.loads(result.read_text()) for result in results]
@@ -98,9 +115,14 @@ def main() -> None:
                 True: ((1 + copies) * whole + largest) / ranks,
             }
             for in_shares, how in ((False, "each the whole"), (True, "in shares")):
-                found = on_ranks(ranks, folder, in_shares, copies)
+                found = on_ranks(ranks, folder, partial(peak, folder, in_shares, copies))
                 shown = ", ".join(f"{size / GB:.2f}" for size in found)
                 print(f"{what}, {how}: measured {shown}; expected {expected[in_shares] / GB:.2f}", flush=True)
+        shown = ", ".join(f"{size / GB:.2f}" for size in on_ranks(ranks, folder, partial(writing, folder)))
+        first, others = max(FILE, 2 * largest) / GB, 2 * largest / GB  # gloo has a weight twice as it gathers it
+        print(
+            f"writing it in files of {FILE / GB:.2f}: measured {shown}; expected {first:.2f}, {others:.2f}", flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ FIGURES = {
 """What options of a machine are called, and what they are, by the machine's own names."""
 
 
-HELD = ("weight_dtype", "optimizer", "optimizer_states", "lora_rank")
+HELD = ("weight_dtype", "optimizer", "optimizer_states", "lora_rank", "quantize")
 """Settings of a method by which weights and the optimizer's states are held."""
 
 
@@ -90,6 +90,8 @@ class PlanOptions(MachineOptions):
     """Precision of AdamW's two moments."""
     lora_rank: int = 0
     """Rank of the adapters trained instead of the weights; 0 for none."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """Hold the weights under the adapters in few bits, whole on every rank."""
 
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size, prompt_tokens=self.prompt_tokens)
@@ -163,7 +165,7 @@ def plan(
         card_memory=machine.memory,
         figures=_figures(machine, sources, planner),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
-        warnings=planner.warnings(max(counts), sampler_share),
+        warnings=planner.warnings([count - samplers_of(count, sampler_share) for count in counts], sampler_share),
     )
     if out:
         result.save(out)

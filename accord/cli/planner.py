@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from accord import engine
@@ -10,7 +11,7 @@ from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.results.plan import GpusPlan, PassPlan, RankMemory, StepPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from accord.engine.cards import Machine
     from accord.engine.memory import Shape
@@ -51,7 +52,8 @@ class Planner:
     @property
     def bytes_a_number(self) -> float:
         """Of what is trained its weights, gradients and the optimizer's states, on average."""
-        standing = sum(engine.shares.standing(self.groups, self.method, 1)) - engine.shares.size(self.groups.frozen)
+        frozen = engine.shares.size(self.groups.frozen) + self.groups.whole
+        standing = sum(engine.shares.standing(self.groups, self.method, 1)) - frozen
         trained = engine.shares.share(engine.shares.trained(self.groups.all))
         return round(standing / self.method.trained_networks / trained, 2)
 
@@ -102,19 +104,21 @@ class Planner:
             rollouts=ROLLED_OUT * batch.trees * batch.tree if samples else 0,
         )
 
-    def warnings(self, most: int, sampler_share: float) -> list[str]:
+    def warnings(self, ranks: Sequence[int], sampler_share: float) -> list[str]:
         """What a reader of the plan should know of it."""
-        said = []
+        said, most = [], max(ranks)
         if most > 1 and not getattr(self.method, "on_ranks", False):
             said.append(
                 "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
             )
-        most_experts = max((w.rows for w in self.groups.all if w.is_expert), default=most)
-        if most > most_experts:
-            said.append(
-                f"a layer has {most_experts:,} experts, which ranks share: of more ranks each of the first holds one, "
-                "and what is gathered has room for one of each rank."
-            )
+        experts = [weight for weight in self.groups.all if weight.is_expert]
+        for n in ranks:
+            if any(n > weight.rows and not weight.is_cut_within(n) for weight in experts):
+                said.append(
+                    f"a layer has {experts[0].rows:,} experts, whose rows {n:,} ranks cannot share evenly: each of the "
+                    "first holds an expert, and what is gathered has room for one of each rank; take a divisor of "
+                    f"{math.gcd(*(weight.inner for weight in experts)):,}."
+                )
         if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
             said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
         if isinstance(self.method, SamplingConfig) and self.reward is None:
@@ -132,4 +136,6 @@ def _described(shape: Shape, groups: Groups) -> Iterator[str]:
         yield f"of which a token is sent through {(shape.numbers - idle) / 1e9:.2f} billion"
     if groups.adapters:
         yield f"{engine.shares.share(groups.adapters) / 1e6:,.1f} million more in adapters"
+    if groups.whole:
+        yield f"beneath them {groups.whole / 1e9:.2f} GB in few bits, whole on every rank"
     yield f"{shape.layers} layers of width {shape.width}"

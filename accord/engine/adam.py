@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accord.engine.shard import gathered, is_share, local, rows_of, shared_of
+from accord.engine.shard import gathered, is_share, local, place_of, rows_of, shared_axis, shared_of
 from accord.errors import InputError
 
 BLOCK = 256
@@ -89,26 +89,34 @@ class LeanAdamW(torch.optim.Optimizer):
         scale, is_signed = state[f"{name}_scale"], name == "exp_avg"
         if is_share(p) and not is_share(scale):  # read of what one process wrote, whose blocks go across rows
             held, scale = (gathered(tensor).to(p.device).flatten() for tensor in (state[name], scale))
-            return self.code.decode(held, scale, signed=is_signed).view(p.shape)[slice(*rows_of(p))].clone()
+            first, last = rows_of(p)
+            whole = self.code.decode(held, scale, signed=is_signed).view(p.shape)
+            return whole.narrow(shared_axis(p), first, last - first).clone()
         return self.code.decode(held.flatten(), local(scale).to(p.device).flatten(), signed=is_signed).view_as(local(p))
 
     def write(self, state: dict[str, Tensor], name: str, value: Tensor, p: Tensor, *, signed: bool) -> None:
         """Hold a state of a weight until the next step, shared out as the weight is."""
-        parts = {name: value}
+        parts, blocks = {name: value}, in_blocks(value.shape)
         state.pop(f"{name}_scale", None)
-        if self.code is not None and p.numel() >= SMALLEST and (in_blocks(p.shape) or not is_share(p)):
+        if self.code is not None and p.numel() >= SMALLEST and (blocks or not is_share(p)):
             held, scale = self.code.encode(value.flatten(), signed=signed)
-            parts = {name: held.view_as(value) if in_blocks(p.shape) else held, f"{name}_scale": scale}
-            if in_blocks(p.shape):
-                parts[f"{name}_scale"] = scale.view(len(value), math.prod(p.shape[1:]) // BLOCK)
+            parts = {name: held.view_as(value) if blocks else held, f"{name}_scale": scale}
+            if blocks:
+                parts[f"{name}_scale"] = scale.view(len(value), math.prod(value.shape[1:]) // BLOCK)
         for key, tensor in parts.items():
-            whole = (*p.shape[:1], *tensor.shape[1:]) if tensor.dim() else ()
-            state[key] = shared_of(tensor.cpu() if self.host else tensor, p, whole)
+            state[key] = shared_of(tensor.cpu() if self.host else tensor, p, _whole_shape(tensor, p))
 
 
 def in_blocks(shape: Sequence[int]) -> bool:
-    """Whether each row of a weight of a shape is a whole number of blocks."""
+    """Whether each row of a weight of a shape is a whole number of blocks; or of each expert what a rank holds."""
     return math.prod(shape[1:]) % BLOCK == 0
+
+
+def _whole_shape(own: Tensor, p: Tensor) -> tuple[int, ...]:
+    """The shape of what ranks have such parts of, as they have of a weight."""
+    if is_share(p) and shared_axis(p):  # whose parts are all alike
+        return (*own.shape[:1], own.shape[1] * place_of(p)[1], *own.shape[2:])
+    return (*p.shape[:1], *own.shape[1:]) if own.dim() else ()
 
 
 def seed_of(*numbers: int) -> int:
@@ -144,18 +152,21 @@ def _noise(bits: Tensor, generator: torch.Generator | None, of: Tensor | None) -
     noise = torch.empty_like(bits)
     if not noise.dim():
         return noise.random_(0, 1 << 16, generator=generator)
-    first, last, rows = (*rows_of(of), len(of)) if of is not None and is_share(of) else (0, len(bits), len(bits))
-    each = max(1, DRAWN // max(1, math.prod(bits.shape[1:])))
-    for start in range(0, rows, each):
-        end = min(start + each, rows)
-        if first <= start and end <= last:
+    shape, axis, first, last = bits.shape, 0, 0, len(bits)
+    if of is not None and is_share(of):
+        shape, axis, (first, last) = of.shape, shared_axis(of), rows_of(of)
+    each = max(1, DRAWN // max(1, math.prod(shape[1:])))
+    for start in range(0, shape[0], each):
+        end = min(start + each, shape[0])
+        if axis == 0 and first <= start and end <= last:
             noise[start - first : end - first].random_(0, 1 << 16, generator=generator)
             continue
-        shape = (end - start, *bits.shape[1:])
-        others = bits.new_empty(shape).random_(0, 1 << 16, generator=generator)
+        drawn = bits.new_empty((end - start, *shape[1:])).random_(0, 1 << 16, generator=generator)
         low, high = max(start, first), min(end, last)
-        if low < high:
-            noise[low - first : high - first] = others[low - start : high - start]
+        if axis:
+            noise[start:end] = drawn[:, first:last]
+        elif low < high:
+            noise[low - first : high - first] = drawn[low - start : high - start]
     return noise
 
 

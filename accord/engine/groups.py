@@ -5,7 +5,7 @@ Each decoder layer is a group; the embedding, the last norm and the head are one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,10 +49,36 @@ def is_half(network: nn.Module) -> bool:
     return any(p.requires_grad and p.dtype == torch.bfloat16 for p in network.parameters())
 
 
-def by_precision(kind: str, shards: int) -> Callable[[nn.Parameter], Any]:
-    """Where `fully_shard` puts a weight: those in float32 apart, as it sums gradients of one precision at a time.
+def axis_of(shape: Sequence[int], ranks: int) -> int:
+    """The axis of a weight that so many ranks share out: the first.
 
-    It puts together what is shared by the same group of ranks, so that these are given another, of the same ranks.
+    Of a block of experts (E, d_out, d_in) that are fewer than the ranks it is the second, each expert's own rows, where
+    the ranks can have equally many, as `fully_shard` shares out no other axis than the first unevenly.
+    """
+    return 1 if len(shape) == 3 and shape[0] < ranks and shape[1] % ranks == 0 else 0
+
+
+def placement(network: nn.Module, kind: str, shards: int) -> Callable[[nn.Parameter], Any]:
+    """Where `fully_shard` puts a weight: by which axis it is shared out, and those in float32 beside bfloat16 apart.
+
+    Raises InputError as `by_precision` does.
+    """
+    from torch.distributed.tensor import Shard
+
+    apart = by_precision(kind, shards) if is_half(network) else None
+
+    def place(p: nn.Parameter) -> Any:
+        if apart is not None and p.dtype != torch.bfloat16:
+            return apart
+        return Shard(axis) if (axis := axis_of(p.shape, shards)) else None
+
+    return place
+
+
+def by_precision(kind: str, shards: int) -> Any:
+    """Where weights in float32 are put that lie beside others in bfloat16, as gradients of one precision at a time are
+    summed: what is shared by the same group of ranks is put together, so that these have another, of the same ranks.
+
     Raises InputError where torch is too old to let a weight have a group of its own.
     """
     try:
@@ -63,8 +89,9 @@ def by_precision(kind: str, shards: int) -> Callable[[nn.Parameter], Any]:
             "leave it out, or hold less by --optimizer-states 8bit."
         ) from error
     mesh = mesh_of(kind, shards, "vectors")
-    info = FSDPMeshInfo(mesh, shard_mesh_dim=0) if mesh.ndim == 1 else HSDPMeshInfo(mesh, 1, 0)
-    return lambda p: None if p.dtype == torch.bfloat16 else ShardPlacementResult(None, info)
+    return ShardPlacementResult(
+        None, FSDPMeshInfo(mesh, shard_mesh_dim=0) if mesh.ndim == 1 else HSDPMeshInfo(mesh, 1, 0)
+    )
 
 
 def groups_of(network: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, MixedPrecisionPolicy]]:

@@ -6,7 +6,7 @@ import copy
 import importlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,10 +19,11 @@ from transformers.utils import logging as transformers_logging
 from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.forward import log_probabilities
 from accord.engine.offload import frozen_copy
-from accord.engine.precision import autocast, compute_dtype, held_in, in_dtype
+from accord.engine.precision import autocast, compute_dtype, in_dtype
 from accord.engine.prove import take_fast_ways
 from accord.engine.samplers import Sampler, local
 from accord.engine.sampling import Sampling
+from accord.engine.saving import write_network
 from accord.engine.shard import gathered_for_leader, is_sharded
 from accord.engine.spaces import decoded
 from accord.engine.team import Team
@@ -161,36 +162,29 @@ class Model:
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
         """Write network, tokenizer and chat template in Hugging Face format, whole and on the disk when this returns.
 
-        Of a network with adapters these are written, as peft does. The file holds the weights as the network does, or
+        Of a network with adapters these are written, as peft does. The files hold the weights as the network does, or
         in `dtype`, which `precision.held_in` says more of. SHA256SUMS has the digests of the files, by which a damaged
         one is known when they are read. What was there before goes last. Of a network that is shared out among ranks,
-        which all call this, the one that leads writes the whole.
+        which all call this, the one that leads writes, and has the weights of one file at a time.
         """
-        if is_sharded(self.network):
-            weights = gathered_for_leader(own_state(self.network))
-            return Team.here().lead(lambda: self._write(folder, weights, dtype))
-        return self._write(folder, None, dtype)
-
-    def _write(self, folder: str | Path, weights: dict[str, Tensor] | None, dtype: torch.dtype | None) -> Path:
-        if self.network.can_generate():  # so that other software stops where this does
-            self.network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
-            _make_writable(self.network.generation_config)
-        rounded: AbstractContextManager[object] = nullcontext()
-        if dtype and weights is None:
-            rounded = held_in(self.network, dtype, own_state(self.network))
-        elif weights is not None and dtype:
-            weights = in_dtype(self.network, dtype, weights)
-            dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
-        with replacing_folder(folder) as partial, quiet(), rounded:
-            if adapted(self.network):
-                save_adapters(self.network, partial, weights)
+        network, team = self.network, Team.here() if is_sharded(self.network) else Team()
+        if network.can_generate():  # so that other software stops where this does
+            network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
+            _make_writable(network.generation_config)
+        with quiet(), ExitStack() as writing:
+            partial = team.lead(lambda: writing.enter_context(replacing_folder(folder)))
+            if adapted(network):
+                own = gathered_for_leader(own_state(network), team)
+                team.lead(lambda: save_adapters(network, partial, in_dtype(network, dtype, own) if dtype else own))
             else:
-                self.network.save_pretrained(partial, state_dict=weights, max_shard_size=SHARD)
-                if weights is not None and dtype:  # transformers has named the precision that is held in
-                    self.network.config.dtype = dtype
-                    self.network.config.save_pretrained(partial)
-            self.tokenizer.save_pretrained(partial)
-            write_sums(partial)
+                write_network(network, partial, SHARD, dtype, team=team)
+
+            def end() -> None:
+                self.tokenizer.save_pretrained(partial)
+                write_sums(partial)
+                writing.close()
+
+            team.lead(end)
         return Path(folder)
 
     def autocast(self, *, once: bool = False) -> AbstractContextManager[object]:

@@ -68,9 +68,10 @@ def read_network(
     Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
     """
     target = device_called(device)
-    if in_shares and come_together() and not (trained and trained.quantize):  # which is refused later
+    if in_shares and come_together():
         try:
             network, tokenizer = _leave_unread(kind, name, target, remote)
+            quantize(network, trained.quantize if trained else None, target)
             _prepare(kind, network, name)
             return network, tokenizer
         except ReadWhole as why:

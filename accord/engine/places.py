@@ -39,10 +39,11 @@ class Place:
     key: str
     shape: tuple[int, ...]
 
-    def rows(self, like: Tensor, device: torch.device, first: int, last: int | None) -> Tensor:
-        """The rows from `first` to before `last`, or all, on a device and in the precision of `like`."""
+    def rows(self, like: Tensor, device: torch.device, first: int, last: int | None, axis: int = 0) -> Tensor:
+        """The rows along an axis from `first` to before `last`, or all, on a device and in the precision of `like`."""
         with safe_open(self.file, "pt") as opened:  # anew each time, so that what was mapped into memory is let go
-            rows: Tensor = opened.get_slice(self.key)[first:last] if like.dim() else opened.get_tensor(self.key)
+            some = (slice(None),) * axis + (slice(first, last),)
+            rows: Tensor = opened.get_slice(self.key)[some] if like.dim() else opened.get_tensor(self.key)
             return rows.to(device, like.dtype, copy=True)
 
 
@@ -61,14 +62,17 @@ class Experts:
             return ()
         return (len(self.parts), sum(part.shape[0] for part in first), *first[0].shape[1:])
 
-    def rows(self, like: Tensor, device: torch.device, first: int, last: int | None) -> Tensor:
-        """The experts from `first` to before `last`, as `Place.rows` has rows."""
-        experts = self.parts[first:last]
-        rows = torch.empty(len(experts), *self.shape[1:], dtype=like.dtype, device=device)
+    def rows(self, like: Tensor, device: torch.device, first: int, last: int | None, axis: int = 0) -> Tensor:
+        """The experts from `first` to before `last`, as `Place.rows` has rows; or such rows of every expert."""
+        experts = self.parts if axis else self.parts[first:last]
+        begin, end = (first, self.shape[1] if last is None else last) if axis else (0, self.shape[1])
+        rows = torch.empty(len(experts), end - begin, *self.shape[2:], dtype=like.dtype, device=device)
         for row, parts in zip(rows, experts, strict=True):
-            start = 0
+            start = 0  # of a part, among the rows of the expert
             for part in parts:
-                row[start : start + part.shape[0]] = part.rows(row, device, 0, None)
+                low, high = max(begin - start, 0), min(end - start, part.shape[0])
+                if low < high:
+                    row[start + low - begin : start + high - begin] = part.rows(row, device, low, high)
                 start += part.shape[0]
         return rows
 

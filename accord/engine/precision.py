@@ -111,7 +111,7 @@ def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> I
     What its class keeps in float32, as transformers has it, stays so. Raises InputError, and changes nothing, where a
     weight has a number that `dtype` does not reach.
     """
-    weights = _weights(network, names)
+    weights = weights_to_round(network, names)
     held = in_dtype(network, dtype, {name: weight.data for name, weight in weights.items()})
     before = {name: weight.data for name, weight in weights.items()}
     try:
@@ -125,25 +125,29 @@ def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> I
 
 def in_dtype(network: nn.Module, dtype: torch.dtype, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors, by the names that the network has for them, with its weights in `dtype`, as `held_in` says."""
-    weights = _weights(network, tensors)
-    held = {name: tensor.to(dtype) if name in weights else tensor for name, tensor in tensors.items()}
-    for name in weights:
-        if not bool(held[name].isfinite().all()):
-            largest, called = float(tensors[name].abs().max()), str(dtype).removeprefix("torch.")
+    weights = weights_to_round(network, tensors)
+    require_reach(dtype, {name: tensors[name] for name in weights})
+    return {name: tensor.to(dtype) if name in weights else tensor for name, tensor in tensors.items()}
+
+
+def require_reach(dtype: torch.dtype, tensors: Mapping[str, Tensor]) -> None:
+    """Raise InputError where one of the tensors, by their names, has a number that `dtype` does not reach."""
+    for name, tensor in tensors.items():
+        if not bool(tensor.to(dtype).isfinite().all()):
+            largest, called = float(tensor.detach().abs().max()), str(dtype).removeprefix("torch.")
             raise InputError(
                 f"{name} has a number of size {largest:.4g}, which {called} does not reach: take bfloat16."
             )
-    return held
 
 
 def round_weights(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> None:
     """Give the weights of these names, in place, the nearest numbers that `dtype` has, as `held_in` has them."""
     with torch.no_grad():
-        for weight in _weights(network, names).values():
+        for weight in weights_to_round(network, names).values():
             weight.copy_(weight.to(dtype))
 
 
-def _weights(network: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
+def weights_to_round(network: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
     """The weights in floating point of these names, without those that the network's class keeps in float32."""
     kept = {name for kind in ("", "_strict") for name in getattr(network, f"_keep_in_fp32_modules{kind}", None) or ()}
     in_full = re.compile("|".join(rf"(?:^|\.){name}(?:$|\.)" for name in kept) or r"(?!)")

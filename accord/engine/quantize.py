@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from accord.engine.unread import unread
 from accord.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,6 +46,15 @@ class FewBits(nn.Linear):
     def kind(self) -> str:
         """nf4 or int8; or fp4, which bitsandbytes has besides."""
         return "int8" if isinstance(self.state, Tensor) else str(self.state.quant_type)
+
+    @property
+    def nbytes(self) -> int:
+        """What its codes and scales take."""
+        state = self.state
+        scales = (
+            [state] if isinstance(state, Tensor) else [state.absmax, *([state.state2.absmax] if state.nested else [])]
+        )
+        return self.qweight.nbytes + sum(tensor.nbytes for tensor in scales)
 
     @property
     def weight(self) -> Tensor:  # type: ignore[override]
@@ -95,12 +105,17 @@ def few_bits(network: nn.Module) -> list[FewBits]:
 def quantize(network: PreTrainedModel, kind: str | None, device: str | torch.device | None = None) -> None:
     """Hold the linear layers of a network's trunk in few bits, in place, on the device; embeddings and heads stay.
 
-    Layers that bitsandbytes holds in 4 bits are taken as they are, whatever the `kind` ("nf4", "int8" or none).
+    Layers that bitsandbytes holds in 4 bits are taken as they are, whatever the `kind` ("nf4", "int8" or none). Weights
+    that are in their files still are read one after the other.
     """
+    waiting, named = unread(network), {id(module): name for name, module in network.named_modules()}
     for name, module in list(network.base_model.named_modules()):
         layer = _of_bitsandbytes(module)
         if layer is None and kind is not None and type(module) in (nn.Linear, Conv1D):
-            weight: Any = module.weight.T if isinstance(module, Conv1D) else module.weight
+            weight: Any = module.weight
+            if waiting and weight.is_meta:
+                weight = waiting.rows(f"{named[id(module)]}.weight", weight)
+            weight = weight.T if isinstance(module, Conv1D) else weight
             layer = FewBits(*_codes(weight.detach().to(device).float().contiguous(), kind), module.bias)  # type: ignore
         if layer is not None:
             network.base_model.set_submodule(name, layer.requires_grad_(False))

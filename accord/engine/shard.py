@@ -10,12 +10,12 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from accord.engine.groups import by_precision, groups_of, is_half, mesh_of
+from accord.engine.groups import groups_of, mesh_of, placement
 from accord.engine.team import Team
 from accord.engine.unread import device_of, unread
 from accord.errors import InputError
@@ -81,7 +81,7 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
     frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
     kind = device_of(network).type
     shards = _sharing.ranks or team.size
-    mesh, place = mesh_of(kind, shards), by_precision(kind, shards) if is_half(network) else None
+    mesh, place = mesh_of(kind, shards), placement(network, kind, shards)
     for part, policy in groups_of(network, dtype):
         reshard = None if part is network else _sharing.reshard
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, shard_placement_fn=place)
@@ -108,7 +108,7 @@ def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str,
         known: Any = vars(frozen[name]).get("_share") if name in frozen else None
         if known is None and waiting and is_share(share) and share.to_local().is_meta:
             if id(share) not in read:  # a tied weight has two names
-                rows = waiting.rows(name, share, *rows_of(share))
+                rows = waiting.rows(name, share, *rows_of(share), shared_axis(share))
                 read[id(share)] = nn.Parameter(shared_of(rows, share, tuple(share.shape)), share.requires_grad)
             known = read[id(share)]
         if name in frozen:
@@ -193,10 +193,16 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_share(tensor) else tensor
 
 
-def rows_of(share: DTensor) -> tuple[int, int]:
-    """The first of the rows of the whole that this rank holds, and the one after its last."""
+def shared_axis(share: DTensor) -> int:
+    """The axis by which a tensor is shared out, along which its rows are counted: see `groups.axis_of`."""
+    placement: Any = share.placements[-1]
+    return int(placement.dim)
+
+
+def rows_of(share: DTensor, rows: int | None = None) -> tuple[int, int]:
+    """The first of the rows of the whole that this rank holds, and the one after its last; or of so many `rows`."""
     part, parts, _ = place_of(share)
-    return part_of(share.shape[0], part, parts)
+    return part_of(share.shape[shared_axis(share)] if rows is None else rows, part, parts)
 
 
 def part_of(rows: int, part: int, parts: int) -> tuple[int, int]:
@@ -232,12 +238,12 @@ def gathered(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if is_share(tensor) else tensor
 
 
-def gathered_for_leader(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The whole of tensors that may be shared out, on the rank that leads, in its host's memory; elsewhere none."""
+def gathered_for_leader(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """The whole of tensors that a team may share out, on the rank that leads, in its host's memory; elsewhere none."""
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         full = gathered(tensor)
-        if Team.here().leads:
+        if team.leads:
             whole[name] = full.cpu().contiguous() if is_share(tensor) else tensor
     return whole
 
@@ -251,10 +257,19 @@ def shared_like(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def shared_of(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a shape of which this rank has the rows that it has of `like`; all, where that is not shared out, or
-    has another number of rows."""
+def is_shared_as(like: Tensor, shape: tuple[int, ...]) -> TypeGuard[DTensor]:
+    """Whether of a tensor of a shape ranks have the rows that they have of `like`: where that is shared out, and both
+    have as many rows, or by another axis than the first a number that ranks divide."""
     if not is_share(like) or shape[:1] != tuple(like.shape[:1]):
+        return False
+    axis = shared_axis(like)
+    return axis == 0 or (len(shape) > axis and shape[axis] % place_of(like)[1] == 0)
+
+
+def shared_of(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of a shape of which this rank has these rows, those that it has of `like`; or all, where they are not
+    shared out alike."""
+    if not is_shared_as(like, shape):
         return rows
     from torch.distributed.tensor import DTensor
 

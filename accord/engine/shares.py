@@ -4,11 +4,13 @@ Of one rank it is what `memory.needs` counts. What ranks share is counted as `sh
 is as there, and what is gathered is by torch's `fully_shard` (FSDP2): the group beside the layers from the beginning
 of a pass to its end, of the layers the one that computes and the next. Linear weights of layers are gathered in the
 precision of products, in which they may be held too, so that none is cast; only a head that is held in float32 is.
-Under adapters, which alone are trained, everything is gathered as it is held.
+Under adapters, which alone are trained, everything is gathered as it is held; a base in few bits lies whole on every
+rank, and is not gathered.
 
-A mixture's experts are a block of a layer, whose rows are the experts: of more ranks than experts the first hold one
-each, the others none, and what is gathered has room for as many as there are ranks. They are gathered and multiplied as
-they are held, in float32 or by weight_dtype in bfloat16, and each rank reads its own.
+A mixture's experts are a block of a layer, whose rows are the experts. Of more ranks than experts each has some rows of
+every expert, if ranks divide these; else the first hold one each, the others none, and what is gathered has room for as
+many as there are ranks. They are gathered and multiplied as they are held, in float32 or by weight_dtype in bfloat16,
+and each rank reads its own.
 """
 
 from __future__ import annotations
@@ -24,9 +26,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from accord.console import said
 from accord.engine.adam import BLOCK, SMALLEST
 from accord.engine.config import SamplingConfig, TrainingConfig
+from accord.engine.groups import axis_of
 from accord.engine.memory import HEAP, Shape, needs, ready, tokens_at_once
 from accord.engine.models import Policy, quiet
 from accord.engine.precision import linear_weights
+from accord.engine.quantize import few_bits
 from accord.engine.routers import experts_of, has_experts
 from accord.errors import InputError
 
@@ -40,7 +44,7 @@ class Weight:
 
     `is_linear` says whether it is of a linear layer, so that it may be gathered in the precision of products; `held`
     are the bytes that a number is held in; `is_trained` whether it has a gradient; `is_expert` whether its rows are a
-    mixture's experts.
+    mixture's experts; `inner` the rows that each of its rows has, if it is a matrix, as that of an expert is.
     """
 
     rows: int
@@ -49,10 +53,15 @@ class Weight:
     held: int = 4
     is_trained: bool = True
     is_expert: bool = False
+    inner: int = 1
 
     def share(self, ranks: int = 1) -> int:
         """Numbers that a rank holds at most: `fully_shard` deals out rows, ceil(rows / ranks) to the first ranks."""
-        return -(-self.rows // ranks) * self.each
+        return self.rows * self.each // ranks if self.is_cut_within(ranks) else -(-self.rows // ranks) * self.each
+
+    def is_cut_within(self, ranks: int) -> bool:
+        """Whether so many ranks share out the rows of each expert, as `shard` does where these are too few."""
+        return axis_of((self.rows, self.inner, 1), ranks) == 1
 
 
 def share(weights: Iterable[Weight], ranks: int = 1) -> int:
@@ -82,10 +91,15 @@ def trained(weights: Iterable[Weight]) -> tuple[Weight, ...]:
 
 @dataclass(frozen=True)
 class Groups:
-    """A model's parameters in the groups that are gathered at once: each decoder layer, and what is beside them."""
+    """A model's parameters in the groups that are gathered at once: each decoder layer, and what is beside them.
+
+    What lies in `few` bits beneath adapters is no parameter, and of `whole` bytes on every rank.
+    """
 
     layers: tuple[tuple[Weight, ...], ...]
     beside: tuple[Weight, ...]
+    few: tuple[Weight, ...] = ()
+    whole: int = 0
 
     @property
     def all(self) -> tuple[Weight, ...]:
@@ -139,16 +153,19 @@ class Groups:
         if method is not None and (method.lora_rank or method.weight_dtype == "bfloat16"):
             network._prepared_by_accord = True
             ready(Policy(network, None, "the plan", dtype), method)  # type: ignore[arg-type]
-        linear = {id(p) for p in linear_weights(network)}
+        linear, few = {id(p) for p in linear_weights(network)}, few_bits(network)
 
         def weight(p: nn.Parameter) -> Weight:
             held = p.element_size()
-            return Weight(p.shape[0], p[0].numel(), id(p) in linear, held, p.requires_grad, id(p) in experts)
+            inner = p.shape[1] if p.dim() == 3 else 1
+            return Weight(p.shape[0], p[0].numel(), id(p) in linear, held, p.requires_grad, id(p) in experts, inner)
 
         inside = {id(p) for layer in layers for p in layer.parameters()}
         return Groups(
             tuple(tuple(map(weight, layer.parameters())) for layer in layers),
             tuple(weight(p) for p in network.parameters() if id(p) not in inside),
+            tuple(Weight(layer.out_features, layer.in_features, True, is_trained=False) for layer in few),
+            sum(layer.nbytes for layer in few),
         )
 
 
@@ -159,16 +176,17 @@ def standing(groups: Groups, method: TrainingConfig, ranks: int) -> tuple[float,
     """
     networks, own = method.trained_networks, trained(groups.all)
     eight_bits = method.optimizer_states == "8bit"
-    states = sum(_moments(weight, eight_bits) * weight.share(ranks) + 4 for weight in own)
+    states = sum(_moments(weight, eight_bits, ranks) * weight.share(ranks) + 4 for weight in own)
     if method.optimizer == "muon":
         states -= 4 * share(groups.inner, ranks) + 4 * len(groups.inner)
     gradients = float(size(own, ranks) * networks)
-    return size(groups.frozen, ranks) + gradients, gradients, float(states * networks)
+    return size(groups.frozen, ranks) + groups.whole + gradients, gradients, float(states * networks)
 
 
-def _moments(weight: Weight, eight_bits: bool) -> float:
+def _moments(weight: Weight, eight_bits: bool, ranks: int) -> float:
     """Bytes of AdamW's two numbers of a weight; in 8 bits where rows are whole blocks, each of which has a scale."""
-    is_coded = eight_bits and weight.each % BLOCK == 0 and weight.rows * weight.each >= SMALLEST
+    row = weight.each // ranks if weight.is_cut_within(ranks) else weight.each
+    is_coded = eight_bits and row % BLOCK == 0 and weight.rows * weight.each >= SMALLEST
     return 2 * (1 + 4 / BLOCK) if is_coded else 8
 
 
@@ -189,12 +207,14 @@ def held(
     "training" is a pass with its gradients, "sampling" is when prompts are answered, "loading" is when ranks read their
     shares. The method is as one process would train it, its batch that of all ranks; `groups` are as it holds them.
 
-        weights              share(all) n         as they are held; n networks are trained, which share what is frozen
+        weights              share(all) n         as they are held; n networks are trained, which share what is frozen;
+                             a base in few bits is whole on every rank
         gradients            share(trained) n     likewise
         optimizer            8 share(trained) n + 4 a parameter, AdamW's count of steps; less by `standing`
         copies               of adapters alone, where a copy differs in nothing else
         gathered             beside + 2 layer              of more than one rank, as they are held; of a layer's linear
-                             weights 2 each, 4 where products are of float32; all layers with reshard_after_forward off
+                             weights 2 each, 4 where products are of float32; experts whose rows ranks share once more,
+                             as they are copied to their places; all layers with reshard_after_forward off
         whole gradients      4 (beside + 2 layer)          of what is trained, before they are summed and scattered, one
                              layer's as they are and one's in a buffer
         casts                2 a number of the head, which autograd keeps; on one rank of all linear layers
@@ -218,7 +238,8 @@ def held(
         for again in (False, True)
     }
     layers = sum(gathered_size(layer, ranks, dtype.itemsize) for layer in groups.layers) if several else 0
-    two = GATHERED * gathered_size(groups.largest, ranks, dtype.itemsize)
+    copied = tuple(weight for weight in groups.largest if weight.is_cut_within(ranks))
+    two = gathered_size((*GATHERED * groups.largest, *copied), ranks, dtype.itemsize)
     beside = gathered_size(groups.beside, ranks) if several else 0
     gathered = beside + (two if method.reshard_after_forward else layers) if several else 0
     two_groups = trained((*groups.beside, *groups.largest))
@@ -266,7 +287,7 @@ def _copy(groups: Groups, method: TrainingConfig, dtype: torch.dtype, ranks: int
     """Bytes of a rank's share of a copy that is only read; under adapters it shares the model's weights."""
     if groups.adapters and getattr(method, "reference", None) is None:
         return size(groups.adapters, ranks)
-    return size(groups.frozen if groups.adapters else groups.all, ranks, dtype.itemsize)
+    return size((*groups.frozen, *groups.few) if groups.adapters else groups.all, ranks, dtype.itemsize)
 
 
 def _of_head(shape: Shape) -> float:

@@ -44,12 +44,15 @@ class Unread:
     def __deepcopy__(self, _: Any) -> Unread:
         return self
 
-    def rows(self, name: str, like: Tensor, first: int = 0, last: int | None = None) -> Tensor:
-        """The rows from `first` to before `last` of a weight, or all, on the device and in the precision of `like`."""
-        last = len(like) if last is None and like.dim() else last
+    def rows(self, name: str, like: Tensor, first: int = 0, last: int | None = None, axis: int = 0) -> Tensor:
+        """The rows from `first` to before `last` of a weight, or all, on the device and in the precision of `like`.
+
+        They are along an axis, the first, or of a block of experts the second.
+        """
+        last = like.shape[axis] if last is None and like.dim() else last
         if first == last:
             return torch.empty(0, *like.shape[1:], dtype=like.dtype, device=self.device)
-        return self.places[name.replace(WRAPPED, "")].rows(like, self.device, first, last)
+        return self.places[name.replace(WRAPPED, "")].rows(like, self.device, first, last, axis)
 
     def under(self, names: Mapping[str, str]) -> Unread:
         """The same files for another network, of whose names these are the first one's."""

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.models import SHARD, Policy, quiet
 from accord.engine.samplers import state_of
-from accord.engine.shard import gathered, gathered_for_leader, is_share, local, shared_like
+from accord.engine.saving import INDEX, write_network
+from accord.engine.shard import gathered, gathered_for_leader, local, shared_like
 from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import tidy
 
-HEAD, INDEX = "head.safetensors", "model.safetensors.index.json"
+HEAD = "head.safetensors"
 NUDGED = 12
 """Tensors at either end of a network that are nudged to see whether servers take what they are handed ..."""
 NUDGE, ZERO = 0.03, 0.02
@@ -57,49 +57,52 @@ class Handover:
 
         What was written before goes, but for the folders to `keep`.
 
-        Of a network that is shared out among ranks, which all call this, the one that leads writes the whole, which the
-        others have a tensor of at a time. Raises InputError, on every rank, where they cannot be, or are held in few
-        bits.
+        Of a network that is shared out among ranks, which all call this, the one that leads writes, and has the weights
+        of one file at a time. Raises InputError, on every rank, where they cannot be, or are held in few bits.
         """
         state = state_of(policy)
         if state == self.state and self.handed is not None:
             return self.handed
         if policy.is_quantized and not adapted(policy.network):
             raise InputError(f"{policy.name} is quantized, and servers are handed whole weights: do without sampler.")
-        own = own_state(policy.network)
-        whole = gathered_for_leader(own) if any(map(is_share, own.values())) else None
-        self.handed = Team.here().lead(lambda: self._put(policy.network, whole, keep))
+        team, network = Team.here(), policy.network
+        folder = self.folder / str(self.count + 1)
+        try:
+            folder = team.lead(lambda: self._make_room(keep))
+            if adapted(network):
+                own = gathered_for_leader(own_state(network), team)
+                team.lead(lambda: save_adapters(network, folder, own))
+            else:
+                with quiet():
+                    write_network(network, folder, SHARD, team=team)
+                save_tied_head(network, folder, team)
+            self.handed = team.lead(lambda: self._described(folder, adapted(network)))
+        except OSError as error:
+            raise InputError(f"weights for servers cannot be written to {folder} ({error.strerror}).") from None
         self.state = state
         return self.handed
 
-    def _put(self, network: Any, whole: dict[str, Tensor] | None, keep: Collection[Path]) -> Handed:
-        """Write what makes the network different from others of its start; `whole` is that, of one that is shared."""
+    def _make_room(self, keep: Collection[Path]) -> Path:
+        """A new folder; what was written before goes, but for the folders to `keep`."""
         if self.count == 0:
             tidy(self.above, "sampler")
         self.count += 1
         folder = self.folder / str(self.count)
-        try:
-            for old in set(self.folder.glob("*")).difference(keep):
-                shutil.rmtree(old, ignore_errors=True)
-            folder.mkdir(parents=True)
-            if adapted(network):
-                save_adapters(network, folder, whole)
-            else:
-                with quiet():
-                    own = whole and dict(whole)  # which is emptied as it is written
-                    network.save_pretrained(folder, state_dict=own, max_shard_size=SHARD)
-                save_tied_head(network, folder, whole)
-        except OSError as error:
-            raise InputError(f"weights for servers cannot be written to {folder} ({error.strerror}).") from None
+        for old in set(self.folder.glob("*")).difference(keep):
+            shutil.rmtree(old, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def _described(self, folder: Path, is_adapter: bool) -> Handed:
         size = sum(file.stat().st_size for file in folder.iterdir())
-        return Handed(folder, f"accord-{self.run}-{self.count}", adapted(network), size)
+        return Handed(folder, f"accord-{self.run}-{self.count}", is_adapter, size)
 
     def close(self) -> None:
         """Take the weights away."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def save_tied_head(network: Any, folder: Path, whole: Mapping[str, Tensor] | None) -> None:
+def save_tied_head(network: Any, folder: Path, team: Team) -> None:
     """Write the output layer by its own name too, where it is the embedding, which files of weights leave out.
 
     vLLM on a processor multiplies by a copy of it, which it makes anew only where the layer itself is loaded.
@@ -107,14 +110,17 @@ def save_tied_head(network: Any, folder: Path, whole: Mapping[str, Tensor] | Non
     head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
         return
-    names = {module: f"{name}.weight" for name, module in network.named_modules()}
-    weight = head.weight.detach().cpu() if whole is None else whole[names[embedding]]
-    name = names[head]
-    save_file({name: weight.clone()}, folder / HEAD, metadata={"format": "pt"})
-    if (folder / INDEX).exists():  # which says of all files what to read from them
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        index["weight_map"][name] = HEAD
-        (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+    [name] = [f"{name}.weight" for name, module in network.named_modules() if module is head]
+    weight = gathered(head.weight.detach()).cpu()
+
+    def write() -> None:
+        save_file({name: weight}, folder / HEAD, metadata={"format": "pt"})
+        if (folder / INDEX).exists():  # which says of all files what to read from them
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            index["weight_map"][name] = HEAD
+            (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
+
+    team.lead(write)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from accord.interrupts import Interrupted, requests
 from accord.train import inputs
 from accord.train.learner import Learner, StepResult
 from accord.train.options import RunOptions, SamplingOptions, describe
-from accord.train.ranks import open_run, require_alone
+from accord.train.ranks import open_run, require_alone, say_what_is_whole
 from accord.train.resumed import STOP, restore
 from accord.train.rows import read_metrics
 from accord.train.run import LAST_GOOD, Run
@@ -80,7 +80,8 @@ def train(
     Raises InputError where the folder holds something else, or a run with other settings, and TrainingStopped where a
     step stopped itself; a checkpoint holds the last good weights.
     """
-    require_alone(method, options, model.network)
+    require_alone(method, options)
+    say_what_is_whole(model.network)
     settings = describe(method, options, model=model.name, **given)
     team = engine.Team.here()
     with engine.shard.sharing(method), open_run(out, settings, options) as run:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accord import engine
+from accord.console import status
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, LeftOut
 from accord.train.inputs import redacted
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
 
 HOLDS_LESS = "more ranks hold less each, as do --optimizer-states 8bit and --weight-dtype bfloat16"
 ALONE = {
-    "quantize": "each rank holds its share of the frozen weights, in bfloat16 where products are",
     "offload_optimizer": HOLDS_LESS,
     "offload_reference": HOLDS_LESS,
 }
 """Settings that several ranks cannot have yet, and what they have in their place."""
 
 
-def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Module) -> None:
+def require_alone(method: TrainingConfig, options: RunOptions) -> None:
     """Raise InputError where there are several ranks, and what is asked for needs a process of its own as yet."""
     if engine.Team.here().size == 1:
         return
@@ -41,11 +41,14 @@ def require_alone(method: TrainingConfig, options: RunOptions, network: nn.Modul
                     f"{field.name} is not for several ranks yet: start without torchrun, or leave it out; "
                     f"{ALONE[field.name]}."
                 )
-    if engine.quantize.few_bits(network):
-        raise InputError(
-            "models in few bits are not for several ranks yet: start without torchrun, or give the model in full, of "
-            "which each rank holds its share."
-        )
+
+
+def say_what_is_whole(network: nn.Module) -> None:
+    """Print what every rank holds and none shares, where there are several: a base in few bits."""
+    layers = engine.quantize.few_bits(network)
+    if layers and engine.Team.here().size > 1:
+        size = sum(layer.nbytes for layer in layers) / 1e9
+        status(f"every rank holds the base in {layers[0].kind}, {size:.2f} GB, and its share of all else.")
 
 
 def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:

@@ -112,19 +112,36 @@ def test_adapters_are_held_trained_and_handed_over_alone(model: str) -> None:
     assert few.passes.hsdp_held == size(Groups.of(SMALL, SFT(lora_rank=2)).all, 2) + 12 * own / 2 + counts
 
 
+def test_a_base_in_few_bits_is_whole_on_every_rank(model: str) -> None:
+    found = plan(model, "sft", gpus=[2, 8], batch_size=8, lora_rank=2, quantize="int8")
+    layers = 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128)
+    scales = 4 * 2 * (2 * 64 + 2 * 32 + 2 * 128 + 64)  # a row of each matrix
+    groups = Groups.of(SMALL, SFT(lora_rank=2, quantize="int8"))
+    assert groups.whole == layers + scales
+    assert "beneath them 0.00 GB in few bits, whole on every rank" in found.shape
+    assert [row.memory.weights for row in found.rows] == [layers + scales + size(groups.all, ranks) for ranks in (2, 8)]
+    shared = plan(model, "sft", gpus=[2, 8], batch_size=8, lora_rank=2)
+    assert all(few.passes.received < row.passes.received for few, row in zip(found.rows, shared.rows, strict=True))
+    assert found.figures[-1].value == shared.figures[-1].value  # of what is trained
+
+
 def test_experts_are_planned_for_and_what_they_cost_is_said(tmp_path: Path) -> None:
     MixtralConfig(
         hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=1000, num_local_experts=4, num_experts_per_tok=2,
     ).save_pretrained(tmp_path)  # fmt: skip
-    found = plan(str(tmp_path), "sft", gpus=[2, 16], batch_size=8)
+    found = plan(str(tmp_path), "sft", gpus=[2, 16, 24], batch_size=8)
     expert = 3 * 64 * 128
     assert f"{(found.numbers - 2 * 2 * expert) / 1e9:.2f} billion, 2 layers" in found.shape
-    assert any("a layer has 4 experts" in line for line in found.warnings)
-    two, sixteen = found.rows
+    [warned] = found.warnings
+    assert "a layer has 4 experts, whose rows 24 ranks cannot share evenly" in warned
+    assert warned.endswith("take a divisor of 64.")
+    two, sixteen, odd = found.rows
     assert two.memory.weights >= 4 * 2 * 2 * expert  # two of each layer's four
-    assert sixteen.memory.weights >= 4 * 2 * expert
-    assert sixteen.passes.received > 3 * two.passes.received  # room for sixteen experts, not four
+    assert 4 * 2 * expert / 4 <= sixteen.memory.weights < 4 * 2 * expert  # a quarter of an expert a layer
+    assert odd.memory.weights >= 4 * 2 * expert
+    assert sixteen.passes.received == pytest.approx(two.passes.received * (15 / 16) / (1 / 2), rel=0.01)
+    assert odd.passes.received > 3 * two.passes.received  # room for twenty-four experts, not four
     sources = {figure.name: figure.value for figure in found.figures}
     assert sources["operations a second, float32"] == pytest.approx(0.35 * 67e12)
     half = plan(str(tmp_path), "sft", gpus=2, batch_size=8, weight_dtype="bfloat16")

@@ -78,6 +78,7 @@ CASES = [
     Case(DPO, 2, checkpointing=True, adapters={"lora_rank": 2}),
     Case(DPO, 2, tied=True, batch_size=1, adapters={"lora_rank": 2, "lora_dora": True}),
     Case(RewardModel, 3, tied=True, adapters={"lora_rank": 2, "lora_targets": "q_proj"}),
+    Case(DPO, 2, "gpt2", tied=True, adapters={"lora_rank": 2, "quantize": "int8"}),
 ]
 """Of a vocabulary of 13, which neither 2 nor 3 ranks can share evenly."""
 

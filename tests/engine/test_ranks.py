@@ -16,7 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from accord.engine.offload import shared_copy
 from accord.engine.team import Team, asked_size
@@ -265,7 +265,6 @@ class Own(SFT):
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [
-        (SFT(lora_rank=2, quantize="int8"), {}, "quantize is not for several ranks yet"),
         (DPO(offload_reference=True), {}, "offload_reference is not for several ranks yet: start without torchrun, or"),
         (SFT(offload_optimizer=True), {}, "offload_optimizer is not for several ranks yet"),
         (Own(), {}, "own does not train on several ranks yet: start it without torchrun"),
@@ -276,7 +275,7 @@ def test_what_ranks_cannot_do_yet_is_refused(
 ) -> None:
     monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
     with pytest.raises(InputError, match=said):
-        require_alone(method, type(method).options(**options), nn.Linear(1, 1))
+        require_alone(method, type(method).options(**options))
 
 
 def test_what_is_held_in_few_bits_is_not_for_ranks_yet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,19 +42,23 @@ TREES = [Tree((1, 2 + row), tuple(Branch((3, 4 + row, 5 + i, 6)) for i in range(
 
 
 MIXTRAL = MixtralConfig(**SIZES, vocab_size=VOCABULARY, num_local_experts=3, num_experts_per_tok=2, eos_token_id=END)
+MIXTURES = {name: copy.deepcopy(MIXTRAL) for name in ("mixtral", "one expert")}
+MIXTURES["one expert"].num_local_experts = MIXTURES["one expert"].num_experts_per_tok = 1
+"""Of the second two ranks share the rows of an expert."""
 PLANNED: list[Any] = [
     ("llama", 0, {}),
     ("llama", 1, {"lora_rank": 2}),
     ("mixtral", 0, {}),
     ("mixtral", 0, {"lora_rank": 2}),
 ]
-PLANNED += [(name, 0, {"weight_dtype": "bfloat16"}) for name in ("llama", "mixtral")]
+PLANNED += [(name, 0, {"weight_dtype": "bfloat16"}) for name in ("llama", "mixtral", "one expert")]
+PLANNED += [("one expert", 0, {}), ("llama", 1, {"lora_rank": 2, "quantize": "int8"})]
 """Of what a plan's bytes are held against those that are sent."""
 
 
 def learner_of(architecture: str, tied: int, more: dict[str, Any], method: Any = DPO) -> OfflineLearner:
     """A method at work in bfloat16, each row in a pass of its own: then ranks make the passes that one process does."""
-    config: Any = copy.deepcopy(MIXTRAL) if architecture == "mixtral" else CONFIGS[architecture]()
+    config: Any = copy.deepcopy(MIXTURES.get(architecture)) or CONFIGS[architecture]()
     config.tie_word_embeddings = bool(tied)
     made = method(batch_size=4, max_steps=2, learning_rate=1e-3, tokens_per_pass=1, dtype="bfloat16", **more)
     policy = policy_of(random_model(config, dtype=torch.float32)).in_dtype("bfloat16")

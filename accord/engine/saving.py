@@ -1,0 +1,127 @@
+"""A network's weights as files of Hugging Face's layout, which are written one after the other.
+
+What each file has is told by names, shapes and precisions alone, as transformers tells it: a tied weight lies there
+once, a mixture's experts each by themselves where they were read so, and files are filled up in the order of names.
+Then the weights of a file are gathered, rounded, written and let go. So the rank that leads never has more than its
+share, one file and one weight, and the files are byte for byte those of `save_pretrained`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import split_state_dict_into_shards_factory
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
+from transformers.modeling_utils import remove_tied_weights_from_state_dict
+
+from accord.engine.precision import require_reach, weights_to_round
+from accord.engine.shard import gathered, local
+from accord.engine.team import Team
+
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which file has which tensors, by name, and of which of the network's own weights each is made.
+
+    `held` is the precision of each of the network's own in the files, `index` what lies beside several files.
+    """
+
+    files: Mapping[str, Sequence[str]]
+    made_of: Mapping[str, tuple[str, ...]]
+    held: Mapping[str, torch.dtype]
+    index: Mapping[str, Any] | None
+
+    @staticmethod
+    def of(network: Any, most: int | str, dtype: torch.dtype | None = None) -> Layout:
+        """Of a network of transformers, in files of at most so many bytes, its weights as they are or in `dtype`."""
+        state = network.state_dict(keep_vars=True)
+        rounded = {id(weight) for weight in weights_to_round(network, state).values()} if dtype else ()
+        empty = {
+            id(t): torch.empty(t.shape, dtype=dtype if id(t) in rounded else t.dtype, device="meta")
+            for t in state.values()
+        }
+        own = {name: empty[id(t)] for name, t in state.items() if name not in (network._keys_to_ignore_on_save or ())}
+        held = {name: tensor.dtype for name, tensor in own.items()}
+        own = remove_tied_weights_from_state_dict(own, network)
+        whole = revert_weight_conversion(network, dict(own))
+        split = split_state_dict_into_shards_factory(  # parts of one weight, as experts are, stay together
+            whole,
+            get_storage_size=lambda tensor: tensor.untyped_storage().nbytes(),
+            get_storage_id=lambda tensor: tensor.untyped_storage()._cdata,
+            filename_pattern="model{suffix}.safetensors",
+            max_shard_size=most,
+        )
+        total = {"total_parameters": network.num_parameters(), **split.metadata}
+        index = {"metadata": total, "weight_map": split.tensor_to_filename} if split.is_sharded else None
+        return Layout(split.filename_to_tensors, _made_of(network, own, whole), held, index)
+
+
+def _made_of(network: Any, own: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """Of each tensor in files the network's own that it is made of: one; or where that does not do, all of the rest."""
+    found: dict[str, tuple[str, ...]] = {}
+    rest = []
+    for name, tensor in own.items():
+        try:
+            made = revert_weight_conversion(network, {name: tensor})
+        except Exception:  # a conversion that wants others too fails in any manner
+            made = {}
+        alike = [key for key, part in made.items() if key in whole and whole[key].shape == part.shape]
+        if made and len(alike) == len(made) and not any(key in found for key in made):
+            found |= {key: (name,) for key in made}
+        else:
+            rest.append(name)
+    return {key: found.get(key, tuple(rest)) for key in whole}
+
+
+def write_network(network: Any, folder: Path, most: int | str, dtype: torch.dtype | None = None, *, team: Team) -> None:
+    """Write configuration and weights of a network into a folder, the weights in files of at most `most` bytes.
+
+    They are written as the network holds them, or in `dtype`, as `precision.held_in` says. Of a team all call this, and
+    the rank that leads writes. Raises InputError, on every rank and before there is a file of weights, where one has a
+    number that `dtype` does not reach.
+    """
+    layout = Layout.of(network, most, dtype)
+    if dtype:
+        weights = weights_to_round(network, network.state_dict())
+        team.all_do(lambda: require_reach(dtype, {name: local(weight) for name, weight in weights.items()}))
+    team.lead(lambda: _describe(network, folder, layout))
+    for file, names in layout.files.items():
+        tensors = dict(_of_file(network, layout, names, team))
+        team.lead(functools.partial(save_file, tensors, folder / file, {"format": "pt"}))
+        del tensors  # before the next are gathered
+
+
+def _describe(network: Any, folder: Path, layout: Layout) -> None:
+    """All but the weights: the configurations, code that came with the model, and the index."""
+    network.save_pretrained(folder, state_dict={})
+    precision = next((layout.held[n] for n, p in network.named_parameters() if p.is_floating_point()), torch.float32)
+    network.config.dtype = str(precision).removeprefix("torch.")
+    network.config.save_pretrained(folder)
+    if layout.index:
+        (folder / INDEX).write_text(json.dumps(layout.index, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _of_file(network: Any, layout: Layout, names: Sequence[str], team: Team) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, on the rank that leads, in main memory; the others have a weight at a time of them."""
+    state, wanted = network.state_dict(), set(names)
+    for sources in dict.fromkeys(layout.made_of[name] for name in names):
+        own = {}
+        for source in sources:
+            whole = gathered(state[source])
+            if team.leads:
+                own[source] = whole.to("cpu", layout.held[source])
+            del whole
+        if team.leads:
+            made = revert_weight_conversion(network, own)
+            yield from ((name, made[name].contiguous()) for name in made.keys() & wanted)
+            del own, made
