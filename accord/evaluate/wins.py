@@ -186,7 +186,7 @@ def warnings(duels: Sequence[Duels]) -> list[str]:
             word = "longer" if longer.min() > 0 else "shorter"
             lines.append(f"{pair}: every answer is {word}, so the length-controlled win rate is an extrapolation")
     if few:
-        lines.append(f"intervals from {min(few)} pairs say little; judge {FEW} or more")
+        lines.append(f"intervals from {min(few)} pair{'s' * (min(few) > 1)} say little; judge {FEW} or more")
     return lines + _unbounded(duels)
 
 

@@ -53,7 +53,7 @@ def test_people_judge_files_of_answers_without_any_model(
     won = people["win_rate"]
     assert (won["estimate"], won["n"], won["invalid"]) == (1.0, 1, 2) and rivals["win_rate"] is None
     assert f"2 of 3 verdicts are invalid (the first: nobody compared this pair in {judge})" in found["warnings"][0]
-    assert "says little" in " ".join(capsys.readouterr().err.split())
+    assert "intervals from 1 pair say little; judge 20 or more" in " ".join(capsys.readouterr().err.split())
     tied = evaluated(home, tmp_path, *files(home), "--judge", ties, "--against", "people")
     won = {m["name"]: m["win_rate"] for m in tied["models"]}
     assert won["people"] is None and (won["rivals"]["estimate"], won["rivals"]["ties"]) == (0.5, 1)
