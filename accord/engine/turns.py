@@ -1,10 +1,10 @@
-"""What ends a turn: learned once from the chat template, which writes it after every answer."""
+"""What ends a turn: learned once from the chat template, which writes it after an answer, or begins the next turn so."""
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,22 +28,47 @@ class TurnEnd:
 
     A model says `text`, which ends with `token`; it never says `rest`, the line end after it, say. Without a template,
     or with one that marks no end, there is no text, and a turn ends with the tokenizer's eos_token.
+
+    Some templates mark the beginnings of turns alone, with tokens at which their models stop (GLM-4's `<|user|>` and
+    `<|observation|>`). There the turn `is_next`: its end is the first token of the turn that follows, `text` that of a
+    user's and `call` that of a tool's.
     """
 
     token: int | None
     text: str = ""
     rest: str = ""
+    call: str = ""
+
+    @property
+    def is_next(self) -> bool:
+        return bool(self.call)
+
+    def mark(self, following: str) -> str:
+        """What ends a turn of the text that follows it; nothing where the text before it has its end."""
+        return next((mark for mark in (self.text, self.call) if self.is_next and following.startswith(mark)), "")
+
+    def closes(self, text: str) -> bool:
+        """Whether a text ends as a turn does."""
+        return text.endswith(tuple(filter(None, (self.text, self.call))))
 
 
 _learned: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, TurnEnd]] = WeakKeyDictionary()
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
-    """How the turns of a tokenizer's chat template end: with the first of its added tokens after an answer."""
-    known = (str(tokenizer.chat_template), tokenizer.eos_token)
+    """How the turns of a tokenizer's chat template end: with the first of its added tokens after an answer.
+
+    Where it writes nothing there, with the first token of the next turn, if its model stops at that (`stops_at`).
+    """
+    known = (str(tokenizer.chat_template), tokenizer.eos_token, getattr(tokenizer, "_stops", ()))
     if tokenizer not in _learned or _learned[tokenizer][0] != known:
         _learned[tokenizer] = known, _learn(tokenizer)
     return _learned[tokenizer][1]
+
+
+def stops_at(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> None:
+    """Tell a tokenizer, and copies that are made of it, at which tokens its model stops."""
+    tokenizer._stops = tuple(tokens)  # type: ignore[attr-defined]
 
 
 def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
@@ -53,10 +78,21 @@ def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
         added[str(tokenizer.eos_token)] = int(tokenizer.eos_token_id)
     # The first to begin; of those that begin at one place the longest.
     found = min(((tail.find(text), -len(text), text) for text in added if text and text in tail), default=None)
-    if found is None:
+    if found is not None:
+        end = found[0] + len(found[2])
+        return TurnEnd(added[found[2]], tail[:end], tail[end:])
+    stops = [text for text, index in added.items() if text and index in getattr(tokenizer, "_stops", ())]
+    user = "" if tail else _first_of_next(tokenizer, "user", stops)
+    if not user:
         return TurnEnd(tokenizer.eos_token_id, rest=tail)
-    end = found[0] + len(found[2])
-    return TurnEnd(added[found[2]], tail[:end], tail[end:])
+    calls = (_first_of_next(tokenizer, role, stops) for role in ("tool", "observation"))
+    return TurnEnd(added[user], user, call=next(filter(None, calls), user))
+
+
+def _first_of_next(tokenizer: PreTrainedTokenizerBase, role: str, stops: Iterable[str]) -> str:
+    """Which of these tokens begins what the template writes of a turn after an answer; nothing where none does."""
+    tail = _after_an_answer(tokenizer, {"role": role, "content": "next"})
+    return max((stop for stop in stops if tail.startswith(stop)), key=len, default="")
 
 
 CHATML = (
@@ -167,11 +203,12 @@ def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     return all("instruction" in text for text in texts)
 
 
-def _after_an_answer(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What the template writes after the answer of a short dialogue; nothing where it refuses that."""
+def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *turns: dict[str, str]) -> str:
+    """What the template writes after the answer of a short dialogue, which turns may follow; nothing where it refuses
+    that."""
     if tokenizer.chat_template is None:
         return ""
-    dialogue = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}]
+    dialogue = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}, *turns]
     try:
         text = str(tokenizer.apply_chat_template(dialogue, tokenize=False))
     except Exception:  # whatever a template raises: a dialogue of the data will say so with its row
