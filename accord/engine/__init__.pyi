@@ -38,6 +38,7 @@ from . import tiles as tiles
 from . import trees as trees
 from . import turns as turns
 from . import unread as unread
+from . import wrappers as wrappers
 from .classifiers import PreferenceNetwork as PreferenceNetwork
 from .classifiers import Scorer as Scorer
 from .fit import LossTerm as LossTerm

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from accord.engine.team import Team
-from accord.errors import InputError
+from accord.engine.wrappers import senses, text_config
+from accord.errors import InputError, located
 from accord.files import SUMS, changed, read_sums
 from accord.parsing import parse_json
 
@@ -262,9 +263,15 @@ def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remo
     said = f"{name} is a {', '.join(known) or config.model_type}"
     if config.is_encoder_decoder:
         raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
-    others = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
-    if others:
-        raise InputError(f"{said}, which reads more than text: give a model of text alone.")
+    if senses(config):
+        with located(f"{said}, which "):
+            text_config(config)
+        if quantization(config):
+            raise InputError(
+                f"{said}, which reads {senses(config)} too and is quantized ({quantization(config)}), and its language "
+                "model cannot be taken out of that: give the one in full."
+            )
+        return
     writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     if known and not any(architecture in writers for architecture in known):
         raise InputError(f"{said}, which is no causal language model, and writes no text.")

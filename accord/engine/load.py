@@ -13,7 +13,7 @@ from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labe
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import has_tokenizer, no_classifier, require_as_written, require_files
 from accord.engine.models import AnyModel, Model, Policy, quiet
-from accord.engine.networks import cause, read_network, source_of
+from accord.engine.networks import cause, read_network, read_tokenizer, source_of
 from accord.engine.personal import PersonalPreference, PersonalScorer
 from accord.engine.precision import compute_dtype
 from accord.engine.shard import shard, whole_kind
@@ -143,12 +143,9 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
         raise InputError(f"there is no folder {name}, where a tokenizer was to be.")
     try:
         with quiet():
-            found: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
-                folder if folder.exists() else where
-            )
+            return read_tokenizer(str(folder) if folder.exists() else where)
     except Exception as error:  # files that others wrote fail in any manner
         raise InputError(f"the tokenizer {name} cannot be loaded: {cause(error)}") from error
-    return found
 
 
 def reload(model: AnyModel, folder: str | Path) -> AnyModel:

@@ -63,6 +63,8 @@ def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
     network.config.get_text_config().attention_dropout = 0.0
+    if network.base_model is network and isinstance(getattr(network, "model", None), PreTrainedModel):
+        network.base_model_prefix = "model"  # Llama 4's has the name that it goes by in a model of images
     if not getattr(network, "_prepared_by_accord", False):
         take_fast_ways(network, name)
     network._prepared_by_accord = True  # type: ignore[assignment]

@@ -43,11 +43,14 @@ from accord.engine.quantize import keep_order, quantize
 from accord.engine.team import Team, come_together
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
+from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head
 from accord.errors import InputError
+from accord.parsing import parse_json
 
 if TYPE_CHECKING:
     from accord.engine.config import TrainingConfig
 
+WRITES = transformers.AutoModelForCausalLM
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -109,7 +112,9 @@ def _leave_unread(
         check_kind(name, kind, config, remote)
         if method := quantization(config):
             raise ReadWhole(f"it is quantized ({method})")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+        if kind is WRITES and senses(config):
+            raise ReadWhole(f"it is the language model in one that reads {senses(config)} too")
+        tokenizer = read_tokenizer(source, trust_remote_code=remote)
         network = make(kind, config, target, **({"trust_remote_code": True} if remote else {}))
         info = attach(network, files_of(source), target, other_heads(network))
         if network.can_generate() and file_of(source, "generation_config.json"):
@@ -151,10 +156,14 @@ def _read(
     config: Any = None,
     *,
     is_lean: bool = False,
+    inside: Path | None = None,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter."""
+    """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter.
+
+    An adapter `inside` is for the whole of a model that reads more than text, of which the language model is taken out.
+    """
     source, gguf_file, base = locate(source_of(name))
-    if base is not None:
+    if base is not None and inside is None:
         with _readable(name, "the adapter"):
             return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
@@ -180,35 +189,61 @@ def _read(
             how["device_map"] = {"": target}
         elif gguf_file and hasattr(transformers, "GgufConfig"):
             how["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    is_inside = kind is WRITES and bool(senses(config))
+    if inside and not is_inside:
+        raise InputError(f"the adapter {inside} is for a model that reads more than text, and {name} is none.")
     with _readable(
         name, f"the model, quantized by {method}," if method else "the GGUF file" if gguf_file else "the model"
     ):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
+        tokenizer = read_tokenizer(source, **given)
         if (Path(source) / "generation_config.json").exists():  # where it is unreadable, transformers does without
             how["generation_config"] = transformers.GenerationConfig.from_pretrained(source)
-        network, info = kind.from_pretrained(source, **how, **given)
+        network, info = (KIND if is_inside else kind).from_pretrained(source, **how, **given)
     if "config" in how:
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
+    if is_inside:
+        with _readable(name, "the language model in"):
+            network = taken_out(network, name, inside)
     keep_order(network)
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
+
+
+def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer of a folder, a file or the Hub; its chat template may lie where processors had it.
+
+    Raises as transformers does.
+    """
+    tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **given)
+    if tokenizer.chat_template is None and "gguf_file" not in given:
+        file = file_of(source, "chat_template.json")
+        told = parse_json(file.read_text(encoding="utf-8")) if file else None
+        if isinstance(told, dict) and isinstance(told.get("chat_template"), str):
+            tokenizer.chat_template = told["chat_template"]
+    return tokenizer
 
 
 def _read_adapter(
     kind: Any, name: str, folder: Path, base: str, target: str, remote: bool
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The network that an adapter is for, with the adapter merged into it, and the tokenizer beside the adapter."""
-    writes, scores = kind is transformers.AutoModelForCausalLM, read_config(folder).get("task_type") == "SEQ_CLS"
+    writes, scores = kind is WRITES, read_config(folder).get("task_type") == "SEQ_CLS"
     if scores and writes:
         raise WritesNoText(name)
     if not scores and kind is transformers.AutoModelForSequenceClassification:
         raise InputError(f"{name} is not a reward model: it is an adapter of a language model, {base}.")
-    config = None
+    config = whole = None
     if scores:
-        config = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
+        whole = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
+        config = text_config(whole)
         config.id2label = labels_in(folder)
         config.label2id = {label: i for i, label in config.id2label.items()}
-    network, tokenizer = _read(kind, base, target, remote, None, config)
+    inside = folder if is_of_wrapper(folder) else None
+    if config is whole:
+        network, tokenizer = _read(kind, base, target, remote, None, config, inside=inside)
+    else:
+        network, tokenizer = _read(WRITES, base, target, remote, None)
+        network = under_head(network, config)
     if in_4_bits(network.config):
         with quiet():
             network.dequantize(torch.float32)
@@ -216,10 +251,10 @@ def _read_adapter(
     if quantization(network.config):
         raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
     if has_tokenizer(folder):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote)
+        tokenizer = read_tokenizer(str(folder), trust_remote_code=remote)
     if scores:
         network.config.pad_token_id = tokenizer.pad_token_id
-    return merged(network, folder, name), tokenizer
+    return network if inside else merged(network, folder, name), tokenizer
 
 
 def cause(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What ends a turn: learned once from the chat template, which writes it after an answer, or begins the next turn so."""
+"""What ends a turn: learned once from the chat template, which writes it after an answer or begins the next with it."""
 
 from __future__ import annotations
 
