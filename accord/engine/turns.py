@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -95,6 +95,34 @@ def _first_of_next(tokenizer: PreTrainedTokenizerBase, role: str, stops: Iterabl
     return max((stop for stop in stops if tail.startswith(stop)), key=len, default="")
 
 
+_read_parts: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, bool]] = WeakKeyDictionary()
+
+
+def as_read(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Messages as the chat template reads them: what each says as a list of one part, where it reads nothing else.
+
+    Templates of models that read images too are such (SmolVLM's, LLaVA's), and drop what is a text.
+    """
+    known = str(tokenizer.chat_template)
+    if tokenizer not in _read_parts or _read_parts[tokenizer][0] != known:
+        asked = [{"role": "user", "content": _QUESTION}], _in_parts([{"role": "user", "content": _QUESTION}])
+        as_text, as_parts = (_QUESTION in _written(tokenizer, messages) for messages in asked)
+        _read_parts[tokenizer] = known, as_parts and not as_text
+    return _in_parts(messages) if _read_parts[tokenizer][1] else list(messages)
+
+
+def _in_parts(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
+    return [{**m, "content": [{"type": "text", "text": m["content"]}] if m["content"] else []} for m in messages]
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> str:
+    """What the template makes of a chat; nothing where it refuses that."""
+    try:
+        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))  # type: ignore[arg-type]
+    except Exception:  # whatever a template raises: a dialogue of the data will say so with its row
+        return ""
+
+
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + END + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -178,7 +206,7 @@ def _as_written(value: Any) -> Any:
 def _check_template(tokenizer: PreTrainedTokenizerBase, file: str) -> None:
     """Raise InputError where a file's template does not compile, fails on a question, or does not write it."""
     try:
-        asked = [{"role": "user", "content": _QUESTION}]
+        asked = as_read(tokenizer, [{"role": "user", "content": _QUESTION}])
         text = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
     except Exception as error:  # a template is a program of somebody's, and may raise anything
         where = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
@@ -194,13 +222,9 @@ def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
 
     Mistral's of version 0.3 writes it before the last question, and only while that is the last message.
     """
-    asked = [{"role": "system", "content": "instruction"}, {"role": "user", "content": "question"}]
+    asked = [{"role": "system", "content": "instruction"}, {"role": "user", "content": _QUESTION}]
     dialogues = asked, [*asked, {"role": "assistant", "content": _ANSWER}]
-    try:
-        texts = [str(tokenizer.apply_chat_template(dialogue, tokenize=False)) for dialogue in dialogues]
-    except Exception:
-        return False
-    return all("instruction" in text for text in texts)
+    return all("instruction" in _written(tokenizer, as_read(tokenizer, dialogue)) for dialogue in dialogues)
 
 
 def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *turns: dict[str, str]) -> str:
@@ -208,9 +232,6 @@ def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *turns: dict[str, str])
     that."""
     if tokenizer.chat_template is None:
         return ""
-    dialogue = [{"role": "user", "content": "question"}, {"role": "assistant", "content": _ANSWER}, *turns]
-    try:
-        text = str(tokenizer.apply_chat_template(dialogue, tokenize=False))
-    except Exception:  # whatever a template raises: a dialogue of the data will say so with its row
-        return ""
+    dialogue = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}, *turns]
+    text = _written(tokenizer, as_read(tokenizer, dialogue))
     return text.rpartition(_ANSWER)[2] if _ANSWER in text else ""
