@@ -12,6 +12,7 @@ from . import folders as folders
 from . import forward as forward
 from . import generate as generate
 from . import gguf as gguf
+from . import hub as hub
 from . import inside as inside
 from . import llama as llama
 from . import load as load

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from accord.engine.hub import MODEL_NAME, TOKENIZERS
 from accord.engine.team import Team
 from accord.engine.wrappers import senses, text_config
 from accord.errors import InputError, located
@@ -71,6 +72,11 @@ def locate(name: str, team: Team = ALONE) -> Source:
         require_as_written(name, path, team)
         return Source(str(path), base=base)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
+    if "@" in name and MODEL_NAME.fullmatch(name.partition("@")[0]):
+        raise InputError(
+            f"{name} names a revision, and models of the Hub are read as they are now: download that one (hf download "
+            f"{name.replace('@', ' --revision ')} --local-dir FOLDER) and give its folder."
+        )
     if looks_local:
         raise InputError(f"there is no model folder {name}.")
     return Source(name)
@@ -165,7 +171,7 @@ def require_plausible(name: str, path: Path) -> None:
 
 def has_tokenizer(path: Path) -> bool:
     """Whether a folder has the files of a tokenizer."""
-    return any(any(path.glob(form)) for form in ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json"))
+    return any(any(path.glob(form)) for form in TOKENIZERS)
 
 
 def _check_weights(name: str, path: Path) -> None:

@@ -34,6 +34,7 @@ from accord.engine.folders import (
     other_heads,
     quantization,
 )
+from accord.engine.hub import MODEL_NAME, failure, unfit_model, unheard
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import Policy, prepare_network, quiet
 from accord.engine.personal import read_reader
@@ -93,7 +94,7 @@ def _prepare(kind: Any, network: transformers.PreTrainedModel, name: str) -> Non
     """An encoder stays as it is."""
     if kind is not transformers.AutoModelForSequenceClassification or reads_last_token(network):
         prepare_network(network, name)
-        with _readable(name, "the reader of"):
+        with readable(name, "the reader of"):
             read_reader(network, name)
 
 
@@ -107,7 +108,7 @@ def _leave_unread(
     source, gguf_file, base = locate(source_of(name), Team.here())
     if gguf_file or base is not None:
         raise ReadWhole("it is a GGUF file" if gguf_file else "it is an adapter, to be merged into its base")
-    with _readable(name, "the model"):
+    with readable(name, "the model"):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=remote)
         check_kind(name, kind, config, remote)
         if method := quantization(config):
@@ -130,15 +131,18 @@ def source_of(name: str) -> str:
 
 
 @contextmanager
-def _readable(name: str, what: str) -> Iterator[None]:
+def readable(name: str, what: str) -> Iterator[None]:
     """Files that others wrote fail in any manner: InputError, whatever else is raised within."""
     try:
-        with quiet():
+        with quiet(), unheard():
             yield
     except (InputError, ReadWhole):
         raise
     except Exception as error:
-        raise InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
+        told = None
+        if MODEL_NAME.fullmatch(source_of(name)) and not Path(source_of(name)).exists():
+            told = failure(name, "model", error) or unfit_model(name, needs_weights=what != "the tokenizer")
+        raise told or InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
 
 
 def _rounds_what_it_computes(network: nn.Module) -> bool:
@@ -164,7 +168,7 @@ def _read(
     """
     source, gguf_file, base = locate(source_of(name))
     if base is not None and inside is None:
-        with _readable(name, "the adapter"):
+        with readable(name, "the adapter"):
             return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     how: dict[str, Any] = {
@@ -174,7 +178,7 @@ def _read(
         "ignore_mismatched_sizes": True,
     }
     what = "the GGUF file" if gguf_file else "the model"
-    with _readable(name, what):
+    with readable(name, what):
         if config is None:
             config = transformers.AutoConfig.from_pretrained(source, **given)
             check_kind(name, kind, config, remote)
@@ -192,7 +196,7 @@ def _read(
     is_inside = kind is WRITES and bool(senses(config))
     if inside and not is_inside:
         raise InputError(f"the adapter {inside} is for a model that reads more than text, and {name} is none.")
-    with _readable(
+    with readable(
         name, f"the model, quantized by {method}," if method else "the GGUF file" if gguf_file else "the model"
     ):
         tokenizer = read_tokenizer(source, **given)
@@ -203,7 +207,7 @@ def _read(
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
     if is_inside:
-        with _readable(name, "the language model in"):
+        with readable(name, "the language model in"):
             network = taken_out(network, name, inside)
     keep_order(network)
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer

@@ -156,8 +156,8 @@ SMOLVLM = (
 )
 """As SmolVLM has it."""
 LLAVA = (
-    "{% for m in messages %}{{ m.role.upper() }}: "
-    "{% for part in m['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] + ' ' }}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+    "{% for m in messages %}{{ m.role.upper() }}: {% for part in m['content'] if part.type == 'text' %}"
+    "{{ part['text'] + ' ' }}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
 )
 """As LLaVA 1.5 has it."""
 
