@@ -192,7 +192,13 @@ def _check_weights(name: str, path: Path) -> None:
         with file.open("rb") as opened:
             if opened.read(24) == b"version https://git-lfs.":
                 raise InputError(f"{file} is a pointer of git-lfs in place of the weights: fetch them by git lfs pull.")
-    if any(path.glob("*.safetensors")):
+    files = sorted(file.name for file in path.glob("*.safetensors"))
+    if files and not (shards or "model.safetensors" in files):
+        raise InputError(
+            f"{name} holds {files[0]}, and neither model.safetensors nor model.safetensors.index.json, which says what "
+            "is in which file: copy the folder anew."
+        )
+    if files:
         _check_layers(name, path)
         return
     pickled = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))

@@ -236,7 +236,8 @@ def _read_adapter(
         raise WritesNoText(name)
     if not scores and kind is transformers.AutoModelForSequenceClassification:
         raise InputError(f"{name} is not a reward model: it is an adapter of a language model, {base}.")
-    config = whole = None
+    config: Any = None
+    whole: Any = None
     if scores:
         whole = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
         config = text_config(whole)

@@ -59,7 +59,7 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     """
     if not senses(config):
         return config
-    inner = getattr(config, "text_config", None)
+    inner: Any = getattr(config, "text_config", None)
     kind = ALONE.get(getattr(inner, "model_type", ""))
     if kind:
         given = {key: value for key, value in inner.to_dict().items() if key not in ("model_type", "architectures")}
@@ -88,7 +88,8 @@ def text_weights(wrapper: Any) -> dict[str, Tensor]:
     inner = wrapper.get_decoder()
     if inner.can_generate():  # a whole one, its head with it
         return dict(inner.state_dict())
-    trunk = MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config(wrapper.config))].base_model_prefix
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config(wrapper.config))]
+    trunk = kind.base_model_prefix
     head = wrapper.get_output_embeddings().state_dict()
     return {f"{trunk}.{name}": weight for name, weight in inner.state_dict().items()} | {
         f"lm_head.{name}": weight for name, weight in head.items()
