@@ -210,6 +210,8 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             both = peft().PeftModel.from_pretrained(network, str(folder))
+            if not hasattr(both.base_model, "merge_and_unload"):
+                raise ValueError(f"it is a {read_config(folder)['peft_type']}, which adds nothing to weights")
             _require_places(both, folder, any("missing adapter keys" in str(each.message) for each in told))
             whole = both.merge_and_unload()
         whole._merged = folder

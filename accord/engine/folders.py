@@ -30,6 +30,11 @@ SIZES = {
 """The largest sizes that a configuration may name; no published model comes near."""
 HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
 """Other heads of the same trunk, which a folder may hold and nothing reads, or `accord.engine.personal` does."""
+OBJECTS = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "chat_template.json",
+)  # fmt: skip
+"""The files of a model's folder that hold JSON objects."""
 ALONE = Team()
 
 
@@ -223,6 +228,16 @@ def _read(file: Path) -> dict[str, Any] | None:
     return value
 
 
+def no_json(path: Path) -> InputError | None:
+    """What is said of a file of a folder that should hold a JSON object and does not; None where all do."""
+    try:
+        for name in OBJECTS:
+            _read(path / name)
+    except InputError as error:
+        return error
+    return None
+
+
 def quantization(config: Any) -> str | None:
     """What the weights of a configuration are quantized by; None where they are not."""
     found = getattr(config, "quantization_config", None)
@@ -321,6 +336,13 @@ def check_loaded(
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise InputError(f"the model {name} {what} {names[0]}{more}: {remedy}.")
+    ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [ends]:
+        if not (end is None or type(end) is int):
+            raise InputError(
+                f"{name}/generation_config.json: eos_token_id must be the number of a token, or a list of such, not "
+                f"{end!r}: restore it."
+            )
     rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
     if len(tokenizer) > rows:
         raise InputError(

@@ -92,7 +92,8 @@ class Model:
     def __post_init__(self) -> None:
         if not getattr(self.network, "_prepared_by_accord", False):
             raise ValueError("the network is not prepared: pass it through accord.engine.models.prepare_network first")
-        stops_at(self.tokenizer, self._listed)
+        if self.tokenizer is not None:  # as of a plan
+            stops_at(self.tokenizer, self._listed)
 
     @property
     def device(self) -> torch.device:

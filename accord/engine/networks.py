@@ -30,6 +30,7 @@ from accord.engine.folders import (
     has_tokenizer,
     in_4_bits,
     locate,
+    no_json,
     not_finite,
     other_heads,
     quantization,
@@ -139,7 +140,7 @@ def readable(name: str, what: str) -> Iterator[None]:
     except (InputError, ReadWhole):
         raise
     except Exception as error:
-        told = None
+        told = no_json(Path(source_of(name)))
         if MODEL_NAME.fullmatch(source_of(name)) and not Path(source_of(name)).exists():
             told = failure(name, "model", error) or unfit_model(name, needs_weights=what != "the tokenizer")
         raise told or InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
