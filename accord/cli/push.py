@@ -118,24 +118,28 @@ def export(
     return str(file)
 
 
-def merge(model: str, out: str) -> str:
+def merge(model: str, out: str, *, into: str | None = None) -> str:
     """Write the whole model that an adapter (LoRA) and the model it is for make together; the folder.
 
-    W + s B A takes the place of W, in float32. The tokenizer and its chat template come along.
+    W + s B A takes the place of W, in float32. The tokenizer and its chat template come along. A language model that
+    was taken out of one that reads images or sounds too goes back `into` that: its weights take the place of those that
+    are there, and what reads images stays as it was.
 
     Args:
-        model: the folder of the adapter, such as runs/dpo/model.
+        model: the folder of the adapter, such as runs/dpo/model, or with `into` of the language model.
         out: the new folder.
+        into: the model that reads images or sounds too, a folder or a Hugging Face Hub name.
 
     Raises:
-        InputError: the folder holds no adapter, or its base is not found or quantized, or there is something else at
-            `out`.
+        InputError: the folder holds no adapter, or its base is not found or quantized, the model is not of the kind
+            that is in the one that it is to go into, or there is something else at `out`.
     """
     base = engine.folders.locate(model).base
-    if base is None:
+    if base is None and into is None:
         raise InputError(f"merge: {model} holds no adapter, so it is a whole model already.")
-    require_model_folder(out, model, base)
-    print(f"merge: the model is {_whole(model, 'merge').save(out)}")
+    require_model_folder(out, *filter(None, (model, base, into)))
+    whole = _whole(model, "merge")
+    print(f"merge: the model is {whole.save(out) if into is None else engine.wrappers.put_back(whole, into, out)}")
     return out
 
 

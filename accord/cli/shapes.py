@@ -8,7 +8,7 @@ from typing import Any
 
 from accord import engine
 from accord.console import said
-from accord.errors import InputError, nearest
+from accord.errors import InputError, located, nearest
 
 LLAMAS: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
     "1B": ("Llama 3.2 1B", 2048, 16, 32, 8, 8192, 128256, True),
@@ -60,6 +60,8 @@ def architecture(model: str) -> Any:
         engine.folders.require_plausible(name, Path(source))
     given = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        return transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)
+        config = transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)
+        with located(f"it is a {config.model_type}, which "):
+            return engine.wrappers.text_config(config)
     except Exception as error:
         raise InputError(f"the configuration of {model} cannot be read: {said(error)}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from accord.arrays import Bools, Ints
@@ -120,6 +120,7 @@ def completion_pieces(
     if isinstance(completion, str):
         return (Piece(completion, head),)
     asked = () if isinstance(prompt, str) else prompt
+    end = turn_end(tokenizer)
     pieces: list[Piece] = []
     rendered = head
     for i, turn in enumerate(completion):
@@ -128,13 +129,19 @@ def completion_pieces(
         so_far = (*asked, *completion[:i])
         if i > 0:
             between = _between(tokenizer, so_far, rendered)
+            if pieces and (mark := end.mark(between)):  # with which the turn before it ends
+                pieces[-1] = replace(pieces[-1], text=pieces[-1].text + mark)
+                between, rendered = between.removeprefix(mark), rendered + mark
             pieces.append(Piece(between, rendered, trained=False))
             rendered += between
         said = _said(tokenizer, so_far, turn, rendered)
         pieces.append(Piece(said, rendered, trained=turn.is_trained))
         rendered += said
     if whole:
-        return (*pieces, Piece(turn_end(tokenizer).rest, rendered, trained=False))
+        return (*pieces, Piece(end.rest, rendered, trained=False))
+    if end.is_next and pieces:
+        calls = any(turn.more.get(key) for key in ("tool_calls", "function_call"))
+        pieces[-1] = replace(pieces[-1], text=pieces[-1].text + (end.call if calls else end.text))
     while pieces and not pieces[-1].trained:
         pieces.pop()
     if not pieces:
@@ -154,8 +161,12 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], sa
     head = render(tokenizer, before, generation=True)
     rendered = head + _said(tokenizer, before, answer, head)
     between = _between(tokenizer, (*chat, Message("user", said)), rendered)
-    end = "" if ended else turn_end(tokenizer).text
-    [tokens] = tokenize(tokenizer, [end + between], [rendered.removesuffix(end)])
+    end = turn_end(tokenizer)
+    if mark := end.mark(between):
+        [tokens] = tokenize(tokenizer, [between.removeprefix(mark) if ended else between], [rendered + mark * ended])
+        return tokens
+    missing = "" if ended else end.text
+    [tokens] = tokenize(tokenizer, [missing + between], [rendered.removesuffix(missing)])
     return tokens
 
 
@@ -172,7 +183,8 @@ def _between(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], rend
 
 
 def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: Message, head: str) -> str:
-    """What the model says in an answer, the end of its turn included: what the template writes of it as the last turn.
+    """What the model says in an answer, the end of its turn included, where that is none of the next turn: what the
+    template writes of it as the last turn.
 
     Where that leaves out some of the answer, such as a thought, or does not begin as the model was asked (the
     generation prompt opens a thought), it is the answer as it stands, after what it was asked.
@@ -181,7 +193,7 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
     after = render(tokenizer, (*so_far, turn), generation=False)
     parts = [part.strip() for part in _THOUGHT.split(turn.content)]
     if after.startswith(head) and all(part in after[len(head) :] for part in parts):
-        said, ended, _ = after[len(head) :].rpartition(end.text) if end.text else ("", "", "")
+        said, ended, _ = after[len(head) :].rpartition(end.text) if end.text and not end.is_next else ("", "", "")
         return said + ended if ended else after[len(head) :].removesuffix(end.rest)
     if not after.startswith(head) and not after.startswith(render(tokenizer, so_far, generation=False)):
         system = "; --system fold may help" if so_far[0].role == "system" else ""
@@ -190,7 +202,7 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
             f"whole chat (they part at {_parting(head, after)}){system}"
         )
     opened = next((mark for mark in ("<think>\n", "<think>") if head.endswith(mark)), "")
-    return turn.content.removeprefix(opened) + end.text
+    return turn.content.removeprefix(opened) + ("" if end.is_next else end.text)
 
 
 def _parting(before: str, after: str) -> str:
@@ -200,15 +212,18 @@ def _parting(before: str, after: str) -> str:
 
 
 def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: Iterable[Sequence[int]]) -> Branch:
-    """A branch from the pieces of a completion and the tokens of each; its last turn ends, if only by an eos_token."""
+    """A branch from the pieces of a completion and the tokens of each; its last turn ends, if only by an eos_token.
+
+    Where a chat is read whole, and ends with nothing, what begins another turn is no part of it.
+    """
     joined: list[int] = []
     trained: list[bool] = []
     last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
     end = turn_end(tokenizer)
     for i, (piece, ids) in enumerate(zip(pieces, tokens, strict=True)):
         said = list(ids)
-        if i == last and not (end.text and piece.text.endswith(end.text)) and said[-1:] != [_eos(tokenizer)]:
-            said.append(_eos(tokenizer))
+        if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and said)):
+            said += [] if said[-1:] == [_eos(tokenizer)] else [_eos(tokenizer)]
         joined += said
         trained += [piece.trained] * len(said)
     return Branch(Ints(joined), None if all(trained) else Bools(trained))
@@ -218,6 +233,14 @@ def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
     """The tokens that the chat template writes after the end of a turn, which no model says."""
     end = turn_end(tokenizer)
     return tokenize(tokenizer, [end.rest], [end.text])[0]
+
+
+def closing(tokenizer: PreTrainedTokenizerBase) -> Ints:
+    """The tokens that follow the words of the last answer in a chat that is read whole: the end of its turn, and what
+    the template writes after that."""
+    end = turn_end(tokenizer)
+    said = () if end.is_next else (_eos(tokenizer) if end.token is None else end.token,)
+    return Ints(said) + turn_rest(tokenizer)
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

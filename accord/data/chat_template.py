@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from accord.engine.turns import as_read
 from accord.errors import InputError
 from accord.limits import within
 from accord.parsing import parse_json
@@ -39,7 +40,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     try:
         with within(TEMPLATE_SECONDS):
             text = tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=generation, **told
+                as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **told
             )
     except Exception as error:  # a template is a program of somebody's, and may raise anything
         said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"

@@ -24,6 +24,7 @@ from accord.data.chat import (
 from accord.data.messages import align
 from accord.engine.spaces import adds_space
 from accord.engine.trees import Branch, Tree
+from accord.engine.turns import turn_end
 from accord.errors import InputError, LeftOut, located, row_called
 from accord.records import (
     Demonstration,
@@ -81,8 +82,8 @@ def encode(
     tokens (once cut). `context` is the model's longest sequence (None: unlimited). With `whole` completions go on to
     the end of what the chat template writes, as reward models are read.
 
-    Where the template writes earlier answers otherwise than the last (without their thoughts), a demonstration of
-    several answers becomes as many trees, each with the prompt that the model would have seen.
+    Where the template writes earlier answers otherwise than the last (without their thoughts), or marks no end of a
+    turn, a demonstration of several answers becomes as many trees, each with the prompt that the model would have seen.
 
     Raises InputError for a prompt longer than `context`, for prompts without completions, where a text cannot be
     rendered by the chat template, and where no row is left. With a `left_out` that is not strict such rows are left out
@@ -198,17 +199,21 @@ def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:
-    """The row, or the answers of a demonstration one by one where no one text holds all of them as they were said."""
+    """The row, or the answers of a demonstration one by one where no one text holds all of them as they were said, or
+    none but the last would end, as the template marks no end."""
     if not isinstance(row, Demonstration) or isinstance(row.completion, str) or len(row.completion) == 1:
         return [row]
     prompt, (turns,) = align(row.prompt, row.completion)
     try:
         completion_pieces(tokenizer, prompt, turns, prompt_text(tokenizer, prompt))
     except RewrittenPast:
-        asked = (*prompt, *turns)
-        answers = [i for i in range(len(prompt), len(asked)) if asked[i].role == "assistant" and asked[i].is_trained]
-        return [Demonstration(asked[:i], asked[i : i + 1]) for i in answers]
-    return [row]
+        pass
+    else:
+        if turn_end(tokenizer).text:
+            return [row]
+    asked = (*prompt, *turns)
+    answers = [i for i in range(len(prompt), len(asked)) if asked[i].role == "assistant" and asked[i].is_trained]
+    return [Demonstration(asked[:i], asked[i : i + 1]) for i in answers]
 
 
 def branches_of(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:

@@ -19,7 +19,7 @@ _ROLES = get_args(Role)
 _SPELLED: dict[str, Role] = {
     **{role: role for role in _ROLES},
     **dict.fromkeys(("human", "prompter"), "user"),
-    **dict.fromkeys(("gpt", "chatgpt", "model", "ai"), "assistant"),
+    **dict.fromkeys(("gpt", "chatgpt", "chatbot", "model", "ai"), "assistant"),
     **dict.fromkeys(("observation", "function", "function_response", "tool_response", "ipython"), "tool"),
 }
 """What roles are called elsewhere."""

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import yaml
 
 from accord.data.readers import READ, first_line, read_jsonl, read_plain, reader_of
+from accord.engine import hub
 from accord.errors import InputError, nearest
 from accord.outputs import tell_changed
 from accord.parsing import parse_yaml
@@ -49,10 +50,10 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
         raise InputError(f"{name} is a device, a pipe or a socket: save the rows to a file first")
     if path.exists():
         raise InputError(f"{name} is none of the formats that can be read: {READ}")
-    hub = _HUB_NAME.fullmatch(name)
-    if reader is not None or isinstance(source, os.PathLike) or hub is None:
+    named = _HUB_NAME.fullmatch(name)
+    if reader is not None or isinstance(source, os.PathLike) or named is None:
         raise InputError(f"there is no file {name}")
-    return f"{name}, row", enumerate(from_hub(hub["name"], hub["config"], split), start=1)
+    return f"{name}, row", enumerate(from_hub(named["name"], named["config"], split), start=1)
 
 
 def _rows_of(source: Iterable[Any]) -> Iterable[Any]:
@@ -87,9 +88,9 @@ def opened_lazily(name: str, split: str) -> Any:
 
     path = Path(name)
     if not path.is_dir():
-        hub = _HUB_NAME.fullmatch(name)
-        assert hub is not None  # by `is_on_hub`
-        return from_hub(hub["name"], hub["config"], split)
+        named = _HUB_NAME.fullmatch(name)
+        assert named is not None  # by `is_on_hub`
+        return from_hub(named["name"], named["config"], split)
     if not ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         raise InputError(
             f"stream reads folders that save_to_disk of datasets wrote, and {name} is none: name its files."
@@ -169,17 +170,36 @@ def _of_split(path: Path, split: str) -> list[Path]:
 
 
 def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+    """The rows of a split of a data set on the Hub. Raises InputError where they cannot be had, and says why."""
     import datasets
-    from datasets.exceptions import DatasetsError
 
     try:
-        dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
-    except (OSError, ValueError, RuntimeError, DatasetsError) as error:
-        raise InputError(
-            f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
-            f"Hugging Face Hub ({first_line(error)})"
-        ) from None
+        with hub.unheard():
+            dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # of those that it is read by
+        raise hub.failure(name, "data set", error) or _not_there(name, config, split, error) from None
     return dataset
+
+
+def _not_there(name: str, config: str | None, split: str, error: Exception) -> InputError:
+    """What is said of a split or a configuration that a data set of the Hub has not, or that cannot be read."""
+    text = str(error)
+    if found := re.search(r"Unknown split .*? Should be one of (\[.*?\])", text):
+        return InputError(f"{name} on the Hub has no split '{split}': there are {_listed(found[1])}")
+    if found := re.search(r"BuilderConfig '.*?' not found\. Available: (\[.*?\])", text):
+        return InputError(f"{name} on the Hub has no configuration {config}: there are {_listed(found[1])}")
+    if found := re.search(r"Config name is missing\.[^\[]*(\[.*?\])", text):
+        known = _listed(found[1])
+        return InputError(f"{name} on the Hub has several configurations: name one, as {name}:CONFIG, of {known}")
+    return InputError(
+        f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
+        f"Hugging Face Hub ({first_line(hub.cause_of(error))})"
+    )
+
+
+def _listed(names: str) -> str:
+    """Names in a list that Python has printed, for people."""
+    return ", ".join(re.findall(r"'(.*?)'", names))
 
 
 def generated(source: str) -> Iterator[Mapping[str, Any]]:

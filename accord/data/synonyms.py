@@ -4,6 +4,9 @@
     input of messages, preferred_output, non_preferred_output      the same (OpenAI's preference fine-tuning)
     messages, rejected_messages                                    the same, whole dialogues (ms-swift)
     problem, with solution or generated_solution                   a question and its answer (NuminaMath, OpenMath)
+    question, with solution                                        the same, also beside a short answer (LIMO)
+    chosen, rejected, each a list of texts                         answers of two ranks (RewardBench 2)
+    contents, systemInstruction                                    messages (Gemini's)
     inputs, targets                                                the same (FLAN, Aya)
     Question, Answer, Response ...                                 the same names without capitals
 
@@ -58,13 +61,40 @@ def respelled(row: dict[str, Any]) -> dict[str, Any]:
             f"{lost!r} is a part of what is asked, and only text is read: leave such rows out, or, where the text is "
             f"whole without it, the column by --columns {lost}="
         )
+    row = _chatted(row)
     if not any(name in _ASKED | _SAID for name in row):
         row = {name.lower(): value for name, value in row.items() if name.lower() in _PLAIN} | row
     if not {"chosen", "rejected"} <= row.keys():
         row = _paired(row)
-    if not (_ASKED | _SAID) & row.keys():
+    if not (_ASKED - {"question"} | _SAID) & row.keys():
         row = _answered(row)
-    return row
+    return _in_ranks(row)
+
+
+def _chatted(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with Gemini's `contents`, of roles and parts, as messages."""
+    contents = row.get("contents")
+    if "messages" in row or not isinstance(contents, list) or not all(_has_parts(turn) for turn in contents):
+        return row
+    system = row.get("systemInstruction") or row.get("system_instruction")
+    told = [{"role": "system", "content": system["parts"] if _has_parts(system) else system}] if system else []
+    said = [{"role": turn.get("role", "user"), "content": turn["parts"]} for turn in contents]
+    taken = ("contents", "systemInstruction", "system_instruction")
+    return {name: value for name, value in row.items() if name not in taken} | {"messages": [*told, *said]}
+
+
+def _has_parts(turn: Any) -> bool:
+    return isinstance(turn, Mapping) and isinstance(turn.get("parts"), list)
+
+
+def _in_ranks(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with several chosen and rejected answers, each a list of texts, as completions of two ranks."""
+    sides = row.get("chosen"), row.get("rejected")
+    if not all(isinstance(side, list) and side and all(isinstance(text, str) for text in side) for side in sides):
+        return row
+    better, worse = sides
+    rest = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
+    return rest | {"completions": [*better, *worse], "ranks": [0] * len(better) + [1] * len(worse)}  # type: ignore
 
 
 def _holds(value: Any) -> bool:
@@ -99,9 +129,11 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _answered(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with a question, and its answer as its completion, where it is a problem, or inputs and targets."""
+    """The row with a question, and its answer as its completion, where it is worked out, or is targets of inputs."""
+    said = next((row[name] for name in SOLUTIONS if isinstance(row.get(name), str) and row[name].strip()), None)
+    if isinstance(row.get("question"), str):
+        return row if said is None or "text" in row else row | {"completion": said}
     if isinstance(row.get("problem"), str):
-        said = next((row[name] for name in SOLUTIONS if isinstance(row.get(name), str) and row[name].strip()), None)
         return row | {"question": row["problem"]} | ({} if said is None else {"completion": said})
     if isinstance(row.get("inputs"), str) and isinstance(row.get("targets"), str):
         return row | {"question": row["inputs"], "completion": row["targets"]}

@@ -12,6 +12,7 @@ from . import folders as folders
 from . import forward as forward
 from . import generate as generate
 from . import gguf as gguf
+from . import hub as hub
 from . import inside as inside
 from . import llama as llama
 from . import load as load
@@ -40,6 +41,7 @@ from . import tiles as tiles
 from . import trees as trees
 from . import turns as turns
 from . import unread as unread
+from . import wrappers as wrappers
 from .classifiers import PreferenceNetwork as PreferenceNetwork
 from .classifiers import Scorer as Scorer
 from .fit import LossTerm as LossTerm

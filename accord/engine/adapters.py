@@ -191,15 +191,29 @@ def read_adapters(network: nn.Module, folder: Path) -> None:
     take(network, found)
 
 
+def _require_places(both: Any, folder: Path, lacks: bool) -> None:
+    """Raise ValueError where peft, which only warns, has left out weights of a folder's adapter: those of another
+    network. `lacks` is whether it had none for some layer."""
+    names = set(peft().get_peft_model_state_dict(both))
+    held = load_file(folder / WEIGHTS).keys()
+    lost = sorted(held - names)
+    if lost and (lacks or held & names):  # peft may know them by names of its own
+        raise ValueError(f"that has no place for {lost[0]}")
+
+
 def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
     """The network with the adapters of a folder, of any kind that peft merges, added to its own weights.
 
     Raises InputError where they do not fit it.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            whole = peft().PeftModel.from_pretrained(network, str(folder)).merge_and_unload()
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            both = peft().PeftModel.from_pretrained(network, str(folder))
+            if not hasattr(both.base_model, "merge_and_unload"):
+                raise ValueError(f"it is a {read_config(folder)['peft_type']}, which adds nothing to weights")
+            _require_places(both, folder, any("missing adapter keys" in str(each.message) for each in told))
+            whole = both.merge_and_unload()
         whole._merged = folder
         return whole.requires_grad_(True).eval()  # type: ignore[no-any-return]
     except (ValueError, RuntimeError, KeyError, TypeError) as error:

@@ -14,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from accord.engine.hub import MODEL_NAME, TOKENIZERS
 from accord.engine.team import Team
-from accord.errors import InputError
+from accord.engine.wrappers import senses, text_config
+from accord.errors import InputError, located
 from accord.files import SUMS, changed, read_sums
 from accord.parsing import parse_json
 
@@ -28,6 +30,11 @@ SIZES = {
 """The largest sizes that a configuration may name; no published model comes near."""
 HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
 """Other heads of the same trunk, which a folder may hold and nothing reads, or `accord.engine.personal` does."""
+OBJECTS = (
+    "config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "chat_template.json",
+)  # fmt: skip
+"""The files of a model's folder that hold JSON objects."""
 ALONE = Team()
 
 
@@ -70,6 +77,11 @@ def locate(name: str, team: Team = ALONE) -> Source:
         require_as_written(name, path, team)
         return Source(str(path), base=base)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
+    if "@" in name and MODEL_NAME.fullmatch(name.partition("@")[0]):
+        raise InputError(
+            f"{name} names a revision, and models of the Hub are read as they are now: download that one (hf download "
+            f"{name.replace('@', ' --revision ')} --local-dir FOLDER) and give its folder."
+        )
     if looks_local:
         raise InputError(f"there is no model folder {name}.")
     return Source(name)
@@ -164,7 +176,7 @@ def require_plausible(name: str, path: Path) -> None:
 
 def has_tokenizer(path: Path) -> bool:
     """Whether a folder has the files of a tokenizer."""
-    return any(any(path.glob(form)) for form in ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json"))
+    return any(any(path.glob(form)) for form in TOKENIZERS)
 
 
 def _check_weights(name: str, path: Path) -> None:
@@ -185,7 +197,13 @@ def _check_weights(name: str, path: Path) -> None:
         with file.open("rb") as opened:
             if opened.read(24) == b"version https://git-lfs.":
                 raise InputError(f"{file} is a pointer of git-lfs in place of the weights: fetch them by git lfs pull.")
-    if any(path.glob("*.safetensors")):
+    files = sorted(file.name for file in path.glob("*.safetensors"))
+    if files and not (shards or "model.safetensors" in files):
+        raise InputError(
+            f"{name} holds {files[0]}, and neither model.safetensors nor model.safetensors.index.json, which says what "
+            "is in which file: copy the folder anew."
+        )
+    if files:
         _check_layers(name, path)
         return
     pickled = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))
@@ -208,6 +226,16 @@ def _read(file: Path) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise InputError(f"{file} must hold a JSON object; restore it.")
     return value
+
+
+def no_json(path: Path) -> InputError | None:
+    """What is said of a file of a folder that should hold a JSON object and does not; None where all do."""
+    try:
+        for name in OBJECTS:
+            _read(path / name)
+    except InputError as error:
+        return error
+    return None
 
 
 def quantization(config: Any) -> str | None:
@@ -262,9 +290,15 @@ def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remo
     said = f"{name} is a {', '.join(known) or config.model_type}"
     if config.is_encoder_decoder:
         raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
-    others = [part for part in ("vision_config", "audio_config") if getattr(config, part, None) is not None]
-    if others:
-        raise InputError(f"{said}, which reads more than text: give a model of text alone.")
+    if senses(config):
+        with located(f"{said}, which "):
+            text_config(config)
+        if quantization(config):
+            raise InputError(
+                f"{said}, which reads {senses(config)} too and is quantized ({quantization(config)}), and its language "
+                "model cannot be taken out of that: give the one in full."
+            )
+        return
     writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     if known and not any(architecture in writers for architecture in known):
         raise InputError(f"{said}, which is no causal language model, and writes no text.")
@@ -302,6 +336,13 @@ def check_loaded(
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
             raise InputError(f"the model {name} {what} {names[0]}{more}: {remedy}.")
+    ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [ends]:
+        if not (end is None or type(end) is int):
+            raise InputError(
+                f"{name}/generation_config.json: eos_token_id must be the number of a token, or a list of such, not "
+                f"{end!r}: restore it."
+            )
     rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
     if len(tokenizer) > rows:
         raise InputError(

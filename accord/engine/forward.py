@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.attention import NAME, Attend, TreeAttention
 from accord.engine.readout import Readout, linear_log_probabilities
-from accord.engine.shard import reads_whole
+from accord.engine.shard import is_sharded, reads_whole
 from accord.engine.trees import Branch, Trees
 from accord.errors import InputError
 
@@ -42,8 +42,13 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     """The model's last hidden states at every position of the flat layout, (T, d).
 
     Models that cannot take a tree (state-space models, say) read every branch as a row of its own, its prompt repeated;
-    the results are the same.
+    the results are the same. Trees on both sides of a length at which positions change are read apart.
     """
+    limit = turning_length(model)
+    if limit is not None and not is_sharded(model):  # ranks have as many passes each
+        sides = [len(t.prompt) + max((len(b.tokens) for b in t.branches), default=0) > limit for t in trees.trees]
+        if len(set(sides)) == 2:
+            return _read_apart(model, trees, sides)
     if takes_trees(model):
         return read_row(model, trees.tokens, trees.positions, TreeAttention(trees))
     rows, index = _one_row_a_branch(trees)
@@ -54,6 +59,29 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     ).last_hidden_state
     heard[before:] = [logits.index_select(0, index) for logits in heard[before:]]
     return hidden.flatten(0, 1).index_select(0, index)  # type: ignore[no-any-return]
+
+
+def turning_length(model: nn.Module) -> int | None:
+    """The length beyond which all of a model's positions are scaled otherwise, where it has one: LongRoPE (Ding et al.
+    2024, arXiv:2402.13753), as Phi 3 and 4 have it. A tree is as long as its longest branch.
+
+    transformers asks the longest sequence of a batch for it, and vLLM the longest that it may ever be given.
+    """
+    config = model.config.get_text_config()  # type: ignore[operator, union-attr]
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    longest = rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
+    return None if longest is None else int(longest)
+
+
+def _read_apart(model: nn.Module, trees: Trees, sides: list[bool]) -> Tensor:
+    """`hidden_states` of the trees on each side of a length in a pass of their own, put together."""
+    side = torch.tensor(sides).repeat_interleave(torch.tensor([tree.size for tree in trees.trees]))  # (T,)
+    halves = [[tree for tree, one in zip(trees.trees, sides, strict=True) if one is way] for way in (False, True)]
+    read = [hidden_states(model, Trees.of(half, trees.tokens.device)) for half in halves]
+    order = torch.cat([(~side).nonzero(), side.nonzero()]).squeeze(1).argsort().to(read[0].device)
+    return torch.cat(read).index_select(0, order)
 
 
 def read_row(model: nn.Module, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:

@@ -12,8 +12,8 @@ from accord.engine.adapters import adapted, own_state, read_adapters, take
 from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labels
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import has_tokenizer, no_classifier, require_as_written, require_files
-from accord.engine.models import AnyModel, Model, Policy, quiet
-from accord.engine.networks import cause, read_network, source_of
+from accord.engine.models import AnyModel, Model, Policy
+from accord.engine.networks import read_network, read_tokenizer, readable, source_of
 from accord.engine.personal import PersonalPreference, PersonalScorer
 from accord.engine.precision import compute_dtype
 from accord.engine.shard import shard, whole_kind
@@ -141,14 +141,8 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
         require_as_written(name, folder)
     elif where.startswith((".", "/", "~")) or where.count("/") != 1 or Path(where.split("/")[0]).is_dir():
         raise InputError(f"there is no folder {name}, where a tokenizer was to be.")
-    try:
-        with quiet():
-            found: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(
-                folder if folder.exists() else where
-            )
-    except Exception as error:  # files that others wrote fail in any manner
-        raise InputError(f"the tokenizer {name} cannot be loaded: {cause(error)}") from error
-    return found
+    with readable(name, "the tokenizer"):
+        return read_tokenizer(str(folder) if folder.exists() else where)
 
 
 def reload(model: AnyModel, folder: str | Path) -> AnyModel:

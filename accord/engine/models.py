@@ -28,7 +28,7 @@ from accord.engine.shard import gathered_for_leader, is_sharded
 from accord.engine.spaces import decoded
 from accord.engine.team import Team
 from accord.engine.trees import Trees
-from accord.engine.turns import FOLD, turn_end
+from accord.engine.turns import FOLD, stops_at, turn_end
 from accord.engine.unread import device_of
 from accord.errors import InputError
 from accord.files import replacing_folder, write_sums
@@ -64,6 +64,8 @@ def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
     network.config.get_text_config().attention_dropout = 0.0
+    if network.base_model is network and isinstance(getattr(network, "model", None), PreTrainedModel):
+        network.base_model_prefix = "model"  # Llama 4's has the name that it goes by in a model of images
     if not getattr(network, "_prepared_by_accord", False):
         take_fast_ways(network, name)
     network._prepared_by_accord = True  # type: ignore[assignment]
@@ -91,6 +93,8 @@ class Model:
     def __post_init__(self) -> None:
         if not getattr(self.network, "_prepared_by_accord", False):
             raise ValueError("the network is not prepared: pass it through accord.engine.models.prepare_network first")
+        if self.tokenizer is not None:  # as of a plan
+            stops_at(self.tokenizer, self._listed)
 
     @property
     def device(self) -> torch.device:
@@ -125,11 +129,15 @@ class Model:
     @property
     def ends(self) -> tuple[int, ...]:
         """All tokens at which the model stops: `end`, the eos_token, and those of its generation configuration."""
-        config = getattr(self.network, "generation_config", None)
-        listed = getattr(config, "eos_token_id", None)
-        listed = listed if isinstance(listed, list) else [listed]
-        known = (self.end, self.tokenizer.eos_token_id, *listed)
+        known = (self.end, self.tokenizer.eos_token_id, *self._listed)
         return tuple(dict.fromkeys(token for token in known if token is not None and token < self.vocabulary))
+
+    @property
+    def _listed(self) -> tuple[int, ...]:
+        """The tokens at which it stops by its generation configuration, or by its own, as a classifier has no other."""
+        config = getattr(self.network, "generation_config", None) or getattr(self.network, "config", None)
+        listed = getattr(config, "eos_token_id", None)
+        return tuple(listed) if isinstance(listed, list | tuple) else () if listed is None else (listed,)
 
     @property
     def limits(self) -> dict[str, Any]:

@@ -30,10 +30,12 @@ from accord.engine.folders import (
     has_tokenizer,
     in_4_bits,
     locate,
+    no_json,
     not_finite,
     other_heads,
     quantization,
 )
+from accord.engine.hub import MODEL_NAME, failure, unfit_model, unheard
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import Policy, prepare_network, quiet
 from accord.engine.personal import read_reader
@@ -43,11 +45,14 @@ from accord.engine.quantize import keep_order, quantize
 from accord.engine.team import Team, come_together
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
+from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head
 from accord.errors import InputError
+from accord.parsing import parse_json
 
 if TYPE_CHECKING:
     from accord.engine.config import TrainingConfig
 
+WRITES = transformers.AutoModelForCausalLM
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
@@ -91,7 +96,7 @@ def _prepare(kind: Any, network: transformers.PreTrainedModel, name: str) -> Non
     """An encoder stays as it is."""
     if kind is not transformers.AutoModelForSequenceClassification or reads_last_token(network):
         prepare_network(network, name)
-        with _readable(name, "the reader of"):
+        with readable(name, "the reader of"):
             read_reader(network, name)
 
 
@@ -105,12 +110,14 @@ def _leave_unread(
     source, gguf_file, base = locate(source_of(name), Team.here())
     if gguf_file or base is not None:
         raise ReadWhole("it is a GGUF file" if gguf_file else "it is an adapter, to be merged into its base")
-    with _readable(name, "the model"):
+    with readable(name, "the model"):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=remote)
         check_kind(name, kind, config, remote)
         if method := quantization(config):
             raise ReadWhole(f"it is quantized ({method})")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=remote)
+        if kind is WRITES and senses(config):
+            raise ReadWhole(f"it is the language model in one that reads {senses(config)} too")
+        tokenizer = read_tokenizer(source, trust_remote_code=remote)
         network = make(kind, config, target, **({"trust_remote_code": True} if remote else {}))
         info = attach(network, files_of(source), target, other_heads(network))
         if network.can_generate() and file_of(source, "generation_config.json"):
@@ -126,15 +133,18 @@ def source_of(name: str) -> str:
 
 
 @contextmanager
-def _readable(name: str, what: str) -> Iterator[None]:
+def readable(name: str, what: str) -> Iterator[None]:
     """Files that others wrote fail in any manner: InputError, whatever else is raised within."""
     try:
-        with quiet():
+        with quiet(), unheard():
             yield
     except (InputError, ReadWhole):
         raise
     except Exception as error:
-        raise InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
+        told = no_json(Path(source_of(name)))
+        if MODEL_NAME.fullmatch(source_of(name)) and not Path(source_of(name)).exists():
+            told = failure(name, "model", error) or unfit_model(name, needs_weights=what != "the tokenizer")
+        raise told or InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
 
 
 def _rounds_what_it_computes(network: nn.Module) -> bool:
@@ -152,11 +162,15 @@ def _read(
     config: Any = None,
     *,
     is_lean: bool = False,
+    inside: Path | None = None,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter."""
+    """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter.
+
+    An adapter `inside` is for the whole of a model that reads more than text, of which the language model is taken out.
+    """
     source, gguf_file, base = locate(source_of(name))
-    if base is not None:
-        with _readable(name, "the adapter"):
+    if base is not None and inside is None:
+        with readable(name, "the adapter"):
             return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     how: dict[str, Any] = {
@@ -166,7 +180,7 @@ def _read(
         "ignore_mismatched_sizes": True,
     }
     what = "the GGUF file" if gguf_file else "the model"
-    with _readable(name, what):
+    with readable(name, what):
         if config is None:
             config = transformers.AutoConfig.from_pretrained(source, **given)
             check_kind(name, kind, config, remote)
@@ -181,35 +195,62 @@ def _read(
             how["device_map"] = {"": target}
         elif gguf_file and hasattr(transformers, "GgufConfig"):
             how["quantization_config"] = transformers.GgufConfig(dequantize=True)
-    with _readable(
+    is_inside = kind is WRITES and bool(senses(config))
+    if inside and not is_inside:
+        raise InputError(f"the adapter {inside} is for a model that reads more than text, and {name} is none.")
+    with readable(
         name, f"the model, quantized by {method}," if method else "the GGUF file" if gguf_file else "the model"
     ):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **given)
+        tokenizer = read_tokenizer(source, **given)
         if (Path(source) / "generation_config.json").exists():  # where it is unreadable, transformers does without
             how["generation_config"] = transformers.GenerationConfig.from_pretrained(source)
-        network, info = kind.from_pretrained(source, **how, **given)
+        network, info = (KIND if is_inside else kind).from_pretrained(source, **how, **given)
     if "config" in how:
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
+    if is_inside:
+        with readable(name, "the language model in"):
+            network = taken_out(network, name, inside)
     keep_order(network)
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
+
+
+def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer of a folder, a file or the Hub; its chat template may lie where processors had it.
+
+    Raises as transformers does.
+    """
+    tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **given)
+    if tokenizer.chat_template is None and "gguf_file" not in given:
+        file = file_of(source, "chat_template.json")
+        told = parse_json(file.read_text(encoding="utf-8")) if file else None
+        if isinstance(told, dict) and isinstance(told.get("chat_template"), str):
+            tokenizer.chat_template = told["chat_template"]
+    return tokenizer
 
 
 def _read_adapter(
     kind: Any, name: str, folder: Path, base: str, target: str, remote: bool
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
     """The network that an adapter is for, with the adapter merged into it, and the tokenizer beside the adapter."""
-    writes, scores = kind is transformers.AutoModelForCausalLM, read_config(folder).get("task_type") == "SEQ_CLS"
+    writes, scores = kind is WRITES, read_config(folder).get("task_type") == "SEQ_CLS"
     if scores and writes:
         raise WritesNoText(name)
     if not scores and kind is transformers.AutoModelForSequenceClassification:
         raise InputError(f"{name} is not a reward model: it is an adapter of a language model, {base}.")
-    config = None
+    config: Any = None
+    whole: Any = None
     if scores:
-        config = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
+        whole = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
+        config = text_config(whole)
         config.id2label = labels_in(folder)
         config.label2id = {label: i for i, label in config.id2label.items()}
-    network, tokenizer = _read(kind, base, target, remote, None, config)
+    inside = folder if is_of_wrapper(folder) else None
+    if config is whole:
+        network, tokenizer = _read(kind, base, target, remote, None, config, inside=inside)
+    else:
+        network, tokenizer = _read(WRITES, base, target, remote, None)
+        network = under_head(network, config)
     if in_4_bits(network.config):
         with quiet():
             network.dequantize(torch.float32)
@@ -217,10 +258,10 @@ def _read_adapter(
     if quantization(network.config):
         raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
     if has_tokenizer(folder):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=remote)
+        tokenizer = read_tokenizer(str(folder), trust_remote_code=remote)
     if scores:
         network.config.pad_token_id = tokenizer.pad_token_id
-    return merged(network, folder, name), tokenizer
+    return network if inside else merged(network, folder, name), tokenizer
 
 
 def cause(error: Exception) -> str:

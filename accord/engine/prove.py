@@ -115,9 +115,9 @@ def _proved(network: PreTrainedModel, attention: str, name: str) -> Ways | None:
     for ways in ORDER:
         ways.switch_on(network, attention)
         try:
-            agree = _agree(plain, _read_as_trees(network, tree), close)
+            agree = equal_logits(plain, _read_as_trees(network, tree), close)
             if agree and not _is_classifier(network):
-                agree = _agree([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree), close)
+                agree = equal_logits([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree), close)
         except Exception:  # an architecture that this way was not made for may fail in any manner
             agree = False
         if agree:
@@ -253,7 +253,8 @@ def _decoded(network: PreTrainedModel, tree: Tree) -> list[Tensor]:
     return list(torch.stack(steps, 1).float())
 
 
-def _agree(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
+def equal_logits(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
+    """Whether logits are equal to this share of their standard deviation."""
     return all(
         a.shape == b.shape and bool((a - b).abs().max() <= close * max(float(a.std()) if a.numel() > 1 else 1.0, 1e-6))
         for a, b in zip(plain, fast, strict=True)

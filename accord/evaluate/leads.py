@@ -126,17 +126,25 @@ class ModelLeads:
         outputs = self.outputs(trees).double()
         one, two = ([index.get(text, -1) for text in texts] for texts in (firsts, seconds))
         lead = objectives.preference.general_preference(outputs[one], outputs[two]).numpy()
-        ends = np.array([self._is_whole(branch.tokens) for branch in branches])
+        ends = np.array([self._is_whole(tree, branch.tokens) for tree in trees for branch in tree.branches])
         whole = ends[one] & ends[two]
         merged = np.array([branches[i].tokens == branches[j].tokens for i, j in zip(one, two, strict=True)])
         read = (np.minimum(one, two) >= 0) & (whole | ~merged)
         return Leads(np.where(read, lead, np.nan), read, whole & read)
 
-    def _is_whole(self, tokens: Tokens) -> bool:
-        """Whether a completion was not cut: its turn ends, and what the chat template writes after that follows."""
-        rest = (
-            data.chat.turn_rest(self.model.tokenizer) if isinstance(self.model, engine.classifiers.Classifier) else ()
-        )
+    @property
+    def _longest(self) -> int:
+        return min(self.max_length, self.model.context or self.max_length)
+
+    def _is_whole(self, tree: Tree, tokens: Tokens) -> bool:
+        """Whether a completion was not cut: its turn ends, and what the chat template writes after that follows.
+
+        Of one that is read whole and ends with nothing it shows in its length alone.
+        """
+        reads_whole = isinstance(self.model, engine.classifiers.Classifier)
+        if reads_whole and engine.turns.turn_end(self.model.tokenizer).is_next:
+            return len(tree.prompt) + len(tokens) < self._longest
+        rest = data.chat.turn_rest(self.model.tokenizer) if reads_whole else ()
         said = tokens[: len(tokens) - len(rest)]
         return tokens[-1] in self.model.ends or (said[-1:] == (self.model.end,) and tokens == said + rest)
 
@@ -147,9 +155,8 @@ class ModelLeads:
             prompts.setdefault(prompt, {})[completion] = None
         groups = [(p, tuple(c)[i : i + BRANCHES]) for p, c in prompts.items() for i in range(0, len(c), BRANCHES)]
         rows = [Ranking(prompt, some, (0,) * len(some)) for prompt, some in groups]
-        longest = min(self.max_length, self.model.context or self.max_length)
-        whole = isinstance(self.model, engine.classifiers.Classifier)
-        trees = data.encoding.encode(self.model.tokenizer, rows, max_length=longest, context=None, whole=whole).trees
+        encode, whole = data.encoding.encode, isinstance(self.model, engine.classifiers.Classifier)
+        trees = encode(self.model.tokenizer, rows, max_length=self._longest, context=None, whole=whole).trees
         kept = [(rows[tree.row].prompt, c) for tree in trees for c in rows[tree.row].completions]
         return trees, {text: i for i, text in enumerate(kept)}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from accord.arrays import Tokens
-from accord.data.chat import encode_completion, encode_prompt, encoder_text, turn_rest
+from accord.data.chat import closing, encode_completion, encode_prompt, encoder_text
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.encoders import Encoder
 from accord.engine.generate import evaluating
@@ -92,11 +92,11 @@ class Learned:
         tokens = sample.completion.tokens
         if sample.completion.stop == "length" or isinstance(sample.prompt.prompt, str):
             return tokens
-        return (*tokens[:-1], self._reader.end, *self._rest)
+        return (*tokens[:-1], *self._closing) or tokens
 
     @cached_property
-    def _rest(self) -> Tokens:
-        return turn_rest(self.model.tokenizer)
+    def _closing(self) -> Tokens:
+        return closing(self.model.tokenizer)
 
     def _encoded(self, texts: Sequence[tuple[Text, Text, bool]]) -> list[tuple[Tokens, Tokens]]:
         """The tokens of prompts and completions, whole unless they were cut."""

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 import accord as library
 from accord.engine.load import load_model, load_reward_model
@@ -285,3 +286,42 @@ def test_scaled_positions_reach_further(rope: dict[str, Any], context: int, tmp_
     folder = Path(save(tmp_path / "m", "chatml"))
     edited(folder, "config.json", rope_parameters={"rope_theta": 10000.0, **rope})
     assert load_model(str(folder)).context == context
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        (
+            "generation_config.json",
+            '{"eos_token_id": "</s>"}',
+            "generation_config.json: eos_token_id must be the number",
+        ),
+        ("generation_config.json", "[]", "generation_config.json must hold a JSON object; restore it"),
+        ("tokenizer.json", '{"version": ', "tokenizer.json is not JSON"),
+        ("chat_template.json", "{", "chat_template.json is not JSON"),
+    ],
+)
+def test_a_file_that_is_no_good_is_named(
+    file: str, content: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "m", None)
+    (tmp_path / "m" / file).write_text(content)
+    assert accord("chat", tmp_path / "m") == 2
+    assert told in capsys.readouterr().err
+
+
+def test_shards_without_an_index_and_adapters_that_cannot_be_merged_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "m", "chatml")
+    (tmp_path / "m/adapter_config.json").write_text(
+        json.dumps({"peft_type": "PROMPT_TUNING", "base_model_name_or_path": save(tmp_path / "base", "chatml"),
+                    "task_type": "CAUSAL_LM", "num_virtual_tokens": 4})
+    )  # fmt: skip
+    save_file({"prompt_embeddings": torch.zeros(4, 32)}, tmp_path / "m/adapter_model.safetensors")
+    assert accord("chat", tmp_path / "m") == 2
+    (tmp_path / "base/model.safetensors").rename(tmp_path / "base/model-00001-of-00002.safetensors")
+    assert accord("chat", tmp_path / "base") == 2
+    adapter, shards = capsys.readouterr().err.strip().splitlines()
+    assert adapter.endswith("does not fit its base model: it is a PROMPT_TUNING, which adds nothing to weights")
+    assert "base holds model-00001-of-00002.safetensors, and neither model.safetensors nor model.safetens" in shards

@@ -183,8 +183,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
     with pytest.raises(InputError) as caught:
         load_data("owner/name")
     assert str(caught.value) == (
-        "there is no file owner/name, and the split 'train' of a data set of that name could not be loaded from the "
-        "Hugging Face Hub (Couldn't reach it)"
+        "the Hub cannot be reached, and owner/name is not on this machine: try again, or give its files."
     )
 
 

@@ -47,6 +47,27 @@ PUBLISHED: dict[str, tuple[dict[str, Any], Row]] = {
         PAIR,
     ),
     "ms-swift": ({"messages": [U, A], "rejected_messages": [U, B]}, PAIR),
+    "LIMO": ({"question": "hi", "solution": "a", "answer": "4"}, TOLD),
+    "a question and its solution": ({"question": "hi", "solution": "a"}, TOLD),
+    "Gemini's": (
+        {"contents": [{"role": "user", "parts": [{"text": "hi"}]}, {"role": "model", "parts": [{"text": "a"}]}]},
+        TOLD,
+    ),
+    "Gemini's with a system instruction": (
+        {
+            "systemInstruction": {"role": "system", "parts": [{"text": "be"}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": "h"}, {"text": "i"}]},
+                {"role": "model", "parts": [{"text": "a"}]},
+            ],
+        },
+        Demonstration((Message("system", "be"), HI), said("a")),
+    ),
+    "Cohere's roles": ({"messages": [{"role": "User", "content": "hi"}, {"role": "Chatbot", "content": "a"}]}, TOLD),
+    "RewardBench 2": (
+        {"prompt": "hi", "chosen": ["a"], "rejected": ["b", "c"], "num_correct": 1},
+        Ranking("hi", ("a", "b", "c"), (0, 1, 1)),
+    ),
     "responses": ({"prompt": "hi", "chosen_response": "a", "rejected_response": "b", "chosen_model": "m"}, PLAIN),
     "responses, turned around": ({"prompt": "hi", "response_rejected": "b", "response_chosen": "a"}, PLAIN),
     "whole dialogues first": (

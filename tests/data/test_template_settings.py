@@ -146,3 +146,32 @@ def test_calls_in_the_ways_of_several_tools(said: dict[str, Any]) -> None:
 def test_a_call_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match=r"messages\[1\] calls a function, and its content is no JSON object"):
         load_data([{"messages": [{"role": "user", "content": "q"}, {"role": "tool_call", "content": "rain!"}]}])
+
+
+SMOLVLM = (
+    "<s>{% for m in messages %}{{ m.role | capitalize }}{% if m['content'][0]['type'] == 'image' %}:{% else %}: "
+    "{% endif %}{% for part in m['content'] %}{% if part['type'] == 'text' %}{{ part['text'] }}"
+    "{% elif part['type'] == 'image' %}<image>{% endif %}{% endfor %}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""As SmolVLM has it."""
+LLAVA = (
+    "{% for m in messages %}{{ m.role.upper() }}: {% for part in m['content'] if part.type == 'text' %}"
+    "{{ part['text'] + ' ' }}{% endfor %}{% endfor %}{% if add_generation_prompt %}ASSISTANT: {% endif %}"
+)
+"""As LLaVA 1.5 has it."""
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "answer"),
+    [(SMOLVLM, "<s>User: q<|end|>\nAssistant:", " {}<|end|>"), (LLAVA, "USER: q ASSISTANT: ", "{}</s>")],
+)
+def test_templates_that_read_parts_are_given_parts(template: str, prompt: str, answer: str) -> None:
+    tokenizer = byte_tokenizer(template)
+    (row,) = load_data([PAIR])
+    tree = to_tree(tokenizer, row)
+    assert tokenizer.decode(tree.prompt) == prompt
+    assert [tokenizer.decode(branch.tokens) for branch in tree.branches] == [answer.format(said) for said in "ab"]
+    system = {**PAIR, "prompt": [{"role": "system", "content": "Be kind."}, *PAIR["prompt"]]}
+    (row,) = load_data([system])
+    assert "Be kind." in tokenizer.decode(to_tree(tokenizer, row).prompt)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, LlamaForSequenceClassification
+from transformers import AutoModelForCausalLM, GptOssConfig, LlamaConfig, LlamaForSequenceClassification, Phi3Config
 
 from accord.data import load_data
 from accord.data.encoding import encode
@@ -56,6 +57,23 @@ def test_a_model_that_was_not_prepared_reads_a_row_a_branch() -> None:
     logp, _ = log_probabilities(plain, Trees.of(trees))
     assert not takes_trees(plain)
     torch.testing.assert_close(logp, plain_log_probabilities(plain, trees), rtol=0, atol=1e-10)
+
+
+def test_trees_on_both_sides_of_where_positions_change_are_read_apart() -> None:
+    scaled = {"short_factor": [1.0, 1.0], "long_factor": [1.0, 3.0], "original_max_position_embeddings": 12}
+    rope = {"rope_type": "longrope", "rope_theta": 100.0, **scaled}
+    sizes: dict[str, Any] = {**SIZES, "original_max_position_embeddings": 12, "rope_parameters": rope}
+    config = Phi3Config(**sizes, vocab_size=VOCABULARY, max_position_embeddings=64, pad_token_id=None, eos_token_id=0)
+    plain = random_model(config)
+    network, trees = prepare(copy.deepcopy(plain)), ragged_trees()[:2]
+    grown = Tree((1, 2, 3, 4, 5, 6, 7, 8), (Branch((4, 5, 6, 7, 8)), Branch((1, 2, 3, 9, 9, 9, 1))))
+    for some in ([trees[0], grown, trees[1]], [grown], trees):
+        logp, _ = log_probabilities(network, Trees.of(some))
+        torch.testing.assert_close(logp, plain_log_probabilities(plain, some).double(), rtol=0, atol=1e-6)
+    together, _ = log_probabilities(network, Trees.of([trees[0], grown]))
+    config.rope_parameters["original_max_position_embeddings"] = 64  # as it would be read at once
+    network.config.rope_parameters["original_max_position_embeddings"] = 64
+    assert float((log_probabilities(network, Trees.of([trees[0], grown]))[0] - together).detach().abs().max()) > 1e-3
 
 
 def test_attention_sinks_keep_their_own_attention() -> None:

@@ -1,0 +1,193 @@
+"""Models that read images, video or sound too: the language model in them, taken out as one of its own, and put back.
+
+A wrapper (`Gemma3ForConditionalGeneration`, say) is read by transformers, which knows the names of its weights in every
+form that they were written. Its language model's weights are then those of a class that is of text alone, and both must
+give the same logits of a random text.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+)
+
+from accord.console import said, status
+from accord.engine.adapters import WEIGHTS, merged
+from accord.engine.models import SHARD, Model, quiet
+from accord.engine.places import ReadWhole
+from accord.engine.prove import CLOSE, ROUGH, equal_logits
+from accord.engine.unread import make
+from accord.errors import InputError
+from accord.files import replacing_folder, write_sums
+
+KIND = transformers.AutoModelForMultimodalLM
+SENSES = {"vision_config": "images", "audio_config": "sounds"}
+"""The parts of a configuration that are of more than text, and what is read by them."""
+ALONE = {
+    "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3", "qwen3_vl_moe_text": "qwen3_moe",
+    "glm4v_text": "glm4", "glm4v_moe_text": "glm4_moe",
+}  # fmt: skip
+"""Language models that have no class of their own, and the one that computes the same of text, where the positions in
+time, height and width are one."""
+LENGTH = 14
+"""Tokens of the text by which the two are compared."""
+PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
+
+
+def senses(config: PreTrainedConfig) -> str:
+    """What a model reads beside text: "images", "sounds", both, or nothing."""
+    return " and ".join(what for part, what in SENSES.items() if getattr(config, part, None) is not None)
+
+
+def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of the language model in a wrapper, as a class that is of text alone has it; of others their
+    own.
+
+    Raises InputError where transformers has no such class.
+    """
+    if not senses(config):
+        return config
+    inner: Any = getattr(config, "text_config", None)
+    kind = ALONE.get(getattr(inner, "model_type", ""))
+    if kind:
+        given = {key: value for key, value in inner.to_dict().items() if key not in ("model_type", "architectures")}
+        if inner.model_type == "qwen3_vl_moe_text":
+            given["norm_topk_prob"] = True  # its code knows no other
+        rope = given.get("rope_parameters") or {}
+        given["rope_parameters"] = {key: value for key, value in rope.items() if not key.startswith("mrope")}
+        made: Any = transformers.CONFIG_MAPPING[kind](**given)
+    elif isinstance(inner, PreTrainedConfig) and type(inner) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        made = copy.deepcopy(inner)
+    else:
+        raise InputError(
+            f"reads {senses(config)} too, and the language model in it cannot be taken out: give a model of text alone."
+        )
+    made.tie_word_embeddings = bool(getattr(config, "tie_word_embeddings", False))
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        token = getattr(config, name, None)
+        if getattr(made, name, None) is None and not (isinstance(token, int) and token >= made.vocab_size):
+            setattr(made, name, token)
+    made.name_or_path = config.name_or_path
+    return made  # type: ignore[no-any-return]
+
+
+def text_weights(wrapper: Any) -> dict[str, Tensor]:
+    """The weights of the language model in a wrapper, as a class that is of text alone calls them."""
+    inner = wrapper.get_decoder()
+    if inner.can_generate():  # a whole one, its head with it
+        return dict(inner.state_dict())
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config(wrapper.config))]
+    trunk = kind.base_model_prefix
+    head = wrapper.get_output_embeddings().state_dict()
+    return {f"{trunk}.{name}": weight for name, weight in inner.state_dict().items()} | {
+        f"lm_head.{name}": weight for name, weight in head.items()
+    }
+
+
+def is_of_wrapper(adapter: Path) -> bool:
+    """Whether the adapter in a folder is for the whole of a wrapper, by the names of its weights."""
+    with safe_open(adapter / WEIGHTS, "pt") as opened:
+        return any("language_model." in name or "text_model." in name for name in opened.keys())  # noqa: SIM118
+
+
+def taken_out(wrapper: Any, name: str, adapter: Path | None = None) -> PreTrainedModel:
+    """The language model in a wrapper, which shares its weights; an adapter that is for the whole is merged before.
+
+    A line says what was done. Raises InputError where the two differ in what they give of a text.
+    """
+    if adapter:
+        wrapper = merged(wrapper, adapter, str(adapter))
+    config, inner = text_config(wrapper.config), wrapper.get_decoder()
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    head = (inner if inner.can_generate() else wrapper).get_output_embeddings().weight
+    config.tie_word_embeddings = head is inner.get_input_embeddings().weight
+    why = f"the language model in {name}, a {type(wrapper).__name__}, cannot be taken out of it"
+    try:
+        text: PreTrainedModel = _with_weights(kind, config, text_weights(wrapper), wrapper.device)
+        is_same = _same_text(wrapper, text)
+    except (RuntimeError, ReadWhole) as error:
+        raise InputError(f"{why} ({said(error)}): give a model of text alone.") from error
+    if not is_same:
+        raise InputError(f"{why}, as it gives other numbers on its own: give a model of text alone.")
+    if wrapper.generation_config is not None:
+        text.generation_config = wrapper.generation_config
+    if adapter:
+        text.name_or_path = ""  # what is trained on it is for this, and not for what the adapter was for
+    status(
+        f"{name} is a {type(wrapper).__name__}: {senses(wrapper.config)} are not seen, and what is saved is the "
+        f"language model in it, a {kind.__name__}; accord merge MODEL --into {name} puts it back."
+    )
+    return text.eval()
+
+
+def under_head(text: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
+    """A classifier, by a configuration, on the trunk of a language model, which shares its weights; its head is 0."""
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    weights = {f"{kind.base_model_prefix}.{n}": weight for n, weight in text.base_model.state_dict().items()}
+    embedding: Any = text.get_input_embeddings()
+    head = embedding.weight.new_zeros(len(config.id2label or ()), config.get_text_config().hidden_size)
+    return _with_weights(kind, config, {**weights, "score.weight": head}, text.device)
+
+
+def _with_weights(kind: Any, config: Any, weights: Mapping[str, Tensor], device: torch.device) -> PreTrainedModel:
+    network: PreTrainedModel = make(kind, config, device)
+    network.load_state_dict(weights, strict=True, assign=True)
+    network.tie_weights()
+    return network.eval()
+
+
+@torch.no_grad()
+def _same_text(wrapper: PreTrainedModel, text: PreTrainedModel) -> bool:
+    """Whether both give the same logits of a random text, to what the precision of their weights rounds."""
+    vocabulary = int(text.config.get_text_config().vocab_size)
+    named = wrapper.config.to_dict().items()
+    marks = [value for key, value in named if key.endswith(("_token_id", "_token_index"))]
+    drawn = torch.randperm(vocabulary, generator=torch.Generator().manual_seed(0))[: 100 + LENGTH].tolist()
+    tokens = torch.tensor([[token for token in drawn if token not in marks][:LENGTH]], device=text.device)
+    plain, alone = (network.eval()(input_ids=tokens, use_cache=False).logits.float() for network in (wrapper, text))
+    return equal_logits([plain], [alone], CLOSE if text.dtype == torch.float32 else ROUGH)
+
+
+def put_back(model: Model, source: str, out: str) -> Path:
+    """Write a wrapper whose language model has the weights of a model, and all else of the wrapper in a folder or on
+    the Hub: what reads images, its configuration, and the files of its processor.
+
+    Raises InputError where the model is not of the kind that is in the wrapper.
+    """
+    config = transformers.AutoConfig.from_pretrained(source)
+    if not senses(config):
+        raise InputError(f"{source} is no model that reads images or sounds too, into which another could be put.")
+    with quiet():
+        wrapper: Any = KIND.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    own, given = text_weights(wrapper), model.network.state_dict()
+    odd = sorted(name for name in own.keys() | given.keys() if _shape(own, name) != _shape(given, name))
+    if odd:
+        raise InputError(f"{model.name} is not of the kind that is in {source}: they differ in {odd[0]}.")
+    with torch.no_grad():
+        for name, weight in own.items():
+            weight.copy_(given[name])
+    wrapper.generation_config = model.network.generation_config
+    with replacing_folder(out) as partial, quiet():
+        wrapper.save_pretrained(partial, max_shard_size=SHARD)
+        model.tokenizer.save_pretrained(partial)
+        for name in PROCESSORS:
+            if (Path(source) / name).is_file():
+                shutil.copy(Path(source) / name, partial / name)
+        write_sums(partial)
+    return Path(out)
+
+
+def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
+    return tuple(weights[name].shape) if name in weights else ()
