@@ -147,7 +147,7 @@ def _whole(model: str, command: str) -> Model:
     """The model, of whichever kind, to be written; InputError where it is quantized."""
     try:
         whole: Model = engine.load.load_model(model)
-    except engine.folders.WritesNoText:
+    except engine.kinds.WritesNoText:
         whole = engine.load.load_classifier(model)
     if whole.is_quantized:
         raise InputError(f"{command}: {model} is quantized already; {command} the model that it was made from.")

@@ -14,6 +14,7 @@ from . import generate as generate
 from . import gguf as gguf
 from . import hub as hub
 from . import inside as inside
+from . import kinds as kinds
 from . import llama as llama
 from . import load as load
 from . import lora as lora

@@ -11,7 +11,8 @@ import transformers
 from accord.engine.adapters import adapted, own_state, read_adapters, take
 from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labels
 from accord.engine.encoders import Encoder, reads_last_token
-from accord.engine.folders import has_tokenizer, no_classifier, require_as_written, require_files
+from accord.engine.folders import has_tokenizer, require_as_written, require_files
+from accord.engine.kinds import no_classifier
 from accord.engine.models import AnyModel, Model, Policy
 from accord.engine.networks import read_network, read_tokenizer, readable, source_of
 from accord.engine.personal import PersonalPreference, PersonalScorer

@@ -22,20 +22,18 @@ from transformers.quantizers import AutoHfQuantizer
 from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
-from accord.engine.folders import (
+from accord.engine.folders import has_tokenizer, locate, no_json
+from accord.engine.hub import MODEL_NAME, failure, unfit_model, unheard
+from accord.engine.kinds import (
     WritesNoText,
     check_kind,
     check_loaded,
     check_trainable,
-    has_tokenizer,
     in_4_bits,
-    locate,
-    no_json,
     not_finite,
     other_heads,
     quantization,
 )
-from accord.engine.hub import MODEL_NAME, failure, unfit_model, unheard
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import Policy, prepare_network, quiet
 from accord.engine.personal import read_reader

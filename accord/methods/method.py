@@ -69,7 +69,7 @@ def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bo
     loaded = model if isinstance(model, engine.Policy) else None
     loaded = loaded or engine.load.load_model(str(model), trained=asked, in_shares=True)
     if trained:
-        engine.folders.check_trainable(loaded.name, loaded.network.config, config.lora_rank)
+        engine.kinds.check_trainable(loaded.name, loaded.network.config, config.lora_rank)
     return config.templated(loaded.in_dtype(config.dtype))
 
 

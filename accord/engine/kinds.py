@@ -1,0 +1,154 @@
+"""Whether a model is of a kind that can be used: by its configuration, and once it is loaded by its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from accord.engine.wrappers import senses, text_config
+from accord.errors import InputError, located
+
+HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
+"""Other heads of the same trunk, which a folder may hold and nothing reads, or `accord.engine.personal` does."""
+
+
+class WritesNoText(InputError):
+    """What was to be a language model is a reward or preference model."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+
+
+def quantization(config: Any) -> str | None:
+    """What the weights of a configuration are quantized by; None where they are not."""
+    found = getattr(config, "quantization_config", None)
+    if not found:
+        return None
+    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
+    method = given.get("quant_method", "a method that is not named")
+    return str(getattr(method, "value", method))
+
+
+def check_trainable(name: str, config: Any, lora_rank: int) -> None:
+    """Raise InputError where weights are quantized, and not by bitsandbytes in 4 bits as a base of adapters."""
+    method = quantization(config)
+    if method is None or (lora_rank and in_4_bits(config)):
+        return
+    raise InputError(
+        f"{name} is quantized ({method}): such weights are read, as a reference, a reward or a judge, and not trained; "
+        "train the model that it was made from"
+        + (", or adapters on this one (--lora-rank)." if in_4_bits(config) else " (--quantize holds it in few bits).")
+    )
+
+
+def in_4_bits(config: Any) -> bool:
+    """Whether weights are quantized by bitsandbytes in 4 bits, which adapters can be trained on."""
+    found = getattr(config, "quantization_config", None)
+    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
+    four = given.get("load_in_4bit", given.get("_load_in_4bit", False))
+    return quantization(config) == "bitsandbytes" and bool(four)
+
+
+def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remote: bool = False) -> None:
+    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for.
+
+    So is one whose architecture only code that comes with it has, unless that is to run: a trunk of a known type may be
+    under a head of another kind, as ArmoRM's is.
+    """
+    known = [a for a in config.architectures or () if hasattr(transformers, a)]
+    if config.architectures and not known and getattr(config, "auto_map", None) and not remote:
+        raise InputError(
+            f"{name} is a {', '.join(config.architectures)}, which needs code that comes with it, and no command runs "
+            "that; load_model or load_reward_model(..., trust_remote_code=True) in Python does, for models you trust."
+        )
+    scores = any("SequenceClassification" in architecture for architecture in known)
+    if kind is transformers.AutoModelForSequenceClassification and known and not scores:
+        raise no_classifier(name, config)
+    if kind is not transformers.AutoModelForCausalLM:
+        return
+    if scores:
+        raise WritesNoText(name)
+    said = f"{name} is a {', '.join(known) or config.model_type}"
+    if config.is_encoder_decoder:
+        raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
+    if senses(config):
+        with located(f"{said}, which "):
+            text_config(config)
+        if quantization(config):
+            raise InputError(
+                f"{said}, which reads {senses(config)} too and is quantized ({quantization(config)}), and its language "
+                "model cannot be taken out of that: give the one in full."
+            )
+        return
+    writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    if known and not any(architecture in writers for architecture in known):
+        raise InputError(f"{said}, which is no causal language model, and writes no text.")
+
+
+def no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:
+    """What is wrong with a model of this configuration that was to be a classifier of ours."""
+    kind, labels = ", ".join(config.architectures or ["model"]), len(config.id2label or ())
+    return InputError(
+        f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {kind} with "
+        f"{labels}; train one with `accord reward`, or a preference model with `accord preference`."
+    )
+
+
+def check_loaded(
+    name: str,
+    network: transformers.PreTrainedModel,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    info: dict[str, Any],
+    bad: Sequence[str],
+) -> None:
+    """Raise InputError where weights are missing, left over, of other shapes, or, as those called `bad`, not finite, or
+    tokens lack a row."""
+    for what, keys, remedy in (
+        ("lacks the weight", info["missing_keys"], "copy it anew"),
+        ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
+        (
+            "has no place for the weight",
+            _left_over(network, info["unexpected_keys"]),
+            "restore the config.json it was saved with",
+        ),
+        ("has numbers that are not finite in", bad, "copy it anew, or take an earlier checkpoint"),
+    ):
+        names = sorted(key if isinstance(key, str) else key[0] for key in keys)
+        if names:
+            more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+            raise InputError(f"the model {name} {what} {names[0]}{more}: {remedy}.")
+    ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
+    for end in ends if isinstance(ends, list) else [ends]:
+        if not (end is None or type(end) is int):
+            raise InputError(
+                f"{name}/generation_config.json: eos_token_id must be the number of a token, or a list of such, not "
+                f"{end!r}: restore it."
+            )
+    rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"the tokenizer of {name} has {len(tokenizer)} tokens and the model's embedding {rows}: grow it "
+            "(resize_token_embeddings of transformers) and save it, or give the tokenizer it was trained with."
+        )
+
+
+def other_heads(network: nn.Module) -> tuple[str, ...]:
+    """What the weights of heads begin with that a network has not: a bias of its own head is none of another's."""
+    return tuple(head for head in HEADS if not hasattr(network, head.removesuffix(".")))
+
+
+def _left_over(network: nn.Module, keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if not key.startswith(other_heads(network))]
+
+
+def not_finite(network: nn.Module) -> list[str]:
+    """The names of weights in floating point that hold NaN or infinity: their sum does, or, rarely, overflows."""
+    plain = (torch.float32, torch.bfloat16, torch.float16)
+    named = [(n, p.data) for n, p in network.named_parameters() if type(p.data) is Tensor and p.dtype in plain]
+    suspects = [(n, p) for n, p in named if not bool(p.sum(dtype=torch.float32).isfinite())]
+    return [n for n, p in suspects if not bool(p.isfinite().all())]
