@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
+DEBUG = "ACCORD_DEBUG"
+"""The environment variable that asks for tracebacks."""
+
 
 class InputError(ValueError):
     """The user's input cannot be used; the message is one sentence that says what is wrong and what to do.

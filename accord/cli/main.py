@@ -22,7 +22,7 @@ from accord.cli.options import options_of
 from accord.cli.ranks import at_work, is_rank, last_word
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.console import legible, said, without_secrets
-from accord.errors import InputError, TrainingStopped, UsersFault
+from accord.errors import DEBUG, InputError, TrainingStopped, UsersFault
 from accord.interrupts import Interrupted, interruptible
 
 
@@ -101,8 +101,6 @@ def _told(error: Exception) -> int:
     print(legible(without_secrets(where)), file=sys.stderr, end="")
     return code
 
-
-DEBUG = "ACCORD_DEBUG"
 
 _WAYS_OUT = {
     errno.ENOSPC: "; make room, and give the command again",
