@@ -37,8 +37,21 @@ def users_code(what: str) -> Iterator[None]:
     except (InputError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raised = type(error).__name__
-        raise UsersFault(f"{what} raised {raised}{f' ({error})' if str(error) else ''}; mend it") from error
+        raised, message = type(error).__name__, _message(error)
+        raise UsersFault(f"{what} raised {raised}{f' ({message})' if message else ''}; mend it") from error
+
+
+MOST_SAID = 500
+"""Characters of what an exception of the user's code says."""
+
+
+def _message(error: BaseException) -> str:
+    """What an exception says, cut where that is long; nothing where it cannot."""
+    try:
+        message = str(error)
+    except Exception:  # of its own __str__
+        return ""
+    return message if len(message) <= MOST_SAID else f"{message[:MOST_SAID]}..."
 
 
 def require_address(url: str, called: str) -> None:

@@ -7,8 +7,9 @@ import inspect
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from contextlib import contextmanager, redirect_stdout
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from accord.errors import InputError, UsersFault, users_code
-from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
+from accord.feedback.reward import describe, excerpt_of, finite, lacking, number, unsampled
 from accord.limits import OutOfTime, within
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
@@ -75,12 +76,22 @@ class _Function:
             result = self.function(**known)
             if inspect.iscoroutine(result):
                 result = awaited(result, self.timeout)
-            values = list(result) if isinstance(result, Iterable) else None
+            values = _listed(result, len(samples))
         if values is None:
             raise InputError(
-                f"{self} returned {excerpt(repr(result))}; let it return a list of one value for each completion"
+                f"{self} returned {excerpt_of(result)}; let it return a list of one value for each completion"
             )
         return values
+
+
+def _listed(result: Any, count: int) -> list[Any] | None:
+    """What a function returned as a list of so many values; None where it has no order, as a mapping or a set.
+
+    Of what may be endless one more is taken, which is enough to tell.
+    """
+    if not isinstance(result, Iterable) or isinstance(result, Mapping | Set | str | bytes):
+        return None
+    return list(result if isinstance(result, Sized) else islice(result, count + 1))
 
 
 @contextmanager
@@ -240,7 +251,7 @@ class FunctionUser(_Function):
                 reply = awaited(reply, self.timeout)
         if reply is None or isinstance(reply, str):
             return reply
-        what = excerpt(repr(reply))
+        what = excerpt_of(reply)
         raise InputError(f"{self} returned {what} for {describe(samples, i)}; let it return a text or None")
 
 

@@ -138,7 +138,7 @@ def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> 
     numbers = [number(value) for value in values]
     for i, score in enumerate(numbers):
         if score is None or not isfinite(score):
-            shown = excerpt(repr(values[i]))
+            shown = excerpt_of(values[i])
             raise InputError(f"{source} returned {shown} for {describe(samples, i)}; let it return a finite number")
     return torch.tensor(numbers, dtype=torch.float32)
 
@@ -184,6 +184,14 @@ def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> Input
 def row_named(row: int) -> str:
     """What messages call a row, counted from 0 and negative where it came from no file."""
     return row_called(row) if row >= 0 else "the row"
+
+
+def excerpt_of(value: object) -> str:
+    """The beginning of how a value of somebody's is written, or its type where that cannot be written."""
+    try:
+        return excerpt(repr(value))
+    except Exception:  # of its own __repr__, or a whole number of too many digits
+        return f"a value of type {type(value).__name__}"
 
 
 def excerpt(text: str, length: int = 60) -> str:

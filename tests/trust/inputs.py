@@ -27,6 +27,17 @@ def nan(prompts, completions): return [float("nan")] * len(completions)
 def none(prompts, completions): return None
 def short(prompts, completions): return [1.0]
 def text(prompts, completions): return ["x"] * len(completions)
+class Mute(Exception):
+    def __str__(self): raise RuntimeError("no words")
+class Unseen:
+    def __repr__(self): raise RuntimeError("no picture")
+def mute(prompts, completions): raise Mute
+def unseen(prompts, completions): return [Unseen()] * len(completions)
+def digits(prompts, completions): return [10 ** 5000] * len(completions)
+def wordy(prompts, completions): raise ValueError("w" * 100_000)
+def mapping(prompts, completions): return {i: 1.0 for i in range(len(completions))}
+def endless(prompts, completions):
+    while True: yield 1.0
 def memory(prompts, completions): raise MemoryError
 def base(prompts, completions): raise BaseException("base")
 number = 3
