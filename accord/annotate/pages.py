@@ -13,12 +13,11 @@ import jinja2
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 from starlette.exceptions import HTTPException
 
 from accord.annotate.assign import Refused
-from accord.annotate.database import Annotator, NotStored, not_stored
+from accord.annotate.database import Annotator, NotStored
 from accord.annotate.guard import Denied, Headers, Limit, form_token, read_form
 from accord.annotate.people import hashed
 from accord.annotate.project import Project
@@ -164,11 +163,8 @@ def add_faults(app: FastAPI, pages: Pages) -> None:
 
     @app.exception_handler(NotStored)
     def full(request: Request, error: NotStored) -> Response:
-        return fault(request, error.status, f"{error} Your answer was not stored: this page keeps it. Try again soon.")
-
-    @app.exception_handler(OperationalError)
-    def away(request: Request, error: OperationalError) -> Response:
-        return full(request, not_stored(error))
+        why = f"{error.why} Your answer was not stored: this page keeps it. Try again soon."
+        return fault(request, error.status, why)
 
     @app.exception_handler(HTTPException)
     def missing(request: Request, error: HTTPException) -> Response:

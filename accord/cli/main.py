@@ -93,7 +93,10 @@ def _told(error: Exception) -> int:
     sentence, code = last_word(error, sentence, code)
     if not sentence:
         return code
-    print(f"accord: {legible(without_secrets(sentence)).strip().replace(chr(10), '↵')}", file=sys.stderr)
+    told = legible(without_secrets(sentence)).strip().replace("\n", "↵")
+    if len(told) > MOST_TOLD:  # of what somebody's file has for a name; what to do stands at the end
+        told = f"{told[: MOST_TOLD - 300]} ... {told[-300:]}"
+    print(f"accord: {told}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))
     elif isinstance(error, UsersFault) and error.__cause__ is not None:
@@ -101,6 +104,9 @@ def _told(error: Exception) -> int:
     print(legible(without_secrets(where)), file=sys.stderr, end="")
     return code
 
+
+MOST_TOLD = 3000
+"""Characters of a sentence that is told."""
 
 _WAYS_OUT = {
     errno.ENOSPC: "; make room, and give the command again",

@@ -94,6 +94,7 @@ def _write_logs(folder: Path) -> None:
         "log-half.jsonl": '{"step": 1, "loss": 0.5}\n{"step": 1.5, "loss": 0.5}\n',
         "log-far.jsonl": '{"step": 1e308, "loss": 0.5}\n',
         "log-before.jsonl": '{"step": -1, "loss": 0.5}\n',
+        "log-wide.jsonl": f'{{"step": 1, "{"k" * 100_000}": 1}}\n',
         "log-two.csv": "Step,run - loss,loss\n1,0.5,0.5\n",
     }
     for name, text in texts.items():
