@@ -271,9 +271,7 @@ def _require_whole(path: Path) -> None:
         with path.open("rb") as file:
             head = file.read(len(HEAD))
         if head != HEAD or size < SMALLEST:
-            raise InputError(
-                f"the database {path} cannot be opened (file is not a database): name another, or restore it."
-            )
+            raise InputError(f"the database {path} cannot be opened (file is not a database).")
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -119,7 +119,10 @@ class TextReward:
 def number(value: object) -> float | None:
     """A number, Python's, NumPy's or a tensor's, as a float: true is 1, what no float32 holds infinite; else None."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
+        try:
+            value = value.item()
+        except Exception:  # of a tensor without values, or of somebody's own class
+            return None
     if not isinstance(value, int | float):
         return None
     return inf if abs(value) > torch.finfo(torch.float32).max else float(value)
