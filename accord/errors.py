@@ -5,6 +5,7 @@ And what messages share.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,8 +31,10 @@ class UsersFault(InputError):
 def users_code(what: str) -> Iterator[None]:
     """Raise UsersFault, which names `what`, where the user's code in the block raises anything, or leaves by sys.exit.
 
-    An InputError, and the user's Ctrl-C, are passed on.
+    An InputError, and the user's Ctrl-C, are passed on. A process that the code forked ends with the block: it would
+    write the same files as this one.
     """
+    pid = os.getpid()
     try:
         yield
     except (InputError, KeyboardInterrupt):
@@ -39,6 +42,9 @@ def users_code(what: str) -> Iterator[None]:
     except BaseException as error:
         raised, message = type(error).__name__, _message(error)
         raise UsersFault(f"{what} raised {raised}{f' ({message})' if message else ''}; mend it") from error
+    finally:
+        if os.getpid() != pid:
+            os._exit(1)
 
 
 MOST_SAID = 500
