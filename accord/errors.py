@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 DEBUG = "ACCORD_DEBUG"
@@ -29,12 +30,19 @@ class UsersFault(InputError):
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
-    """Raise UsersFault, which names `what`, where the user's code in the block raises anything, or leaves by sys.exit.
+    """Raise UsersFault, which names `what`, where the user's code in the block raises anything, or leaves by an exit.
 
     An InputError, and the user's Ctrl-C, are passed on. A process that the code forked ends with the block: it would
     write the same files as this one.
     """
-    pid = os.getpid()
+    pid, leave = os.getpid(), os._exit
+
+    def exits(status: int) -> NoReturn:
+        if os.getpid() != pid:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = exits
     try:
         yield
     except (InputError, KeyboardInterrupt):
@@ -43,8 +51,9 @@ def users_code(what: str) -> Iterator[None]:
         raised, message = type(error).__name__, _message(error)
         raise UsersFault(f"{what} raised {raised}{f' ({message})' if message else ''}; mend it") from error
     finally:
+        os._exit = leave
         if os.getpid() != pid:
-            os._exit(1)
+            leave(1)
 
 
 MOST_SAID = 500

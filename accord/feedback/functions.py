@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 import threading
 import time
@@ -56,6 +57,15 @@ class _Function:
     def __str__(self) -> str:
         return f"the {self.kind} {self.name}"
 
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """Within it the function can be called: its faults, its time and what it changes are ours to know.
+
+        What it prints is for the person watching: standard output may be read by a program.
+        """
+        with unchanged(), users_code(what), redirect_stdout(sys.stderr), within(self.timeout):
+            yield
+
     def check(self, prompt: Prompt, row: int) -> None:
         """Raise InputError where the row lacks a column that the function cannot do without."""
         for name in self.needs:
@@ -71,8 +81,7 @@ class _Function:
         every = columns_of(samples) | {"prompts": prompts_of(samples)} | arguments
         known = {name: v for name, v in every.items() if self.takes_all or name in self.names}
         what = f"{self}, for {describe(samples, 0)}{' and others' * (len(samples) > 1)},"
-        # What it prints is for the person watching: standard output may be read by a program.
-        with in_time(what, self.timeout), users_code(what), redirect_stdout(sys.stderr), within(self.timeout):
+        with in_time(what, self.timeout), self._guarded(what):
             result = self.function(**known)
             if inspect.iscoroutine(result):
                 result = awaited(result, self.timeout)
@@ -82,6 +91,21 @@ class _Function:
                 f"{self} returned {excerpt_of(result)}; let it return a list of one value for each completion"
             )
         return values
+
+
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """When it ends, the working folder and torch's gradients, type and threads, on which others rely, are as before."""
+    folder, threads = os.getcwd(), torch.get_num_threads()
+    has_gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        torch.set_grad_enabled(has_gradients)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 def _listed(result: Any, count: int) -> list[Any] | None:
@@ -245,7 +269,7 @@ class FunctionUser(_Function):
         self.check(prompt, samples[i].row)
         known = {name: value for name, value in prompt.columns.items() if self.takes_all or name in self.names}
         messages = [*said, {"role": "assistant", "content": samples[i].text}]
-        with users_code(f"{self}, for {describe(samples, i)},"), redirect_stdout(sys.stderr), within(self.timeout):
+        with self._guarded(f"{self}, for {describe(samples, i)},"):
             reply = self.function(**known | {"messages": messages})
             if inspect.iscoroutine(reply):
                 reply = awaited(reply, self.timeout)

@@ -6,6 +6,7 @@ import os
 from decimal import Decimal
 from itertools import count
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -250,3 +251,18 @@ def test_a_process_that_a_function_forks_does_not_go_on(comes_back: bool) -> Non
         if os.getpid() != main:
             os._exit(7)
     assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
+
+
+def test_what_a_function_changes_around_it_is_as_before(tmp_path: Path) -> None:
+    def roaming(completions: list[str]) -> list[float]:
+        os.chdir(tmp_path)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return [1.0] * len(completions)
+
+    def around() -> tuple[object, ...]:
+        return os.getcwd(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+
+    before = around()
+    assert FunctionReward(roaming)(SAMPLES).dtype == torch.float32 and around() == before

@@ -16,7 +16,8 @@ from tests.commands.small import save_model, write_jsonl
 
 WEIGHTS = "model.safetensors"
 FUNCTIONS = """
-import sys
+import os, sys
+def leaves(prompts, completions): os._exit(0)
 def raises(prompts, completions): raise ValueError("the user's own bug")
 def raises_key(prompts, completions): return {}["x"]
 def exits(prompts, completions): sys.exit(0)
