@@ -65,6 +65,7 @@ def write_all(folder: Path) -> None:
     (folder / "fails_at_import.py").write_text('raise RuntimeError("at import")')
     (folder / "exits_at_import.py").write_text("import sys; sys.exit(0)")
     (folder / "no_python.py").write_text("def f(:")
+    (folder / "waits_at_import.py").write_text("while True: pass")
     _write_odd(folder)
 
 
