@@ -203,13 +203,41 @@ CELL = 2**30
 """Characters that a cell may have: a long document is one."""
 
 
+MOST_UNPACKED, MUCH = 200, 2**28
+"""How many times its size a compressed file may unfold to, once that is more than so many bytes."""
+
+
+class _Unpacked(io.RawIOBase):
+    """What is in a compressed file. InputError where it goes on and on: of a megabyte a gigabyte can be made."""
+
+    def __init__(self, path: Path, packed: IO[bytes]) -> None:
+        self.path, self.packed = path, packed
+        self.most, self.seen = max(MUCH, MOST_UNPACKED * path.stat().st_size), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self.packed.readinto(buffer)  # type: ignore[attr-defined]
+        self.seen += size
+        if self.seen > self.most:
+            raise InputError(
+                f"{self.path} unfolds to more than {MOST_UNPACKED} times its size, as no rows do; unpack it and look"
+            )
+        return int(size)
+
+    def close(self) -> None:
+        self.packed.close()
+        super().close()
+
+
 @contextmanager
 def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged."""
+    """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged or has no end."""
     try:
-        file = io.TextIOWrapper(
-            OPENERS.get(path.suffix.lower(), lambda path: path.open("rb"))(path), encoding="utf-8-sig", newline=newline
-        )
+        opener = OPENERS.get(path.suffix.lower())
+        binary = io.BufferedReader(_Unpacked(path, opener(path)), 1 << 16) if opener else path.open("rb")
+        file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
     try:
