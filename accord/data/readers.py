@@ -9,7 +9,7 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -151,7 +151,7 @@ def read_parquet(path: Path) -> Numbered:
 
     with _arrow(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
         _require_unique(path, file.schema_arrow.names)
-        yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
+        yield from enumerate(_rows_of(path, file.iter_batches()), start=1)
 
 
 def read_arrow(path: Path) -> Numbered:
@@ -164,7 +164,24 @@ def read_arrow(path: Path) -> Numbered:
         reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
         _require_unique(path, reader.schema.names)
         batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+        yield from enumerate(_rows_of(path, batches), start=1)
+
+
+def _rows_of(path: Path, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """The rows of batches. InputError, naming the column, for a value that Python has none for: a year 10,000, a text
+    that is not UTF-8, the time of a zone that is nowhere."""
+    for batch in batches:
+        columns = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                columns[name] = column.to_pylist()
+            except (ValueError, OverflowError, KeyError) as error:
+                raise InputError(
+                    f"{path}: the column {name!r} has a value that cannot be read ({first_line(error)}); write it as "
+                    "text, or leave the column out"
+                ) from None
+        for i in range(batch.num_rows):
+            yield {name: values[i] for name, values in columns.items()}
 
 
 @contextmanager
