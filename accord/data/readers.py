@@ -190,7 +190,7 @@ def _arrow(path: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
         raise InputError(f"{path} is not a readable {kind} file ({first_line(error)})") from None
 
 

@@ -286,3 +286,14 @@ def test_a_value_that_python_has_none_for_names_its_column(kind, name, tmp_path)
             writer.write_table(table)
     with pytest.raises(InputError, match=rf"^{path}: the column 'odd' has a value that cannot be read"):
         load_data(path)
+
+
+def test_a_column_whose_name_is_no_text_is_told(tmp_path):
+    import pyarrow
+
+    path, schema = tmp_path / "rows.arrow", pyarrow.schema([("prompt", pyarrow.string())])
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, schema) as writer:
+        writer.write_table(pyarrow.table({"prompt": ["p"]}))
+    path.write_bytes(path.read_bytes().replace(b"prompt", b"pro\xefpt"))
+    with pytest.raises(InputError, match=rf"^{path} is not a readable Arrow file .'utf-8' codec can't decode"):
+        load_data(path)
