@@ -37,6 +37,12 @@ def legible(text: str) -> str:
     return _HIDDEN.sub(lambda match: sign(match.group()), text)
 
 
+def without_halves(text: str) -> str:
+    """The text with U+FFFD for half of a surrogate pair, which no file of UTF-8 can hold; two halves side by side are
+    the character that they make."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def on_one_line(text: str) -> str:
     """A token's text: signs for what hides or acts, for line ends and blanks, and for spaces that begin or end it."""
     return _ON_ONE_LINE.sub(lambda match: "".join(sign(c)[0] if c in _NAMED else sign(c) for c in match.group()), text)

@@ -5,11 +5,16 @@ And what messages share.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from typing import NoReturn
 from urllib.parse import urlsplit
+
+DEBUG = "ACCORD_DEBUG"
+"""The environment variable that asks for tracebacks."""
 
 
 class InputError(ValueError):
@@ -25,17 +30,43 @@ class UsersFault(InputError):
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
-    """Raise UsersFault, which names `what`, where the user's code in the block raises anything, or leaves by sys.exit.
+    """Raise UsersFault, which names `what`, where the user's code in the block raises anything, or leaves by an exit.
 
-    An InputError, and the user's Ctrl-C, are passed on.
+    An InputError, and the user's Ctrl-C, are passed on. A process that the code forked ends with the block: it would
+    write the same files as this one.
     """
+    pid, leave = os.getpid(), os._exit
+
+    def exits(status: int) -> NoReturn:
+        if os.getpid() != pid:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = exits
     try:
         yield
     except (InputError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raised = type(error).__name__
-        raise UsersFault(f"{what} raised {raised}{f' ({error})' if str(error) else ''}; fix it") from error
+        raised, message = type(error).__name__, _message(error)
+        raise UsersFault(f"{what} raised {raised}{f' ({message})' if message else ''}; fix it") from error
+    finally:
+        os._exit = leave
+        if os.getpid() != pid:
+            leave(1)
+
+
+MOST_SAID = 500
+"""Characters of what an exception of the user's code says."""
+
+
+def _message(error: BaseException) -> str:
+    """What an exception says, cut where that is long; nothing where it cannot."""
+    try:
+        message = str(error)
+    except Exception:  # of its own __str__
+        return ""
+    return message if len(message) <= MOST_SAID else f"{message[:MOST_SAID]}..."
 
 
 def require_address(url: str, called: str) -> None:

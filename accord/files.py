@@ -234,7 +234,15 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, A
         file.writelines(map(line_of, rows))
 
 
-def line_of(row: Row | Mapping[str, Any]) -> str:
-    """A record or a JSON object as a line."""
+def line_of(row: Row | Mapping[str, Any], *, allow_nan: bool = False) -> str:
+    """A record or a JSON object as a line.
+
+    Half of a surrogate pair, which files of UTF-8 cannot hold, is written as JSON escapes it, and so read back.
+    """
     columns = row if isinstance(row, Mapping) else row_to_json(row)
-    return json.dumps(columns, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(columns, ensure_ascii=False, allow_nan=allow_nan)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        line = json.dumps(columns, allow_nan=allow_nan)
+    return line + "\n"

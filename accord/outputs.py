@@ -143,16 +143,21 @@ def tell_changed(file: Path) -> None:
         status(f"{file} is not as accord wrote it: somebody has changed it since, or it is damaged.")
 
 
-def require_unchanged(folder: Path) -> None:
-    """Raise InputError where somebody has changed what accord wrote in a folder, which is to go."""
-    for record in sorted(folder.rglob(WROTE)) if not may_overwrite() else ():
+def changed_in(folder: Path) -> Iterator[Path]:
+    """The files in a folder, at any depth, that accord wrote and somebody has changed since."""
+    for record in sorted(folder.rglob(WROTE)):
         for name in dict.fromkeys(name for name, _ in _lines(record)):
             file = record.parent / name
             if file.is_file() and not _is_ours(file):
-                raise InputError(
-                    f"{file} was changed since accord wrote it, and {folder} is to be made anew: move it, or give "
-                    "--overwrite."
-                )
+                yield file
+
+
+def require_unchanged(folder: Path) -> None:
+    """Raise InputError where somebody has changed what accord wrote in a folder, which is to go."""
+    for file in changed_in(folder) if not may_overwrite() else ():
+        raise InputError(
+            f"{file} was changed since accord wrote it, and {folder} is to be made anew: move it, or give --overwrite."
+        )
 
 
 def _require_ours(file: Path) -> None:

@@ -40,6 +40,14 @@ def test_rows_are_a_json_object_a_line(tmp_path):
     )
 
 
+@pytest.mark.parametrize("column", ["\ud800", "a\udfff", {"deep": ["\ud83d", "b"]}])
+def test_half_a_character_is_written_as_json_escapes_it_and_read_back(column, tmp_path):
+    rows = [{"id": column, "prompt": "caf\u00e9"}, {"\udc00": 1, "text": "\U0001f600"}]
+    write_rows(tmp_path / "rows.jsonl", [*rows, {"text": "caf\u00e9"}])
+    *halves, whole = (tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in halves] == rows and whole == '{"text": "caf\u00e9"}'
+
+
 def test_a_gz_name_is_compressed(tmp_path):
     write_rows(tmp_path / "rows.jsonl.gz", [{"text": "c"}])
     with gzip.open(tmp_path / "rows.jsonl.gz", "rt") as file:

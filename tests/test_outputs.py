@@ -15,6 +15,7 @@ from accord.files import replacing_folder, sha256_of, write_text
 from accord.outputs import (
     WROTE,
     NotOurs,
+    changed_in,
     overwriting,
     require_file,
     require_folder,
@@ -304,3 +305,11 @@ def test_a_folder_that_is_no_run_s_is_not_cleared_even_when_asked(tmp_path: Path
         out = ("--out", tmp_path / "mine", "--overwrite")
         assert accord("sft", "--model", base, "--data", data, "--max-steps", "1", *out) == 2
     assert names(tmp_path / "mine") == ["config.yaml", "model"]
+
+
+def test_what_somebody_changed_below_a_folder(tmp_path: Path) -> None:
+    for name in ("a.txt", "b/c.txt", "b/d.txt"):
+        save_text(tmp_path / name, name)
+    assert list(changed_in(tmp_path)) == []
+    (tmp_path / "b" / "d.txt").write_text("another")
+    assert list(changed_in(tmp_path)) == [tmp_path / "b" / "d.txt"]

@@ -199,11 +199,15 @@ def _record(
 
 
 def keep_draft(project: Project, person: Annotator, slot_id: int, draft: dict[str, Any]) -> None:
-    """Keep a form as it is typed; who types keeps the item, too."""
+    """Keep a form as it is typed, in place of the one before; who types keeps the item, too.
+
+    The turns of a conversation are none of a form's fields, and stay.
+    """
     with project.database.writing() as session:
         slot = held(session, person, slot_id)
         if not slot.done:
-            slot.draft = {**(slot.draft or {}), **draft}
+            turns = {"turns": slot.draft["turns"]} if slot.draft and "turns" in slot.draft else {}
+            slot.draft = {**{name: value for name, value in draft.items() if name != "turns"}, **turns}
             slot.expires_at = project.clock() + project.settings.reserve_seconds
 
 

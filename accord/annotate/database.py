@@ -9,13 +9,15 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import JSON, BigInteger, Column, Engine, Index, UniqueConstraint, event, inspect
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlmodel import Field, Session, SQLModel, create_engine
 
 from accord.console import said, without_secrets
@@ -23,6 +25,9 @@ from accord.errors import InputError
 
 LAST = 2**63 - 1
 """The position of an item that was not put in order yet."""
+
+HEAD, SMALLEST = b"SQLite format 3\0", 512
+"""How a file of SQLite begins, and the bytes that it has at least."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -167,6 +172,7 @@ class Database:
             path = Path(source)
             if path.is_dir() or not path.absolute().parent.is_dir():
                 raise InputError(f"the database {source} must be a file in a folder that is there.")
+            _require_whole(path)
             engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, pool_size=20, max_overflow=30)
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
@@ -195,54 +201,77 @@ class Database:
             try:
                 if version is not None:
                     ScriptDirectory.from_config(config).get_revision(version)
-            except CommandError:
+            except (CommandError, AssertionError):
                 raise InputError(f"{self.name} was written by a newer accord (version {version}): use that.") from None
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that writes nothing, and waits for nobody."""
-        with Session(self._reads, expire_on_commit=False) as session:
+        """A session that writes nothing, and waits for nobody. Raises as `writing` does."""
+        with self._told(), Session(self._reads, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A session whose writes are all there when the block has ended, or none.
 
-        Raises `NotStored` where they cannot be.
+        Raises `NotStored` where they cannot be, InputError where the database is damaged.
         """
+        # SQLite has one writer at a time; threads that wait here take turns, where its own waiting sleeps.
+        alone = self._one_writer if self.is_sqlite else nullcontext()
+        with self._told(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Within it an error of the database is one of ours, but for what breaks a constraint, which callers expect."""
         try:
-            if not self.is_sqlite:
-                with Session(self.engine, expire_on_commit=False) as session, session.begin():
-                    yield session
-                return
-            # SQLite has one writer at a time; threads that wait here take turns, where its own waiting sleeps.
-            with self._one_writer, Session(self.engine, expire_on_commit=False) as session, session.begin():
-                yield session
-        except OperationalError as error:
-            raise not_stored(error) from error
+            yield
+        except IntegrityError:
+            raise
+        except DatabaseError as error:
+            raise fault_of(error, self.name) from error
+        except (JSONDecodeError, ValidationError) as error:  # ValidationError: of what tasks hold and are answered
+            raise InputError(
+                f"the database {self.name} holds what accord did not write ({said(error)}): restore it from a copy."
+            ) from error
 
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
 
 
-class NotStored(Exception):
-    """The database took nothing: it is full (`status` 507), or busy or away (503)."""
+class NotStored(InputError):
+    """The database took nothing: it is full (`status` 507), or busy or away (503); `why` says so without its name."""
 
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
+    def __init__(self, status: int, name: str, why: str) -> None:
+        super().__init__(f"the database {name} took nothing: {why[:1].lower()}{why[1:]}")
+        self.status, self.why = status, why
 
 
-def not_stored(error: OperationalError) -> NotStored:
-    """What an error of the database means for who answers."""
+def fault_of(error: DatabaseError, name: str) -> InputError:
+    """What an error of the database of that name means: it is full, busy, away, read-only, or damaged."""
     cause = _cause(error)
-    full = getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
-    if full or "disk is full" in str(cause):
-        return NotStored(507, "The disk is full.")
-    return NotStored(503, "The database is busy or away.")
+    told = said(cause)
+    if getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100":
+        return NotStored(507, name, "The disk is full.")
+    if "disk is full" in told:
+        return NotStored(507, name, "The disk is full.")
+    if "readonly" in told or "unable to open" in told:
+        return NotStored(503, name, f"It cannot be written ({told}).")
+    if isinstance(error, OperationalError) and not told.startswith("no such"):  # table or column
+        return NotStored(503, name, "The database is busy or away.")
+    return InputError(f"the database {name} is damaged, or was changed by others ({told}): restore it from a copy.")
+
+
+def _require_whole(path: Path) -> None:
+    """Raise InputError where a file that is there is no database; SQLite takes one of few bytes for a new one."""
+    if path.is_file() and (size := path.stat().st_size):
+        with path.open("rb") as file:
+            head = file.read(len(HEAD))
+        if head != HEAD or size < SMALLEST:
+            raise InputError(f"the database {path} cannot be opened (file is not a database).")
 
 
 def _cause(error: BaseException) -> BaseException:

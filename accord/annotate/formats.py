@@ -22,8 +22,10 @@ from typing import Any, Literal
 from uuid import NAMESPACE_OID, uuid5
 
 from accord.annotate.export import Exported
+from accord.console import without_halves
 from accord.data.exports import OURS
 from accord.errors import InputError
+from accord.files import line_of
 from accord.outputs import save_rows, save_text
 
 Form = Literal["accord", "argilla", "label-studio"]
@@ -74,7 +76,7 @@ def _by_item(exported: Exported) -> dict[str, list[dict[str, Any]]]:
 def _rest(rows: Sequence[Mapping[str, Any]], user: Callable[[str], Any], said: set[str]) -> str:
     """What no field or question holds, as JSON by user."""
     kept = {str(user(r["annotator"])): {n: v for n, v in r.items() if n not in NATIVE | said} for r in rows}
-    return json.dumps(kept, ensure_ascii=False)
+    return line_of(kept, allow_nan=True).rstrip()
 
 
 def argilla(exported: Exported) -> list[dict[str, Any]]:
@@ -183,5 +185,5 @@ def write_exported(out: str | Path, exported: Exported, form: Form) -> Exported:
     if Path(out).suffix != ".json":
         raise InputError(f"--format {form} writes JSON: --out must end in .json, and {out} does not.")
     made = argilla(exported) if form == "argilla" else label_studio(exported)
-    save_text(out, json.dumps(made, ensure_ascii=False, indent=1) + "\n")
+    save_text(out, without_halves(json.dumps(made, ensure_ascii=False, indent=1)) + "\n")
     return exported

@@ -1,18 +1,26 @@
-"""What stands before every page: headers, the size and the origin of forms, limits on how often, and links' tokens."""
+"""What stands before every page: headers, faults, the size and the origin of forms, limits on how often, tokens."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import threading
 import time
 from collections import OrderedDict
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Callable
+from typing import Annotated, Any
+from urllib.parse import parse_qsl
 
+from fastapi import Path
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from accord.console import said as told
+from accord.console import status
+from accord.errors import DEBUG
 
 LARGEST = 1_000_000
 """Bytes that a form may have."""
@@ -33,6 +41,10 @@ HEADERS = {
 }
 
 
+Number = Annotated[int, Path(ge=1, lt=2**31)]
+"""Of a row of the database, in an address."""
+
+
 class Denied(Exception):
     """A request that is not answered: its status, and why in a sentence."""
 
@@ -42,22 +54,36 @@ class Denied(Exception):
 
 
 class Headers:
-    """ASGI: the security headers of every answer; pages are not kept by caches, what is static is asked for again."""
+    """ASGI: the security headers of every answer; pages are not kept by caches, what is static is asked for again.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    A fault that nothing else has told is a page, and a line for whoever runs the server, with the traceback where DEBUG
+    in the environment asks for it.
+    """
+
+    def __init__(self, app: ASGIApp, fault: Callable[[Request], Response]) -> None:
+        self.app, self.fault = app, fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, with the headers."""
+        has_begun = False
 
         async def with_headers(message: Message) -> None:
+            nonlocal has_begun
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith("/static/") else "no-store"
             await send(message)
 
-        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+        try:
+            await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+        except Exception as error:
+            if scope["type"] != "http" or os.environ.get(DEBUG):
+                raise
+            status(f"annotate: a page failed: {type(error).__name__}: {told(error)}; {DEBUG}=1 shows where.")
+            if not has_begun:
+                await self.fault(Request(scope))(scope, receive, with_headers)
 
 
 class Limit:
@@ -89,7 +115,7 @@ def form_token(session: str) -> str:
 async def read_form(request: Request, session: str) -> dict[str, str]:
     """The fields of a form that a page of ours sent. Raises Denied for another's, or one too large."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise Denied(403, "This form came from another site, so nothing was stored.")
     if site not in (None, "same-origin", "none"):
         raise Denied(403, "This form came from another site, so nothing was stored.")

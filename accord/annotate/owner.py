@@ -15,7 +15,7 @@ from sqlalchemy import Integer, case, func
 from sqlmodel import Session, col, select
 
 from accord.annotate.database import Annotator, Answer, Item, Skip, Slot
-from accord.annotate.guard import Denied
+from accord.annotate.guard import Denied, Number
 from accord.annotate.pages import Form, Pages, sign_in
 from accord.annotate.people import hashed
 from accord.annotate.project import Project
@@ -125,10 +125,10 @@ class OwnerPages:
             links=links,
         )
 
-    def see_item(self, request: Request, number: int) -> Response:
+    def see_item(self, request: Request, number: Number) -> Response:
         """An item, and what everybody said of it."""
         with self.project.database.reading() as session:
-            item = session.get(Item, number) if number < 2**31 else None
+            item = session.get(Item, number)
             if item is None:
                 raise Denied(404, "There is no such item.")
             said = session.exec(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import jinja2
 from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 from starlette.exceptions import HTTPException
 
 from accord.annotate.assign import Refused
-from accord.annotate.database import Annotator, NotStored, not_stored
-from accord.annotate.guard import Denied, Limit, form_token, read_form
+from accord.annotate.database import Annotator, NotStored
+from accord.annotate.guard import Denied, Headers, Limit, form_token, read_form
 from accord.annotate.people import hashed
 from accord.annotate.project import Project
 from accord.annotate.tasks import TASKS
@@ -34,6 +36,31 @@ COMMON = (
     Action("guidelines", "Guidelines", "g"),
 )
 """The actions of every page."""
+MOST_TALKS = 20
+"""People who wait for a model at once: half of the threads that answer requests, so that others find one."""
+
+
+class Talks:
+    """The slots for which a model is asked at this moment: at most `MOST_TALKS`, each once."""
+
+    def __init__(self) -> None:
+        self._slots: set[int] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of(self, slot: int) -> Iterator[None]:
+        """Within it the model is asked for the slot. Raises Incomplete where it is already, or for too many others."""
+        with self._lock:
+            if slot in self._slots:
+                raise Incomplete("The model is answering you already: wait, and open this page again.")
+            if len(self._slots) >= MOST_TALKS:
+                raise Incomplete("The model talks with many people at this moment: wait a little, and send it again.")
+            self._slots.add(slot)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._slots.remove(slot)
 
 
 class Pages:
@@ -41,6 +68,7 @@ class Pages:
 
     def __init__(self, project: Project, speaker: Speaker | None = None) -> None:
         self.project, self.speaker = project, speaker
+        self.talks = Talks()
         self.requests = Limit(rate=20, burst=120)
         self.bad_links = Limit(rate=1 / 6, burst=20)
         self.templates = jinja2.Environment(
@@ -56,7 +84,8 @@ class Pages:
     def page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A page. Its forms have the token of the session that asks."""
         token = form_token(request.cookies.get("owner" if request.url.path.startswith("/owner") else "annotator", ""))
-        values = {"person": None, "form_token": token, **values}
+        stored = request.query_params.get("stored", "")  # which slot's draft browsers need not keep any more
+        values = {"person": None, "form_token": token, "stored": stored if stored.isdecimal() else "", **values}
         html = self.templates.get_template(f"{name}.html").render(values)
         return HTMLResponse(html.encode("utf-8", "replace"), status)
 
@@ -134,15 +163,21 @@ def add_faults(app: FastAPI, pages: Pages) -> None:
 
     @app.exception_handler(NotStored)
     def full(request: Request, error: NotStored) -> Response:
-        return fault(request, error.status, f"{error} Your answer was not stored: this page keeps it. Try again soon.")
-
-    @app.exception_handler(OperationalError)
-    def away(request: Request, error: OperationalError) -> Response:
-        return full(request, not_stored(error))
+        why = f"{error.why} Your answer was not stored: this page keeps it. Try again soon."
+        return fault(request, error.status, why)
 
     @app.exception_handler(HTTPException)
     def missing(request: Request, error: HTTPException) -> Response:
         return fault(request, error.status_code, "There is no such page.")
+
+    @app.exception_handler(RequestValidationError)
+    def misnamed(request: Request, error: RequestValidationError) -> Response:
+        return fault(request, 422, "There is no such page.")
+
+    def failed(request: Request) -> Response:
+        return fault(request, 500, "A fault here, which whoever runs these pages is told of. Nothing may be stored.")
+
+    app.add_middleware(Headers, fault=failed)
 
 
 def add_joining(app: FastAPI, pages: Pages) -> None:

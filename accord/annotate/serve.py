@@ -10,7 +10,6 @@ import uvicorn
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from accord.annotate.guard import Headers
 from accord.annotate.owner import OwnerPages
 from accord.annotate.pages import HERE, Pages, add_faults, add_joining
 from accord.annotate.project import Progress, Project
@@ -24,7 +23,6 @@ def make_app(project: Project, speaker: Speaker | None = None) -> FastAPI:
     pages = Pages(project, speaker)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pages = pages
-    app.add_middleware(Headers)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     add_faults(app, pages)
     add_joining(app, pages)
@@ -65,7 +63,7 @@ def serve(
     """
     # No log of requests: links have tokens in them.
     config = uvicorn.Config(
-        make_app(project, speaker), log_level="warning", access_log=False, server_header=False,
+        make_app(project, speaker), log_level="warning", access_log=False, server_header=False, ws="none",
         timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -14,7 +14,7 @@ import nh3
 from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
-from accord.console import legible
+from accord.console import legible, without_halves
 
 _ELEMENTS = {
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
@@ -49,8 +49,7 @@ def plain(text: str) -> Markup:
 
 def _plain(text: str) -> str:
     """Line ends as \\n, tabs as spaces, half characters replaced."""
-    lines = text.replace("\r\n", "\n").expandtabs(4)
-    return lines.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return without_halves(text.replace("\r\n", "\n").expandtabs(4))
 
 
 def turns(said: str | Sequence[dict[str, Any]]) -> list[tuple[str, str]]:

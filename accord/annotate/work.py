@@ -13,6 +13,7 @@ from sqlmodel import Session, col, select
 
 from accord.annotate import assign
 from accord.annotate.database import Annotator, Guideline, Item, Slot
+from accord.annotate.guard import Number
 from accord.annotate.pages import Form, Pages, Person, key_map
 from accord.annotate.tasks import TASKS
 from accord.annotate.tasks.base import Incomplete
@@ -35,15 +36,14 @@ def add_work(app: FastAPI, pages: Pages) -> None:
                 request,
                 person=person,
                 answered=_answered(session, person),
-                stored=request.query_params.get("stored", ""),
             )
 
     @app.get("/work/{slot}")
-    def again(request: Request, person: Person, slot: int) -> Response:
+    def again(request: Request, person: Person, slot: Number) -> Response:
         return work_page(pages, request, person, slot)
 
     @app.post("/work/{slot}")
-    def answer(request: Request, person: Person, slot: int, form: Form) -> Response:
+    def answer(request: Request, person: Person, slot: Number, form: Form) -> Response:
         if form.get("choice") == "skip":
             assign.skip(project, person, slot)
             return RedirectResponse("/work", 303)
@@ -59,12 +59,12 @@ def add_work(app: FastAPI, pages: Pages) -> None:
         return RedirectResponse(f"/work?stored={slot}", 303)
 
     @app.post("/work/{slot}/draft")
-    def draft(person: Person, slot: int, form: Form) -> Response:
+    def draft(person: Person, slot: Number, form: Form) -> Response:
         assign.keep_draft(project, person, slot, form)
         return Response(status_code=204)
 
     @app.post("/work/{slot}/turn")
-    def turn(request: Request, person: Person, slot: int, form: Form) -> Response:
+    def turn(request: Request, person: Person, slot: Number, form: Form) -> Response:
         try:
             converse(pages, person, slot, form)
         except (Incomplete, InputError) as error:
@@ -127,7 +127,6 @@ def work_page(
         guideline=guideline,
         answered=answered,
         keys={action.name: (action, key) for action, key in key_map(task, person)},
-        stored=request.query_params.get("stored", ""),
         **task.view(content, slot.shown),
     )
 
@@ -143,9 +142,9 @@ def converse(pages: Pages, person: Annotator, slot_id: int, form: Mapping[str, s
     if "back" in form:
         after = turns[:-1]
     elif open_turn:
-        if not chosen.isdecimal() or not int(chosen) < len(turns[-1]["answers"]):
+        if chosen not in (places := [str(place) for place in range(len(turns[-1]["answers"]))]):
             raise Incomplete("Choose the answer to go on from.")
-        after = [*turns[:-1], {**turns[-1], "chosen": int(chosen)}]
+        after = [*turns[:-1], {**turns[-1], "chosen": places.index(chosen)}]
     elif not said:
         raise Incomplete("There is no message yet: write one.")
     elif pages.speaker is None:
@@ -153,7 +152,8 @@ def converse(pages: Pages, person: Annotator, slot_id: int, form: Mapping[str, s
     else:
         digest = hashlib.sha256(f"{pages.project.settings.seed}:{slot_id}:{len(turns)}:{said}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1
-        after = [*turns, speak(pages.speaker, content, turns, said, seed)]  # type: ignore[arg-type]
+        with pages.talks.of(slot_id):
+            after = [*turns, speak(pages.speaker, content, turns, said, seed)]  # type: ignore[arg-type]
     with pages.project.database.writing() as session:
         slot = assign.held(session, person, slot_id)
         if list((slot.draft or {}).get("turns", [])) == turns:  # else another window was faster

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from accord.console import legible
+from accord.console import legible, without_halves
 from accord.interrupts import Interrupted
 
 PROMPT = "> "
@@ -47,7 +47,7 @@ class Screen:
                 self.console.print()
                 continue
             # U+FFFD for what is no character: half a surrogate pair, or a byte that is not UTF-8.
-            line = typed.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            line = without_halves(typed)
             if not is_typed and line.strip():
                 self.console.out(f"\n{PROMPT}{legible(line)}", highlight=False)
             yield line

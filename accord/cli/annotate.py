@@ -117,8 +117,9 @@ def opened(database: str, *, is_new: bool = True, **settings: Any) -> Project:
             f"`accord annotate` needs the annotate extra, of which {', '.join(missing)} is not installed: "
             "pip install 'accord[annotate]'."
         )
-    if not is_new and "://" not in database and not Path(database).is_file():
-        raise InputError(f"there is no database {database}; `accord annotate serve` makes one.")
+    if not is_new and "://" not in database and not (Path(database).is_file() and Path(database).stat().st_size):
+        what = f"{database} is an empty file" if Path(database).is_file() else f"there is no database {database}"
+        raise InputError(f"{what}; `accord annotate serve` makes one.")
     from accord.annotate.project import Project
 
     return Project.open(database, **settings)

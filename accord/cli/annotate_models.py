@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from accord.annotate.tasks.converse import Speaker
     from accord.records import Comparison
 
+PATIENCE = 300.0
+"""Seconds that somebody waits for all answers of a turn of a conversation."""
+
 
 @dataclass(kw_only=True)
 class SpeakerOptions:
@@ -202,6 +205,7 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
     if asked.server is None and asked.model is None:
         return None
     import threading
+    from time import monotonic
 
     from accord.engine.sampling import Sampling
     from accord.records import Prompt
@@ -218,11 +222,9 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
         served = ServedSpeaker(server, server.model_named(asked.model))
 
         def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
-            said = [
-                served.say(Question(_chat(messages), (), asked.max_new_tokens, 0), sampling(drawn + i))
-                for i in range(n)
-            ]
-            texts = ["".join(saying) for saying in said]
+            question, end = Question(_chat(messages), (), asked.max_new_tokens, 0), monotonic() + PATIENCE
+            saying = (served.say(question, sampling(drawn + i), end - monotonic()) for i in range(n))
+            texts = [each.heard().text for each in saying]
             if asked.temperature and len(set(texts)) == 1 < n:
                 status(
                     f"annotate: {asked.server} gave the same answer {n} times, so that there is nothing to choose: see "

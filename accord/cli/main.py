@@ -22,7 +22,7 @@ from accord.cli.options import options_of
 from accord.cli.ranks import at_work, is_rank, last_word
 from accord.cli.table import COMMANDS, FAMILIES, SECTIONS
 from accord.console import legible, said, without_secrets
-from accord.errors import InputError, TrainingStopped, UsersFault
+from accord.errors import DEBUG, InputError, TrainingStopped, UsersFault
 from accord.interrupts import Interrupted, interruptible
 
 
@@ -93,7 +93,10 @@ def _told(error: Exception) -> int:
     sentence, code = last_word(error, sentence, code)
     if not sentence:
         return code
-    print(f"accord: {legible(without_secrets(sentence)).strip().replace(chr(10), '↵')}", file=sys.stderr)
+    told = legible(without_secrets(sentence)).strip().replace("\n", "↵")
+    if len(told) > MOST_TOLD:  # of what somebody's file has for a name; what to do stands at the end
+        told = f"{told[: MOST_TOLD - 300]} ... {told[-300:]}"
+    print(f"accord: {told}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))
     elif isinstance(error, UsersFault) and error.__cause__ is not None:
@@ -102,7 +105,8 @@ def _told(error: Exception) -> int:
     return code
 
 
-DEBUG = "ACCORD_DEBUG"
+MOST_TOLD = 3000
+"""Characters of a sentence that is told."""
 
 _WAYS_OUT = {
     errno.ENOSPC: "; make room, and give the command again",

@@ -26,7 +26,7 @@ from accord.console import status
 from accord.errors import InputError, TrainingStopped
 from accord.files import others, write_text
 from accord.locks import alone_in
-from accord.outputs import require_unchanged
+from accord.outputs import changed_in, require_unchanged
 
 
 def demo(*, out: str = "runs/demo", seed: int = 0, parallel: int = 1) -> Path:
@@ -132,7 +132,9 @@ class _Run:
         """Run the stages that are not as they were."""
         for stage in self.stages:
             if stage.status == "skipped":
-                status(f"{stage.name} is as it was")
+                changed = [str(file) for file in changed_in(self.folder / stage.name)]
+                but = f", but for {', '.join(changed)}, which somebody has changed since" if changed else ""
+                status(f"{stage.name} is as it was{but}")
         processes = Processes(parallel)
 
         def elsewhere(stage: Stage) -> None:

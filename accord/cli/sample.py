@@ -230,6 +230,9 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
         )
     kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     save_rows(out, (_row(s, r) for s, r in kept))
+    if unwritten := sorted({name for s, _ in kept for name, value in _columns(s) if not _is_json(value)}):
+        named = ", ".join(map(repr, unwritten[:5])) + (f" and {len(unwritten) - 5} more" * (len(unwritten) > 5))
+        status(f"sample: left out of rows, as JSON holds no such values: {named}.")
     return Path(out)
 
 
@@ -267,7 +270,7 @@ def _searched(
 def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
     completion = sample.completion
     return {
-        **dict(_columns(sample)),
+        **{name: value for name, value in _columns(sample) if _is_json(value)},
         "prompt": text_to_json(sample.prompt.prompt),
         "completion": sample.text,
         "completion_ids": list(completion.tokens),
@@ -279,13 +282,15 @@ def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
 
 
 def _columns(sample: Sample) -> Iterator[tuple[str, Any]]:
-    """What is handed on of the prompt's row, as far as JSON can hold it; an earlier reward is not this sample's."""
+    """What is handed on of the prompt's row; an earlier reward is not this sample's."""
     from accord.data.conventions import carried
 
-    for name, value in carried(sample.prompt.columns).items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            continue
-        if name != "reward":
-            yield name, value
+    return ((name, value) for name, value in carried(sample.prompt.columns).items() if name != "reward")
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

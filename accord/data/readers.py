@@ -9,7 +9,7 @@ import io
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -151,7 +151,7 @@ def read_parquet(path: Path) -> Numbered:
 
     with _arrow(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
         _require_unique(path, file.schema_arrow.names)
-        yield from enumerate((row for batch in file.iter_batches() for row in batch.to_pylist()), start=1)
+        yield from enumerate(_rows_of(path, file.iter_batches()), start=1)
 
 
 def read_arrow(path: Path) -> Numbered:
@@ -164,7 +164,24 @@ def read_arrow(path: Path) -> Numbered:
         reader = pyarrow.ipc.open_file(file) if is_file else pyarrow.ipc.open_stream(file)
         _require_unique(path, reader.schema.names)
         batches = (reader.get_batch(i) for i in range(reader.num_record_batches)) if is_file else reader
-        yield from enumerate((row for batch in batches for row in batch.to_pylist()), start=1)
+        yield from enumerate(_rows_of(path, batches), start=1)
+
+
+def _rows_of(path: Path, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """The rows of batches. InputError, naming the column, for a value that Python has none for: a year 10,000, a text
+    that is not UTF-8, the time of a zone that is nowhere."""
+    for batch in batches:
+        columns = {}
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            try:
+                columns[name] = column.to_pylist()
+            except (ValueError, OverflowError, KeyError) as error:
+                raise InputError(
+                    f"{path}: the column {name!r} has a value that cannot be read ({first_line(error)}); write it as "
+                    "text, or leave the column out"
+                ) from None
+        for i in range(batch.num_rows):
+            yield {name: values[i] for name, values in columns.items()}
 
 
 @contextmanager
@@ -173,7 +190,7 @@ def _arrow(path: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
         raise InputError(f"{path} is not a readable {kind} file ({first_line(error)})") from None
 
 
@@ -203,13 +220,41 @@ CELL = 2**30
 """Characters that a cell may have: a long document is one."""
 
 
+MOST_UNPACKED, MUCH = 200, 2**28
+"""How many times its size a compressed file may unfold to, once that is more than so many bytes."""
+
+
+class _Unpacked(io.RawIOBase):
+    """What is in a compressed file. InputError where it goes on and on: of a megabyte a gigabyte can be made."""
+
+    def __init__(self, path: Path, packed: IO[bytes]) -> None:
+        self.path, self.packed = path, packed
+        self.most, self.seen = max(MUCH, MOST_UNPACKED * path.stat().st_size), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = self.packed.readinto(buffer)  # type: ignore[attr-defined]
+        self.seen += size
+        if self.seen > self.most:
+            raise InputError(
+                f"{self.path} unfolds to more than {MOST_UNPACKED} times its size, as no rows do; unpack it and look"
+            )
+        return int(size)
+
+    def close(self) -> None:
+        self.packed.close()
+        super().close()
+
+
 @contextmanager
 def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged."""
+    """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged or has no end."""
     try:
-        file = io.TextIOWrapper(
-            OPENERS.get(path.suffix.lower(), lambda path: path.open("rb"))(path), encoding="utf-8-sig", newline=newline
-        )
+        opener = OPENERS.get(path.suffix.lower())
+        binary = io.BufferedReader(_Unpacked(path, opener(path)), 1 << 16) if opener else path.open("rb")
+        file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
     try:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, Set, Sized
 from contextlib import contextmanager, redirect_stdout
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 
 from accord.errors import InputError, UsersFault, users_code
-from accord.feedback.reward import describe, excerpt, finite, lacking, number, unsampled
+from accord.feedback.reward import describe, excerpt_of, finite, lacking, number, unsampled
 from accord.limits import OutOfTime, within
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
@@ -55,6 +57,15 @@ class _Function:
     def __str__(self) -> str:
         return f"the {self.kind} {self.name}"
 
+    @contextmanager
+    def _guarded(self, what: str) -> Iterator[None]:
+        """Within it the function can be called: its faults, its time and what it changes are ours to know.
+
+        What it prints is for the person watching: standard output may be read by a program.
+        """
+        with unchanged(), users_code(what), redirect_stdout(sys.stderr), within(self.timeout):
+            yield
+
     def check(self, prompt: Prompt, row: int) -> None:
         """Raise InputError where the row lacks a column that the function cannot do without."""
         for name in self.needs:
@@ -70,17 +81,41 @@ class _Function:
         every = columns_of(samples) | {"prompts": prompts_of(samples)} | arguments
         known = {name: v for name, v in every.items() if self.takes_all or name in self.names}
         what = f"{self}, for {describe(samples, 0)}{' and others' * (len(samples) > 1)},"
-        # What it prints is for the person watching: standard output may be read by a program.
-        with in_time(what, self.timeout), users_code(what), redirect_stdout(sys.stderr), within(self.timeout):
+        with in_time(what, self.timeout), self._guarded(what):
             result = self.function(**known)
             if inspect.iscoroutine(result):
                 result = awaited(result, self.timeout)
-            values = list(result) if isinstance(result, Iterable) else None
+            values = _listed(result, len(samples))
         if values is None:
             raise InputError(
-                f"{self} returned {excerpt(repr(result))}; let it return a list of one value for each completion"
+                f"{self} returned {excerpt_of(result)}; let it return a list of one value for each completion"
             )
         return values
+
+
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """When it ends, the working folder and torch's gradients, type and threads, on which others rely, are as before."""
+    folder, threads = os.getcwd(), torch.get_num_threads()
+    has_gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        torch.set_grad_enabled(has_gradients)
+        torch.set_default_dtype(dtype)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+def _listed(result: Any, count: int) -> list[Any] | None:
+    """What a function returned as a list of so many values; None where it has no order, as a mapping or a set.
+
+    Of what may be endless one more is taken, which is enough to tell.
+    """
+    if not isinstance(result, Iterable) or isinstance(result, Mapping | Set | str | bytes):
+        return None
+    return list(result if isinstance(result, Sized) else islice(result, count + 1))
 
 
 @contextmanager
@@ -234,13 +269,13 @@ class FunctionUser(_Function):
         self.check(prompt, samples[i].row)
         known = {name: value for name, value in prompt.columns.items() if self.takes_all or name in self.names}
         messages = [*said, {"role": "assistant", "content": samples[i].text}]
-        with users_code(f"{self}, for {describe(samples, i)},"), redirect_stdout(sys.stderr), within(self.timeout):
+        with self._guarded(f"{self}, for {describe(samples, i)},"):
             reply = self.function(**known | {"messages": messages})
             if inspect.iscoroutine(reply):
                 reply = awaited(reply, self.timeout)
         if reply is None or isinstance(reply, str):
             return reply
-        what = excerpt(repr(reply))
+        what = excerpt_of(reply)
         raise InputError(f"{self} returned {what} for {describe(samples, i)}; let it return a text or None")
 
 

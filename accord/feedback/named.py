@@ -27,7 +27,7 @@ from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
-from accord.feedback.functions import FunctionJudge, FunctionReward, signature_of
+from accord.feedback.functions import LONGEST, FunctionJudge, FunctionReward, signature_of
 from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
@@ -37,6 +37,7 @@ from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.rubric import RubricJudge
 from accord.feedback.verifiers import verifier_named
+from accord.limits import within
 from accord.prompting.local import Local
 
 
@@ -245,7 +246,8 @@ def only_compares(measure: Any) -> bool:
 def imported(name: str) -> Any:
     """What `module:function` names; modules are looked for in the working directory too.
 
-    Raises InputError where the module is not there or cannot be imported, or has nothing of that name that is called.
+    Raises InputError where the module is not there or cannot be imported, also in time, or has nothing of that name
+    that is called.
     """
     module_name, _, attribute = name.partition(":")
     if module_name.partition(".")[0] in sys.stdlib_module_names:
@@ -255,7 +257,7 @@ def imported(name: str) -> Any:
         sys.path.append(here)
         importlib.invalidate_caches()
     try:
-        with users_code(f"the module {module_name}"):
+        with users_code(f"the module {module_name}"), within(LONGEST):
             module = importlib.import_module(module_name)
     except UsersFault as fault:
         if isinstance(fault.__cause__, ImportError | SyntaxError):

@@ -119,7 +119,10 @@ class TextReward:
 def number(value: object) -> float | None:
     """A number, Python's, NumPy's or a tensor's, as a float: true is 1, what no float32 holds infinite; else None."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
-        value = value.item()
+        try:
+            value = value.item()
+        except Exception:  # of a tensor without values, or of somebody's own class
+            return None
     if not isinstance(value, int | float):
         return None
     return inf if abs(value) > torch.finfo(torch.float32).max else float(value)
@@ -138,7 +141,7 @@ def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> 
     numbers = [number(value) for value in values]
     for i, score in enumerate(numbers):
         if score is None or not isfinite(score):
-            shown = excerpt(repr(values[i]))
+            shown = excerpt_of(values[i])
             raise InputError(f"{source} returned {shown} for {describe(samples, i)}; let it return a finite number")
     return torch.tensor(numbers, dtype=torch.float32)
 
@@ -184,6 +187,14 @@ def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> Input
 def row_named(row: int) -> str:
     """What messages call a row, counted from 0 and negative where it came from no file."""
     return row_called(row) if row >= 0 else "the row"
+
+
+def excerpt_of(value: object) -> str:
+    """The beginning of how a value of somebody's is written, or its type where that cannot be written."""
+    try:
+        return excerpt(repr(value))
+    except Exception:  # of its own __repr__, or a whole number of too many digits
+        return f"a value of type {type(value).__name__}"
 
 
 def excerpt(text: str, length: int = 60) -> str:

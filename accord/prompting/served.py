@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
+from accord.console import without_halves
 from accord.errors import InputError
 from accord.prompting.faults import BROKEN, BUSY, REFUSED, SLOW, UNREACHED, UNREADABLE, Fault, fault_of, wait_for
 from accord.prompting.limits import Pace, Purse
@@ -211,8 +212,8 @@ class Served:
                 raise ValueError("a reply of more tokens than there can be")
             begun = _choices(choice.logprobs, len(raw) - len(text), request.choices)
             reply = Reply(
-                text=self.server.masked(text, SECRET), is_cut=choice.finish_reason == "length", choices=begun,
-                tokens_in=counted[0], tokens_out=counted[1],
+                text=without_halves(self.server.masked(text, SECRET)), is_cut=choice.finish_reason == "length",
+                choices=begun, tokens_in=counted[0], tokens_out=counted[1],
             )  # fmt: skip
         except (AttributeError, TypeError, IndexError, KeyError, ValueError, OverflowError) as error:
             said = getattr(given, "error", None) or given

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import math
 import os
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -120,13 +118,6 @@ class Server:
         http = DefaultAsyncHttpxClient(event_hooks={"response": [limit]})
         return AsyncOpenAI(**self._given(timeout), http_client=http)
 
-    def talking(self, timeout: float, longest: float) -> openai.OpenAI:
-        """The same for a reply that is read as it comes, which may take `longest` seconds."""
-        from openai import DefaultHttpxClient, OpenAI
-
-        http = DefaultHttpxClient(event_hooks={"response": [lambda response: _limit(response, longest)]})
-        return OpenAI(**self._given(timeout), http_client=http)
-
     def _given(self, timeout: float) -> dict[str, Any]:
         """What a client is made with. A reply is not to be packed, as a small one might unfold without end."""
         return {
@@ -222,33 +213,21 @@ def completed(work: Coroutine[Any, Any, T]) -> T:
         return thread.submit(asyncio.run, work).result()
 
 
-def _limit(response: Any, longest: float = math.inf) -> None:
-    """Have the reading of a response end at `LARGEST` bytes, and after so many seconds."""
+def _limit(response: Any) -> None:
+    """Have the reading of a response end at `LARGEST` bytes."""
     library = importlib.import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as openai has it
-    stream, begun = response.stream, monotonic()
+    stream = response.stream
     if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
         raise ValueError(f"the reply is packed ({packed}), which was not asked for")
 
-    class Limited(library.AsyncByteStream, library.SyncByteStream):  # type: ignore[misc,name-defined]
-        size = 0
-
-        def seen(self, part: bytes) -> bytes:
-            self.size += len(part)
-            if self.size > LARGEST:
-                raise ValueError(f"the reply is of more than {LARGEST:,} bytes")
-            if monotonic() - begun > longest:
-                raise ValueError(f"the reply takes more than {longest:g} seconds")
-            return part
-
-        def __iter__(self) -> Iterator[bytes]:
-            return map(self.seen, stream)
-
+    class Limited(library.AsyncByteStream):  # type: ignore[misc,name-defined]
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            size = 0
             async for part in stream:
-                yield self.seen(part)
-
-        def close(self) -> None:
-            stream.close()
+                size += len(part)
+                if size > LARGEST:
+                    raise ValueError(f"the reply is of more than {LARGEST:,} bytes")
+                yield part
 
         async def aclose(self) -> None:
             await stream.aclose()

@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from accord.console import HIDDEN, sign
+from accord.console import HIDDEN, sign, without_halves
 from accord.errors import InputError
 from accord.outputs import require_file
 from accord.records import Message, show
@@ -37,7 +37,7 @@ _HIDDEN = re.compile(rf"{HIDDEN}|[ \n]+\Z")
 def fill(template: str, **values: Any) -> str:
     """The page as HTML. Every text in it is escaped, and half characters (lone surrogates) are replaced."""
     page = _environment().get_template(template).render(**values)
-    return page.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return without_halves(page)
 
 
 @cache

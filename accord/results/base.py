@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan, sqrt
@@ -13,11 +14,12 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticSerializationError
 from rich.console import Console, Group
 from rich.table import Table
 from typing_extensions import Self
 
-from accord.console import show, status, without_secrets
+from accord.console import show, status, without_halves, without_secrets
 from accord.outputs import save_text
 
 if TYPE_CHECKING:
@@ -219,7 +221,11 @@ class Evaluation(Record):
     def save(self, folder: str | Path) -> Path:
         """Write evaluation.json into the folder, whole, from which reports take it; the file's path."""
         file = Path(folder) / FILE
-        save_text(file, self.model_dump_json(indent=1))
+        try:
+            text = self.model_dump_json(indent=1)
+        except PydanticSerializationError:  # half a character in what somebody's file calls something
+            text = without_halves(json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False))
+        save_text(file, text)
         return file
 
     def publish(self, folder: str | Path) -> Self:

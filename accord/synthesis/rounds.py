@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from accord.errors import InputError
-from accord.files import write_rows
+from accord.files import line_of, write_rows
 from accord.synthesis.filters import Pool, settle
 from accord.synthesis.tasks import Candidate
 
@@ -70,7 +70,7 @@ class Growth:
 
 def append(path: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add a round's rows to a file, in one write that is on the disk when this returns."""
-    lines = [json.dumps({"round": number, "of": len(rows), **row}, ensure_ascii=False) + "\n" for row in rows]
+    lines = [line_of({"round": number, "of": len(rows), **row}, allow_nan=True) for row in rows]
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write("".join(lines))
         file.flush()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from accord import engine
-from accord.files import sync, write_text
+from accord.files import line_of, sync, write_text
 
 MEASURED = ("metrics", "alarms")
 """Files of rows that are written with their step."""
@@ -37,7 +37,7 @@ class Rows:
 
     def write(self, name: str, *rows: Mapping[str, Any]) -> None:
         """Append rows to one of the files."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        text = "".join(line_of(row, allow_nan=True) for row in rows)
         self._files[name].write(text)
         self._files[name].flush()
         self._written[name].update(text.encode())

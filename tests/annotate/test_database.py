@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,11 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, inspect
+from sqlalchemy import Connection, inspect, text
 from sqlmodel import SQLModel, select
 
 from accord.annotate import Project, assign
-from accord.annotate.database import MIGRATIONS, Database, Item
+from accord.annotate.database import MIGRATIONS, Database, Item, NotStored
 from accord.errors import InputError
 from tests.annotate.conftest import PAIRS, made, person
 
@@ -117,3 +118,50 @@ def test_links_are_hashed_and_end(tmp_path: Path) -> None:
     assert list(project.add_people(3)) == ["annotator-1", "annotator-2"]
     with pytest.raises(InputError, match="there is no eve in .*labels.db: there is ann, annotator-1, annotator-2"):
         project.revoke("eve")
+
+
+def damaged(path: Path, *statements: str) -> str:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        for statement in statements:
+            connection.execute(statement)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("DROP TABLE answer", "is damaged, or was changed by others .no such table: answer.: restore it from a copy"),
+        ("UPDATE item SET content = '[1'", "holds what accord did not write .+: restore it from a copy"),
+        ("UPDATE item SET content = '{\"prompt\": 3}'", "holds what accord did not write .+: restore it from a copy"),
+        ("UPDATE alembic_version SET version_num = ''", "was written by a newer accord"),
+    ],
+)
+def test_damage_that_is_met_later_is_a_sentence(statement: str, said: str, tmp_path: Path) -> None:
+    project = Project.open(path := tmp_path / "labels.db")
+    project.add([{"prompt": "q", "chosen": "a", "rejected": "b"}])
+    project.add_people(["ann"])
+    ann = person(project, "ann")
+    slot = assign.next_slot(project, ann)
+    assert slot is not None
+    assign.store(project, ann, slot.id or 0, {"better": 0, "strength": "much", "comment": ""}, 1.0)
+    project.database.close()
+    with pytest.raises(InputError, match=said):
+        Project.open(damaged(path, statement)).export(tmp_path / "rows.jsonl")
+    assert not (tmp_path / "rows.jsonl").exists()
+
+
+@pytest.mark.parametrize("size", [1, 16, 99, 511, 4096])
+def test_a_database_that_was_cut_short_is_not_begun_anew(size: int, tmp_path: Path) -> None:
+    Project.open(path := tmp_path / "labels.db").database.close()
+    path.write_bytes(content := path.read_bytes()[:size])
+    with pytest.raises(InputError, match="labels.db cannot be opened"):
+        Project.open(path)
+    assert path.read_bytes() == content
+
+
+def test_a_database_that_can_only_be_read_is_told(tmp_path: Path) -> None:
+    project = Project.open(tmp_path / "labels.db")
+    said = "labels.db took nothing: it cannot be written .attempt to write a readonly"
+    with pytest.raises(NotStored, match=said), project.database.writing() as session:
+        for statement in ("PRAGMA query_only=ON", "DELETE FROM item"):
+            session.exec(text(statement))  # type: ignore[call-overload]

@@ -47,6 +47,15 @@ def told(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
+def test_columns_are_handed_on_or_told(base: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half a character too; what JSON has no value for is left out of rows, and named."""
+    odd = '{"prompt": "hi", "id": NaN, "at": {"x": [Infinity]}, "half": "\\ud800", "n": 1}\n'
+    Path("odd.jsonl").write_text(f'{odd}{{"prompt": "bye", "n": 2}}\n')
+    first, second = sampled(base, "odd.jsonl", "out.jsonl")
+    assert (first["half"], first["n"], first["id"], second["n"]) == ("\ud800", 1, None, 2) and "at" not in first
+    assert told(capsys) == "sample: left out of rows, as JSON holds no such values: 'at'."
+
+
 def by_prompt(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [list(group) for _, group in groupby(rows, key=lambda row: row["prompt"])]
 

@@ -251,3 +251,48 @@ def test_faults_of_texts_are_told(tmp_path):
     (tmp_path / "b.txt").write_text("short\n" + "x" * 10_000_001)
     with pytest.raises(InputError, match=r"b\.txt, line 2: a line of more than 10,000,000 characters; break it$"):
         load_data(tmp_path / "b.txt")
+
+
+@pytest.mark.parametrize(("packed", "suffix"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (lzma.compress, ".xz")])
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt"])
+def test_a_file_that_unfolds_without_measure_is_refused(packed, suffix, name, tmp_path, monkeypatch):
+    monkeypatch.setattr("accord.data.readers.MUCH", 1_000_000)
+    path = tmp_path / f"{name}{suffix}"
+    path.write_bytes(packed(b'{"prompt": "p", "completion": "' + b"c" * 9_000_000 + b'"}\n'))
+    with pytest.raises(InputError, match=rf"^{path} unfolds to more than 200 times its size, as no rows do; unpack"):
+        load_data(path)
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.arrow"])
+@pytest.mark.parametrize("kind", ["date", "duration", "zone", "text"])
+def test_a_value_that_python_has_none_for_names_its_column(kind, name, tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    text = [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")]
+    odd = {
+        "date": lambda: pyarrow.array([2**30], pyarrow.date32()),
+        "duration": lambda: pyarrow.array([2**62], pyarrow.duration("s")),
+        "zone": lambda: pyarrow.array([1], pyarrow.timestamp("us", tz="Mars/Base")),
+        "text": lambda: pyarrow.Array.from_buffers(pyarrow.string(), 1, text),
+    }
+    table = pyarrow.table({"prompt": ["p"], "completion": ["c"], "odd": odd[kind]()})
+    path = tmp_path / name
+    if name == "rows.parquet":
+        pyarrow.parquet.write_table(table, path)
+    else:
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(InputError, match=rf"^{path}: the column 'odd' has a value that cannot be read"):
+        load_data(path)
+
+
+def test_a_column_whose_name_is_no_text_is_told(tmp_path):
+    import pyarrow
+
+    path, schema = tmp_path / "rows.arrow", pyarrow.schema([("prompt", pyarrow.string())])
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, schema) as writer:
+        writer.write_table(pyarrow.table({"prompt": ["p"]}))
+    path.write_bytes(path.read_bytes().replace(b"prompt", b"pro\xefpt"))
+    with pytest.raises(InputError, match=rf"^{path} is not a readable Arrow file .'utf-8' codec can't decode"):
+        load_data(path)

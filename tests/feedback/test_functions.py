@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from decimal import Decimal
+from itertools import count
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -135,6 +138,12 @@ HUGE = 10**400
         ([1.0, 2.0, 3.0], r"returned 3 values for 2 completions of rows 1, 5"),
         (None, r"returned None; let it return a list of one value for each completion"),
         (1.0, r"returned 1.0; let it return a list"),
+        ({0: 1.0, 1: 0.5}, r"returned {0: 1.0, 1: 0.5}; let it return a list"),  # whose keys are no rewards
+        ({1.0, 0.5}, r"returned {.+}; let it return a list"),
+        ("12", r"returned '12'; let it return a list"),
+        (count(1.0), r"returned 3 values for 2 completions of rows 1, 5"),
+        ([1.0, 10**5000], rf"returned a value of type int {ROW_5}"),
+        (torch.ones(2, device="meta"), r"returned tensor\(.+ for row 1 "),
         ([1.0, float("nan")], f"returned nan {ROW_5}"),
         ([1.0, float("inf")], f"returned inf {ROW_5}"),
         ([1.0, np.float64("nan")], rf"returned np.float64\(nan\) {ROW_5}"),
@@ -223,3 +232,37 @@ def test_what_a_function_prints_is_no_output(capsys: pytest.CaptureFixture[str])
     assert FunctionReward(printing)(SAMPLES).tolist() == FunctionReward(awaited)(SAMPLES).tolist() == [1, 1]
     said = capsys.readouterr()
     assert said.out == "" and said.err == "scored 2\nfrom afar\n"
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_process_that_a_function_forks_does_not_go_on(comes_back: bool) -> None:
+    """It would write the same files."""
+    main, children = os.getpid(), list[int]()
+
+    def forking(completions: list[str]) -> list[float]:
+        children.append(os.fork())
+        if not children[-1] and not comes_back:
+            raise ValueError("in the child")
+        return [1.0] * len(completions)
+
+    try:
+        assert FunctionReward(forking)(SAMPLES).tolist() == [1, 1]
+    finally:
+        if os.getpid() != main:
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 1
+
+
+def test_what_a_function_changes_around_it_is_as_before(tmp_path: Path) -> None:
+    def roaming(completions: list[str]) -> list[float]:
+        os.chdir(tmp_path)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        return [1.0] * len(completions)
+
+    def around() -> tuple[object, ...]:
+        return os.getcwd(), torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+
+    before = around()
+    assert FunctionReward(roaming)(SAMPLES).dtype == torch.float32 and around() == before

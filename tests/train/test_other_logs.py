@@ -240,3 +240,11 @@ def test_rows_that_stand_apart_are_told(tmp_path: Path, capsys: pytest.CaptureFi
 )
 def test_what_of_a_log_is_passed_over_is_told(rows: list[dict[str, Any]], said: str, tmp_path: Path) -> None:
     assert read_log(write_jsonl(tmp_path / "log.jsonl", rows)).warnings == [said]
+
+
+def test_a_name_with_half_a_character_is_kept_with_a_sign_in_its_place(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(f'{{"step": {i}, "loss": 1.0, "\\ud800": 1}}\n' for i in (1, 2)))
+    assert accord("alarms", log, "--columns.reward", "loss", "--out", tmp_path / "out") == 0
+    assert isinstance(load(tmp_path / "out"), AlarmsResult)
+    assert "\ufffd" in (tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8")

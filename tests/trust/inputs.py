@@ -16,7 +16,8 @@ from tests.commands.small import save_model, write_jsonl
 
 WEIGHTS = "model.safetensors"
 FUNCTIONS = """
-import sys
+import os, sys
+def leaves(prompts, completions): os._exit(0)
 def raises(prompts, completions): raise ValueError("the user's own bug")
 def raises_key(prompts, completions): return {}["x"]
 def exits(prompts, completions): sys.exit(0)
@@ -27,6 +28,18 @@ def nan(prompts, completions): return [float("nan")] * len(completions)
 def none(prompts, completions): return None
 def short(prompts, completions): return [1.0]
 def text(prompts, completions): return ["x"] * len(completions)
+class Mute(Exception):
+    def __str__(self): raise RuntimeError("no words")
+class Unseen:
+    def __repr__(self): raise RuntimeError("no picture")
+def mute(prompts, completions): raise Mute
+def unseen(prompts, completions): return [Unseen()] * len(completions)
+def shapeless(prompts, completions): return __import__("torch").ones(len(completions), device="meta")
+def digits(prompts, completions): return [10 ** 5000] * len(completions)
+def wordy(prompts, completions): raise ValueError("w" * 100_000)
+def mapping(prompts, completions): return {i: 1.0 for i in range(len(completions))}
+def endless(prompts, completions):
+    while True: yield 1.0
 def memory(prompts, completions): raise MemoryError
 def base(prompts, completions): raise BaseException("base")
 number = 3
@@ -52,6 +65,7 @@ def write_all(folder: Path) -> None:
     (folder / "fails_at_import.py").write_text('raise RuntimeError("at import")')
     (folder / "exits_at_import.py").write_text("import sys; sys.exit(0)")
     (folder / "no_python.py").write_text("def f(:")
+    (folder / "waits_at_import.py").write_text("while True: pass")
     _write_odd(folder)
 
 
@@ -83,6 +97,7 @@ def _write_logs(folder: Path) -> None:
         "log-half.jsonl": '{"step": 1, "loss": 0.5}\n{"step": 1.5, "loss": 0.5}\n',
         "log-far.jsonl": '{"step": 1e308, "loss": 0.5}\n',
         "log-before.jsonl": '{"step": -1, "loss": 0.5}\n',
+        "log-wide.jsonl": f'{{"step": 1, "{"k" * 100_000}": 1}}\n',
         "log-two.csv": "Step,run - loss,loss\n1,0.5,0.5\n",
     }
     for name, text in texts.items():
