@@ -14,7 +14,6 @@ import numpy as np
 import scipy
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticSerializationError
 from rich.console import Console, Group
 from rich.table import Table
 from typing_extensions import Self
@@ -223,7 +222,7 @@ class Evaluation(Record):
         file = Path(folder) / FILE
         try:
             text = self.model_dump_json(indent=1)
-        except PydanticSerializationError:  # half a character in what somebody's file calls something
+        except ValueError:  # half a character in what somebody's file calls something
             text = without_halves(json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False))
         save_text(file, text)
         return file
