@@ -139,7 +139,14 @@ def merge(model: str, out: str, *, into: str | None = None) -> str:
         raise InputError(f"merge: {model} holds no adapter, so it is a whole model already.")
     require_model_folder(out, *filter(None, (model, base, into)))
     whole = _whole(model, "merge")
-    print(f"merge: the model is {whole.save(out) if into is None else engine.wrappers.put_back(whole, into, out)}")
+    if into is None:
+        whole.save(out)
+    else:
+        source = engine.folders.locate(into).name
+        with engine.networks.readable(into, "the model"):
+            wrapper, processor = engine.wrappers.read_wrapper(source)
+        engine.wrappers.put_back(whole, wrapper, processor, out)
+    print(f"merge: the model is {out}")
     return out
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from accord.engine.adapters import WEIGHTS, merged
 from accord.engine.models import SHARD, Model, quiet
 from accord.engine.places import ReadWhole
 from accord.engine.prove import CLOSE, ROUGH, equal_logits
-from accord.engine.unread import make
+from accord.engine.unread import file_of, make
 from accord.errors import InputError
 from accord.files import replacing_folder, write_sums
 
@@ -160,21 +160,27 @@ def _same_text(wrapper: PreTrainedModel, text: PreTrainedModel) -> bool:
     return equal_logits([plain], [alone], CLOSE if text.dtype == torch.float32 else ROUGH)
 
 
-def put_back(model: Model, source: str, out: str) -> Path:
-    """Write a wrapper whose language model has the weights of a model, and all else of the wrapper in a folder or on
-    the Hub: what reads images, its configuration, and the files of its processor.
+def read_wrapper(source: str) -> tuple[Any, list[Path]]:
+    """A wrapper in a folder or on the Hub, in float32, and the files of its processor.
+
+    Raises InputError where it reads text alone, and as transformers does where it cannot be read.
+    """
+    if not senses(transformers.AutoConfig.from_pretrained(source)):
+        raise InputError(f"{source} is no model that reads images or sounds too, into which another could be put.")
+    wrapper: Any = KIND.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    return wrapper, [file for name in PROCESSORS if (file := file_of(source, name))]
+
+
+def put_back(model: Model, wrapper: Any, processor: Sequence[Path], out: str) -> Path:
+    """Write a wrapper whose language model has the weights of a model, and all else of the wrapper: what reads images,
+    its configuration, and the files of its processor.
 
     Raises InputError where the model is not of the kind that is in the wrapper.
     """
-    config = transformers.AutoConfig.from_pretrained(source)
-    if not senses(config):
-        raise InputError(f"{source} is no model that reads images or sounds too, into which another could be put.")
-    with quiet():
-        wrapper: Any = KIND.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     own, given = text_weights(wrapper), model.network.state_dict()
     odd = sorted(name for name in own.keys() | given.keys() if _shape(own, name) != _shape(given, name))
     if odd:
-        raise InputError(f"{model.name} is not of the kind that is in {source}: they differ in {odd[0]}.")
+        raise InputError(f"{model.name} is not of the kind that is in {wrapper.name_or_path}: they differ in {odd[0]}.")
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(given[name])
@@ -182,9 +188,8 @@ def put_back(model: Model, source: str, out: str) -> Path:
     with replacing_folder(out) as partial, quiet():
         wrapper.save_pretrained(partial, max_shard_size=SHARD)
         model.tokenizer.save_pretrained(partial)
-        for name in PROCESSORS:
-            if (Path(source) / name).is_file():
-                shutil.copy(Path(source) / name, partial / name)
+        for file in processor:
+            shutil.copy(file, partial / file.name)
         write_sums(partial)
     return Path(out)
 

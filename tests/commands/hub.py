@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pyarrow
+
+from tests.feedback.serving import serving
 
 TOKEN = "hf_of_nobody"
 
@@ -108,7 +109,7 @@ def of_xorb(xorb: bytes) -> bytes:
 
 
 @contextmanager
-def serving() -> Iterator[Hub]:
+def serving_hub() -> Iterator[Hub]:
     """A Hub that answers whoever has its token, as long as the context lasts."""
     hub = Hub()
 
@@ -135,11 +136,6 @@ def serving() -> Iterator[Hub]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hub.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        hub.address = f"http://127.0.0.1:{server.server_port}"
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -16,7 +16,7 @@ from huggingface_hub import constants
 
 import accord as library
 from accord.engine.load import load_model
-from tests.commands.hub import TOKEN, Hub, serving
+from tests.commands.hub import TOKEN, Hub, serving_hub
 from tests.commands.small import accord, save_model
 
 
@@ -36,7 +36,7 @@ def model(saved: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub that this process's client talks to, by LFS."""
-    with serving() as hub:
+    with serving_hub() as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.address)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
@@ -74,7 +74,7 @@ def test_what_the_hub_receives(
 
 @pytest.mark.skipif(huggingface_hub.__version__.startswith("1."), reason="it sends so few bytes by LFS")
 def test_the_command_in_a_process_of_its_own_by_xet(model: Path, tmp_path: Path) -> None:
-    with serving() as hub:
+    with serving_hub() as hub:
         told = {
             "HF_ENDPOINT": hub.address,
             "HF_TOKEN": TOKEN,

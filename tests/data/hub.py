@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
+
+from tests.feedback.serving import serving
 
 TOKEN = "hf_of_nobody"
 Answer: TypeAlias = tuple[int, dict[str, str], bytes]
@@ -123,7 +124,7 @@ class Hub:
 
 
 @contextmanager
-def serving() -> Iterator[Hub]:
+def serving_hub() -> Iterator[Hub]:
     """A Hub, as long as the context lasts."""
     hub = Hub()
 
@@ -154,12 +155,6 @@ def serving() -> Iterator[Hub]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    hub.address = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
+        hub.address = f"http://127.0.0.1:{server.server_port}"
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -15,7 +16,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from accord.engine.hub import failure
 from tests.commands.small import QUICK, save_model
-from tests.data.hub import TOKEN, Hub, serving
+from tests.data.hub import TOKEN, Hub, serving_hub
+from tests.engine.wrapped import save_wrapper
 
 PAIRS = b'{"prompt": "the cat", "chosen": "sat", "rejected": "ran"}\n'
 TEXTS = b'{"prompt": "the cat", "completion": "sat"}\n'
@@ -83,7 +85,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     save_model(folder)
     model = {file.name: file.read_bytes() for file in folder.iterdir()}
     pairs = {"README.md": CARD, "data/train.jsonl": PAIRS * 8, "data/test.jsonl": PAIRS * 3, "hard/train.jsonl": PAIRS}
-    with serving() as made:
+    with serving_hub() as made:
         for name in ("own", "secret", "gated", "broken"):
             made.files[f"datasets/me/{name}"] = {"main": {"train.jsonl": TEXTS * 8}}
         made.files["datasets/me/pairs"] = {"main": pairs}
@@ -95,6 +97,9 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
             held = {path: content for path, content in model.items() if not lacks or not path.startswith(lacks)}
             made.files[f"models/me/{name}"] = {"main": held}
         made.files["models/me/pickled"]["main"]["pytorch_model.bin"] = b"anything"
+        save_wrapper(folder / "sees", "gemma3")
+        sees = {file.name: file.read_bytes() for file in (folder / "sees").iterdir()}
+        made.files["models/me/sees"] = {"main": {**sees, "preprocessor_config.json": b'{"image_processor_type": "X"}'}}
         made.private |= {f"{kind}/me/{name}" for kind in ("models", "datasets") for name in ("secret", "mine", "own")}
         made.gated |= {"models/me/gated", "datasets/me/gated"}
         yield made
@@ -122,6 +127,12 @@ def test_models_and_data_that_are_there_train_at_once_and_row_by_row(shell: Shel
     assert losses[0] == losses[1]
 
 
+def test_a_language_model_goes_back_into_a_whole_on_the_hub(shell: Shell, tmp_path: Path) -> None:
+    assert shell("merge", "me/sees", "--into", "me/sees", "--out", tmp_path / "whole") == (0, ANY)
+    assert json.loads((tmp_path / "whole/config.json").read_text())["model_type"] == "gemma3"
+    assert json.loads((tmp_path / "whole/preprocessor_config.json").read_text()) == {"image_processor_type": "X"}
+
+
 LOG_IN = "set HF_TOKEN, or log in by `hf auth login`."
 NONE = f"that may be read: check the name; for a private one {LOG_IN}"
 ASK = "is gated: ask for access on its page, https://huggingface.co"
@@ -142,6 +153,9 @@ REFUSED = {
     "chat me/pickled": (
         "me/pickled on the Hub holds its weights as a pickle (pytorch_model.bin), which could run any code and is not "
         "read: name one that has safetensors."
+    ),
+    "merge me/sees --into me/none --out never-made": (
+        f"there is no folder me/none, and no model on the Hub of that name {NONE}"
     ),
     "chat me/tiny@v2": (
         "me/tiny@v2 names a revision, and models of the Hub are read as they are now: download that one (hf download "

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from accord.engine.load import load_model
 from accord.engine.trees import Branch, Tree, Trees
-from accord.engine.wrappers import put_back
+from accord.engine.wrappers import put_back, read_wrapper
 from accord.errors import InputError
 from tests.engine.tiny import plain_log_probabilities
 from tests.engine.wrapped import WRAPPERS, save_wrapper, whole_of
@@ -78,7 +78,7 @@ def test_a_language_model_goes_back_into_the_whole_and_the_rest_stays(kind: str,
     with torch.no_grad():
         for weight in policy.network.parameters():
             weight.add_(0.01 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1)))
-    put_back(policy, name, str(tmp_path / "out"))
+    put_back(policy, *read_wrapper(name), str(tmp_path / "out"))
     after = whole_of(tmp_path / "out")
     assert type(after) is type(before) and plain(after) == pytest.approx(of(policy), abs=1e-5)
     own = {id(weight) for weight in after.get_decoder().parameters()} | {id(after.get_output_embeddings().weight)}
@@ -92,10 +92,10 @@ def test_a_language_model_goes_back_into_the_whole_and_the_rest_stays(kind: str,
 def test_what_does_not_fit_into_a_whole_is_refused(tmp_path: Path) -> None:
     gemma, qwen = (load_model(save_wrapper(tmp_path / kind, kind)) for kind in ("gemma3", "qwen3_vl"))
     with pytest.raises(InputError, match=r"is not of the kind that is in .*/gemma3: they differ in model\.layers\.0\."):
-        put_back(qwen, str(tmp_path / "gemma3"), str(tmp_path / "out"))
+        put_back(qwen, *read_wrapper(str(tmp_path / "gemma3")), str(tmp_path / "out"))
     gemma.save(tmp_path / "text")
     with pytest.raises(InputError, match=r"/text is no model that reads images or sounds too, into which"):
-        put_back(gemma, str(tmp_path / "text"), str(tmp_path / "out"))
+        read_wrapper(str(tmp_path / "text"))
     assert not (tmp_path / "out").exists()
 
 
