@@ -254,9 +254,8 @@ def fault_of(error: DatabaseError, name: str) -> InputError:
     """What an error of the database of that name means: it is full, busy, away, read-only, or damaged."""
     cause = _cause(error)
     told = said(cause)
-    if getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100":
-        return NotStored(507, name, "The disk is full.")
-    if "disk is full" in told:
+    full = getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
+    if full or "disk is full" in told:
         return NotStored(507, name, "The disk is full.")
     if "readonly" in told or "unable to open" in told:
         return NotStored(503, name, f"It cannot be written ({told}).")

@@ -32,6 +32,13 @@ def policy(name: str = "llama") -> Policy:
     return made
 
 
+def wide() -> Policy:
+    """A random network whose hidden states have 256 numbers."""
+    config = CONFIGS["llama"]()
+    config.hidden_size = 256
+    return policy_of(random_model(config, dtype=torch.float32))
+
+
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_a_saved_policy_needs_no_accord(name: str, tmp_path: Path) -> None:
     made = policy(name)
@@ -71,26 +78,26 @@ def test_a_saved_scorer_is_a_classifier_with_one_label(name: str, tmp_path: Path
 
 
 def test_a_new_scorer_has_the_policy_s_trunk_and_a_small_head() -> None:
-    # The head is N(0, 1/(16 + 1)): over 300 seeds its variance is within 4 standard errors, 4 sqrt(2 / 4800) = 8%.
-    made = policy()
+    # The head is N(0, 1/(256 + 1)): over 19 seeds its variance is within 4 standard errors, 4 sqrt(2 / 4864) = 8%.
+    made = wide()
     scorer = Scorer.on(made, seed=0)
     trunk = made.network.base_model.state_dict()
     assert all(torch.equal(v, trunk[k]) for k, v in scorer.network.base_model.state_dict().items())
     scorer.network.base_model.embed_tokens.weight.data.zero_()
     assert float(trunk["embed_tokens.weight"].abs().sum()) > 0  # the two share no memory
-    heads = torch.cat([Scorer.on(made, seed).network.score.weight for seed in range(300)])
-    assert float(heads.detach().square().mean()) == pytest.approx(1 / 17, rel=0.08)
+    heads = torch.cat([Scorer.on(made, seed).network.score.weight for seed in range(19)])
+    assert float(heads.detach().square().mean()) == pytest.approx(1 / 257, rel=0.08)
     assert torch.equal(Scorer.on(made, seed=5).network.score.weight[0], heads[5])
 
 
 def test_a_new_comparer_has_a_scorer_s_score_and_planes_that_weigh_as_much() -> None:
-    # Score N(0, 1/17), planes N(0, 1/(17 sqrt 4)): over 300 seeds variances within 4 standard errors, 8% of 4800 draws
-    # and 3% of 38400. A hidden state of 16 numbers of mean square 1 then has a score of variance v = 16/17 and points
+    # Score N(0, 1/257), planes N(0, 1/(257 sqrt 4)): over 19 seeds variances within 4 standard errors, 8% of 4864 and
+    # 3% of 38912 draws. A hidden state of 256 numbers of mean square 1 has a score of variance v = 256/257 and points
     # of variance v / 2. Two scores differ with variance 2 v, and four planes of two products have 4 * 2 * (v / 2)^2.
-    made = policy()
-    heads = torch.stack([PreferenceNetwork.on(made, 4, seed).network.score.weight.detach() for seed in range(300)])
-    assert float(heads[:, 0].square().mean()) == pytest.approx(1 / 17, rel=0.08)
-    assert float(heads[:, 1:].square().mean()) == pytest.approx(1 / 34, rel=0.03)
+    made = wide()
+    heads = torch.stack([PreferenceNetwork.on(made, 4, seed).network.score.weight.detach() for seed in range(19)])
+    assert float(heads[:, 0].square().mean()) == pytest.approx(1 / 257, rel=0.08)
+    assert float(heads[:, 1:].square().mean()) == pytest.approx(1 / 514, rel=0.03)
     comparer = PreferenceNetwork.on(made, 2)
     trunk = made.network.base_model.state_dict()
     assert all(torch.equal(v, trunk[k]) for k, v in comparer.network.base_model.state_dict().items())
