@@ -13,8 +13,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.attention import NAME, Attend, TreeAttention
 from accord.engine.readout import Readout, linear_log_probabilities
-from accord.engine.shard import is_sharded, reads_whole
-from accord.engine.trees import Branch, Trees
+from accord.engine.shard import gathers, reads_whole
+from accord.engine.team import Team
+from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 
 _TREE_LAYERS = {"full_attention", "sliding_attention"}
@@ -45,10 +46,19 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     the results are the same. Trees on both sides of a length at which positions change are read apart.
     """
     limit = turning_length(model)
-    if limit is not None and not is_sharded(model):  # ranks have as many passes each
-        sides = [len(t.prompt) + max((len(b.tokens) for b in t.branches), default=0) > limit for t in trees.trees]
-        if len(set(sides)) == 2:
-            return _read_apart(model, trees, sides)
+    if limit is None:
+        return _read(model, trees)
+    sides = [len(t.prompt) + max((len(b.tokens) for b in t.branches), default=0) > limit for t in trees.trees]
+    is_apart = len(set(sides)) == 2
+    # Ranks gather the weights layer by layer together, so where one reads its trees apart all make two passes.
+    on_any = any(Team.here().every(is_apart)) if gathers(model) else is_apart
+    if is_apart:
+        return _read_apart(model, trees, sides)
+    return _read_and_idle(model, trees) if on_any else _read(model, trees)
+
+
+def _read(model: nn.Module, trees: Trees) -> Tensor:
+    """`hidden_states` in one pass."""
     if takes_trees(model):
         return read_row(model, trees.tokens, trees.positions, TreeAttention(trees))
     rows, index = _one_row_a_branch(trees)
@@ -79,9 +89,19 @@ def _read_apart(model: nn.Module, trees: Trees, sides: list[bool]) -> Tensor:
     """`hidden_states` of the trees on each side of a length in a pass of their own, put together."""
     side = torch.tensor(sides).repeat_interleave(torch.tensor([tree.size for tree in trees.trees]))  # (T,)
     halves = [[tree for tree, one in zip(trees.trees, sides, strict=True) if one is way] for way in (False, True)]
-    read = [hidden_states(model, Trees.of(half, trees.tokens.device)) for half in halves]
+    read = [_read(model, Trees.of(half, trees.tokens.device)) for half in halves]
     order = torch.cat([(~side).nonzero(), side.nonzero()]).squeeze(1).argsort().to(read[0].device)
     return torch.cat(read).index_select(0, order)
+
+
+def _read_and_idle(model: nn.Module, trees: Trees) -> Tensor:
+    """`hidden_states` in one pass, then an idle pass over two tokens, whose gradient is zero."""
+    hidden = _read(model, trees)
+    heard: list[Tensor] = getattr(model, "_router_logits", [])
+    before = len(heard)
+    idle = _read(model, Trees.of([Tree((0,), (Branch((0,)),))], trees.tokens.device))
+    del heard[before:]  # the balancing loss is that of the trees
+    return torch.cat([hidden, idle[:0]])
 
 
 def read_row(model: nn.Module, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:

@@ -128,6 +128,11 @@ def is_sharded(network: nn.Module) -> bool:
     return bool(shared_in(network))
 
 
+def gathers(network: nn.Module) -> bool:
+    """Whether a pass through the network waits for all ranks: it is shared out, and its layers are not held whole."""
+    return is_sharded(network) and not getattr(network, "_is_held_whole", False)
+
+
 def whole_kind(network: nn.Module) -> type[nn.Module]:
     """The class that the network had before it was shared out."""
     return type(network).__mro__[2] if is_sharded(network) else type(network)
@@ -176,9 +181,13 @@ def held_whole(network: nn.Module) -> Iterator[None]:
     for layer in layers:
         layer.set_reshard_after_forward(False)
         layer.unshard()
+    for part in shared_in(network):
+        part._is_held_whole = True
     try:
         yield
     finally:
+        for part in shared_in(network):
+            part._is_held_whole = False
         for layer in layers:
             layer.set_reshard_after_forward(_sharing.reshard)
 

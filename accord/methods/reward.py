@@ -54,7 +54,7 @@ class RewardModel(RankingMethod):
         if all(isinstance(row, Ranking) and len(set(row.ranks)) == 1 for row in rows):
             raise InputError("every row is a tie, and a reward model learns only from strict preferences.")
         if any(isinstance(row, Preference) and row.margin for row in rows):
-            status("reward: rows have a margin, by which the preferred reward is to lead")
+            status("reward: rows have a column margin: the preferred reward is trained to lead by it")
         return super().encode(model, rows, left_out)
 
     def objective(self, model: Scorer) -> Objective:

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from transformers import MixtralConfig
+from transformers import MixtralConfig, Phi3Config
 
 from accord.engine.models import Policy
 from accord.engine.shard import gathered, local
@@ -38,12 +38,21 @@ from tests import conftest
 from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, policy_of, random_model
 
+LONG = 16
+"""The tokens of a text beyond which all of its positions are scaled otherwise."""
 ARCHITECTURES: dict[str, Callable[[], Any]] = {
     **CONFIGS,
     "mixtral": lambda: MixtralConfig(
         **SIZES, vocab_size=VOCABULARY, num_local_experts=4, num_experts_per_tok=2, bos_token_id=None,
         eos_token_id=END, pad_token_id=None, router_aux_loss_coef=0.1, attn_implementation="eager",
         experts_implementation="eager",  # as float64 has no other
+    ),
+    "longrope": lambda: Phi3Config(
+        **SIZES, vocab_size=VOCABULARY, eos_token_id=END, pad_token_id=None, attn_implementation="eager",
+        original_max_position_embeddings=LONG, rope_parameters={
+            "rope_type": "longrope", "rope_theta": 100.0, "original_max_position_embeddings": LONG,
+            "short_factor": [1.0, 1.0], "long_factor": [1.0, 3.0],
+        },
     ),
 }  # fmt: skip
 

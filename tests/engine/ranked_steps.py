@@ -40,6 +40,13 @@ class Case:
     adapters: dict[str, Any] = field(default_factory=dict)
     balanced: bool = False
     """With the balancing loss of experts, which is of a pass: each tree has its own."""
+    longest: int = 6
+    """Tokens that a prompt and a branch have at most."""
+
+    @property
+    def tokens_per_pass(self) -> int:
+        """So few that a step takes several passes, of which some hold several trees."""
+        return 1 if self.balanced else 5 * self.longest - 18
 
     @property
     def name(self) -> str:
@@ -61,6 +68,8 @@ CASES = [
     Case(DPO, 2, tied=True, dtype=torch.float32),
     Case(IPO, 2, batch_size=3),
     Case(KTO, 1, tied=True),
+    Case(DPO, 2, "longrope", longest=12),
+    Case(SFT, 1, "longrope", checkpointing=True, longest=12),
     Case(SFT, 1, "mixtral"),
     Case(SFT, 1, "mixtral", balanced=True),
     Case(DPO, 2, checkpointing=True, adapters={"lora_rank": 2}),
@@ -80,9 +89,9 @@ def trees_of(case: Case) -> list[Tree]:
 
     trees = []
     for row in range(STEPS * case.batch_size):
-        branches = tuple(Branch(tokens(6)) for _ in range(case.branches))
+        branches = tuple(Branch(tokens(case.longest)) for _ in range(case.branches))
         ranks = tuple(range(case.branches)) if case.branches > 1 else (row % 2,)
-        trees.append(Tree(tokens(6), branches, ranks, row))
+        trees.append(Tree(tokens(case.longest), branches, ranks, row))
     if case.method is SFT and case.batch_size > 1:
         [branch] = trees[1].branches
         trees[1] = replace(trees[1], branches=(replace(branch, trained=(False,) * len(branch.tokens)),))
@@ -92,7 +101,7 @@ def trees_of(case: Case) -> list[Tree]:
 def learner_of(case: Case) -> OfflineLearner:
     """The method at work, from the same weights every time."""
     method = case.method(
-        batch_size=case.batch_size, max_steps=STEPS, learning_rate=1e-3, tokens_per_pass=1 if case.balanced else 12,
+        batch_size=case.batch_size, max_steps=STEPS, learning_rate=1e-3, tokens_per_pass=case.tokens_per_pass,
         dtype="float32", weight_decay=0.1, max_grad_norm=0.5, activation_checkpointing=case.checkpointing,
         router_aux_loss_coefficient=None if case.balanced else 0.0, **case.adapters,
     )  # fmt: skip
