@@ -1,9 +1,9 @@
-"""Everything a run needs to go on as if it had never stopped, written whole or not at all.
+"""Checkpoints, from which a run resumes as if it had never stopped; each is written whole or not at all.
 
 A checkpoint is a folder: the networks' and the optimizer's tensors as safetensors, and `state.json` with the step, the
-method's own state, the SHA-256 of every file, and its own. The order of the data and all sampling are functions of the
-seed and the step, so the step is the data position and the random state at once. Ranks of a team write a file each for
-what one process writes a file for (`accord.engine.parts`), so that none holds the whole.
+method's own state, and the SHA-256 of every file and of itself. The order of the data and all sampling are functions of
+the seed and the step, so the step stands for both the data position and the random state. Several ranks write one file
+each where one process writes one (`accord.engine.parts`), so that none holds the whole.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from accord.engine.adapters import own_state
 from accord.engine.fit import Optimizer
 from accord.engine.parts import Parts, write_part
-from accord.engine.shard import local, shared_of
+from accord.engine.shard import local, shard_from_rows
 from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import replacing_folder, sha256_of
@@ -35,14 +35,14 @@ MOMENTS = "optimizer"
 
 
 class Damaged(InputError):
-    """A checkpoint that is not as it was written."""
+    """A checkpoint that differs from what was written."""
 
 
 def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]) -> Path:
-    """Write `folder/step-<step>`, whole and on the disk; then all but the last two up to it go.
+    """Write `folder/step-<step>`, whole and synced to disk; then all checkpoints but the last two up to it are removed.
 
-    In a team each rank writes what it holds, and a team of any size goes on from it. Raises InputError on every rank
-    where one cannot.
+    Each rank writes what it holds; any number of ranks can resume from it. Raises InputError on every rank where one
+    cannot write.
     """
     final, team = folder / f"step-{step:07d}", Team.here()
     tensors = {name: own_state(network) for name, network in optimizer.networks.items()}
@@ -53,7 +53,7 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
     }
     with ExitStack() as writing:
         partial = team.lead(lambda: writing.enter_context(replacing_folder(final)))
-        written = team.all_do(lambda: _write(partial, tensors))
+        written = team.on_all(lambda: _write(partial, tensors))
 
         def end() -> None:
             files = dict(sorted({name: digest for part in written for name, digest in part.items()}.items()))
@@ -68,7 +68,7 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
 
 
 def _write(folder: Path, tensors: Mapping[str, dict[str, Tensor]]) -> dict[str, str]:
-    """Write this rank's part of every file; their digests by their names."""
+    """Write this rank's part of every file; returns their digests by name."""
     if not folder.is_dir():
         raise InputError(
             f"rank {Team.here().rank} does not see {folder.parent}: on several machines a run's folder must lie where "
@@ -79,7 +79,8 @@ def _write(folder: Path, tensors: Mapping[str, dict[str, Tensor]]) -> dict[str, 
 
 
 def _retire(folder: Path, step: int) -> None:
-    """Take away all but the last checkpoints up to a step, and those of a future that was stepped back from."""
+    """Remove all but the last checkpoints up to a step, and those after it, left from before the run was set back to
+    it."""
     there = checkpoints(folder)
     kept = [one for one in there if _step(one) <= step][-KEEP:]
     for old in there:
@@ -98,10 +99,10 @@ def _step(checkpoint: Path) -> int:
 
 
 def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-    """Restore networks and optimizer in place; the number of steps done, and the method's own state.
+    """Restore networks and optimizer in place; returns the number of steps done, and the method's own state.
 
-    `saved` is what `verified` gave, where it was asked. Raises as that does, and InputError where the checkpoint
-    belongs to another model.
+    `saved` is the result of `verified`, if at hand. Raises as that does, and InputError where the checkpoint is of
+    another model.
     """
     saved = verified(checkpoint) if saved is None else saved
     for name, network in optimizer.networks.items():
@@ -118,7 +119,7 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
         keys = [key for key in moments.shapes if key.startswith(f"{name}|")]
         if keys:
             optimizer.rule.state[parameter] = {
-                key.removeprefix(f"{name}|"): shared_of(
+                key.removeprefix(f"{name}|"): shard_from_rows(
                     moments.share(key, parameter).to(optimizer.device), parameter, moments.shapes[key]
                 )
                 for key in keys
@@ -127,12 +128,13 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
 
 
 def _digest(saved: Mapping[str, Any]) -> str:
-    """Of what state.json says besides this."""
+    """SHA-256 of the other contents of state.json."""
     return hashlib.sha256(json.dumps({k: saved[k] for k in ("step", "state", "files")}).encode()).hexdigest()
 
 
 def verified(checkpoint: Path) -> dict[str, Any]:
-    """The step, the method's state and the files of a checkpoint; Damaged where one is not as it was written."""
+    """The contents of a checkpoint's state.json, after checking all files. Raises Damaged where one differs from its
+    digest."""
     try:
         saved: dict[str, Any] = json.loads(read_content(checkpoint / "state.json"))
         is_whole = saved["sha256"] == _digest(saved)

@@ -23,7 +23,7 @@ from accord.engine.groups import axis_of, mesh_of
 from accord.engine.load import load_model
 from accord.engine.memory import ready
 from accord.engine.parts import Parts
-from accord.engine.shard import gathered, local, shard, shared_of, sharing
+from accord.engine.shard import gathered, local, shard, shard_from_rows, sharing
 from accord.engine.team import Team
 from accord.methods import SFT
 from accord.methods.offline import OfflineLearner
@@ -203,7 +203,7 @@ def test_ranks_round_their_rows_of_every_expert_as_those_of_the_whole(tmp_path: 
     def work(team: Team) -> None:
         share = distribute_tensor(weight, mesh_of("cpu", team.size), [Shard(1)], src_data_rank=None)
         rows = round_stochastically(local(share), torch.Generator().manual_seed(1), share)
-        found = gathered(shared_of(rows, share, tuple(weight.shape))).contiguous()
+        found = gathered(shard_from_rows(rows, share, tuple(weight.shape))).contiguous()
         if team.leads:
             save_file({"rounded": found}, tmp_path / "rounded.safetensors")
 
