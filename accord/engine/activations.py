@@ -88,8 +88,8 @@ def _kept(model: Policy, tokens: int) -> float:
     """Bytes that autograd saves in a pass over this many tokens, besides the weights."""
     half = tuple(i % 64 for i in range(tokens // 2))
     trees = Trees.of([Tree(half, (Branch(half),))], model.device)
-    held = (*model.network.parameters(), *model.network.buffers())
-    own = {tensor.untyped_storage().data_ptr() for tensor in held}
+    tensors = (*model.network.parameters(), *model.network.buffers())
+    own = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     seen: dict[int, Tensor] = {}
 
     def see(tensor: Tensor) -> Tensor:

@@ -195,9 +195,9 @@ def _require_all_loaded(both: Any, folder: Path, lacks: bool) -> None:
     """Raise ValueError where peft, which only warns, left out weights of a folder's adapter, as of another network.
     `lacks` is whether the adapter had no weights for some layer."""
     names = set(peft().get_peft_model_state_dict(both))
-    held = load_file(folder / WEIGHTS).keys()
-    lost = sorted(held - names)
-    if lost and (lacks or held & names):  # peft may rename them
+    stored = load_file(folder / WEIGHTS).keys()
+    lost = sorted(stored - names)
+    if lost and (lacks or stored & names):  # peft may rename them
         raise ValueError(f"that has no place for {lost[0]}")
 
 
@@ -217,5 +217,5 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
         whole._merged = folder
         return whole.requires_grad_(True).eval()  # type: ignore[no-any-return]
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the adapter {name} does not fit its base model: {said}") from error
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the adapter {name} does not fit its base model: {message}") from error

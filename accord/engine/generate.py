@@ -150,8 +150,8 @@ class _Limits:
             return True
         if not self.stop or self.spell is None or len(sample) < self.sampling.min_new_tokens:
             return False
-        said = self.spell([token for token, _ in sample[-self.reach :]])
-        return any(text in said for text in self.stop)
+        end_text = self.spell([token for token, _ in sample[-self.reach :]])
+        return any(text in end_text for text in self.stop)
 
 
 def _read(tokens: Tensor, logp: Tensor) -> list[tuple[int, float]]:

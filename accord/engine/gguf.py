@@ -54,8 +54,8 @@ def write_gguf(model: Policy, file: Path, dtype: torch.dtype) -> str:
     Raises InputError where neither way can write this model, or a weight exceeds the range of `dtype`.
     """
     refused = ""
-    there = next(folder for folder in file.absolute().parents if folder.exists())
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=there) as folder:
+    parent = next(folder for folder in file.absolute().parents if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=parent) as folder:
         written = Path(folder) / file.name
         converter = shutil.which(CONVERTER)
         if converter:
@@ -117,16 +117,16 @@ def _write(model: Policy, file: Path, dtype: torch.dtype) -> None:
     matrices = {name for name, weight in model.network.named_parameters() if weight.dim() > 1}
     with held_in(model.network, dtype, matrices):
         for name, weight in own_state(model.network).items():
-            called = table.get_name(name, try_suffixes=(".weight", ".bias"))
-            if called is None:
+            gguf_name = table.get_name(name, try_suffixes=(".weight", ".bias"))
+            if gguf_name is None:
                 raise InputError(f"{model.name} has a weight that GGUF has no name for, {name}: {REMEDY}.")
             rotary = config.model_type == "llama" and {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2])
             weight = _in_pairs(weight, int(rotary)) if rotary else weight
             if weight.dim() == 1:
                 weight = weight.float()
             kind = None if weight.dtype != torch.bfloat16 else gguf.GGMLQuantizationType.BF16
-            held = weight.cpu().contiguous()  # numpy has no bfloat16
-            writer.add_tensor(called, (held.view(torch.uint8) if kind else held).numpy(), raw_dtype=kind)
+            array = weight.cpu().contiguous()  # numpy has no bfloat16
+            writer.add_tensor(gguf_name, (array.view(torch.uint8) if kind else array).numpy(), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

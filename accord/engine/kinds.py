@@ -28,11 +28,11 @@ class WritesNoText(InputError):
 
 def quantization(config: Any) -> str | None:
     """The quantization method of a configuration's weights; None where they are not quantized."""
-    found = getattr(config, "quantization_config", None)
-    if not found:
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
         return None
-    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
-    method = given.get("quant_method", "an unnamed method")
+    values = settings if isinstance(settings, dict) else getattr(settings, "__dict__", {})
+    method = values.get("quant_method", "an unnamed method")
     return str(getattr(method, "value", method))
 
 
@@ -51,9 +51,9 @@ def check_trainable(name: str, config: Any, lora_rank: int) -> None:
 
 def in_4_bits(config: Any) -> bool:
     """Whether weights are quantized by bitsandbytes in 4 bits, on which adapters can be trained."""
-    found = getattr(config, "quantization_config", None)
-    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
-    four = given.get("load_in_4bit", given.get("_load_in_4bit", False))
+    settings = getattr(config, "quantization_config", None)
+    values = settings if isinstance(settings, dict) else getattr(settings, "__dict__", {})
+    four = values.get("load_in_4bit", values.get("_load_in_4bit", False))
     return quantization(config) == "bitsandbytes" and bool(four)
 
 
@@ -76,21 +76,21 @@ def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remo
         return
     if scores:
         raise WritesNoText(name)
-    said = f"{name} is a {', '.join(known) or config.model_type}"
+    is_a = f"{name} is a {', '.join(known) or config.model_type}"
     if config.is_encoder_decoder:
-        raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
+        raise InputError(f"{is_a}, an encoder-decoder model, and accord reads only decoder-only ones.")
     if senses(config):
-        with located(f"{said}, which "):
+        with located(f"{is_a}, which "):
             text_config(config)
         if quantization(config):
             raise InputError(
-                f"{said}, which reads {senses(config)} too and is quantized ({quantization(config)}), and its language "
+                f"{is_a}, which reads {senses(config)} too and is quantized ({quantization(config)}), and its language "
                 "model cannot be taken out of that: give the one in full."
             )
         return
     writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     if known and not any(architecture in writers for architecture in known):
-        raise InputError(f"{said}, which is no causal language model, and writes no text.")
+        raise InputError(f"{is_a}, which is not a causal language model.")
 
 
 def no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:

@@ -127,13 +127,13 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
     return str(read_config(start)["base_model_name_or_path"])
 
 
-def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
+def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
     """The last names of the trunk's linear layers: all, or those in `asked`, separated by commas."""
     modules = network.base_model.named_modules()
     linear = {name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear | Conv1D)}
-    if asked is None:
+    if wanted is None:
         return sorted(linear)
-    names = [name.strip() for name in asked.split(",")]
+    names = [name.strip() for name in wanted.split(",")]
     for name in names:
         if name not in linear:
             raise InputError(

@@ -70,9 +70,9 @@ def hold_for(network: nn.Module, trained: TrainingConfig, target: str) -> None:
     """Move a network, read in its file's precision, to a device, each weight in the precision it will be trained in."""
     is_half = compute_dtype(trained.dtype, target) == torch.bfloat16
     halves = matrices(network) if trained.weight_dtype == "bfloat16" else linear_weights(network)
-    held = {id(parameter) for parameter in halves if is_half}
+    in_bfloat16 = {id(parameter) for parameter in halves if is_half}
     for parameter in network.parameters():
-        dtype = torch.bfloat16 if id(parameter) in held else torch.float32
+        dtype = torch.bfloat16 if id(parameter) in in_bfloat16 else torch.float32
         # a copy, so that the memory-mapped file is released
         parameter.data = parameter.data.to(target, dtype, copy=True)
     for buffer in network.buffers():
@@ -173,32 +173,32 @@ def training_memory(shape: Shape, method: TrainingConfig, dtype: torch.dtype, de
     other models (a reward model, judge, teacher or monitor) and short-lived temporaries. "heap" is freed memory that
     the C library of a CPU host does not return.
     """
-    small = method.weight_dtype == "bfloat16"
-    linear = dtype.itemsize if small or shape.adapters else 4  # bytes per weight
-    plain, experts = shape.linear - shape.experts, (2 if small else 4) * shape.experts
+    is_half = method.weight_dtype == "bfloat16"
+    linear = dtype.itemsize if is_half or shape.adapters else 4  # bytes per weight
+    plain, experts = shape.linear - shape.experts, (2 if is_half else 4) * shape.experts
     in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (plain - shape.head) + experts
     weights = (
-        in_layers + linear * shape.head + (2 if small else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
+        in_layers + linear * shape.head + (2 if is_half else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
     )
     trained = shape.adapters or shape.numbers
     states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained
     if method.optimizer == "muon":  # Muon holds one number per weight of the layers, AdamW two
         states -= 4 * (plain - shape.head)
-    own = trained * (2 if small and not shape.adapters else 4)
+    own = trained * (2 if is_half and not shape.adapters else 4)
     networks = method.trained_networks
     is_shared = bool(shape.adapters) and getattr(method, "reference", None) is None
-    whole = dtype.itemsize * plain + experts + (2 if small else 4) * shape.embedding + 4 * shape.vectors
+    whole = dtype.itemsize * plain + experts + (2 if is_half else 4) * shape.embedding + 4 * shape.vectors
     in_layers_alone = (dtype.itemsize * (plain - shape.head) + experts) * (1 - 1 / shape.layers)
     copy = 4 * shape.adapters if is_shared else whole - (in_layers_alone if method.offload_reference else 0)
     tokens = tokens_at_once(method)
     layer = shape.activations
-    kept = shape.width * (2 if small else 4) * shape.layers + layer
+    recomputed = shape.width * (2 if is_half else 4) * shape.layers + layer
     parts: dict[str, float] = {
         "weights": weights + (networks - 1) * (4 * shape.adapters or weights),
         "copies": method.frozen_copies * copy + method.kept_versions * own,
         "optimizer": 0 if method.offload_optimizer else states * networks,
         "gradients": own * networks,
-        "activations": tokens * (kept if method.activation_checkpointing else layer * shape.layers) * networks,
+        "activations": tokens * (recomputed if method.activation_checkpointing else layer * shape.layers) * networks,
         "casts": shape.casts * networks,
         "logits": min(tokens * shape.vocabulary, BLOCK) * (dtype.itemsize + (8 if device != "cpu" else 1)),
     }
@@ -208,9 +208,9 @@ def training_memory(shape: Shape, method: TrainingConfig, dtype: torch.dtype, de
         parts["cache"] = (live * method.max_new_tokens + groups * prompt) * shape.layers * shape.cached * dtype.itemsize
     parts["program"] = PROGRAM
     passing = ("gradients", "activations", "casts", "logits")
-    held = sum(size for name, size in parts.items() if name not in (*passing, "cache"))
+    resident = sum(size for name, size in parts.items() if name not in (*passing, "cache"))
     parts["heap"] = 0.0 if device != "cpu" or method.return_freed_memory else HEAP * sum(parts[n] for n in passing)
-    parts["at the peak"] = held + max(sum(parts[name] for name in (*passing, "heap")), parts.get("cache", 0.0))
+    parts["at the peak"] = resident + max(sum(parts[name] for name in (*passing, "heap")), parts.get("cache", 0.0))
     return parts
 
 

@@ -27,8 +27,8 @@ def frozen_copy(network: Any, dtype: torch.dtype, device: torch.device | None = 
     there; buffers stay where they are.
     """
     weights = () if device is None else network.parameters()
-    there = {id(p): nn.Parameter(p.detach().to(device, copy=True), False) for p in weights}
-    duplicate = copy_sharing_base(network, there).requires_grad_(False).eval()
+    copies = {id(p): nn.Parameter(p.detach().to(device, copy=True), False) for p in weights}
+    duplicate = copy_sharing_base(network, copies).requires_grad_(False).eval()
     cast_linear(duplicate, dtype)
     return duplicate
 
@@ -92,15 +92,15 @@ def _named(network: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
 
 def _bring(layer: nn.Module, device: torch.device) -> None:
     on_gpu = device.type == "cuda"
-    held = [(m, name, nn.Parameter(p.detach().pin_memory(), False) if on_gpu else p) for m, name, p in _named(layer)]
+    on_host = [(m, name, nn.Parameter(p.detach().pin_memory(), False) if on_gpu else p) for m, name, p in _named(layer)]
 
     def bring(*_: Any) -> None:
-        for module, name, on_host in held:
-            module._parameters[name] = nn.Parameter(on_host.detach().to(device, non_blocking=True), False)
+        for module, name, weight in on_host:
+            module._parameters[name] = nn.Parameter(weight.detach().to(device, non_blocking=True), False)
 
     def leave(*_: Any) -> None:
-        for module, name, on_host in held:
-            module._parameters[name] = on_host
+        for module, name, weight in on_host:
+            module._parameters[name] = weight
 
     leave()
     layer.register_forward_pre_hook(bring)

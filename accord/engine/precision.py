@@ -113,11 +113,11 @@ def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> I
     changing nothing, where a weight exceeds the range of `dtype`.
     """
     weights = weights_to_round(network, names)
-    held = in_dtype(network, dtype, {name: weight.data for name, weight in weights.items()})
+    converted = in_dtype(network, dtype, {name: weight.data for name, weight in weights.items()})
     before = {name: weight.data for name, weight in weights.items()}
     try:
         for name, weight in weights.items():
-            weight.data = held[name]
+            weight.data = converted[name]
         yield
     finally:
         for name, weight in weights.items():
@@ -150,8 +150,10 @@ def round_weights(network: nn.Module, dtype: torch.dtype, names: Collection[str]
 
 def weights_to_round(network: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
     """The floating-point weights of these names, without those that the network's class keeps in float32."""
-    kept = {name for kind in ("", "_strict") for name in getattr(network, f"_keep_in_fp32_modules{kind}", None) or ()}
-    in_full = re.compile("|".join(rf"(?:^|\.){name}(?:$|\.)" for name in kept) or r"(?!)")
+    in_float32 = {
+        name for kind in ("", "_strict") for name in getattr(network, f"_keep_in_fp32_modules{kind}", None) or ()
+    }
+    in_full = re.compile("|".join(rf"(?:^|\.){name}(?:$|\.)" for name in in_float32) or r"(?!)")
     return {
         name: weight
         for name, weight in network.named_parameters()

@@ -162,5 +162,5 @@ def check(kind: str) -> None:
     try:
         torch.testing.assert_close(FewBits(*_codes(one, kind), None).weight, one)
     except Exception as error:  # kernels not built for the device may raise anything
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(f"--quantize {kind} does not run on this machine's {one.device.type}: {said}") from error
+        message = str(error).strip().partition("\n")[0]
+        raise InputError(f"--quantize {kind} does not run on this machine's {one.device.type}: {message}") from error

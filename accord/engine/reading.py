@@ -28,27 +28,27 @@ def readable(name: str, what: str, source: str) -> Iterator[None]:
     except (InputError, ReadWhole):
         raise
     except Exception as error:
-        known = invalid_json(Path(source))
+        explained = invalid_json(Path(source))
         if MODEL_NAME.fullmatch(source) and not Path(source).exists():
-            known = failure(name, "model", error) or unfit_model(name, needs_weights=what != "the tokenizer")
-        raise known or InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
+            explained = failure(name, "model", error) or unfit_model(name, needs_weights=what != "the tokenizer")
+        raise explained or InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
 
 
 def cause(error: Exception) -> str:
     """Why files could not be read, on one line, with a remedy where one is known."""
-    said = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
+    message = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
     if isinstance(error, SafetensorError):
-        return f"its weights are damaged safetensors ({said}): copy them anew."
+        return f"its weights are damaged safetensors ({message}): copy them anew."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
-    if "`tiktoken` is required" in said:  # transformers tries sentencepiece first
+    if "`tiktoken` is required" in message:  # transformers tries sentencepiece first
         return (
             "its tokenizer has no tokenizer.json, and its other form (tokenizer.model) needs sentencepiece: pip "
             "install sentencepiece tiktoken."
         )
-    if "trust_remote_code" in said or "custom code" in said:
+    if "trust_remote_code" in message or "custom code" in message:
         return (
             "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "
             "in Python does, for models you trust."
         )
-    return said
+    return message

@@ -75,12 +75,12 @@ def _made_of(network: Any, own: Mapping[str, Tensor], whole: Mapping[str, Tensor
     rest = []
     for name, tensor in own.items():
         try:
-            made = revert_weight_conversion(network, {name: tensor})
+            stored = revert_weight_conversion(network, {name: tensor})
         except Exception:  # a conversion that needs other weights too may raise anything
-            made = {}
-        alike = [key for key, part in made.items() if key in whole and whole[key].shape == part.shape]
-        if made and len(alike) == len(made) and not any(key in found for key in made):
-            found |= {key: (name,) for key in made}
+            stored = {}
+        matching = [key for key, part in stored.items() if key in whole and whole[key].shape == part.shape]
+        if stored and len(matching) == len(stored) and not any(key in found for key in stored):
+            found |= {key: (name,) for key in stored}
         else:
             rest.append(name)
     return {key: found.get(key, tuple(rest)) for key in whole}
@@ -126,6 +126,6 @@ def _of_file(network: Any, layout: Layout, names: Sequence[str], team: Team) -> 
                 own[source] = whole.to("cpu", layout.held[source])
             del whole
         if team.leads:
-            made = revert_weight_conversion(network, own)
-            yield from ((name, made[name].contiguous()) for name in made.keys() & wanted)
-            del own, made
+            stored = revert_weight_conversion(network, own)
+            yield from ((name, stored[name].contiguous()) for name in stored.keys() & wanted)
+            del own, stored

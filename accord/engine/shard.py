@@ -104,7 +104,7 @@ def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str,
     A frozen weight records its share, which replaces that of the next network with the same weight. For unread weights
     the rows are read from their file.
     """
-    waiting, found = unread(network), dict[str, nn.Parameter]()
+    waiting, replacements = unread(network), dict[str, nn.Parameter]()
     read: dict[int, nn.Parameter] = {}
     for name, share in network.named_parameters(remove_duplicate=False):
         known: Any = vars(frozen[name]).get("_share") if name in frozen else None
@@ -116,8 +116,8 @@ def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str,
         if name in frozen:
             known = vars(frozen[name]).setdefault("_share", share if known is None else known)
         if known is not None:
-            found[name] = known
-    return found
+            replacements[name] = known
+    return replacements
 
 
 def sharded_parts(network: nn.Module) -> list[Any]:
@@ -279,5 +279,5 @@ def shard_from_rows(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tenso
     from torch.distributed.tensor import DTensor
 
     stride = torch.empty(shape, device="meta").stride()
-    given = {"shape": torch.Size(shape), "stride": stride, "run_check": False}
-    return DTensor.from_local(rows, like.device_mesh, like.placements, **given)  # type: ignore[arg-type]
+    arguments = {"shape": torch.Size(shape), "stride": stride, "run_check": False}
+    return DTensor.from_local(rows, like.device_mesh, like.placements, **arguments)  # type: ignore[arg-type]

@@ -107,8 +107,8 @@ def as_read(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, 
     """
     known = str(tokenizer.chat_template)
     if tokenizer not in _read_parts or _read_parts[tokenizer][0] != known:
-        asked = [{"role": "user", "content": _QUESTION}], _in_parts([{"role": "user", "content": _QUESTION}])
-        as_text, as_parts = (_QUESTION in _rendered(tokenizer, messages) for messages in asked)
+        questions = [{"role": "user", "content": _QUESTION}], _in_parts([{"role": "user", "content": _QUESTION}])
+        as_text, as_parts = (_QUESTION in _rendered(tokenizer, messages) for messages in questions)
         _read_parts[tokenizer] = known, as_parts and not as_text
     return _in_parts(messages) if _read_parts[tokenizer][1] else list(messages)
 
@@ -212,8 +212,8 @@ def _parsed(value: Any) -> Any:
 def _check_template(tokenizer: PreTrainedTokenizerBase, file: str) -> None:
     """Raise InputError where a file's template does not compile, fails on a question, or does not write it."""
     try:
-        asked = as_read(tokenizer, [{"role": "user", "content": _QUESTION}])
-        text = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
+        question = as_read(tokenizer, [{"role": "user", "content": _QUESTION}])
+        text = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
     except Exception as error:  # a template is a program and may raise anything
         where = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
         raise InputError(f"the chat template {file} fails on a chat of one question ({error}{where}): fix it") from None
@@ -226,8 +226,8 @@ def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
 
     Mistral's of version 0.3 writes it before the last question, and only while that is the last message.
     """
-    asked = [{"role": "system", "content": "instruction"}, {"role": "user", "content": _QUESTION}]
-    dialogues = asked, [*asked, {"role": "assistant", "content": _ANSWER}]
+    question = [{"role": "system", "content": "instruction"}, {"role": "user", "content": _QUESTION}]
+    dialogues = question, [*question, {"role": "assistant", "content": _ANSWER}]
     return all("instruction" in _rendered(tokenizer, as_read(tokenizer, dialogue)) for dialogue in dialogues)
 
 
