@@ -50,7 +50,7 @@ def locate(name: str, team: Team = ALONE) -> Source:
             raise InputError(f"{name} is a file; a model is a folder with a config.json, a GGUF file, or a Hub name.")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise InputError(f"{name} is no GGUF file: it does not begin as one.")
+                raise InputError(f"{name} is not a GGUF file: it lacks the header.")
         if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
             raise InputError(f"reading the GGUF file {name} needs the gguf extra: pip install gguf accelerate.")
         return Source(str(path.parent), path.name)
@@ -176,7 +176,9 @@ def _check_weights(name: str, path: Path) -> None:
     shards = sorted(set(named.values()))
     for shard in shards:
         if not shard.endswith(".safetensors"):
-            raise InputError(f"{name}/model.safetensors.index.json names {shard}, which is no safetensors: restore it.")
+            raise InputError(
+                f"{name}/model.safetensors.index.json names {shard}, which is not a safetensors file: restore it."
+            )
         if not (path / shard).exists():
             raise InputError(f"{name} lacks {shard}, one of its {len(shards)} files of weights: copy it anew.")
     for file in path.glob("*.safetensors"):

@@ -22,7 +22,7 @@ from accord.engine.tiles import to_device
 from accord.errors import InputError
 from accord.records import Completion
 
-Spell: TypeAlias = Callable[[Sequence[int]], str]
+ToText: TypeAlias = Callable[[Sequence[int]], str]
 Samples: TypeAlias = dict[int, list[tuple[int, float]]]  # sample's number -> its tokens and log-probabilities so far
 
 CAPACITY = 256
@@ -39,7 +39,7 @@ def generate(
     *,
     end: int | Sequence[int],
     vocabulary: int | None = None,
-    spell: Spell | None = None,
+    to_text: ToText | None = None,
     seeds: Sequence[int] | None = None,
     only: Sequence[int] | None = None,
     capacity: int = CAPACITY,
@@ -55,7 +55,7 @@ def generate(
         prompts: token ids; none may be empty.
         end: the token or tokens that end a turn.
         vocabulary: number of tokens, where the output layer has more rows; the rows beyond are never drawn.
-        spell: decodes tokens to text, in which `sampling.stop` is searched for.
+        to_text: decodes tokens to text, in which `sampling.stop` is searched for.
         seeds: a seed for each prompt in place of the sampling's; equal prompts of equal seeds have equal completions.
         only: indices of the prompts to complete here, with the same results as among all; default all.
         capacity: number of samples decoded at once.
@@ -65,7 +65,7 @@ def generate(
     """
     sampling = sampling or Sampling()
     _check(prompts, n)
-    limits = _Limits(end, sampling, vocabulary, spell)
+    limits = _Limits(end, sampling, vocabulary, to_text)
     device = next(model.parameters()).device
     uniforms = uniform_numbers(prompts, n, sampling, seeds)
     if only is not None:
@@ -103,11 +103,11 @@ class _Limits:
     """Which tokens may be drawn, and where a completion ends."""
 
     def __init__(
-        self, end: int | Sequence[int], sampling: Sampling, vocabulary: int | None, spell: Spell | None
+        self, end: int | Sequence[int], sampling: Sampling, vocabulary: int | None, to_text: ToText | None
     ) -> None:
         self.ends = [end] if isinstance(end, int) else sorted(set(end))
-        self.sampling, self.stop, self.vocabulary, self.spell = sampling, sampling.stop, vocabulary, spell
-        if self.stop and spell is None:
+        self.sampling, self.stop, self.vocabulary, self.to_text = sampling, sampling.stop, vocabulary, to_text
+        if self.stop and to_text is None:
             raise ValueError("texts can only end a completion where tokens can be spelled")
         # last tokens to decode for the search: at most one per character of the text, and some context
         self.reach = max(map(len, self.stop), default=0) + 8
@@ -148,9 +148,9 @@ class _Limits:
         """Whether a sample's last token ends it."""
         if sample[-1][0] in self.ends:
             return True
-        if not self.stop or self.spell is None or len(sample) < self.sampling.min_new_tokens:
+        if not self.stop or self.to_text is None or len(sample) < self.sampling.min_new_tokens:
             return False
-        end_text = self.spell([token for token, _ in sample[-self.reach :]])
+        end_text = self.to_text([token for token, _ in sample[-self.reach :]])
         return any(text in end_text for text in self.stop)
 
 
@@ -209,7 +209,7 @@ def stream(
     *,
     end: int | Sequence[int],
     vocabulary: int | None = None,
-    spell: Spell | None = None,
+    to_text: ToText | None = None,
 ) -> Iterator[tuple[int, float]]:
     """The tokens and log-probabilities of the prompt's first completion by `generate`, each as soon as it is drawn.
 
@@ -220,7 +220,7 @@ def stream(
     sampling = sampling or Sampling()
     if not prompt:
         raise ValueError("the prompt has no tokens")
-    limits, written = _Limits(end, sampling, vocabulary, spell), list[tuple[int, float]]()
+    limits, written = _Limits(end, sampling, vocabulary, to_text), list[tuple[int, float]]()
     device = next(model.parameters()).device
     uniforms = torch.from_numpy(uniform_numbers([prompt], 1, sampling)[0, 0]).to(device)
     with evaluating(model):
@@ -234,7 +234,7 @@ def stream(
                 return
 
 
-class Spelling:
+class IncrementalDecoder:
     """Incremental decoding: the text of tokens that arrive one by one, in pieces that add up to the text of them all.
 
     The whole is decoded anew each time, since a token's text may depend on those before it (a space between words, the
@@ -245,7 +245,7 @@ class Spelling:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.tokens: list[int] = []
-        self.said = ""
+        self.certain = ""
 
     def add(self, token: int) -> str:
         """The text that became certain with one more token."""
@@ -258,7 +258,7 @@ class Spelling:
 
     def _more(self, waiting: str) -> str:
         text = str(self.tokenizer.decode(self.tokens, skip_special_tokens=True)).rstrip(waiting)
-        if not text.startswith(self.said):
+        if not text.startswith(self.certain):
             return ""
-        piece, self.said = text[len(self.said) :], text
+        piece, self.certain = text[len(self.certain) :], text
         return piece

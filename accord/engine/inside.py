@@ -66,7 +66,12 @@ def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
         raise ValueError("there are no tokens to read")
     model: Any = network
     ids = torch.tensor([tuple(tokens)], device=model.device)
-    with evaluating(model), plain_attention(model) as attends, norm_after(model) as norm_of, Attending() as seen:
+    with (
+        evaluating(model),
+        plain_attention(model) as attends,
+        norm_after(model) as norm_of,
+        AttentionRecorder() as seen,
+    ):
         out = model.base_model(input_ids=ids, use_cache=False, output_hidden_states=True, output_attentions=attends)
         readout, norm = Readout.of(model), norm_of(out.last_hidden_state)
         logp = readout.logits(out.last_hidden_state[0]).log_softmax(-1)
@@ -126,7 +131,7 @@ SOFTMAX = (nn.functional.softmax, torch.softmax, Tensor.softmax)
 PRODUCT = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 
 
-class Attending(TorchFunctionMode):
+class AttentionRecorder(TorchFunctionMode):
     """Records, while entered, intermediate results of plain attention that transformers does not return.
 
     A softmax over (1, H, T, T) is a layer's attention, and the first product with such a matrix after it weighs the

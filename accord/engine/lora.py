@@ -128,7 +128,7 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
 
 
 def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
-    """The last names of the trunk's linear layers: all, or those in `asked`, separated by commas."""
+    """The last names of the trunk's linear layers: all, or those in `wanted`, separated by commas."""
     modules = network.base_model.named_modules()
     linear = {name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear | Conv1D)}
     if wanted is None:
@@ -138,7 +138,7 @@ def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
         if name not in linear:
             raise InputError(
                 f"lora_targets: adapters go into linear layers of the trunk ({', '.join(sorted(linear))}), and "
-                f"{name!r} is none{nearest(name, linear) or '.'}"
+                f"{name!r} is not one{nearest(name, linear) or '.'}"
             )
     return names
 

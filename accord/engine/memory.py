@@ -173,34 +173,28 @@ def training_memory(shape: Shape, method: TrainingConfig, dtype: torch.dtype, de
     other models (a reward model, judge, teacher or monitor) and short-lived temporaries. "heap" is freed memory that
     the C library of a CPU host does not return.
     """
-    is_half = method.weight_dtype == "bfloat16"
-    linear = dtype.itemsize if is_half or shape.adapters else 4  # bytes per weight
-    plain, experts = shape.linear - shape.experts, (2 if is_half else 4) * shape.experts
-    in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (plain - shape.head) + experts
-    weights = (
-        in_layers + linear * shape.head + (2 if is_half else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
-    )
+    plain = shape.linear - shape.experts
     trained = shape.adapters or shape.numbers
-    states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained
+    states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained  # two moments, with scales if 8-bit
     if method.optimizer == "muon":  # Muon holds one number per weight of the layers, AdamW two
         states -= 4 * (plain - shape.head)
+    is_half = method.weight_dtype == "bfloat16"
     own = trained * (2 if is_half and not shape.adapters else 4)
-    networks = method.trained_networks
-    is_shared = bool(shape.adapters) and getattr(method, "reference", None) is None
-    whole = dtype.itemsize * plain + experts + (2 if is_half else 4) * shape.embedding + 4 * shape.vectors
-    in_layers_alone = (dtype.itemsize * (plain - shape.head) + experts) * (1 - 1 / shape.layers)
-    copy = 4 * shape.adapters if is_shared else whole - (in_layers_alone if method.offload_reference else 0)
+    networks, weights = method.trained_networks, _weights(shape, method, dtype)
     tokens = tokens_at_once(method)
-    layer = shape.activations
-    recomputed = shape.width * (2 if is_half else 4) * shape.layers + layer
+    # bytes per token in all layers; with checkpointing each layer's input, and one layer's activations at a time
+    kept = shape.activations * shape.layers
+    if method.activation_checkpointing:
+        kept = shape.width * (2 if is_half else 4) * shape.layers + shape.activations
+    logits = dtype.itemsize + (8 if device != "cpu" else 1)  # on a GPU chunks in float32 are as large as blocks
     parts: dict[str, float] = {
-        "weights": weights + (networks - 1) * (4 * shape.adapters or weights),
-        "copies": method.frozen_copies * copy + method.kept_versions * own,
+        "weights": weights + (networks - 1) * (4 * shape.adapters or weights),  # adapted networks share the base
+        "copies": method.frozen_copies * _frozen_copy(shape, method, dtype) + method.kept_versions * own,
         "optimizer": 0 if method.offload_optimizer else states * networks,
         "gradients": own * networks,
-        "activations": tokens * (recomputed if method.activation_checkpointing else layer * shape.layers) * networks,
+        "activations": tokens * kept * networks,
         "casts": shape.casts * networks,
-        "logits": min(tokens * shape.vocabulary, BLOCK) * (dtype.itemsize + (8 if device != "cpu" else 1)),
+        "logits": min(tokens * shape.vocabulary, BLOCK) * logits,
     }
     if isinstance(method, SamplingConfig):
         live = min(CAPACITY, method.batch_size * method.group_size)
@@ -212,6 +206,26 @@ def training_memory(shape: Shape, method: TrainingConfig, dtype: torch.dtype, de
     parts["heap"] = 0.0 if device != "cpu" or method.return_freed_memory else HEAP * sum(parts[n] for n in passing)
     parts["at the peak"] = resident + max(sum(parts[name] for name in (*passing, "heap")), parts.get("cache", 0.0))
     return parts
+
+
+def _weights(shape: Shape, method: TrainingConfig, dtype: torch.dtype) -> float:
+    """Bytes of one trained network's weights: under adapters or in bfloat16, linear layers are held in `dtype`."""
+    matrix = 2 if method.weight_dtype == "bfloat16" else 4  # bytes per weight of embeddings and experts
+    linear = dtype.itemsize if matrix == 2 or shape.adapters else 4
+    in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (shape.linear - shape.experts - shape.head)
+    beside = linear * shape.head + matrix * shape.embedding + 4 * (shape.vectors + shape.adapters)
+    return in_layers + matrix * shape.experts + beside
+
+
+def _frozen_copy(shape: Shape, method: TrainingConfig, dtype: torch.dtype) -> float:
+    """Bytes of a frozen copy, linear layers in `dtype`: its own adapters only, or if offloaded one layer at a time."""
+    if shape.adapters and getattr(method, "reference", None) is None:
+        return 4 * shape.adapters
+    matrix = 2 if method.weight_dtype == "bfloat16" else 4
+    plain, experts = shape.linear - shape.experts, matrix * shape.experts
+    whole = dtype.itemsize * plain + experts + matrix * shape.embedding + 4 * shape.vectors
+    on_host = (dtype.itemsize * (plain - shape.head) + experts) * (1 - 1 / shape.layers)
+    return whole - (on_host if method.offload_reference else 0)
 
 
 def tokens_at_once(method: TrainingConfig) -> int:

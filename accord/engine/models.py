@@ -144,7 +144,7 @@ class Model:
     def limits(self) -> dict[str, Any]:
         """Arguments of `generate` and `stream` about tokens: which end a turn, how many there are, and how to decode
         them."""
-        return {"end": self.ends, "vocabulary": self.vocabulary, "spell": self.text}
+        return {"end": self.ends, "vocabulary": self.vocabulary, "to_text": self.text}
 
     @property
     def vocabulary(self) -> int:

@@ -48,7 +48,7 @@ def cause(error: Exception) -> str:
         )
     if "trust_remote_code" in message or "custom code" in message:
         return (
-            "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "
+            "it needs code that comes with it, which commands do not run; load_model(..., trust_remote_code=True) "
             "in Python does, for models you trust."
         )
     return message

@@ -93,7 +93,7 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
         part.set_reduce_scatter_unused_params(True)  # a weight may have a gradient on some ranks only
     network.load_state_dict(_shares(network, frozen), strict=False, assign=True)
     vars(network).pop("_unread", None)
-    network._read_whole = lambda read: read()
+    network._read_whole = lambda read: read()  # FSDP gathers around this method: see `with_gathered_weights`
     register_fsdp_forward_method(network, "_read_whole")
     return network
 

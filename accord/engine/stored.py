@@ -121,7 +121,7 @@ def _all_in(files: Sequence[Path]) -> list[StoredWeight]:
     stored = []
     for file in files:
         with safe_open(file, "pt") as opened:
-            for key in opened.keys():  # noqa: SIM118  # it is no mapping
+            for key in opened.keys():  # noqa: SIM118  # not a mapping
                 stored.append(StoredWeight(file, key, tuple(opened.get_slice(key).get_shape())))
     return stored
 

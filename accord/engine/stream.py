@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.generate import evaluating
-from accord.engine.inside import Attending, norm_after, plain_attention
+from accord.engine.inside import AttentionRecorder, norm_after, plain_attention
 from accord.engine.readout import Readout
 
 ROUNDING = 64
@@ -193,7 +193,7 @@ def trace(network: nn.Module, tokens: Sequence[int]) -> Stream | None:
     with ExitStack() as within:
         for context in (evaluating(model), plain_attention(model)):
             within.enter_context(context)
-        norm_of, seen = within.enter_context(norm_after(model)), within.enter_context(Attending())
+        norm_of, seen = within.enter_context(norm_after(model)), within.enter_context(AttentionRecorder())
         watched = [_Layer(layer, seen, scale) for layer in stack]
         for each in watched:
             within.callback(each.leave)
@@ -227,7 +227,7 @@ class _Layer:
     """One layer's computation, recorded by hooks: its input, the outputs of its parts, and its output."""
 
     layer: nn.Module
-    seen: Attending
+    seen: AttentionRecorder
     scale: float
     before: Tensor = field(init=False)
     after: Tensor = field(init=False)

@@ -115,7 +115,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no type": (lambda f: config(f, model_type=None), r"config\.json names no model_type"),
     "no tokenizer": (without_tokenizer, r"has no tokenizer \(tokenizer\.json and others\)"),
-    "code": (with_code, r"it needs code that comes with it, which no command runs"),
+    "code": (with_code, r"it needs code that comes with it, which commands do not run"),
     "unknown bits": (
         lambda f: config(f, quantization_config={"quant_method": "mine", "bits": 3}),
         r"is quantized \(mine\), in a way that transformers does not read",
