@@ -67,8 +67,8 @@ def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remo
     if config.architectures and not known and getattr(config, "auto_map", None) and not remote:
         raise InputError(
             f"{name} is a {', '.join(config.architectures)}, which needs code that comes with it, and commands "
-            "do not run that; load_model or load_reward_model(..., trust_remote_code=True) in Python does, for models you "
-            "trust."
+            "do not run it; load_model or load_reward_model(..., trust_remote_code=True) in Python does, for models "
+            "you trust."
         )
     scores = any("SequenceClassification" in architecture for architecture in known)
     if kind is transformers.AutoModelForSequenceClassification and known and not scores:

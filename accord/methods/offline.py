@@ -96,42 +96,46 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        given = self.options(**options)
+        run_options = self.options(**options)
         if self.memory:
             policy = as_policy(model, self)
             return engine.plan.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)
-        if isinstance(given, PolicyOptions):
-            given.check_watch(samples=False)
+        if isinstance(run_options, PolicyOptions):
+            run_options.check_watch(samples=False)
 
-        origin = data
+        origin = data  # `read` also gets the held-out data, which is never streamed
 
         def read(source: Source, split: str) -> tuple[Sequence[Row], LeftOut]:
-            left_out = LeftOut(given.strict)
-            if getattr(given, "stream", False) and source is origin and split == given.split:
-                return StreamedRows(source, split, given.columns), left_out
-            rows = of_kind(source, split, self.reads, self.command, left_out, given.columns)
-            left_out.require_few(given.max_bad)
+            left_out = LeftOut(run_options.strict)
+            if getattr(run_options, "stream", False) and source is origin and split == run_options.split:
+                return StreamedRows(source, split, run_options.columns), left_out
+            rows = of_kind(source, split, self.reads, self.command, left_out, run_options.columns)
+            left_out.require_few(run_options.max_bad)
             return rows, left_out
 
         def encode(rows: Sequence[Row], left_out: LeftOut) -> Sequence[Any]:
-            return rows if isinstance(rows, StreamedRows) else self.encode(trained, rows, left_out)
+            return rows if isinstance(rows, StreamedRows) else self.encode(to_train, rows, left_out)
 
-        rows = RunData(given, data, self.seed, read, self.unit)
-        trained = engine.memory.prepare_training(self.start(as_policy(model, self)), self)
+        rows = RunData(run_options, data, self.seed, read, self.unit)
+        to_train = engine.memory.prepare_training(self.start(as_policy(model, self)), self)
 
         def learner(run: Run) -> Learner:
             trees, held_out = rows.divide(run, encode)
             if isinstance(trees, StreamedRows):
-                streaming = StreamLearner(self, trained, held_out, strict=given.strict, max_bad=given.max_bad)
-                watch = rows.hold_out(run, streaming, trained, held_out) if held_out else None
+                streaming = StreamLearner(
+                    self, to_train, held_out, strict=run_options.strict, max_bad=run_options.max_bad
+                )
+                watch = rows.hold_out(run, streaming, to_train, held_out) if held_out else None
                 return streaming.learn_from(trees, watch)
             self.announce(run, rows, trees)
-            made = self.learner(trained, [*self.visited(trees), *held_out])
+            made = self.learner(to_train, [*self.visited(trees), *held_out])
             if held_out:
-                return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
-            return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))
+                return made.learn_from(trees, rows.hold_out(run, made, to_train, held_out))
+            return made.learn_from(
+                trees, make_watch(run, run_options, self, to_train, trained=(t.prompt for t in trees))
+            )
 
-        return train(learner, self, trained, out, given, on_step, data=data)
+        return train(learner, self, to_train, out, run_options, on_step, data=data)
 
 
 class OfflineLearner(Learner):

@@ -68,12 +68,12 @@ class OnlineMethod(Method, SamplingConfig, ABC):
             policy = as_policy(model, self)
             smaller = engine.plan.fitting(self, policy)
             return smaller.train(policy, rows, out, on_step, options, scorer_for, **source)
-        given = self.options(**options)
-        steps_sample = isinstance(given, SamplingOptions) and not self.samples_ahead
-        given.check_watch(samples=steps_sample)
-        check_independent(given.watch, *source.values())
+        run_options = self.options(**options)
+        steps_sample = isinstance(run_options, SamplingOptions) and not self.samples_ahead
+        run_options.check_watch(samples=steps_sample)
+        check_independent(run_options.watch, *source.values())
 
-        run_data = RunData(given, rows, self.seed, partial(read_prompts, given))
+        run_data = RunData(run_options, rows, self.seed, partial(read_prompts, run_options))
         policy = engine.memory.prepare_training(as_policy(model, self), self)
         kind = prompting.asynchronous.AsynchronousSampler if self.samples_ahead else prompting.sampler.ServedSampler
         sampler = kind(self, out) if self.sampler else None
@@ -81,7 +81,7 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         def learner(run: Run) -> Learner:
             prompts, held_out = run_data.divide(run, partial(self.encode, policy))
             scorer = scorer_for(policy)
-            given.allow([scorer])
+            run_options.allow([scorer])
             self.check(scorer, prompts)
             sampled = policy if sampler is None else policy.sampled_by(sampler)
             made = self.learner(sampled, scorer)  # before the policy is sharded, as the learner copies it
@@ -92,11 +92,11 @@ class OnlineMethod(Method, SamplingConfig, ABC):
                 return made.learn_from(prompts, run_data.hold_out(run, made, policy, held_out))
             answered = prompts if steps_sample else ()
             trained = (p.tokens for p in prompts)
-            watch = make_watch(run, given, self, sampled, trained=trained, prompts=answered, is_rewarded=True)
+            watch = make_watch(run, run_options, self, sampled, trained=trained, prompts=answered, is_rewarded=True)
             return made.learn_from(prompts, watch)
 
         try:
-            return train(learner, self, policy, out, given, on_step, data=rows, **source)
+            return train(learner, self, policy, out, run_options, on_step, data=rows, **source)
         finally:
             if sampler is not None:
                 sampler.close()
@@ -114,11 +114,11 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         return encoded
 
 
-def read_prompts(given: PolicyOptions, source: Source, split: str) -> tuple[list[Prompt], LeftOut]:
+def read_prompts(run_options: PolicyOptions, source: Source, split: str) -> tuple[list[Prompt], LeftOut]:
     """The prompts of a split, and the rows left out. Raises InputError where those are too many."""
-    left_out = LeftOut(given.strict)
-    prompts = data.load_prompts(source, split=split, columns=given.columns, left_out=left_out)
-    left_out.require_few(given.max_bad)
+    left_out = LeftOut(run_options.strict)
+    prompts = data.load_prompts(source, split=split, columns=run_options.columns, left_out=left_out)
+    left_out.require_few(run_options.max_bad)
     return prompts, left_out
 
 
