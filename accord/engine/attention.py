@@ -81,7 +81,7 @@ def _capped(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: floa
     if visible is None:
         queries, keys = scores.shape[-2:]  # the queries are the last of the keys' positions
         visible = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
-    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)  # finite: padding may see nothing at all
+    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)  # finite: a padded row may have no visible key
     return (torch.softmax(scores, -1) @ v).transpose(1, 2).contiguous()
 
 

@@ -73,8 +73,8 @@ class Distill(OnlineMethod):
         """Train on the rows' prompts with a teacher, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; in Python also a
-                `datasets.Dataset` or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
             teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
                 Python also a loaded model.
         """

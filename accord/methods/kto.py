@@ -40,7 +40,7 @@ class KTO(OfflineMethod):
 
     learning_rate: float = 5e-7
     reference: str | None = None
-    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
+    """The reference model that the policy is kept close to: a folder or a Hub name (default: the starting model)."""
     beta: float = 0.1
     """How fast the value of a completion saturates; larger stays closer to the reference."""
     desirable_weight: float = 1.0

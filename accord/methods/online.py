@@ -192,7 +192,7 @@ class RewardMethod(OnlineMethod, ABC):
         """Train on the rows' prompts with a reward, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; or several, each with :WEIGHT
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; or several, each with :WEIGHT
                 for a mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
                 regex:PATTERN, reasoning-gym, constraints), a URL, a small world (cafe), beats:JUDGE (how a judge
@@ -256,7 +256,7 @@ class JudgeMethod(OnlineMethod, ABC):
         """Train on the rows' prompts with a judge, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; or several, each with :WEIGHT
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; or several, each with :WEIGHT
                 for a mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             judge: what compares the samples (in both orders, where it might favor one): the folder of a preference or
                 reward model, ai:MODEL or the YAML file of an AI judge, module:function, or any reward; in Python also a

@@ -165,7 +165,7 @@ class PreferenceMethod(PairLoss, OfflineMethod):
 
     learning_rate: float = 1e-6
     reference: str | None = None
-    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
+    """The reference model that the policy is kept close to: a folder or a Hub name (default: the starting model)."""
     precompute_reference: bool = False
     """Compute the reference's log-probabilities of all rows before the first step, then free the reference."""
 

@@ -110,8 +110,8 @@ class RoundsMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, as `Method.fit` does, with one more checkpoint after each round's sampling.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; in Python also a
-                `datasets.Dataset` or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
             verifier: what reads and checks answers: exact, number, math, regex:PATTERN or reasoning-gym, each with
                 @COLUMN where the right answer is in another column than `answer`; or any reward, where 1 or more is
                 right.
