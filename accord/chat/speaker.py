@@ -9,7 +9,7 @@ from accord.arrays import Tokens
 from accord.chat.conversation import Conversation, Reply
 from accord.data.chat import encode_prompt
 from accord.data.chat_template import render
-from accord.engine.generate import Spelling, stream
+from accord.engine.generate import IncrementalDecoder, stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
@@ -99,12 +99,12 @@ class Saying:
         return bool(self.tokens)
 
     def __iter__(self) -> Iterator[str]:
-        spelling = Spelling(self.policy.tokenizer)
+        decoder = IncrementalDecoder(self.policy.tokenizer)
         for token, logprob in stream(self.policy.network, self.question.tokens, self.sampling, **self.policy.limits):
             self.tokens.append(token)
             self.logprobs.append(logprob)
-            yield spelling.add(token)
-        yield spelling.rest()
+            yield decoder.add(token)
+        yield decoder.rest()
 
     @property
     def answer(self) -> Reply:

@@ -79,7 +79,7 @@ def doctor(
     needed: dict[str, dict[str, float]] = {}
     for name, settings in variants(chosen, computed, where.type, lora_rank):
         shape = engine.memory.Shape.of(config, settings, computed)
-        needed[name] = engine.memory.needs(shape, settings, computed, where.type)
+        needed[name] = engine.memory.training_memory(shape, settings, computed, where.type)
     show(table(f"{model}, {method}, products in {computed}".replace("torch.", ""), needed, there))
     return needed
 

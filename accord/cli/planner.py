@@ -53,7 +53,7 @@ class Planner:
     def bytes_a_number(self) -> float:
         """Of what is trained its weights, gradients and the optimizer's states, on average."""
         frozen = engine.shares.size(self.groups.frozen) + self.groups.whole
-        standing = sum(engine.shares.standing(self.groups, self.method, 1)) - frozen
+        standing = sum(engine.shares.resident(self.groups, self.method, 1)) - frozen
         trained = engine.shares.share(engine.shares.trained(self.groups.all))
         return round(standing / self.method.trained_networks / trained, 2)
 
@@ -62,7 +62,7 @@ class Planner:
         ranks, batch, machine = gpus - samplers, self.batch, self.machine
         passes = engine.passes.Passes.of(batch, self.method.tokens_per_pass, ranks)
         tokens = passes.trees * batch.tree
-        held = engine.shares.held(
+        held = engine.shares.rank_memory(
             self.shape, self.groups, self.method, self.dtype, ranks, tokens=tokens, is_served=samplers > 0,
             reward=4 * self.reward.numbers if self.reward else 0,
         )  # fmt: skip
@@ -96,7 +96,7 @@ class Planner:
                 compute=one.compute,
                 wire=one.wire,
                 hidden_at=engine.passes.hidden_at(self.groups, self.shape, batch, machine, ranks, again, linear),
-                hsdp_held=sum(engine.shares.standing(self.groups, self.method, inside)),
+                hsdp_held=sum(engine.shares.resident(self.groups, self.method, inside)),
                 hsdp_wire=spoken,
             ),
             step=StepPlan(**spent, bound=engine.step_time.bound_by(spent)),

@@ -143,7 +143,7 @@ def merge(model: str, out: str, *, into: str | None = None) -> str:
         whole.save(out)
     else:
         source = engine.folders.locate(into).name
-        with engine.networks.readable(into, "the model"):
+        with engine.reading.readable(into, "the model", into):
             wrapper, processor = engine.wrappers.read_wrapper(source)
         engine.wrappers.put_back(whole, wrapper, processor, out)
     print(f"merge: the model is {out}")

@@ -174,7 +174,7 @@ def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str,
     import datasets
 
     try:
-        with hub.unheard():
+        with hub.quiet_hub():
             dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # of those that it is read by
         raise hub.failure(name, "data set", error) or _not_there(name, config, split, error) from None

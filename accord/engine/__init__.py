@@ -1,4 +1,4 @@
-"""What is fast, written once under every method; its modules are imported when first used."""
+"""The computational core under every method: trees, attention, sampling, optimizer steps; modules load on first use."""
 
 import lazy_loader
 

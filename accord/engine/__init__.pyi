@@ -27,6 +27,7 @@ from . import personal as personal
 from . import plan as plan
 from . import precision as precision
 from . import quantize as quantize
+from . import reading as reading
 from . import readout as readout
 from . import routers as routers
 from . import samplers as samplers

@@ -1,7 +1,7 @@
-"""The activations that training keeps for the backward pass, measured on a trial model: few layers, narrower widths.
+"""Memory of activations kept for the backward pass, measured on a trial model with few layers and narrower widths.
 
-What autograd keeps of a pass over a few tokens is added up, for two numbers of tokens: the slope is what a token keeps.
-It grows in proportion to tokens, layers and, in the architectures listed here, widths.
+The bytes that autograd saves in a pass are summed for two numbers of tokens; the slope is what each token takes. It is
+proportional to tokens, layers and, in the architectures listed here, widths.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from accord.engine.routers import COUNTS, has_experts
 from accord.engine.trees import Branch, Tree, Trees
 
 LAYERS, TOKENS = 2, (16, 32)
-"""Layers and tokens of the trial."""
+"""Layers and numbers of tokens of the trial."""
 NARROW = 4096
-"""Of models of this width and beyond, a narrower one is tried."""
+"""Hidden size from which on a narrower model is tried."""
 PLAIN, MIXTURES = ("llama", "mistral", "qwen2", "qwen3"), ("mixtral", "olmoe", "qwen2_moe", "qwen3_moe")
-"""Architectures of which that is known to find the same, without experts and with."""
+"""Architectures for which a narrower trial is known to measure the same, without experts and with."""
 WIDTHS = (
     "hidden_size", "intermediate_size", "moe_intermediate_size", "shared_expert_intermediate_size",
     "num_attention_heads", "num_key_value_heads",
 )  # fmt: skip
-"""What is divided."""
+"""The settings that are divided."""
 TURNED = 8
-"""Bytes that a token keeps for each number of a head's width, once: cosines and sines of its position, in float32."""
+"""Bytes that a token keeps once for each unit of a head's width: its rotary cosine and sine, in float32."""
 
 
 def narrowed(config: transformers.PreTrainedConfig) -> tuple[int, transformers.PreTrainedConfig]:
-    """By how much all widths of an architecture can be divided, and the narrower architecture, to try in less memory.
+    """The factor by which all widths of an architecture are divided for the trial, and the narrower architecture.
 
-    What a layer of these keeps of a token is proportional to its widths together, but for what positions are turned by,
-    which is the same for all. Of a mixture's experts as many are tried as a token is sent through.
+    What a layer of these keeps per token is proportional to its widths together, except the rotary cosines and sines,
+    which all layers share. Of a mixture's experts only as many are built as a token is sent through.
     """
     config = _of_fewer_experts(config)
     text = config.get_text_config()
@@ -65,7 +65,7 @@ def _of_fewer_experts(config: transformers.PreTrainedConfig) -> transformers.Pre
 
 
 def make_small(config: transformers.PreTrainedConfig) -> None:
-    """Leave an architecture `LAYERS` layers and a vocabulary of 64 tokens, in place."""
+    """Reduce an architecture to `LAYERS` layers and a vocabulary of 64 tokens, in place."""
     text = config.get_text_config()
     text.num_hidden_layers, text.vocab_size = LAYERS, 64
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
@@ -73,28 +73,29 @@ def make_small(config: transformers.PreTrainedConfig) -> None:
     if vars(text).get("layer_types"):
         text.layer_types = text.layer_types[:LAYERS]
     if getattr(text, "first_k_dense_replace", None):
-        text.first_k_dense_replace = 0  # of a mixture whose first layers are dense, the others are the most
+        text.first_k_dense_replace = 0  # some mixtures start with dense layers; most are not
 
 
 def kept_by(model: Policy) -> tuple[float, float]:
-    """Bytes that a model of 64 tokens keeps of each token for the backward pass, and bytes whatever the tokens."""
+    """Bytes that a model with 64 tokens of vocabulary keeps per token for the backward pass, and bytes independent of
+    tokens."""
     few, many = (_kept(model, tokens) for tokens in TOKENS)
     slope = (many - few) / (TOKENS[1] - TOKENS[0])
     return slope, few - slope * TOKENS[0]
 
 
 def _kept(model: Policy, tokens: int) -> float:
-    """Bytes that autograd keeps of a pass over so many tokens, beside the weights themselves."""
+    """Bytes that autograd saves in a pass over this many tokens, besides the weights."""
     half = tuple(i % 64 for i in range(tokens // 2))
     trees = Trees.of([Tree(half, (Branch(half),))], model.device)
-    held = (*model.network.parameters(), *model.network.buffers())
-    own = {tensor.untyped_storage().data_ptr() for tensor in held}
+    tensors = (*model.network.parameters(), *model.network.buffers())
+    own = {tensor.untyped_storage().data_ptr() for tensor in tensors}
     seen: dict[int, Tensor] = {}
 
     def see(tensor: Tensor) -> Tensor:
         address = tensor.untyped_storage().data_ptr()
         if address not in own:
-            seen[address] = tensor  # held, so that its address is not used again
+            seen[address] = tensor  # kept alive, so that its address is not reused
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(see, lambda tensor: tensor), model.autocast():

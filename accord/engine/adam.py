@@ -1,16 +1,16 @@
-"""AdamW whose states are held in 8 bits or in the memory of the host, and whose weights may be bfloat16.
+"""AdamW with states in 8 bits or in host memory, and with bfloat16 weights.
 
     m <- b1 m + (1 - b1) g,  v <- b2 v + (1 - b2) g^2,  w <- (1 - eta lambda) w - eta m' / (sqrt(v') + eps)
 
-with m' = m / (1 - b1^t) and v' = v / (1 - b2^t) (Loshchilov and Hutter 2019, arXiv:1711.05101). One weight at a time is
-worked on in float32, so that what is held between steps may be smaller:
+with m' = m / (1 - b1^t) and v' = v / (1 - b2^t) (Loshchilov and Hutter 2019, arXiv:1711.05101). Each weight is updated
+in float32, one at a time, so that what is held between steps may be smaller:
 
-    in 8 bits   m and sqrt(v), in blocks of 256 numbers that share their largest, by the dynamic code of Dettmers et al.
-                2022 (arXiv:2110.02861). Not v itself, as the paper has it: the root has half as many decades to cover.
-                Ranks that share a weight hold what one process does of their rows, where rows are whole blocks; of
-                others float32.
-    bfloat16    a weight w between its neighbors a < b becomes b with probability (w - a) / (b - a), so that updates too
-                small to be seen are made on average (Gupta et al. 2015, arXiv:1502.02551; Zamirai et al. 2020,
+    in 8 bits   m and sqrt(v), in blocks of 256 numbers scaled by their largest, by the dynamic code of Dettmers et al.
+                2022 (arXiv:2110.02861). Not v itself, as in the paper: its root spans half as many decades.
+                Ranks that shard a weight hold the same codes as one process would for their rows, if rows are whole
+                blocks; states of other weights stay float32.
+    bfloat16    a weight w between its neighbors a < b becomes b with probability (w - a) / (b - a), so that updates
+                below the resolution are made on average (Gupta et al. 2015, arXiv:1502.02551; Zamirai et al. 2020,
                 arXiv:2010.06192).
 """
 
@@ -24,21 +24,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from accord.engine.shard import gathered, is_share, local, place_of, rows_of, shared_axis, shared_of
+from accord.engine.shard import gathered, is_share, local, rows_of, shard_axis, shard_coordinates, shard_from_rows
 from accord.errors import InputError
 
 BLOCK = 256
-"""Numbers that share a scale."""
+"""Numbers per scale."""
 SMALLEST = 4096
-"""Weights of fewer numbers keep states in float32."""
+"""Weights with fewer numbers keep states in float32."""
 DRAWN = 1 << 22
-"""Numbers that are drawn at a time, so that a rank holds few of those which are not its own."""
+"""Numbers drawn at a time, which limits the memory for noise of other ranks' rows."""
 
 
 class LeanAdamW(torch.optim.Optimizer):
-    """AdamW with small states; `host` keeps them in the memory of the host, and `seed` decides how weights are rounded.
+    """AdamW with small states; `host` keeps them in host memory, and `seed` determines the stochastic rounding.
 
-    Raises InputError where states in 8 bits are asked for and bitsandbytes is missing.
+    Raises InputError where 8-bit states are asked for and bitsandbytes is missing.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LeanAdamW(torch.optim.Optimizer):
                 count = int(state.get("step", 0)) + 1
                 if generator is None:
                     generator = torch.Generator(p.device).manual_seed(seed_of(self.seed, count))
-                own = local(p)  # of which this rank of a team has some rows
+                own = local(p)  # this rank's rows
                 weight = own.float() if p.dtype == torch.bfloat16 else own
                 mean, root = self.read(state, "exp_avg", p), self.read(state, "exp_avg_sq_root", p)
                 _update(weight, local(p.grad), mean, root, count, group)
@@ -78,7 +78,7 @@ class LeanAdamW(torch.optim.Optimizer):
                     own.copy_(round_stochastically(weight, generator, p))
 
     def read(self, state: dict[str, Tensor], name: str, p: Tensor) -> Tensor:
-        """This rank's rows of a state as float32 (or wider, as the weight is), on the weight's device; zeros before the
+        """This rank's rows of a state in float32 (or wider, as the weight), on the weight's device; zeros before the
         first step."""
         if name not in state:
             return torch.zeros_like(local(p), dtype=torch.promote_types(p.dtype, torch.float32))
@@ -87,15 +87,15 @@ class LeanAdamW(torch.optim.Optimizer):
             return held
         assert self.code is not None
         scale, is_signed = state[f"{name}_scale"], name == "exp_avg"
-        if is_share(p) and not is_share(scale):  # read of what one process wrote, whose blocks go across rows
+        if is_share(p) and not is_share(scale):  # from a one-process checkpoint: blocks span rows
             held, scale = (gathered(tensor).to(p.device).flatten() for tensor in (state[name], scale))
             first, last = rows_of(p)
             whole = self.code.decode(held, scale, signed=is_signed).view(p.shape)
-            return whole.narrow(shared_axis(p), first, last - first).clone()
+            return whole.narrow(shard_axis(p), first, last - first).clone()
         return self.code.decode(held.flatten(), local(scale).to(p.device).flatten(), signed=is_signed).view_as(local(p))
 
     def write(self, state: dict[str, Tensor], name: str, value: Tensor, p: Tensor, *, signed: bool) -> None:
-        """Hold a state of a weight until the next step, shared out as the weight is."""
+        """Store a state of a weight until the next step, encoded if possible, and sharded like the weight."""
         parts, blocks = {name: value}, in_blocks(value.shape)
         state.pop(f"{name}_scale", None)
         if self.code is not None and p.numel() >= SMALLEST and (blocks or not is_share(p)):
@@ -104,28 +104,29 @@ class LeanAdamW(torch.optim.Optimizer):
             if blocks:
                 parts[f"{name}_scale"] = scale.view(len(value), math.prod(value.shape[1:]) // BLOCK)
         for key, tensor in parts.items():
-            state[key] = shared_of(tensor.cpu() if self.host else tensor, p, _whole_shape(tensor, p))
+            state[key] = shard_from_rows(tensor.cpu() if self.host else tensor, p, _whole_shape(tensor, p))
 
 
 def in_blocks(shape: Sequence[int]) -> bool:
-    """Whether each row of a weight of a shape is a whole number of blocks; or of each expert what a rank holds."""
+    """Whether each row of a weight of this shape (or for experts, each rank's rows of an expert) is a whole number of
+    blocks."""
     return math.prod(shape[1:]) % BLOCK == 0
 
 
 def _whole_shape(own: Tensor, p: Tensor) -> tuple[int, ...]:
-    """The shape of what ranks have such parts of, as they have of a weight."""
-    if is_share(p) and shared_axis(p):  # whose parts are all alike
-        return (*own.shape[:1], own.shape[1] * place_of(p)[1], *own.shape[2:])
+    """The shape of the whole tensor whose part on this rank, sharded like the weight `p`, is `own`."""
+    if is_share(p) and shard_axis(p):  # all parts are equal in size
+        return (*own.shape[:1], own.shape[1] * shard_coordinates(p)[1], *own.shape[2:])
     return (*p.shape[:1], *own.shape[1:]) if own.dim() else ()
 
 
 def seed_of(*numbers: int) -> int:
-    """One number of 63 bits for several."""
+    """A 63-bit seed derived from several numbers."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def _update(weight: Tensor, grad: Tensor, mean: Tensor, root: Tensor, count: int, group: dict[str, Any]) -> None:
-    """AdamW's step in place, of the mean gradient and the root of the mean square."""
+    """One AdamW step in place; `mean` is m and `root` is sqrt(v)."""
     beta1, beta2 = group["betas"]
     grad = grad.to(mean.dtype)
     mean.lerp_(grad, 1 - beta1)
@@ -136,25 +137,25 @@ def _update(weight: Tensor, grad: Tensor, mean: Tensor, root: Tensor, count: int
 
 
 def round_stochastically(x: Tensor, generator: torch.Generator | None = None, of: Tensor | None = None) -> Tensor:
-    """float32 to bfloat16, up or down at random such that the expectation is x.
+    """Round float32 to bfloat16, up or down at random, so that the expectation is x.
 
-    A bfloat16 is the upper half of a float32: a number drawn from 0 ... 2^16 - 1 is added to the bits, and the lower
-    half dropped, which carries into the upper one as often as the lower half is large. Where ranks share `of`, x is
-    this one's rows of it, and they are rounded as those of the whole are.
+    A bfloat16 is the upper half of a float32: a random number from 0 ... 2^16 - 1 is added to the bits and the lower
+    half dropped, which carries into the upper half with probability (lower half) / 2^16. Where ranks shard `of`, x is
+    this rank's rows, rounded as they would be in the whole.
     """
     bits = x.float().contiguous().view(torch.int32)
     return ((bits + _noise(bits, generator, of)) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
 
 
 def _noise(bits: Tensor, generator: torch.Generator | None, of: Tensor | None) -> Tensor:
-    """Numbers drawn from 0 ... 2^16 - 1, as many as `bits`; a rank draws those of the other ranks' rows too, and drops
-    them, some `DRAWN` at a time."""
+    """Random numbers from 0 ... 2^16 - 1, as many as `bits`; other ranks' rows are drawn too and dropped, `DRAWN` at a
+    time, so that each row gets the same noise as in one process."""
     noise = torch.empty_like(bits)
     if not noise.dim():
         return noise.random_(0, 1 << 16, generator=generator)
     shape, axis, first, last = bits.shape, 0, 0, len(bits)
     if of is not None and is_share(of):
-        shape, axis, (first, last) = of.shape, shared_axis(of), rows_of(of)
+        shape, axis, (first, last) = of.shape, shard_axis(of), rows_of(of)
     each = max(1, DRAWN // max(1, math.prod(shape[1:])))
     for start in range(0, shape[0], each):
         end = min(start + each, shape[0])
@@ -171,7 +172,7 @@ def _noise(bits: Tensor, generator: torch.Generator | None, of: Tensor | None) -
 
 
 class Code:
-    """Numbers in 8 bits, by the kernels of bitsandbytes."""
+    """8-bit encoding of numbers, by bitsandbytes' kernels."""
 
     def __init__(self) -> None:
         try:
@@ -182,8 +183,8 @@ class Code:
         self.tables = {signed: functional.create_dynamic_map(signed=signed) for signed in (True, False)}
 
     def encode(self, x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
-        """Bytes, as many as numbers, and the largest magnitude of each block."""
-        if not len(x):  # of a weight of few rows some ranks have none
+        """One byte per number, and the largest magnitude of each block."""
+        if not len(x):  # a weight may have fewer rows than there are ranks
             return x.to(torch.uint8), x.float()
         table = self.tables[signed].to(x.device)
         held, how = self.kernels.quantize_blockwise(x.float(), code=table, blocksize=BLOCK)

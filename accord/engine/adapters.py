@@ -1,8 +1,7 @@
-"""What of a network is its own where it has adapters: its state, its copies, and its files, as peft has them.
+"""The state, copies and files of networks with adapters, in peft's format.
 
-The network's own weights are shared by all its copies: the start that a method compares with, the best by a measure,
-snapshots. Each copy has adapters of its own, so none depends on what another is doing, and the start is the start by
-construction. `accord.engine.lora` puts adapters in.
+All copies of a network (reference, best checkpoint, snapshots) share its own weights, which stay frozen; each copy has
+its own adapters. `accord.engine.lora` adds the adapters.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from accord.engine.quantize import few_bits
-from accord.engine.shard import local, shared_like
+from accord.engine.shard import local, shard_like
 from accord.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,12 +28,12 @@ if TYPE_CHECKING:
 
 
 PREFIX, OWN = "base_model.model.", ".default"
-"""What peft puts before the names of weights in a file, and into those of a network."""
+"""What peft prepends to the names of weights in a file, and inserts into those of a network."""
 WEIGHTS, CONFIG, LABELS = "adapter_model.safetensors", "adapter_config.json", "labels.json"
 
 
 def peft() -> Any:
-    """The package; InputError where it is not installed."""
+    """The peft package. Raises InputError where it is not installed."""
     try:
         import peft
     except ImportError:
@@ -43,36 +42,36 @@ def peft() -> Any:
 
 
 def adapted(network: nn.Module) -> bool:
-    """Whether the network has adapters, which alone are trained."""
+    """Whether the network has adapters, so that only they are trained."""
     return getattr(network, "_adapter", None) is not None
 
 
 def own_state(network: nn.Module) -> dict[str, Tensor]:
-    """What makes the network different from others of its start: its adapters and head, or without adapters all of it.
+    """The tensors in which the network differs from its base: adapters and head, or without adapters all of its state.
 
-    Weights that several layers share are there once. Of a network that is shared out among ranks they are shares.
+    Tied weights occur once. For a sharded network the tensors are this rank's shares.
     """
     tensors = network.state_dict(keep_vars=True)
     if adapted(network):
         own = {name for name in tensors if "lora_" in name or name.startswith("score.")}
-    else:  # by what they are, not by where they lie: a share of a weight may be empty, and lies nowhere
+    else:  # ties are found by identity, not by address: an empty share has none
         own = set({id(tensor): name for name, tensor in reversed(tensors.items())}.values())
     return {name: tensor.detach() for name, tensor in tensors.items() if name in own}
 
 
-def take(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a network, in place, what `own_state` returned of another of its start."""
+def load_own_state(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load into a network, in place, the `own_state` of another with the same base."""
     with torch.no_grad():
         for name, tensor in own_state(network).items():
-            tensor.copy_(shared_like(tensors[name], tensor))
+            tensor.copy_(shard_like(tensors[name], tensor))
 
 
 @contextmanager
 @torch.no_grad()
-def holding(network: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Within it a network has, in place, what `own_state` returned of it before, and `tensors` what it has itself.
+def exchanged_state(network: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within the context, the network's `own_state` and `tensors` are exchanged, in place.
 
-    No more than a tensor is held besides. Of a network that is shared out among ranks both are shares.
+    Takes extra memory for one tensor only. For a sharded network both are shares.
     """
 
     def exchange() -> None:
@@ -89,41 +88,42 @@ def holding(network: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]
         exchange()
 
 
-def twin(network: Any, held: Mapping[int, nn.Parameter] | None = None) -> Any:
-    """A copy of the network, which shares with it what adapters leave as it is.
+def copy_sharing_base(network: Any, copied: Mapping[int, nn.Parameter] | None = None) -> Any:
+    """A copy of the network, sharing the weights that adapters leave frozen and those in few bits.
 
-    `held` are copies of weights that are there already, by the id of the network's own.
+    `copied` holds copies of weights that exist already, by the id of the original.
     """
     own = own_state(network) if adapted(network) else {}
     shared: list[Any] = [p for name, p in network.named_parameters() if name not in own] if own else []
-    shared += [held for layer in few_bits(network) for held in (layer.qweight, layer.state)]
-    return copy.deepcopy(network, {**(held or {}), **{id(p): p for p in shared}})
+    shared += [part for layer in few_bits(network) for part in (layer.qweight, layer.state)]
+    return copy.deepcopy(network, {**(copied or {}), **{id(p): p for p in shared}})
 
 
 def save_adapters(network: nn.Module, folder: Path, whole: Mapping[str, Tensor] | None = None) -> None:
     """Write the adapters as peft does: `adapter_model.safetensors` and `adapter_config.json`.
 
-    Where the network started from a model with an adapter of its own, both are written as one, of both ranks together.
-    `whole` is what `own_state` gives, put together, of a network that is shared out.
+    Where the network started from a model with an adapter of its own, both are written as one, whose rank is the sum.
+    `whole` is the gathered `own_state` of a sharded network.
     """
     lora: Any = network._adapter
     own = own_state(network) if whole is None else whole
     tensors = {_in_file(name): tensor.detach().cpu().contiguous() for name, tensor in own.items()}
     start = getattr(network, "_merged", None)
     if start is not None:
-        held = next(iter(tensors.values())).dtype
+        dtype = next(iter(tensors.values())).dtype
         lora, tensors = joined(read_lora(start), (lora, tensors))
-        tensors = {name: tensor.to(held) for name, tensor in tensors.items()}
-    given = {**lora.to_dict(), "inference_mode": True}
-    (folder / CONFIG).write_text(json.dumps(given, indent=2, sort_keys=True, default=sorted), encoding="utf-8")
+        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    config = {**lora.to_dict(), "inference_mode": True}
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=sorted), encoding="utf-8")
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    if hasattr(network, "score"):  # in a file of its own: with a config.json transformers looks for whole weights
+    if hasattr(network, "score"):  # in a separate file: given a config.json, transformers would look for full weights
         names = [network.config.id2label[i] for i in range(len(network.score.weight))]  # type: ignore
         (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
 
 
 def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
-    """Adapters of one network as one whose update is their sum: A = [A_1; A_2], B = [s_1 B_1, s_2 B_2], s = 1.
+    """Adapters of one network combined into one whose update is their sum: A = [A_1; A_2], B = [s_1 B_1, s_2 B_2], s =
+    1.
 
     A layer that only one of them has gets zeros for the other.
     """
@@ -132,9 +132,8 @@ def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor
     for stem in stems:
         down, up = f"{stem}.lora_A.weight", f"{stem}.lora_B.weight"
         [like_a, like_b, *_] = [tensors[name] for _, tensors in parts if down in tensors for name in (down, up)]
-        has = [(lora, tensors) for lora, tensors in parts]
-        a = [t.get(down, like_a.new_zeros(lora.r, like_a.shape[1])) for lora, t in has]
-        b = [scale(lora) * t.get(up, like_b.new_zeros(like_b.shape[0], lora.r)) for lora, t in has]
+        a = [t.get(down, like_a.new_zeros(lora.r, like_a.shape[1])) for lora, t in parts]
+        b = [scale(lora) * t.get(up, like_b.new_zeros(like_b.shape[0], lora.r)) for lora, t in parts]
         whole |= {down: torch.cat(a), up: torch.cat(b, 1)}
     rank, last = sum(lora.r for lora, _ in parts), parts[-1][0]
     names = sorted({stem.rsplit(".", 1)[-1] for stem in stems})
@@ -142,23 +141,24 @@ def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor
 
 
 def scale(lora: Any) -> float:
-    """s, by which a LoRA's product is multiplied."""
+    """The factor s of a LoRA's product: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     return float(lora.lora_alpha / (lora.r**0.5 if lora.use_rslora else lora.r))
 
 
 def read_lora(folder: Path) -> tuple[Any, dict[str, Tensor]]:
-    """The configuration and the weights of a plain LoRA; InputError where the folder holds another adapter."""
+    """The configuration and weights of a plain LoRA. Raises InputError where the folder holds another kind of
+    adapter."""
     config, tensors = peft().PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
     is_plain = config.peft_type == "LORA" and not config.use_dora and config.bias == "none" and not config.rank_pattern
     if not is_plain or any(
         not name.endswith((".lora_A.weight", ".lora_B.weight", ".score.weight")) for name in tensors
     ):
-        raise InputError(f"{folder} holds an adapter that none can be joined to: merge it first (accord merge).")
+        raise InputError(f"{folder} holds an adapter that cannot be combined with others: merge it (accord merge).")
     return config, tensors
 
 
 def labels_in(folder: Path) -> dict[int, str]:
-    """The labels of a classifier's adapter, by name where they have names; InputError where it has no head."""
+    """The labels of a classifier's adapter, by index. Raises InputError where it has no head."""
     if (folder / LABELS).exists():
         return dict(enumerate(json.loads((folder / LABELS).read_text(encoding="utf-8"))))
     heads = [tensor for name, tensor in load_file(folder / WEIGHTS).items() if name.endswith("score.weight")]
@@ -178,44 +178,44 @@ def _in_file(name: str) -> str:
 
 
 def read_adapters(network: nn.Module, folder: Path) -> None:
-    """Give a network with adapters those that `save_adapters` wrote of it."""
+    """Load into a network with adapters those that `save_adapters` wrote."""
     lora: Any = network._adapter
     tensors = load_file(folder / WEIGHTS)
     found = {name: tensors[_in_file(name)] for name in own_state(network)}
-    if getattr(network, "_merged", None) is not None:  # what is its own lies last
+    if getattr(network, "_merged", None) is not None:  # its own part comes after the merged one's
         for name, tensor in found.items():
             if ".lora_A." in name:
                 found[name] = tensor[-lora.r :]
             elif ".lora_B." in name:
                 found[name] = tensor[:, -lora.r :] / scale(lora)
-    take(network, found)
+    load_own_state(network, found)
 
 
-def _require_places(both: Any, folder: Path, lacks: bool) -> None:
-    """Raise ValueError where peft, which only warns, has left out weights of a folder's adapter: those of another
-    network. `lacks` is whether it had none for some layer."""
+def _require_all_loaded(both: Any, folder: Path, lacks: bool) -> None:
+    """Raise ValueError where peft, which only warns, left out weights of a folder's adapter, as of another network.
+    `lacks` is whether the adapter had no weights for some layer."""
     names = set(peft().get_peft_model_state_dict(both))
-    held = load_file(folder / WEIGHTS).keys()
-    lost = sorted(held - names)
-    if lost and (lacks or held & names):  # peft may know them by names of its own
+    stored = load_file(folder / WEIGHTS).keys()
+    lost = sorted(stored - names)
+    if lost and (lacks or stored & names):  # peft may rename them
         raise ValueError(f"that has no place for {lost[0]}")
 
 
 def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
-    """The network with the adapters of a folder, of any kind that peft merges, added to its own weights.
+    """The network with a folder's adapters, of any kind that peft can merge, added to its own weights.
 
-    Raises InputError where they do not fit it.
+    Raises InputError where they do not fit.
     """
     try:
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             both = peft().PeftModel.from_pretrained(network, str(folder))
             if not hasattr(both.base_model, "merge_and_unload"):
                 raise ValueError(f"it is a {read_config(folder)['peft_type']}, which adds nothing to weights")
-            _require_places(both, folder, any("missing adapter keys" in str(each.message) for each in told))
+            _require_all_loaded(both, folder, any("missing adapter keys" in str(each.message) for each in caught))
             whole = both.merge_and_unload()
         whole._merged = folder
         return whole.requires_grad_(True).eval()  # type: ignore[no-any-return]
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the adapter {name} does not fit its base model: {said}") from error
+        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the adapter {name} does not fit its base model: {message}") from error

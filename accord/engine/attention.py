@@ -1,8 +1,8 @@
-"""Attention over trees, registered with transformers, so that any model that takes an attention function can use it.
+"""Attention over trees, registered with transformers, for any model whose attention function can be replaced.
 
-transformers calls the function registered as "accord" from inside each attention layer with queries, keys and values of
-one flat row of tokens. The keyword `attend`, which travels through the model's forward, says what to do with them: in
-training it is a `TreeAttention`, in generation the sampler's cache. Without it the model behaves as it always does.
+Each attention layer calls the function registered as "accord" with the queries, keys and values of one flat row of
+tokens. The keyword `attend`, passed through the model's forward, is what computes the attention: a `TreeAttention` in
+training, the sampler's cache in generation. Without it the model behaves as usual.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 NAME = "accord"
 
 SHORT = 128
-"""Probabilities over at most so many keys are kept for the backward pass."""
+"""Attention probabilities over at most this many keys are kept for the backward pass."""
 
 
 class Scores(NamedTuple):
-    """How a layer scores keys against queries: s = cap(scale q k^T) of those less than `window` positions back."""
+    """How a layer scores keys: s = softcap(scale q k^T), over keys less than `window` positions back."""
 
     scale: float
     window: int | None
@@ -37,7 +37,7 @@ class Scores(NamedTuple):
 
 
 Attend = Callable[[int, Tensor, Tensor, Tensor, Scores], Tensor]
-"""(layer, query (H, T, D), key (K, T, D), value (K, T, E), how they are scored) -> (T, H, E)"""
+"""(layer, query (H, T, D), key (K, T, D), value (K, T, E), scoring rule) -> (T, H, E)"""
 
 
 def accord_attention(
@@ -55,7 +55,7 @@ def accord_attention(
 ) -> tuple[Tensor, None]:
     """The function transformers calls in place of its own, for one flat row of tokens (batch 1).
 
-    Raises NotImplementedError where the layer asks for something tree attention does not compute (attention sinks).
+    Raises NotImplementedError where the layer uses attention sinks or position biases, which tree attention lacks.
     """
     if attend is None and softcap is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
@@ -72,7 +72,7 @@ def accord_attention(
 
 
 def _capped(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    """Plain attention with capped scores, which scaled_dot_product_attention cannot do: (B, T, H, D)."""
+    """Plain attention with soft-capped scores, which scaled_dot_product_attention cannot do: (B, T, H, D)."""
     repeat = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(repeat, 1), v.repeat_interleave(repeat, 1)
     scores = q @ k.transpose(2, 3) * scale
@@ -81,7 +81,7 @@ def _capped(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: floa
     if visible is None:
         queries, keys = scores.shape[-2:]  # the queries are the last of the keys' positions
         visible = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
-    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)  # finite: padding may see nothing at all
+    scores = scores.masked_fill(~visible, torch.finfo(scores.dtype).min)  # finite: a padded row may have no visible key
     return (torch.softmax(scores, -1) @ v).transpose(1, 2).contiguous()
 
 
@@ -90,8 +90,8 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
 class TreeAttention:
-    """Attention where every query sees its prompt and its own branch up to itself: tile by tile, or, where
-    `accord.engine.flex` serves, by one kernel."""
+    """Attention where every query sees its prompt and its own branch up to itself: one FlexAttention kernel where that
+    is supported (`flex.serves`), else tile by tile."""
 
     def __init__(self, trees: Trees) -> None:
         self.trees = trees
@@ -105,10 +105,10 @@ class TreeAttention:
 
 
 def _take(x: Tensor, index: Tensor, blocks: int, groups: int) -> Tensor:
-    """Rows of x (T, heads, D) as matrices (B * K, heads / K * L, D), one for each of the K key heads of each block.
+    """Rows of x (T, heads, D) as matrices (B * K, heads / K * L, D), one for each of B blocks and K key heads.
 
-    The query heads that share a key head lie below each other, so that one product serves them all; of keys and values
-    there is one head a group.
+    The R = heads / K query heads that share a key head are stacked in one matrix, so that one product serves them all;
+    for keys and values R is 1.
     """
     heads, dim = x.shape[1:]
     rows = x.index_select(0, index).view(blocks, -1, groups, heads // groups, dim)  # (B, L, K, heads / K, D)
@@ -122,9 +122,9 @@ def _rows(x: Tensor, blocks: int, length: int, groups: int) -> Tensor:
 
 
 def _probabilities(query: Tensor, key: Tensor, tile: Tile, how: Scores) -> tuple[Tensor, Tensor | None]:
-    """softmax over the visible keys, (B * K, R * Lq, Lk), and the derivative of the soft cap where there is one.
+    """softmax over the visible keys, (B * K, R * Lq, Lk), and the derivative of the soft cap, None without one.
 
-    The cap is s = c tanh(u / c) of the raw scores u, so ds/du = 1 - tanh^2(u / c). A row of padding sees every key.
+    The cap is s = c tanh(u / c) of the raw scores u, so ds/du = 1 - tanh^2(u / c). Padded query rows see every key.
     """
     scores = torch.bmm(query * how.scale, key.transpose(1, 2))
     slope = None
@@ -138,7 +138,7 @@ def _probabilities(query: Tensor, key: Tensor, tile: Tile, how: Scores) -> tuple
 
 
 def _put(x: Tensor, tile: Tile, rows: Tensor) -> None:
-    """Write rows (B * L, heads, D) where they belong in x (T, heads, D), leaving the padding out."""
+    """Write rows (B * L, heads, D) to their indices in x (T, heads, D), without the padding."""
     x.index_copy_(0, tile.index, rows if tile.kept is None else rows[tile.kept])
 
 
@@ -151,7 +151,7 @@ def _operands(query: Tensor, key: Tensor, value: Tensor, tile: Tile, groups: int
 class _TreeAttention(torch.autograd.Function):
     """o = p v with p = softmax(s), s = cap(c q k^T), tile by tile: every query is in one tile, a key may be in several.
 
-    With g = dL/do and c the scale, and q the query as it came, unscaled:
+    With g = dL/do, c the scale, u = c q k^T the raw scores and q unscaled:
 
         dv = p^T g                                    summed over the queries that saw the value
         dp = g v^T
@@ -159,8 +159,8 @@ class _TreeAttention(torch.autograd.Function):
         du = ds cap'(u)                               where there is a cap
         dq = c du k          dk = c du^T q            dk summed like dv
 
-    Queries that share a key head are rows of one matrix, so du^T q and p^T g sum over them too. Besides q, k and v the
-    p of short tiles are kept for this, as they are small; those of others cost less to compute again than to hold.
+    Queries that share a key head are rows of one matrix, so du^T q and p^T g also sum over them. Saved for the backward
+    pass: q, k, v, and p of short tiles, which is small; p of long tiles is cheaper to recompute than to hold.
     """
 
     @staticmethod
@@ -189,7 +189,7 @@ class _TreeAttention(torch.autograd.Function):
             (b, lq), lk = tile.queries.shape, tile.keys.shape[1]
             q, k, v = _operands(query, key, value, tile, groups)
             g = _take(grad, tile.query_index, b, groups)  # (B * K, R * Lq, E)
-            if tile.kept is not None:  # padding took the first token's gradient, and must give its keys none
+            if tile.kept is not None:  # padded rows read the first token's gradient: zero it, so keys get none of it
                 g.view(b, -1, lq, g.shape[-1]).masked_fill_((tile.queries < 0)[:, None, :, None], 0)
             p, slope = (p, None) if p is not None else _probabilities(q, k, tile, how)  # (B * K, R * Lq, Lk)
             du = torch._softmax_backward_data(torch.bmm(g, v.transpose(1, 2)), p, -1, p.dtype)

@@ -1,12 +1,12 @@
-"""Decoding: the keys and values of prompts, held once for all of a prompt's samples, and of what each sample wrote.
+"""Decoding with a KV cache: keys and values of prompts, held once for all of a prompt's samples, and of each sample.
 
-The model's own forward runs over one flat row, a token for each live sample; its attention layers call the cache here.
+The model's own forward runs over one flat row with one token per live sample; its attention layers call the cache here.
 `prefill` reads further prompts, whose samples join the live ones, `decode` appends a token to every live sample, and
-`keep` lets go of those that ended. `decoder` chooses what does this for a model.
+`keep` drops finished samples. `decoder` chooses the class for a model.
 
-Axes: G prompts, S live samples (in the order of their prompts), W the samples of the prompt that has most, V tokens;
-H query heads, R = H / K of them to each of K key heads; P the longest prompt, L the longest sample, D and E the widths
-of a key and of a value.
+Axes: G prompts; S live samples, in the order of their prompts; W the largest number of live samples of one prompt; V
+tokens; H query heads, R = H / K of them per key head, K key heads; P the longest prompt; L the longest sample; D and E
+the widths of a key and of a value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from accord.errors import InputError
 
 
 class Recompute:
-    """Decoding without a cache, for any architecture: every step reads every sequence again."""
+    """Decoding without a cache, for any architecture: every step recomputes every sequence."""
 
     def __init__(self, model: nn.Module, room: int) -> None:
         self.model, self.logits = model, Readout.of(model).cast().logits
@@ -50,28 +50,28 @@ class Recompute:
 
 
 class Cache:
-    """Decoding with the keys and values of G prompts and those of S live samples, each held once.
+    """Decoding with the keys and values of G prompts and of S live samples, each held once.
 
-    A prompt's keys are multiplied with the queries of all its samples at once, and never copied: the samples are laid
-    out as a grid of G rows and W columns, a prompt's samples in its row, so that the scores of all are one batched
-    product (G, K, W * R, D) x (G, K, D, P). A row of fewer than W samples has zeros at its end, which nothing reads.
+    A prompt's keys are multiplied with the queries of all its samples at once and never copied: the samples are laid
+    out as a grid of G rows and W columns, a prompt's samples in its row, so that all scores are one batched product (G,
+    K, W * R, D) x (G, K, D, P). A row with fewer than W samples ends in zeros, which are never read.
     """
 
     def __init__(self, model: nn.Module, room: int) -> None:
         self.model, self.logits, self.room = model, Readout.of(model).cast().logits, room
         self.device = next(model.parameters()).device
-        # Where samples stand is kept on the CPU: to look at it there is to wait for nothing.
+        # Lengths and groups stay on the CPU, where reading them does not synchronize with the device.
         none = torch.zeros(0, dtype=torch.long)
         self.prompt_length, self.group, self.length = none, none, none  # (G,); (S,) ascending; (S,)
-        self.prompt_kv: dict[int, list[Tensor]] = {}  # of each layer keys and values (G, K, P, D)
-        self.own_kv: dict[int, list[Tensor]] = {}  # of each layer (S, K, room, D), filled up to length
+        self.prompt_kv: dict[int, list[Tensor]] = {}  # per layer: keys and values (G, K, P, D)
+        self.own_kv: dict[int, list[Tensor]] = {}  # per layer: (S, K, room, D), filled up to length
 
     def prefill(self, prompts: Sequence[Tokens], n: int) -> Tensor:
-        """Read each prompt once and start n samples of it; the logits (prompts, V) of their first token."""
+        """Read each prompt once and start n samples of it; returns the logits (prompts, V) of their first token."""
         trees = _rows(prompts, self.device)
         attention = TreeAttention(trees)
         lengths = torch.tensor([len(p) for p in prompts])
-        # (prompts, longest) where each prompt's tokens are in the flat row; padding repeats the last token, unseen.
+        # (prompts, longest) indices of each prompt's tokens in the flat row; padding repeats the last token, masked.
         offset = torch.arange(int(lengths.max()))
         index = (lengths.cumsum(0) - lengths)[:, None] + torch.minimum(offset, (lengths - 1)[:, None])
         index = to_device(index, self.device)
@@ -94,13 +94,14 @@ class Cache:
         return self.logits(hidden.index_select(0, trees.last))
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Append a token (S,) to every live sample; the logits (S, V) of the next."""
+        """Append a token (S,) to every live sample; returns the logits (S, V) of the next."""
         position = self.prompt_length[self.group] + self.length  # (S,), of the new token
         position, end = to_device(torch.stack([position, self.length]), self.device)
         self._end = torch.arange(len(tokens), device=self.device), end
         self.length = self.length + 1
-        # How far before the query each key lies, (S, P + L), negative where there is none: beyond a sample's end it is
-        # so anyway; beyond the end of a prompt shorter than P it comes out no more than what the sample had.
+        # (S, P + L) distance from each key back to the query, negative where there is no key. Past a sample's end it is
+        # negative already. Past the end of a prompt shorter than P it is at most the sample's length before this token,
+        # which no real prompt key is: those become -1.
         own = end[:, None] - torch.arange(int(self.length.max()), device=self.device)
         prompt = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
         padding = prompt <= end[:, None]
@@ -109,7 +110,7 @@ class Cache:
         return self.logits(read_row(self.model, tokens, position, self._attend))
 
     def keep(self, live: Tensor) -> None:
-        """Let go of the samples where `live` (S,), on the CPU, is False, and of prompts that have no sample left."""
+        """Drop the samples where `live` (S,), on the CPU, is False, and prompts without samples."""
         rows = live.nonzero().squeeze(1)
         groups, self.group = torch.unique(self.group[rows], return_inverse=True)
         self.length = self.length[rows]
@@ -122,9 +123,10 @@ class Cache:
         self._arrange()
 
     def _arrange(self) -> None:
-        """Where each sample lies in the grid (G * W,): its prompt's row, its number among the prompt's samples.
+        """The cell (S,) of each sample in the flattened grid (G * W): its prompt's row, its number among the prompt's
+        samples.
 
-        Where every prompt has W samples the grid is full, and they lie in it in their own order: None.
+        Where every prompt has W samples the grid is full and in sample order, and the cells are None.
         """
         counts = torch.bincount(self.group, minlength=len(self.prompt_length))  # (G,)
         self._width = int(counts.max()) if len(counts) else 0
@@ -133,7 +135,7 @@ class Cache:
         self._cell = None if is_full else to_device(self.group * self._width + within, self.device)
 
     def _attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
-        """One query a sample (H, S, D) against its prompt's keys and its own, the new one among them: (S, H, E)."""
+        """One query per sample (H, S, D) against its prompt's keys and its own, including the new one: (S, H, E)."""
         prompt_k, prompt_v = self.prompt_kv[layer]
         own_k, own_v = self.own_kv[layer]
         s, (_, heads, p, dim) = len(self.length), prompt_k.shape
@@ -145,20 +147,21 @@ class Cache:
         scores = torch.cat([self._from_grid(shared), q @ own_k[:, :, :longest].transpose(2, 3)], -1)
         if how.softcap is not None:
             scores = how.softcap * torch.tanh(scores / how.softcap)
-        # One softmax over both (S, K, R, P + L), whose parts then weigh the prompt's values and the sample's own.
+        # One softmax over both parts (S, K, R, P + L), which then weigh the prompt's values and the sample's own.
         weights = torch.softmax(scores.masked_fill_(self._hidden_beyond(how.window), float("-inf")), -1)
         from_prompt = self._from_grid(self._to_grid(weights[..., :p]) @ prompt_v)
         return (from_prompt + weights[..., p:] @ own_v[:, :, :longest]).reshape(s, -1, own_v.shape[-1])
 
     def _hidden_beyond(self, window: int | None) -> Tensor:
-        """The keys (S, 1, 1, P + L) that a layer with this window does not see, worked out once a token."""
+        """The mask (S, 1, 1, P + L), True for keys that a layer with this window does not see, computed once per
+        token."""
         if window not in self._hidden:
             hidden = self._distance < 0
             self._hidden[window] = hidden if window is None else hidden | (self._distance >= window)
         return self._hidden[window]
 
     def _to_grid(self, x: Tensor) -> Tensor:
-        """(S, K, R, X) -> (G, K, W * R, X), zeros where a prompt has fewer live samples."""
+        """(S, K, R, X) -> (G, K, W * R, X), with zeros where a prompt has fewer live samples."""
         _, heads, r, last = x.shape
         if self._cell is not None:
             grid = x.new_zeros(len(self.prompt_length) * self._width, heads, r, last)
@@ -174,14 +177,14 @@ class Cache:
 
 
 class Mixture(nn.Module):
-    """A model whose next token is distributed as pi^(1 - w) ref^w / Z, to be sampled from with `generate`.
+    """A model whose next-token distribution is pi^(1 - w) ref^w / Z, to be sampled from with `generate`.
 
-    Munos et al. 2023 (arXiv:2312.00886), where w is called beta. Each conditional distribution is mixed and
-    normalized by itself, so a whole completion's probability is not the mixture of the two models' probabilities of it.
+    Munos et al. 2023 (arXiv:2312.00886), where w is called beta. Each conditional distribution is mixed and normalized
+    separately, so a completion's probability is not the mixture of the two models' probabilities of it.
 
     Args:
         policy: pi, a causal language model of transformers.
-        reference: ref, one with as many tokens, of any architecture.
+        reference: ref, one with the same vocabulary size, of any architecture.
         weight: w, the reference's share: 0 is the policy, 1 the reference.
 
     Raises:
@@ -192,7 +195,7 @@ class Mixture(nn.Module):
     def __init__(self, policy: nn.Module, reference: nn.Module, weight: float) -> None:
         super().__init__()
         if not 0 <= weight <= 1:
-            raise InputError(f"the reference's share in a mixture lies in [0, 1], and is not {weight}")
+            raise InputError(f"the reference's share in a mixture must lie in [0, 1], not {weight}")
         sizes = [len(Readout.of(model).weight) for model in (policy, reference)]
         if sizes[0] != sizes[1]:
             raise ValueError(f"models of {sizes[0]} and {sizes[1]} tokens cannot be mixed: their vocabularies differ")
@@ -201,7 +204,8 @@ class Mixture(nn.Module):
     def mix(self, policy: Tensor, reference: Tensor) -> Tensor:
         """The mixture's logits (rows, V) from those of both models.
 
-        softmax((1 - w) log pi + w log ref): the models' own normalizers only shift a row, so the logits do as well.
+        softmax((1 - w) log pi + w log ref): the models' normalizers only shift a row, so logits may stand for log pi
+        and log ref.
         """
         return (1 - self.weight) * policy + self.weight * reference
 
@@ -225,12 +229,12 @@ class MixtureCache:
 
 
 def _rows(sequences: Sequence[Tokens], device: torch.device) -> Trees:
-    """Every sequence as a tree of its own, without a prompt."""
+    """Every sequence as a tree with one branch and no prompt."""
     return Trees.of([Tree((), (Branch(s),)) for s in sequences], device)
 
 
 def _stack(old: Tensor, new: Tensor) -> Tensor:
-    """Concatenate prompts' pages (G, K, P, D), widening the narrower ones."""
+    """Concatenate the cached keys or values of prompts (G, K, P, D), padding the shorter to the longest."""
     widest = max(old.shape[2], new.shape[2])
     return torch.cat([nn.functional.pad(x, (0, 0, 0, widest - x.shape[2])) for x in (old, new)])
 
@@ -239,7 +243,8 @@ Decoder: TypeAlias = Cache | Recompute | MixtureCache
 
 
 def decoder(model: nn.Module, room: int) -> Decoder:
-    """The cache where the architecture takes one, else recomputation; for a mixture, what each of its models needs."""
+    """The decoder of a model: `Cache` where the architecture supports it, else `Recompute`; for a mixture, both
+    models'."""
     if isinstance(model, Mixture):
         if model.weight in (0, 1):
             return decoder(model.reference if model.weight else model.policy, room)

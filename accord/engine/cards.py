@@ -1,7 +1,7 @@
-"""Cards and the wires between them: what they hold, and how much they do a second.
+"""GPUs and their interconnects: memory, arithmetic and bandwidth, for plans.
 
-A plan needs six figures of a machine. Those that a data sheet gives are peaks, of which a training has a share: such
-figures are `SHARES` of the sheet's. What is measured is taken as it is.
+Figures from data sheets are peaks, of which training reaches a share: they are multiplied by `SHARES`. Measured figures
+are used as given.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ from accord.errors import InputError, nearest
 
 @dataclass(frozen=True)
 class Machine:
-    """What a rank computes on, and by what it speaks to others.
+    """A GPU, its node and network.
 
     Attributes:
-        name: what it is called.
-        memory: bytes that a card has.
-        flops: additions and multiplications that a card does a second in a training, in products of matrices.
-        memory_bandwidth: bytes a second that a card reads of its own memory.
-        within: bytes a second that reach a card from the others of its node, as nccl-tests' bus bandwidth counts them.
-        between: bytes a second that reach a card from other nodes, by its own share of the node's network.
-        per_node: cards of a node.
-        hops: seconds that a hop of a ring takes within a node and between nodes, and seconds that an operation takes
-            whatever its size.
-        launch: seconds that a layer takes at least, where operations are started one by one.
-        overlaps: whether cards speak while they compute.
-        folder: bytes a second that weights take to servers that sample, by a folder that all see.
-        float32: the share of `flops` that a card does in float32, in which a mixture's experts are multiplied
-            that are held in it.
+        name: its name.
+        memory: bytes of memory per GPU.
+        flops: floating-point operations per second in training's matrix products.
+        memory_bandwidth: bytes per second read from a GPU's own memory.
+        within: bytes per second to a GPU from others in its node, as nccl-tests' bus bandwidth.
+        between: bytes per second to a GPU from other nodes, by its own share of the node's network.
+        per_node: GPUs per node.
+        hops: seconds per ring hop within a node and between nodes, and seconds per operation regardless of size.
+        launch: least seconds per layer, where operations are launched one by one.
+        overlaps: whether communication overlaps with computation.
+        folder: bytes per second of weights handed to sampling servers through a shared folder.
+        float32: relative rate in float32, for a mixture's experts held in it.
     """
 
     name: str
@@ -47,22 +45,22 @@ class Machine:
     float32: float = 1.0
 
     def wire(self, ranks: int) -> float:
-        """Bytes a second that reach each of so many ranks in a ring: by the slower of a node's wires and its network.
+        """Bytes per second to each of the ranks in a ring: by the slower of a node's interconnect and its network.
 
-        A node's cards take in together, by all their network adapters, what each of them needs: NCCL makes as many
-        rings as there are adapters, and a ring enters a node once. So the bound is `per_node * between` a card, not
-        `between` (NVIDIA/nccl-tests, doc/PERFORMANCE.md: "the bus bandwidth should reflect the speed of the hardware
+        All network adapters of a node together receive what each of its GPUs needs: NCCL builds as many rings as there
+        are adapters, and a ring enters a node once. So the bound per GPU is `per_node * between`, not `between`
+        (NVIDIA/nccl-tests, doc/PERFORMANCE.md: "the bus bandwidth should reflect the speed of the hardware
         bottleneck").
         """
         return self.within if ranks <= self.per_node else min(self.within, self.per_node * self.between)
 
     def seconds(self, size: float, ranks: int) -> float:
-        """Seconds in which ranks gather, or sum and scatter, what is `size` bytes as a whole.
+        """Seconds of an all-gather or reduce-scatter of `size` bytes in total.
 
             t = base + (ranks - nodes) hop_within + (nodes - 1) hop_between + size (ranks - 1) / ranks / wire
 
-        The last part is nccl-tests' formula of both (doc/PERFORMANCE.md), the first three are by what NCCL estimates
-        a ring by (NVIDIA/nccl, src/graph/tuning.cc: baseLat 8.4, hwLat 3.4 and 14.0 microseconds, protocol Simple).
+        The last term is nccl-tests' formula for both (doc/PERFORMANCE.md), the others are NCCL's estimate for a ring
+        (NVIDIA/nccl, src/graph/tuning.cc: baseLat 8.4, hwLat 3.4 and 14.0 microseconds, protocol Simple).
         """
         if ranks == 1:
             return 0.0
@@ -73,27 +71,28 @@ class Machine:
 
 
 SHARES = {"flops": 0.35, "memory_bandwidth": 0.6, "within": 0.8, "between": 0.8}
-"""Of a data sheet's figures, what a training has. That of flops is what torchtitan reports of FSDP of an 8B on 8 and on
-128 H100 (33% to 39%, benchmarks/llama3_h100_202412_torchtitan.md); the others are assumed."""
+"""Shares of data-sheet figures that training reaches. That of flops is what torchtitan reports for FSDP of an 8B model
+on 8 and 128 H100 (33% to 39%, benchmarks/llama3_h100_202412_torchtitan.md); the others are assumed."""
 
 SHEETS: dict[str, tuple[float, float, float, float, float, float]] = {
     "a100": (80e9, 312e12, 19.5e12, 2.039e12, 300e9, 25e9),
     "h100": (80e9, 989e12, 67e12, 3.35e12, 450e9, 50e9),
     "h200": (141e9, 989e12, 67e12, 4.8e12, 450e9, 50e9),
 }
-"""Bytes, flops of dense bfloat16, of float32, bytes a second of memory, of NVLink in one direction, of a card's network
-adapter.
+"""Bytes of memory; flops of dense bfloat16 and of float32; bytes per second of memory, of NVLink in one direction, and
+of a GPU's network adapter.
 
 NVIDIA's data sheets of A100 80GB SXM, H100 SXM and H200 SXM; the adapters are those of DGX A100 (8 of 200 Gb/s) and of
-DGX H100 and H200 (8 of 400 Gb/s)."""
+DGX H100 and H200 (8 of 400 Gb/s).
+"""
 
 LEAST = 1e6
-"""Bytes, bytes a second or operations a second: no card has less of anything."""
+"""Least plausible bytes, bytes per second or operations per second of a GPU."""
 PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
 def card_called(name: str) -> Machine:
-    """The card of a data sheet, with `SHARES` of its figures. Raises InputError where none is called so."""
+    """The GPU of a data sheet, with `SHARES` of its figures. Raises InputError where the name is unknown."""
     key = name.lower()
     if key not in SHEETS:
         raise InputError(f"no data sheet of a card {name!r} is known{nearest(key, SHEETS)}; there are {_known()}.")
@@ -110,7 +109,8 @@ def card_called(name: str) -> Machine:
 
 
 def with_figures(machine: Machine, **figures: float | None) -> tuple[Machine, dict[str, str]]:
-    """The machine with figures of one's own where they are given; of every figure, whether it was."""
+    """The machine with the given figures replaced, and for every figure whether it was given, assumed or the data
+    sheet's."""
     given = {name: value for name, value in figures.items() if value is not None}
     how = {name: "given" if name in given else f"{SHARES[name]:.0%} of the data sheet's" for name in SHARES}
     how["memory"] = "given" if "memory" in given else "the data sheet's"
@@ -119,10 +119,10 @@ def with_figures(machine: Machine, **figures: float | None) -> tuple[Machine, di
 
 
 def amount(text: str | float, what: str, unit: str) -> float:
-    """A number of what is written 400T, 50GB or 1.5e12.
+    """A number from a text such as 400T, 50GB or 1.5e12.
 
-    Raises InputError, which says what it is to be, where it is none, or a text and below LEAST, as what lacks
-    its unit is.
+    Raises InputError, naming `what` it is for and its `unit`, where it is not a number, or a text and below LEAST, as
+    one without its unit is.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(?:B|B/s|FLOPS|FLOP/s)?\s*", str(text), re.IGNORECASE)
     try:

@@ -1,9 +1,13 @@
-"""Everything a run needs to go on as if it had never stopped, written whole or not at all.
+"""Checkpoints, from which a run resumes as if it had never stopped; each is written whole or not at all.
 
 A checkpoint is a folder: the networks' and the optimizer's tensors as safetensors, and `state.json` with the step, the
-method's own state, the SHA-256 of every file, and its own. The order of the data and all sampling are functions of the
-seed and the step, so the step is the data position and the random state at once. Ranks of a team write a file each for
-what one process writes a file for (`accord.engine.parts`), so that none holds the whole.
+method's own state, and the SHA-256 of every file and of itself. The order of the data and all sampling are functions of
+the seed and the step, so the step stands for both the data position and the random state.
+
+Each rank writes its share in a file of its own, and any number of ranks can read them: `policy-2-of-3.safetensors` is
+the second of three ranks' part of what a single process writes as `policy.safetensors`. A sharded tensor is stored as
+consecutive rows in the ranks' files, in order; any other is in rank 0's file. Rows are along the first axis unless the
+metadata names another for the tensor, as for experts that are fewer than ranks.
 """
 
 from __future__ import annotations
@@ -12,21 +16,30 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from accord.engine.adapters import own_state
 from accord.engine.fit import Optimizer
-from accord.engine.parts import Parts, write_part
-from accord.engine.shard import local, shared_of
+from accord.engine.shard import (
+    is_sharded_like,
+    is_share,
+    local,
+    rows_of,
+    shard_axis,
+    shard_coordinates,
+    shard_from_rows,
+)
 from accord.engine.team import Team
 from accord.errors import InputError
-from accord.files import replacing_folder, sha256_of
+from accord.files import replacing_folder, sha256_of, sync
 from accord.parsing import read_content
 
 KEEP = 2
@@ -35,14 +48,14 @@ MOMENTS = "optimizer"
 
 
 class Damaged(InputError):
-    """A checkpoint that is not as it was written."""
+    """A checkpoint that differs from what was written."""
 
 
 def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]) -> Path:
-    """Write `folder/step-<step>`, whole and on the disk; then all but the last two up to it go.
+    """Write `folder/step-<step>`, whole and synced to disk; then all checkpoints but the last two up to it are removed.
 
-    In a team each rank writes what it holds, and a team of any size goes on from it. Raises InputError on every rank
-    where one cannot.
+    Each rank writes what it holds; any number of ranks can resume from it. Raises InputError on every rank where one
+    cannot write.
     """
     final, team = folder / f"step-{step:07d}", Team.here()
     tensors = {name: own_state(network) for name, network in optimizer.networks.items()}
@@ -53,7 +66,7 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
     }
     with ExitStack() as writing:
         partial = team.lead(lambda: writing.enter_context(replacing_folder(final)))
-        written = team.all_do(lambda: _write(partial, tensors))
+        written = team.on_all(lambda: _write(partial, tensors))
 
         def end() -> None:
             files = dict(sorted({name: digest for part in written for name, digest in part.items()}.items()))
@@ -68,21 +81,22 @@ def save(folder: Path, step: int, optimizer: Optimizer, state: Mapping[str, Any]
 
 
 def _write(folder: Path, tensors: Mapping[str, dict[str, Tensor]]) -> dict[str, str]:
-    """Write this rank's part of every file; their digests by their names."""
+    """Write this rank's part of every file; returns their digests by name."""
     if not folder.is_dir():
         raise InputError(
             f"rank {Team.here().rank} does not see {folder.parent}: on several machines a run's folder must lie where "
             "all ranks can write."
         )
-    files = [file for name, some in tensors.items() if (file := write_part(folder, name, some))]
+    files = [file for name, some in tensors.items() if (file := write_rank_file(folder, name, some))]
     return {file.name: sha256_of(file) for file in files}
 
 
 def _retire(folder: Path, step: int) -> None:
-    """Take away all but the last checkpoints up to a step, and those of a future that was stepped back from."""
-    there = checkpoints(folder)
-    kept = [one for one in there if _step(one) <= step][-KEEP:]
-    for old in there:
+    """Remove all but the last checkpoints up to a step, and those after it, left from before the run was set back to
+    it."""
+    existing = checkpoints(folder)
+    kept = [one for one in existing if _step(one) <= step][-KEEP:]
+    for old in existing:
         if old not in kept:
             shutil.rmtree(old)
 
@@ -98,14 +112,14 @@ def _step(checkpoint: Path) -> int:
 
 
 def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
-    """Restore networks and optimizer in place; the number of steps done, and the method's own state.
+    """Restore networks and optimizer in place; returns the number of steps done, and the method's own state.
 
-    `saved` is what `verified` gave, where it was asked. Raises as that does, and InputError where the checkpoint
-    belongs to another model.
+    `saved` is the result of `verified`, if at hand. Raises as that does, and InputError where the checkpoint is of
+    another model.
     """
     saved = verified(checkpoint) if saved is None else saved
     for name, network in optimizer.networks.items():
-        found, expected = Parts(checkpoint, name, saved["files"]), own_state(network)
+        found, expected = RankFiles(checkpoint, name, saved["files"]), own_state(network)
         if found.shapes != {key: tuple(tensor.shape) for key, tensor in expected.items()}:
             raise InputError(
                 f"{checkpoint} belongs to another model than the one given; give the same --model as before."
@@ -113,12 +127,12 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
         with torch.no_grad():
             for key, tensor in expected.items():
                 local(tensor).copy_(found.share(key, tensor))
-    moments = Parts(checkpoint, MOMENTS, saved["files"])
+    moments = RankFiles(checkpoint, MOMENTS, saved["files"])
     for name, parameter in optimizer.named_parameters().items():
         keys = [key for key in moments.shapes if key.startswith(f"{name}|")]
         if keys:
             optimizer.rule.state[parameter] = {
-                key.removeprefix(f"{name}|"): shared_of(
+                key.removeprefix(f"{name}|"): shard_from_rows(
                     moments.share(key, parameter).to(optimizer.device), parameter, moments.shapes[key]
                 )
                 for key in keys
@@ -127,12 +141,13 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
 
 
 def _digest(saved: Mapping[str, Any]) -> str:
-    """Of what state.json says besides this."""
+    """SHA-256 of the other contents of state.json."""
     return hashlib.sha256(json.dumps({k: saved[k] for k in ("step", "state", "files")}).encode()).hexdigest()
 
 
 def verified(checkpoint: Path) -> dict[str, Any]:
-    """The step, the method's state and the files of a checkpoint; Damaged where one is not as it was written."""
+    """The contents of a checkpoint's state.json, after checking all files. Raises Damaged where one differs from its
+    digest."""
     try:
         saved: dict[str, Any] = json.loads(read_content(checkpoint / "state.json"))
         is_whole = saved["sha256"] == _digest(saved)
@@ -147,3 +162,68 @@ def verified(checkpoint: Path) -> dict[str, Any]:
         if sha256_of(file) != digest:
             raise Damaged(f"the checkpoint file {file} is not as it was written")
     return saved
+
+
+def write_rank_file(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> Path | None:
+    """Write this rank's share of the tensors, synced to disk if there are several ranks; returns the file, None where
+    this rank writes none.
+
+    Where ranks hold several copies of a sharded network, only the first copy is written.
+    """
+    team = Team.here()
+    if team.size == 1:
+        file = folder / f"{name}.safetensors"
+        save_file(dict(tensors), file)
+        return file
+    part, parts, copy = next((shard_coordinates(t) for t in tensors.values() if is_share(t)), (team.rank, team.size, 0))
+    if copy:
+        return None
+    file = folder / f"{name}-{part + 1}-of-{parts}.safetensors"
+    own = {k: local(tensor) for k, tensor in tensors.items() if is_share(tensor) or team.leads}
+    some = {k: tensor for k, tensor in own.items() if tensor.numel() or not is_share(tensors[k])}  # one may be empty
+    axes = {k: str(axis) for k in some if is_share(whole := tensors[k]) and (axis := shard_axis(whole))}
+    save_file({k: tensor.cpu().contiguous() for k, tensor in some.items()}, file, axes or None)
+    sync(file)
+    return file
+
+
+class RankFiles:
+    """Reads the tensors stored under a name in a folder; `shapes` has the shapes of the whole tensors, by key."""
+
+    def __init__(self, folder: Path, name: str, files: Iterable[str]) -> None:
+        pattern = rf"{re.escape(name)}(-(?P<part>\d+)-of-\d+)?\.safetensors"
+        found = [match for file in files if (match := re.fullmatch(pattern, file))]
+        found.sort(key=lambda match: int(match["part"] or 1))
+        self._parts: dict[str, list[Any]] = {}
+        self._axes: dict[str, int] = {}
+        for match in found:
+            file = safe_open(folder / match[0], "pt")
+            self._axes |= {key: int(axis) for key, axis in (file.metadata() or {}).items()}
+            for key in file.keys():  # noqa: SIM118  # not a mapping
+                self._parts.setdefault(key, []).append(file)
+        self.shapes = {key: self._shape(key) for key in self._parts}
+
+    def _shape(self, key: str) -> tuple[int, ...]:
+        first, *others = (tuple(file.get_slice(key).get_shape()) for file in self._parts[key])
+        axis = self._axes.get(key, 0)
+        rows = sum(shape[axis] for shape in (first, *others)) if others else 0
+        return (*first[:axis], rows, *first[axis + 1 :]) if others else first
+
+    def share(self, key: str, like: Tensor) -> Tensor:
+        """This rank's share of a tensor, in main memory: the rows that it holds of `like`, where that is sharded and
+        has as many rows; else the whole."""
+        files, across, shape = self._parts[key], self._axes.get(key, 0), self.shapes[key]
+        if not is_sharded_like(like, shape):
+            whole = [file.get_tensor(key) for file in files]
+            return torch.cat(whole, across) if len(whole) > 1 else whole[0]
+        along = shard_axis(like)
+        first, last = rows_of(like, shape[along])
+        rows, start = [], 0
+        for file in files:
+            part = file.get_slice(key)
+            count = part.get_shape()[across]
+            low, high = (max(first - start, 0), min(last - start, count)) if along == across else (first, last)
+            if low < high:
+                rows.append(part[(slice(None),) * along + (slice(low, high),)])
+            start += count
+        return torch.cat(rows, across) if rows else files[0].get_slice(key)[0:1].new_empty(0, *shape[1:])

@@ -1,4 +1,4 @@
-"""Classifiers on a language model's trunk, whose labels are read off a token: reward, value and preference models."""
+"""Classifiers on a language model's trunk that read one token's state: reward, value and preference models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from accord.engine.adapters import adapted, twin
+from accord.engine.adapters import adapted, copy_sharing_base
 from accord.engine.forward import hidden_states, outputs
 from accord.engine.models import Model, prepare_network, quiet
 from accord.engine.quantize import few_bits
@@ -19,7 +19,7 @@ from accord.engine.unread import device_of, make, unread, unread_copy
 
 
 class Classifier(Model):
-    """A sequence classifier, whose labels are read off a text's last token."""
+    """A sequence classifier whose labels are computed at a text's last token."""
 
     def outputs(self, trees: Trees) -> Tensor:
         """The L labels of every branch, (C, L)."""
@@ -27,15 +27,15 @@ class Classifier(Model):
             return outputs(self.network, trees, self._read(trees))
 
     def states(self, trees: Trees) -> Tensor:
-        """The hidden state at which the labels of every branch are read, (C, d), in the precision of the head."""
+        """The hidden state from which the labels of every branch are computed, (C, d), in the precision of the head."""
         with self.autocast(once=True):
             hidden = hidden_states(self.network, trees).index_select(0, self._read(trees))
         weight: Tensor = self.network.score.weight  # type: ignore[assignment, union-attr]
         return hidden.to(weight.dtype)
 
     def _read(self, trees: Trees) -> Tensor:
-        """Where the labels are read, (C,): at a branch's last token, or, as transformers does, the last that is not
-        the padding of the configuration, which published models often have end a turn."""
+        """The index (C,) of the token at which each branch's labels are computed: the last, or, as in transformers, the
+        last that is not the configuration's padding token, which in published models often is the end of turn."""
         pad = self.network.config.get_text_config().pad_token_id
         back = [
             next((i for i, token in enumerate(reversed(branch.tokens)) if token != pad), 0)
@@ -53,7 +53,7 @@ class Scorer(Classifier):
         return self.outputs(trees).squeeze(-1)
 
     def values(self, trees: Trees) -> Tensor:
-        """The estimate of the return before every trained token, (N,)."""
+        """The value estimate before every trained token, (N,)."""
         with self.autocast(once=True):
             return outputs(self.network, trees, trees.source).squeeze(-1)
 
@@ -65,24 +65,24 @@ class Scorer(Classifier):
         """
         if isinstance(model, Scorer):
             network: Any = unread_copy(model.network)
-            network.to(network.score.weight.dtype).requires_grad_(True)  # one that was frozen for use thaws
+            network.to(network.score.weight.dtype).requires_grad_(True)  # it may have been frozen
             return Scorer(network, model.tokenizer, model.name, model.dtype)
         return Scorer(*_classifier(model, ["score"], seed), model.name, model.dtype)
 
 
 class PreferenceNetwork(Classifier):
-    """A sequence classifier whose labels are a score and two numbers for each of k planes: a preference model.
+    """A preference model: a sequence classifier whose labels are a score and two coordinates for each of k planes.
 
     Two completions are compared by `accord.objectives.preference.general_preference`.
     """
 
     @staticmethod
     def on(model: Model, planes: int, seed: int = 0) -> PreferenceNetwork:
-        """A comparer with the trunk of another model and a new head.
+        """A preference model with the trunk of another model and a new head.
 
-        The score's weights are drawn as a scorer's. Those of the planes are drawn from N(0, 1/((d+1) sqrt(k))): what a
-        plane adds to the log-odds is a product of two of its numbers, whose gradient vanishes where both are 0, and
-        from here the k planes together and the score begin equally large and learn equally fast.
+        The score's weights are drawn as a scorer's, those of the planes from N(0, 1/((d+1) sqrt(k))): a plane adds to
+        the log-odds a product of two coordinates, whose gradient vanishes where both are 0, and at this scale the k
+        planes together and the score start equally large and learn equally fast.
         """
         network, tokenizer = _classifier(model, preference_labels(planes), seed)
         head: nn.Linear = network.score  # type: ignore[assignment]
@@ -91,19 +91,20 @@ class PreferenceNetwork(Classifier):
 
 
 def preference_labels(planes: int) -> list[str]:
-    """What a preference model calls its labels, by which its folder is known."""
+    """The labels of a preference model, by which its folder is recognized."""
     return ["score", *(f"cycle {plane}{axis}" for plane in range(1, planes + 1) for axis in "ab")]
 
 
 def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The trunk of a model under a new head, drawn from N(0, 1/(d+1)), and its tokenizer, whose padding is no end."""
-    # transformers reads a score at the last token that is not padding: were the end of turn padding too, it would read
-    # the token before it.
+    """The trunk of a model under a new head, drawn from N(0, 1/(d+1)), and a tokenizer whose padding is not the end of
+    turn."""
+    # transformers reads a score at the last token that is not padding: if the end of turn were padding, at the token
+    # before it.
     tokenizer = copy.deepcopy(model.tokenizer)
-    if tokenizer.pad_token in (None, tokenizer.eos_token):  # where there is none, trl has the end of turn pad
+    if tokenizer.pad_token in (None, tokenizer.eos_token):  # without one, trl pads with the end of turn
         others = (tokenizer.unk_token, getattr(tokenizer, "bos_token", None))
         tokenizer.pad_token = next((token for token in others if token not in (None, tokenizer.eos_token)), None)
-    shared = twin(model.network) if adapted(model.network) or few_bits(model.network) else None
+    shared = copy_sharing_base(model.network) if adapted(model.network) or few_bits(model.network) else None
     config = copy.deepcopy(model.network.config) if shared is None else shared.config
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: i for i, label in enumerate(labels)}
@@ -134,7 +135,7 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
 
 
 def _graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:
-    """Give a classifier the trunk of a prepared network, and its adapters, and a head that is trained whole."""
+    """Give a classifier the trunk and adapters of a prepared network, and a head that is trained in full."""
     setattr(classifier, classifier.base_model_prefix, network.base_model)
     classifier.score.weight = nn.Parameter(head)  # type: ignore[union-attr]
     classifier.config = network.config

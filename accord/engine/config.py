@@ -1,7 +1,4 @@
-"""The settings of whatever trains: how steps are made, on how much, and, of what samples, how it samples.
-
-Nothing here needs torch, so that a command line can show the settings of every method at once.
-"""
+"""Settings that all training methods share; imports no torch, so that a command line can show those of every method."""
 
 from __future__ import annotations
 
@@ -25,8 +22,8 @@ class OptimizerConfig:
     learning_rate: float = 1e-5
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw; or muon for the matrices inside the layers (AdamW for the rest), whose steps take longer and gain more
-    when a model starts from little or nothing."""
+    """adamw; or muon for the matrices inside the layers (AdamW for the rest), whose steps take longer but achieve more
+    when a model starts untrained or nearly so."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """The learning rate after the warmup: constant, or falling to zero linearly or along a cosine."""
     warmup: float = 0.03
@@ -36,7 +33,7 @@ class OptimizerConfig:
     beta1: float = 0.9
     """AdamW's first decay rate; 0 (no momentum) lets training settle where preferences go in circles."""
     max_grad_norm: float = 1.0
-    """Gradients with a larger Euclidean norm are scaled down to this one."""
+    """Gradients with a larger Euclidean norm are scaled down to this norm."""
 
     def __post_init__(self) -> None:
         require_positive(learning_rate=self.learning_rate)
@@ -97,7 +94,7 @@ class AdapterConfig(OptimizerConfig):
 
 @dataclass(kw_only=True)
 class MemoryConfig(AdapterConfig):
-    """What is held in memory, and how: less of it for some time, or for a rounding."""
+    """Options that reduce memory, at the cost of time or rounding."""
 
     memory: str | None = None
     """Memory available (to each rank), such as 24GB. Options of this group that you leave out are then chosen so that
@@ -129,12 +126,12 @@ class MemoryConfig(AdapterConfig):
 
     @property
     def frozen_copies(self) -> int:
-        """How many copies of the model are held beside it and only read: its start, and as it was before."""
+        """How many frozen copies of the model are held: a reference, or earlier versions of the policy."""
         return 0
 
     @property
     def kept_versions(self) -> int:
-        """How many copies of what is trained are kept, as it was at steps before, until their samples have come."""
+        """How many earlier versions of the trained weights are kept until their samples have arrived."""
         return 0
 
     def __post_init__(self) -> None:
@@ -150,7 +147,7 @@ class MemoryConfig(AdapterConfig):
 
 @dataclass(kw_only=True)
 class TemplateOptions:
-    """By which chat template a model reads and writes."""
+    """The chat template with which a model reads and writes."""
 
     chat_template: str | None = None
     """A chat template for a model that has none, or to replace its own: a Jinja file, or chatml. A trained model keeps
@@ -164,23 +161,24 @@ class TemplateOptions:
 
     @property
     def changes_template(self) -> bool:
-        """Whether chats are read by another template than the model's own."""
+        """Whether another template than the model's own is used."""
         return self.chat_template is not None or self.system == "fold" or bool(self.chat_template_kwargs)
 
     def templated(self, model: AnyModel) -> AnyModel:
-        """The model with this chat template; the one that is given stays as it is.
+        """A copy of the model with this chat template.
 
-        Raises InputError where the file cannot be read or is no chat template, or does not read what it is told.
+        Raises InputError where the file cannot be read or is not a chat template, or the template does not read a
+        variable.
         """
         made = copy.copy(model)
-        told = self.chat_template_kwargs or {}
-        made.tokenizer = engine.turns.with_template(model.tokenizer, self.chat_template, self.system, told)
+        variables = self.chat_template_kwargs or {}
+        made.tokenizer = engine.turns.with_template(model.tokenizer, self.chat_template, self.system, variables)
         return made
 
 
 @dataclass(kw_only=True)
 class TrainingConfig(TemplateOptions, MemoryConfig):
-    """Settings that every method has."""
+    """Settings of every method."""
 
     batch_size: int = 8
     """Rows (or prompts) per optimizer step."""
@@ -211,14 +209,14 @@ class TrainingConfig(TemplateOptions, MemoryConfig):
 
 @dataclass(kw_only=True)
 class SamplerConfig:
-    """Who draws a model's samples: this process, or servers that are handed its weights (docs/served-sampling.md)."""
+    """What draws a model's samples: this process, or servers that are given its weights (docs/served-sampling.md)."""
 
     sampler: str | list[str] | None = None
     """A vLLM server to draw the samples, such as http://127.0.0.1:8000, or several that share the work."""
     sampler_folder: str | None = None
     """Where weights are put for the servers, which must see it under the same path (default: inside the folder out)."""
     sampler_parallel: int = 64
-    """Samples a server draws at once."""
+    """Samples that a server draws at once."""
     sampler_wait: float = 300.0
     """Seconds to wait for a sample, and for a server that has gone away to come back. After that the run stops, and can
     be resumed."""
@@ -241,11 +239,11 @@ class SamplerConfig:
 
 @dataclass(kw_only=True)
 class SamplingConfig(SamplerConfig, TrainingConfig):
-    """Settings that every method which learns from its own samples has."""
+    """Settings of every method that learns from its own samples."""
 
     command: ClassVar[str] = ""
     least_group: ClassVar[int] = 1
-    """The fewest samples of a prompt that the method can learn from."""
+    """The fewest samples per prompt that the method can learn from."""
 
     group_size: int = 1
     """Samples per prompt."""
@@ -271,7 +269,7 @@ class SamplingConfig(SamplerConfig, TrainingConfig):
             raise InputError(f"min_new_tokens must be from 0 to {self.max_new_tokens}, not {self.min_new_tokens}.")
 
     def sampling(self, *seed: int) -> Sampling:
-        """How the method samples; `seed` is combined with its own."""
+        """The sampling settings; `seed` is combined with the method's own."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         least = self.min_new_tokens
         seeds = (self.seed, *seed)
@@ -281,20 +279,20 @@ class SamplingConfig(SamplerConfig, TrainingConfig):
 
 
 def require_positive(**values: float) -> None:
-    """Raise InputError where a value is not above zero, or not finite."""
+    """Raise InputError where a value is not positive and finite."""
     for name, value in values.items():
         if not 0 < value < math.inf:
             raise InputError(f"{name} must be {'finite' if value > 0 else 'positive'}, not {value}.")
 
 
 def require_at_most(most: int, **values: int) -> None:
-    """Raise InputError where a value is beyond what can be meant, and would only be waited for."""
+    """Raise InputError where a value is too large to be meant, and would only be waited for."""
     for name, value in values.items():
         if value > most:
             raise InputError(f"{name} must be at most {most:,}, not {value:,}.")
 
 
 def require_seed(seed: int) -> None:
-    """Raise InputError where torch takes no such seed."""
+    """Raise InputError where torch does not accept the seed."""
     if not 0 <= seed < 2**63:
         raise InputError(f"seed must be from 0 to 2^63 - 1, not {seed}.")

@@ -1,7 +1,7 @@
-"""Encoders that score texts: DeBERTa, RoBERTa, ModernBERT and their kin, read as plain transformers reads them.
+"""Encoders that score texts, such as DeBERTa, RoBERTa and ModernBERT, computed by their own forward in transformers.
 
-Their attention looks both ways and their head reads more than the last token, so they take neither trees nor a cache: a
-batch is padded, with a mask, and computed by the model's own forward. They are only read, in float32.
+Their attention is bidirectional and their head reads more than the last token, so they use neither trees nor a cache:
+batches are padded, with a mask. They are frozen, in float32.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from accord.errors import InputError
 
 
 def reads_last_token(network: nn.Module) -> bool:
-    """Whether a classifier's labels are what a linear layer called `score` makes of the last token's hidden state."""
+    """Whether a classifier's labels are a linear layer `score` of the last token's hidden state."""
     return isinstance(getattr(network, "score", None), nn.Linear)
 
 
 class Encoder(Model):
-    """A sequence classifier that reads a text, or a pair of texts, at once: a reward model that is only read.
+    """A sequence classifier that reads a text, or a pair of texts, at once: a frozen reward model.
 
-    Its network is as transformers made it.
+    Its network is unchanged from transformers.
     """
 
     def __post_init__(self) -> None:
@@ -34,12 +34,12 @@ class Encoder(Model):
 
     @cached_property
     def _takes(self) -> frozenset[str]:
-        """What its forward takes: tokenizers may give more."""
+        """The arguments of its forward; tokenizers may return more."""
         return frozenset(signature(self.network.forward).parameters)
 
     @property
     def context(self) -> int | None:
-        """Tokens it can read, where its positions or its tokenizer have a limit."""
+        """The most tokens it can read, by its position embeddings and its tokenizer; None without a limit."""
         named = self.network.named_modules()
         tables: list[Any] = [
             m for name, m in named if name.endswith("position_embeddings") and isinstance(m, nn.Embedding)
@@ -49,7 +49,7 @@ class Encoder(Model):
 
     @torch.no_grad()
     def outputs(self, texts: Sequence[Mapping[str, Any]], tokens_per_pass: int = 2048) -> Tensor:
-        """The L labels of texts given as the tokenizer takes them, (C, L) float32; the longest together.
+        """The L labels of texts, given as keyword arguments of the tokenizer: (C, L) float32, batched by length.
 
         Raises InputError where a text has more tokens than the model can read.
         """

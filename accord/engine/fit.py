@@ -1,4 +1,4 @@
-"""The optimizer step under every method: unreduced losses in, one division by a global count, one update out."""
+"""The optimizer step of every method: unreduced losses in, one division by the global count, one update."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from accord.engine.config import TrainingConfig
 from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
-from accord.engine.shard import is_share, local, place_of, shard, sum_over_copies
+from accord.engine.shard import is_share, local, shard, shard_coordinates, sum_over_copies
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.unread import device_of
 from accord.errors import TrainingStopped, row_called
 
 Measures = Mapping[str, Tensor]
-"""Named values to report, any number of them; the report is their mean over the whole step."""
+"""Named tensors of any number of values; a step reports the mean of each over all its packs."""
 
 Objective = Callable[[Trees], tuple[Tensor, Measures]]
 """A loss: packed trees -> its unreduced values, and measures."""
@@ -33,7 +33,7 @@ Objective = Callable[[Trees], tuple[Tensor, Measures]]
 
 @dataclass(frozen=True)
 class LossTerm:
-    """Packs under one objective, which has one value for every tree, trained token, or branch with trained tokens."""
+    """Packs under one objective, which has one value per tree, per trained token, or per branch with trained tokens."""
 
     objective: Callable[[Any], tuple[Tensor, Measures]]
     packs: Sequence[Trees]
@@ -42,27 +42,27 @@ class LossTerm:
 
     @property
     def count(self) -> int:
-        """How many values the loss has over all packs, on whichever rank: what divides their sum."""
+        """The number of values over all packs, on all ranks: the divisor of their sum."""
         return sum(map(self.size, self.packs))
 
     def size(self, trees: Trees) -> int:
-        """How many values the loss has for a pack."""
+        """The number of values for a pack."""
         size = {"tree": lambda t: len(t.trees), "branch": lambda t: len(t.learning), "token": lambda t: len(t.target)}
         return size[self.per](trees)
 
     def tree_of(self, trees: Trees) -> Tensor:
-        """The tree in its pack that each value is of."""
+        """The index in the pack of the tree that each value belongs to."""
         if self.per == "tree":
             return torch.arange(len(trees.trees), device=trees.group.device)
         return trees.group[trees.learning if self.per == "branch" else trees.owner]
 
     def require_finite(self, values: Tensor, trees: Trees, when: str) -> None:
-        """Raise TrainingStopped, which names the rows, where a value of a pack's loss is not finite."""
+        """Raise TrainingStopped, naming the rows, where a value of a pack's loss is not finite."""
         if rows := self.not_finite(values, trees):
             raise TrainingStopped(_loss_not_finite(when, rows))
 
     def not_finite(self, values: Tensor, trees: Trees) -> str:
-        """The rows, named, where a value of a pack's loss is not finite; nothing where all are."""
+        """The names of the rows where a value of a pack's loss is not finite; "" where all are."""
         if torch.isfinite(values.sum()):
             return ""
         bad = self.tree_of(trees)[~torch.isfinite(values.detach())].tolist()
@@ -70,10 +70,10 @@ class LossTerm:
 
 
 class Optimizer:
-    """AdamW or Muon over named networks, a learning-rate schedule, and the arithmetic of one step.
+    """AdamW or Muon over named networks, with a learning-rate schedule and the arithmetic of one step.
 
-    In a team each rank holds its share of the networks from here on (`accord.engine.shard`), and of what the optimizer
-    holds of each weight.
+    With several ranks the networks, and the optimizer states of their weights, are sharded from here on
+    (`accord.engine.shard`).
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], config: TrainingConfig, total: int) -> None:
@@ -85,7 +85,7 @@ class Optimizer:
         self.restart(total)
 
     def restart(self, total: int) -> None:
-        """Begin a schedule of so many steps, with moments of zero."""
+        """Start a schedule of `total` steps, with zero moments."""
         self.total = total
         matrices = [p for p in self.parameters() if p.dim() > 1]
         vectors = [p for p in self.parameters() if p.dim() <= 1]
@@ -94,7 +94,7 @@ class Optimizer:
         self.rule = rule([group for group in groups if group["params"]], self.networks.values(), self.config)
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """Every trained parameter once, in a fixed order, by its network and name."""
+        """Every trained parameter once, in a fixed order, by network and name."""
         return {name: p for name, p in nn.ModuleDict(self.networks).named_parameters() if p.requires_grad}
 
     def parameters(self) -> list[nn.Parameter]:
@@ -102,27 +102,26 @@ class Optimizer:
         return list(self.named_parameters().values())
 
     def require_finite(self, step: int) -> None:
-        """Raise TrainingStopped where, after so many steps, a weight is not finite: no such weights are to be kept."""
+        """Raise TrainingStopped where a weight is not finite after this many steps, so that it is not saved."""
         named = self.named_parameters()
         sums = torch.stack([local(p.detach()).sum(dtype=torch.float64) for p in named.values()])
-        for name, is_bad in zip(named, Team.here().total((~torch.isfinite(sums)).long()).tolist(), strict=True):
+        for name, is_bad in zip(named, Team.here().all_reduce((~torch.isfinite(sums)).long()).tolist(), strict=True):
             if is_bad:
                 raise TrainingStopped(
-                    f"step {step}: its update has left numbers in {name} that are not finite; lower the learning rate."
+                    f"step {step}: after its update {name} has numbers that are not finite; lower the learning rate."
                 )
 
     def update(self, step: int, *terms: LossTerm) -> dict[str, float]:
         """One step, counted from 0: gradients of sum(weight * sum(values) / count), clipped, and one update.
 
-        The gradient is that of the mean over all packs together, however the trees were shared among them, and the
-        packs among the ranks of a team. Where a network has routers, each term's mean has its balancing loss added to
-        it (`accord.engine.routers`).
+        The gradient is that of the mean over all packs together, however trees are divided into packs and packs over
+        ranks. Where a network has routers, its balancing loss is added to each term's mean (`accord.engine.routers`).
 
         Returns:
             the mean of every measure, `loss`, `gradient_norm` and `learning_rate`; with routers `balance_loss`.
 
         Raises:
-            TrainingStopped: a loss or the gradient is not finite; the weights are as they were.
+            TrainingStopped: a loss or the gradient is not finite; the weights are unchanged.
         """
         totals, team = Totals(), Team.here()
         passed: list[tuple[LossTerm, Tensor, Trees]] = []
@@ -131,13 +130,14 @@ class Optimizer:
             tokens = sum(len(trees.tokens) for trees in term.packs)
             passes = team.passes(term.packs)
             for number, (trees, is_counted) in enumerate(passes, start=1):
-                sum_over_copies(self.networks.values(), len(terms) > 1 or number == len(passes))  # terms differ in them
-                # Ranks gather weights for a moment; casts that are kept would be of the whole network.
-                with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.listening() as balances:
+                # all-reduce over copies in the last pass only; terms may be of different networks, so then in each
+                sum_over_copies(self.networks.values(), len(terms) > 1 or number == len(passes))
+                # ranks hold gathered weights only briefly: cached casts would be of the whole network
+                with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.recording() as balances:
                     values, measures = term.objective(trees)
-                if not is_counted:  # an idle pass, which keeps step with the other ranks'
+                if not is_counted:  # an idle pass, only to take part in the other ranks' gathering
                     (values.sum() * 0.0).backward()
-                    totals.know(*(["balance_loss"] if balances else ()), *measures)
+                    totals.declare(*(["balance_loss"] if balances else ()), *measures)
                     continue
                 passed.append((term, values.detach(), trees))
                 loss = values.sum() * (term.weight / count)
@@ -169,27 +169,28 @@ class Optimizer:
 
 @dataclass
 class Totals:
-    """What a step's passes add up to. It stays on the device until all of them are queued: to look at it is to wait."""
+    """The sums over a step's passes, kept on the device until all passes are queued, as reading them synchronizes."""
 
     loss: Tensor | float = 0.0
     sums: dict[str, Tensor | float] = field(default_factory=lambda: defaultdict(float))
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     def add(self, name: str, total: Tensor, count: int) -> None:
-        """Add the sum of so many values of a measure."""
+        """Add the sum of `count` values of a measure."""
         self.sums[name] += total
         self.counts[name] += count
 
-    def know(self, *names: str) -> None:
-        """Have these measures, as other ranks do, even where this rank adds nothing to them."""
+    def declare(self, *names: str) -> None:
+        """Have these measures, as other ranks do, even if this rank adds nothing to them."""
         for name in names:
             self.sums[name] += 0.0
 
     def over_ranks(self, device: torch.device) -> tuple[float, dict[str, float]]:
-        """The loss and the mean of every measure over the passes of all ranks: a step's one look at them."""
+        """The loss and the mean of every measure over the passes of all ranks; a step's only synchronization for
+        them."""
         summed = [torch.as_tensor(x, dtype=torch.float64, device=device) for x in (self.loss, *self.sums.values())]
         counted = torch.tensor([self.counts[name] for name in self.sums], dtype=torch.float64, device=device)
-        loss, *numbers = Team.here().total(torch.cat([torch.stack(summed), counted])).tolist()
+        loss, *numbers = Team.here().all_reduce(torch.cat([torch.stack(summed), counted])).tolist()
         return float(loss), {
             name: numbers[i] / n for i, name in enumerate(self.sums) if (n := numbers[len(self.sums) + i])
         }
@@ -198,9 +199,9 @@ class Totals:
 def raise_not_finite(
     step: int, passed: Sequence[tuple[LossTerm, Tensor, Trees]], terms: Sequence[LossTerm]
 ) -> NoReturn:
-    """Raise TrainingStopped on every rank: with the rows of a loss that is not finite, or else those of the step."""
+    """Raise TrainingStopped on every rank, naming the rows whose loss is not finite, or else those of the step."""
     bad = next((rows for term, values, trees in passed if (rows := term.not_finite(values, trees))), "")
-    for rows in filter(None, Team.here().every(bad)):
+    for rows in filter(None, Team.here().all_gather(bad)):
         raise TrainingStopped(_loss_not_finite(f"step {step + 1}", rows))
     rows = named_rows(t.row for term in terms for trees in term.packs for t in trees.trees)
     raise TrainingStopped(f"step {step + 1}: the gradient is not finite; lower the learning rate ({rows}).")
@@ -209,7 +210,8 @@ def raise_not_finite(
 def rule(
     groups: list[dict[str, Any]], networks: Iterable[nn.Module], config: TrainingConfig
 ) -> torch.optim.Optimizer | MuonAdamW:
-    """How weights follow gradients: torch's AdamW or Muon, or, with states smaller or elsewhere, accord's own AdamW."""
+    """The optimizer: torch's AdamW or Muon, or accord's own AdamW for smaller or offloaded states and bfloat16
+    weights."""
     betas, host = (config.beta1, 0.999), config.offload_optimizer
     eight_bits = config.optimizer_states == "8bit"
     if config.optimizer == "muon":
@@ -221,11 +223,11 @@ def rule(
 
 @torch.no_grad()
 def clip(parameters: Sequence[Tensor], most: float) -> float:
-    """Scale gradients down to this Euclidean norm where theirs is longer, in place; the norm that they had.
+    """Scale gradients, in place, to the Euclidean norm `most` where theirs is larger; returns the norm before.
 
-    In a team it is that of what all ranks hold, by the steps of torch's `clip_grad_norm_`: a norm of each gradient, in
-    its own precision, and the norm of those. torch's own takes no weights of several groups of ranks, as vectors beside
-    matrices in bfloat16 are.
+    With several ranks the norm is over all of them, computed as in torch's `clip_grad_norm_`: a norm of each gradient,
+    in its own precision, and the norm of those. torch's own does not support weights in several process groups, such as
+    float32 vectors beside bfloat16 matrices.
     """
     team = Team.here()
     if team.size == 1:
@@ -233,9 +235,9 @@ def clip(parameters: Sequence[Tensor], most: float) -> float:
     grads = [p.grad for p in parameters if p.grad is not None]
     wide = [torch.promote_types(g.dtype, torch.float32) for g in grads]
     norms = [torch.linalg.vector_norm(local(g), dtype=dtype).double() for g, dtype in zip(grads, wide, strict=True)]
-    is_first = [not is_share(g) or place_of(g)[2] == 0 for g in grads]  # of copies that ranks have
+    is_first = [not is_share(g) or shard_coordinates(g)[2] == 0 for g in grads]  # count one copy only (HSDP)
     own = torch.stack([norm * counts for norm, counts in zip(norms, is_first, strict=True)])
-    roots = team.total(own.square()).sqrt()
+    roots = team.all_reduce(own.square()).sqrt()
     norm = torch.linalg.vector_norm(torch.stack([root.to(g.dtype) for g, root in zip(grads, roots, strict=True)]))
     scale = torch.clamp(most / (norm + 1e-6), max=1.0)
     for g in grads:
@@ -251,7 +253,7 @@ def _loss_not_finite(when: str, rows: str) -> str:
 
 
 def named_rows(rows: Iterable[int]) -> str:
-    """Rows of the data, counted from 0, as a message names them: counted from 1, the first eight."""
+    """Data rows, given from 0, as named in messages: counted from 1, the first eight."""
     known = sorted({r for r in rows if r >= 0})
     if not known:
         return "rows that came from no file"
@@ -259,16 +261,15 @@ def named_rows(rows: Iterable[int]) -> str:
     return f"row{'s' if len(known) > 1 else ''} {named}{' ...' if len(known) > 8 else ''}"
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # mallopt's names for them, from malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # mallopt parameters, from malloc.h
 
 
 def manage_freed_memory(returned: bool) -> None:
-    """Tell glibc to serve blocks of over 128 KB from the heap and never to trim it, or to map and return each.
+    """Set how glibc serves blocks of over 128 KB: from a heap that it never trims, or if `returned` by mapping each.
 
-    A training step allocates and frees gigabytes in such blocks. Mapped afresh each time, their pages are faulted in
-    one by one, a fifth of a step's time; out of the heap they leave holes, of which glibc before 2.38 uses none again
-    for an aligned block of the same size: some two thirds of what a step allocates come on top. Elsewhere than on Linux
-    nothing happens.
+    A training step allocates and frees gigabytes in such blocks. Mapped anew each time, their pages are faulted in one
+    by one, a fifth of a step's time; on the heap they leave holes that glibc before 2.38 never reuses for an aligned
+    block of the same size, adding some two thirds of what a step allocates. No effect except on Linux.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:

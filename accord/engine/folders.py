@@ -1,4 +1,4 @@
-"""Whether what lies where a model is said to be can be read as one: its files, and what they say of themselves."""
+"""Checks that a folder or file can be read as a model: that its files are there, intact and plausible."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from accord.files import SUMS, changed, read_sums
 from accord.parsing import parse_json
 
 MANY_LAYERS = 1000
-"""No published model has as many."""
+"""More layers than any published model has."""
 SIZES = {
     "num_hidden_layers": MANY_LAYERS, "hidden_size": 10**6, "intermediate_size": 10**8, "num_attention_heads": 10**5,
     "num_key_value_heads": 10**5, "vocab_size": 10**8,
 }  # fmt: skip
-"""The largest sizes that a configuration may name; no published model comes near."""
+"""The largest sizes that a configuration may name, far above those of published models."""
 OBJECTS = (
     "config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "chat_template.json",
@@ -31,7 +31,7 @@ ALONE = Team()
 
 
 class Source(NamedTuple):
-    """A folder or a Hub name, with the GGUF file to read in it, or the base of the adapter in it, if any."""
+    """A folder or a Hub name, with the GGUF file to read in it, or the base model of the adapter in it, if any."""
 
     name: str
     gguf_file: str | None = None
@@ -39,10 +39,10 @@ class Source(NamedTuple):
 
 
 def locate(name: str, team: Team = ALONE) -> Source:
-    """The folder, file or Hub name that a model's name means; ranks of a team that all ask share the reading.
+    """The folder, file or Hub name that a model's name means; the ranks of `team`, which all ask, divide the reading.
 
     Raises:
-        InputError: there is none, or what is there is no model that can be used as it is.
+        InputError: there is none, or it holds no usable model.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -50,7 +50,7 @@ def locate(name: str, team: Team = ALONE) -> Source:
             raise InputError(f"{name} is a file; a model is a folder with a config.json, a GGUF file, or a Hub name.")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise InputError(f"{name} is no GGUF file: it does not begin as one.")
+                raise InputError(f"{name} is not a GGUF file: it lacks the header.")
         if any(importlib.util.find_spec(package) is None for package in ("gguf", "accelerate")):
             raise InputError(f"reading the GGUF file {name} needs the gguf extra: pip install gguf accelerate.")
         return Source(str(path.parent), path.name)
@@ -73,30 +73,30 @@ def locate(name: str, team: Team = ALONE) -> Source:
 
 
 def require_as_written(name: str, path: Path, team: Team = ALONE) -> None:
-    """Raise InputError where a file of a model's folder is not as its SHA256SUMS says, if it has one.
+    """Raise InputError where a file of a model's folder differs from its digest in SHA256SUMS, if there is one.
 
-    Each rank of a team looks at a share of the files, and all raise it.
+    Each rank of a team checks some of the files, and all raise the error.
     """
 
     def look() -> None:
-        if file := changed(path, team.mine(list(read_sums(path)))):
+        if file := changed(path, team.share(list(read_sums(path)))):
             raise InputError(
                 f"the model {name} has a damaged file, {file}, which is not as {SUMS} says: copy it anew, or delete "
                 f"{SUMS} where you changed it yourself."
             )
 
-    team.all_do(look)
+    team.on_all(look)
 
 
 def require_files(name: str, path: Path) -> None:
-    """Raise InputError where a folder holds what is no file, as a pipe, from which reading might never return."""
+    """Raise InputError where a folder holds a device, pipe or socket, from which reading might never return."""
     for one in sorted(path.iterdir()) if path.is_dir() else ():
         if one.exists() and not (one.is_file() or one.is_dir()):
             raise InputError(f"{name} holds {one.name}, which is a device, a pipe or a socket: put a file there.")
 
 
 def _base(name: str, path: Path) -> str | None:
-    """The model that a folder's adapter is for; None where the folder holds no adapter."""
+    """The base model of the adapter in a folder; None where the folder holds no adapter."""
     adapter = _read(path / "adapter_config.json")
     if adapter is None:
         return None
@@ -116,11 +116,11 @@ def _base(name: str, path: Path) -> str | None:
 def _check_folder(name: str, path: Path) -> None:
     config = _read(path / "config.json")
     if config is None:
-        places = ("model", "best", "checkpoint-*", "snapshots/*")
-        found = [file.parent for place in places for file in sorted(path.glob(f"{place}/config.json"))]
+        usual = ("model", "best", "checkpoint-*", "snapshots/*")
+        found = [file.parent for folder in usual for file in sorted(path.glob(f"{folder}/config.json"))]
         found += sorted(path.glob("*.gguf"))
         is_run = (path / "config.yaml").exists()
-        hint = ": it is that of a run which has written no model yet." if is_run else "."
+        hint = ": it is the folder of a run that has written no model yet." if is_run else "."
         hint = f"; did you mean {found[0]}?" if found else hint
         raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
     if "model_type" not in config:
@@ -132,7 +132,7 @@ def _check_folder(name: str, path: Path) -> None:
 
 
 def _check_layers(name: str, path: Path) -> None:
-    """Raise InputError where a configuration has more layers than there are tensors: to make them may take forever."""
+    """Raise InputError where a configuration has more layers than there are tensors: building them may take forever."""
     layers = (_read(path / "config.json") or {}).get("num_hidden_layers")
     if not isinstance(layers, int) or layers < MANY_LAYERS:
         return
@@ -145,17 +145,18 @@ def _check_layers(name: str, path: Path) -> None:
 
 
 def require_plausible(name: str, path: Path) -> None:
-    """Raise InputError where a folder's configuration names a size that no model has, which would be made, or tried."""
+    """Raise InputError where a folder's configuration names an implausible size, before anything that large is
+    allocated."""
     config = _read(path / "config.json") or {}
     parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
     for part in parts:
-        for what, most in SIZES.items():
-            value = part.get(what)
-            if value is None or isinstance(value, list):  # a list has a size a layer
+        for size, most in SIZES.items():
+            value = part.get(size)
+            if value is None or isinstance(value, list):  # a list names a size for each layer
                 continue
             if type(value) is not int or not 1 <= value <= most:
                 raise InputError(
-                    f"{name}/config.json: {what} must be a whole number from 1 to {most:,}, not {value!r}: restore it."
+                    f"{name}/config.json: {size} must be a whole number from 1 to {most:,}, not {value!r}: restore it."
                 )
 
 
@@ -175,7 +176,9 @@ def _check_weights(name: str, path: Path) -> None:
     shards = sorted(set(named.values()))
     for shard in shards:
         if not shard.endswith(".safetensors"):
-            raise InputError(f"{name}/model.safetensors.index.json names {shard}, which is no safetensors: restore it.")
+            raise InputError(
+                f"{name}/model.safetensors.index.json names {shard}, which is not a safetensors file: restore it."
+            )
         if not (path / shard).exists():
             raise InputError(f"{name} lacks {shard}, one of its {len(shards)} files of weights: copy it anew.")
     for file in path.glob("*.safetensors"):
@@ -213,8 +216,8 @@ def _read(file: Path) -> dict[str, Any] | None:
     return value
 
 
-def no_json(path: Path) -> InputError | None:
-    """What is said of a file of a folder that should hold a JSON object and does not; None where all do."""
+def invalid_json(path: Path) -> InputError | None:
+    """The error for the first file of a folder that should hold a JSON object and does not; None where all do."""
     try:
         for name in OBJECTS:
             _read(path / name)

@@ -1,4 +1,4 @@
-"""One forward pass over packed trees, whatever the architecture, and what is read off it."""
+"""One forward pass over packed trees, for any architecture, and what is computed from its hidden states."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.attention import NAME, Attend, TreeAttention
 from accord.engine.readout import Readout, linear_log_probabilities
-from accord.engine.shard import gathers, reads_whole
+from accord.engine.shard import waits_for_ranks, with_gathered_weights
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
@@ -24,7 +24,7 @@ _TREE_LAYERS = {"full_attention", "sliding_attention"}
 def prepare(model: nn.Module) -> nn.Module:
     """Give the model accord's attention where it can take it; without trees it computes as before.
 
-    It can where it lets its attention be replaced, mixes tokens by attention alone, and has no attention sinks.
+    It can if its attention is replaceable, all its layers are attention layers, and it has no attention sinks.
     """
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
     layers = set(getattr(config, "layer_types", None) or _TREE_LAYERS)
@@ -35,23 +35,23 @@ def prepare(model: nn.Module) -> nn.Module:
 
 
 def takes_trees(model: nn.Module) -> bool:
-    """Whether the model has accord's attention, so that it can read trees as they are."""
+    """Whether the model has accord's attention, so that it can read whole trees."""
     return model.config.get_text_config()._attn_implementation == NAME  # type: ignore[operator, union-attr, no-any-return]
 
 
 def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     """The model's last hidden states at every position of the flat layout, (T, d).
 
-    Models that cannot take a tree (state-space models, say) read every branch as a row of its own, its prompt repeated;
-    the results are the same. Trees on both sides of a length at which positions change are read apart.
+    Models that cannot take a tree (state-space models, say) read each branch as its own row with the prompt repeated,
+    with the same results. Trees on either side of `rope_switch_length` are read in separate passes.
     """
-    limit = turning_length(model)
+    limit = rope_switch_length(model)
     if limit is None:
         return _read(model, trees)
     sides = [len(t.prompt) + max((len(b.tokens) for b in t.branches), default=0) > limit for t in trees.trees]
     is_apart = len(set(sides)) == 2
-    # Ranks gather the weights layer by layer together, so where one reads its trees apart all make two passes.
-    on_any = any(Team.here().every(is_apart)) if gathers(model) else is_apart
+    # All ranks gather each layer's weights together, so if one rank needs two passes, all make two.
+    on_any = any(Team.here().every(is_apart)) if waits_for_ranks(model) else is_apart
     if is_apart:
         return _read_apart(model, trees, sides)
     return _read_and_idle(model, trees) if on_any else _read(model, trees)
@@ -62,20 +62,20 @@ def _read(model: nn.Module, trees: Trees) -> Tensor:
     if takes_trees(model):
         return read_row(model, trees.tokens, trees.positions, TreeAttention(trees))
     rows, index = _one_row_a_branch(trees)
-    heard: list[Tensor] = getattr(model, "_router_logits", [])  # see `accord.engine.routers`
-    before = len(heard)
+    collected: list[Tensor] = getattr(model, "_router_logits", [])  # see `accord.engine.routers`
+    before = len(collected)
     hidden = model.base_model(  # type: ignore[operator, union-attr]
         input_ids=rows, attention_mask=torch.ones_like(rows), use_cache=False
     ).last_hidden_state
-    heard[before:] = [logits.index_select(0, index) for logits in heard[before:]]
+    collected[before:] = [logits.index_select(0, index) for logits in collected[before:]]
     return hidden.flatten(0, 1).index_select(0, index)  # type: ignore[no-any-return]
 
 
-def turning_length(model: nn.Module) -> int | None:
-    """The length beyond which all of a model's positions are scaled otherwise, where it has one: LongRoPE (Ding et al.
-    2024, arXiv:2402.13753), as Phi 3 and 4 have it. A tree is as long as its longest branch.
+def rope_switch_length(model: nn.Module) -> int | None:
+    """The sequence length beyond which LongRoPE (Ding et al. 2024, arXiv:2402.13753; Phi 3 and 4) scales all positions
+    by its long factors, None for other models. A tree counts as long as its longest branch.
 
-    transformers asks the longest sequence of a batch for it, and vLLM the longest that it may ever be given.
+    transformers decides by the longest sequence of a batch, vLLM by the longest it may ever be given.
     """
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
     rope = getattr(config, "rope_parameters", None) or {}
@@ -86,7 +86,7 @@ def turning_length(model: nn.Module) -> int | None:
 
 
 def _read_apart(model: nn.Module, trees: Trees, sides: list[bool]) -> Tensor:
-    """`hidden_states` of the trees on each side of a length in a pass of their own, put together."""
+    """`hidden_states` with the trees on each side of a length read in a pass of their own, in the original order."""
     side = torch.tensor(sides).repeat_interleave(torch.tensor([tree.size for tree in trees.trees]))  # (T,)
     halves = [[tree for tree, one in zip(trees.trees, sides, strict=True) if one is way] for way in (False, True)]
     read = [_read(model, Trees.of(half, trees.tokens.device)) for half in halves]
@@ -105,15 +105,16 @@ def _read_and_idle(model: nn.Module, trees: Trees) -> Tensor:
 
 
 def read_row(model: nn.Module, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-    """The last hidden states (T, d) of one flat row of tokens (T,), for which the attention layers call `attend`."""
-    mask = torch.zeros(1, 1, 1, 1, device=tokens.device)  # four dimensions: taken as ready-made, and unused
+    """The last hidden states (T, d) of one flat row of tokens (T,), with `attend` as every layer's attention."""
+    mask = torch.zeros(1, 1, 1, 1, device=tokens.device)  # four dimensions: passed on unchanged, and unused
     return model.base_model(  # type: ignore[no-any-return, operator, union-attr]
         input_ids=tokens[None], position_ids=positions[None], attention_mask=mask, use_cache=False, attend=attend
     ).last_hidden_state[0]
 
 
 def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
-    """Token rows (C, L), padded at the end, and (T,) where in them each position of the flat layout is found."""
+    """Token rows (C, L), padded at the end, and (T,) the index in them, flattened, of each position of the flat
+    layout."""
     sequences: list[list[int]] = []
     indices: list[tuple[int, int]] = []
     for tree in trees.trees:
@@ -128,7 +129,7 @@ def _one_row_a_branch(trees: Trees) -> tuple[Tensor, Tensor]:
     return rows, torch.tensor([row * longest + i for row, i in indices], device=device)
 
 
-@reads_whole
+@with_gathered_weights
 def log_probabilities(
     model: nn.Module,
     trees: Trees,
@@ -138,11 +139,11 @@ def log_probabilities(
     top_p: float = 1.0,
     entropy: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """log pi(token | what precedes it) of every trained token, and the entropy of that distribution if asked for.
+    """log pi(token | preceding tokens) of every trained token, and the entropy of that distribution if asked for.
 
     Args:
         model: a causal language model of transformers.
-        temperature, top_k, top_p: the distribution scored is the one the sampler draws from at these settings.
+        temperature, top_k, top_p: score the distribution that the sampler draws from at these settings.
 
     Returns:
         (N,) log-probabilities and (N,) entropies in nats (zeros unless asked for), float32 or better.
@@ -153,24 +154,28 @@ def log_probabilities(
     )
 
 
-@reads_whole
-def outputs(model: nn.Module, trees: Trees, places: Tensor) -> Tensor:
-    """A classifier's labels at some places of the flat layout, (places, L): its linear head on the hidden states there.
+@with_gathered_weights
+def outputs(model: nn.Module, trees: Trees, index: Tensor) -> Tensor:
+    """A classifier's labels (n, L) at n indices into the flat layout: its linear head applied to the hidden states
+    there.
 
-    The head computes in the precision of its weights: rewards are compared by their small differences.
+    The head computes in the precision of its weights, as rewards are compared by small differences.
     """
     score: nn.Linear = model.score  # type: ignore[assignment]
-    hidden = hidden_states(model, trees).index_select(0, places)
+    hidden = hidden_states(model, trees).index_select(0, index)
     with torch.autocast(hidden.device.type, enabled=False):
         return score(hidden.to(score.weight.dtype))  # type: ignore[no-any-return]
 
 
 class RMSNorm(torch.autograd.Function):
-    """w * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4) as one function.
+    """w * x / sqrt(mean(x^2) + eps) (Zhang and Sennrich 2019, arXiv:1910.07467, eq. 4) as one autograd function.
 
-    The usual six operations each keep a float32 copy of their input. Here only the input is kept, and the result comes
-    in the precision that the next matrix product wants: on SmolLM2 7% off a step and 0.4 GB off its peak. (The same for
-    the gated MLP gained nothing, and was left out.)
+    The usual six operations each keep a float32 copy of their input. Here only the input is kept, and the result has
+    the precision of the next matrix product: 7% less time and 0.4 GB less peak memory per step on SmolLM2. (The same
+    for the gated MLP gained nothing.)
+
+    With r = 1 / sqrt(mean(x^2) + eps), u = x r, g = dL/dy and d the width: dw = sum over rows of g u, and dx = r (w g -
+    u (w g . u) / d).
     """
 
     @staticmethod
@@ -192,9 +197,9 @@ class RMSNorm(torch.autograd.Function):
 
 
 def fuse(model: nn.Module) -> None:
-    """Replace the norms within a model's decoder layers, wherever trying both shows that the results are the same.
+    """Replace the RMS norms of a model's decoder layers by `RMSNorm`, each one only if a trial shows equal results.
 
-    The norm after the last layer stays: what reads its result may want all of float32.
+    The norm after the last layer stays, as its result may be needed in float32.
     """
     parts = [part for layers in model.modules() if isinstance(layers, nn.ModuleList) for part in layers.modules()]
     for norm in parts:
@@ -204,7 +209,7 @@ def fuse(model: nn.Module) -> None:
         weight: nn.Parameter = norm.weight  # type: ignore[assignment]
         generator = torch.Generator().manual_seed(0)
         probe = torch.randn(2, len(weight), generator=generator)
-        if weight.is_meta:  # one that is not read yet is drawn meanwhile
+        if weight.is_meta:  # weights not read from the file yet: try with random ones
             norm.weight = nn.Parameter(torch.randn(len(weight), generator=generator), requires_grad=False)
         with torch.no_grad():
             probe = probe.to(norm.weight)  # type: ignore[arg-type]
@@ -215,14 +220,14 @@ def fuse(model: nn.Module) -> None:
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Have the decoder layers keep nothing but their input in a pass with gradients, whose backward pass computes them
-    again (Chen et al. 2016, arXiv:1604.06174): the same gradients bit for bit, for a third more time.
+    """Activation checkpointing: decoder layers keep only their input, and the backward pass recomputes the rest (Chen
+    et al. 2016, arXiv:1604.06174). The gradients are equal bit for bit, for a third more time.
 
-    Raises InputError where the model's layers are not such that transformers can do so.
+    Raises InputError if the model has no layers that transformers can checkpoint.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise InputError(f"activation_checkpointing: {type(model).__name__} has no layers that can be computed again.")
+        raise InputError(f"activation_checkpointing: {type(model).__name__} has no layers that can be recomputed.")
     for layer in layers:
         layer.forward = types.MethodType(_checkpointed, layer)  # type: ignore[method-assign]
 
@@ -235,7 +240,7 @@ def _checkpointed(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def unfuse(model: nn.Module) -> None:
-    """Put the norms back that `fuse` has replaced."""
+    """Restore the norms that `fuse` replaced."""
     for module in model.modules():
         if getattr(vars(module).get("forward"), "__func__", None) is _norm:
             del module.forward

@@ -1,6 +1,6 @@
-"""Sampling completions: each prompt read once, its samples decoded side by side, finished ones making room for new.
+"""Sampling completions: each prompt is read once, its samples are decoded in one batch, and finished ones make room.
 
-`generate` gives whole completions of many prompts, `stream` one token by token.
+`generate` returns whole completions of many prompts; `stream` yields one completion token by token.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from transformers import PreTrainedTokenizerBase
 from accord.arrays import Doubles, Ints, Tokens
 from accord.engine.cache import Decoder, decoder
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
-from accord.engine.shard import held_whole, reads_whole
+from accord.engine.shard import layers_gathered, with_gathered_weights
 from accord.engine.tiles import to_device
 from accord.errors import InputError
 from accord.records import Completion
 
-Spell: TypeAlias = Callable[[Sequence[int]], str]
+ToText: TypeAlias = Callable[[Sequence[int]], str]
+Samples: TypeAlias = dict[int, list[tuple[int, float]]]  # sample's number -> its tokens and log-probabilities so far
 
 CAPACITY = 256
-"""Samples decoded at once unless told otherwise."""
+"""Default number of samples decoded at once."""
 
 
 @torch.no_grad()
-@reads_whole
+@with_gathered_weights
 def generate(
     model: nn.Module,
     prompts: Sequence[Tokens],
@@ -38,7 +39,7 @@ def generate(
     *,
     end: int | Sequence[int],
     vocabulary: int | None = None,
-    spell: Spell | None = None,
+    to_text: ToText | None = None,
     seeds: Sequence[int] | None = None,
     only: Sequence[int] | None = None,
     capacity: int = CAPACITY,
@@ -47,74 +48,75 @@ def generate(
     """n completions of every prompt, with the log-probability of every token under the distribution drawn from.
 
     A completion ends with the first end-of-turn token or text of `sampling.stop`, or is cut at `max_new_tokens`. Up to
-    the rounding of logits it depends on the model, the prompt and the seed alone, not on what else is in the batch.
+    rounding of the logits it depends only on the model, the prompt and the seed, not on the rest of the batch.
 
     Args:
         model: a causal language model of transformers, or a `Mixture` of two.
         prompts: token ids; none may be empty.
         end: the token or tokens that end a turn.
-        vocabulary: how many tokens there are, where the model's output layer has more rows: those are never drawn.
-        spell: the text of tokens, which texts that end a completion are looked for in.
+        vocabulary: number of tokens, where the output layer has more rows; the rows beyond are never drawn.
+        to_text: decodes tokens to text, in which `sampling.stop` is searched for.
         seeds: a seed for each prompt in place of the sampling's; equal prompts of equal seeds have equal completions.
-        only: the places of the prompts that are completed here, as they would be among all; all unless given.
-        capacity: samples decoded at once.
+        only: indices of the prompts to complete here, with the same results as among all; default all.
+        capacity: number of samples decoded at once.
         progress: called with the number of samples finished since the last call.
 
     Raises InputError where n < 1, and ValueError where a prompt is empty.
     """
     sampling = sampling or Sampling()
-    if n < 1:
-        raise InputError(f"a prompt needs at least one sample, not {n}")
-    if not all(prompts):
-        raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
-    limits = _Limits(end, sampling, vocabulary, spell)
+    _check(prompts, n)
+    limits = _Limits(end, sampling, vocabulary, to_text)
     device = next(model.parameters()).device
     uniforms = uniform_numbers(prompts, n, sampling, seeds)
     if only is not None:
         uniforms, prompts = uniforms[list(only)], [prompts[i] for i in only]
     uniforms = uniforms.reshape(-1, sampling.max_new_tokens)
-    live: dict[int, list[tuple[int, float]]] = {}  # what each sample in the batch, in its order, has by now
+    live: Samples = {}  # the samples in the batch, in its order
     done: dict[int, Completion] = {}
-    waiting = 0
-    with evaluating(model), held_whole(model):
+    waiting = 0  # index of the first prompt that has not joined
+    with evaluating(model), layers_gathered(model):
         batch = decoder(model, sampling.max_new_tokens)
         while waiting < len(prompts) or live:
             joining = _joining(len(live), len(prompts) - waiting, n, capacity)
-            last = [written[-1][0] for written in live.values()]
-            logits = _next_logits(batch, last, prompts[waiting : waiting + joining], n, device)
+            logits = _next_logits(batch, live, prompts[waiting : waiting + joining], n, device)
             live |= {i: [] for i in range(waiting * n, (waiting + joining) * n)}
             waiting += joining
             counts = [len(written) for written in live.values()]
             uniform = to_device(torch.from_numpy(uniforms[list(live), counts]), device)
             for written, token in zip(live.values(), limits.draw(logits, uniform, counts), strict=True):
                 written.append(token)
-            going = [len(w) < sampling.max_new_tokens and not limits.ended(w) for w in live.values()]
-            if not all(going):
-                batch.keep(torch.tensor(going))
-                ended = [i for i, goes in zip(live, going, strict=True) if not goes]
-                done |= {i: limits.completion(live.pop(i)) for i in ended}
-                if progress:
-                    progress(len(ended))
+            finished = _finish(batch, live, limits)
+            done |= finished
+            if progress and finished:
+                progress(len(finished))
     return [[done[i + j] for j in range(n)] for i in range(0, len(done), n)]
 
 
+def _check(prompts: Sequence[Tokens], n: int) -> None:
+    if n < 1:
+        raise InputError(f"a prompt needs at least one sample, not {n}")
+    if not all(prompts):
+        raise ValueError(f"prompt {next(i for i, p in enumerate(prompts) if not p)} has no tokens")
+
+
 class _Limits:
-    """What may be drawn, and where a completion ends."""
+    """Which tokens may be drawn, and where a completion ends."""
 
     def __init__(
-        self, end: int | Sequence[int], sampling: Sampling, vocabulary: int | None, spell: Spell | None
+        self, end: int | Sequence[int], sampling: Sampling, vocabulary: int | None, to_text: ToText | None
     ) -> None:
         self.ends = [end] if isinstance(end, int) else sorted(set(end))
-        self.sampling, self.stop, self.vocabulary, self.spell = sampling, sampling.stop, vocabulary, spell
-        if self.stop and spell is None:
+        self.sampling, self.stop, self.vocabulary, self.to_text = sampling, sampling.stop, vocabulary, to_text
+        if self.stop and to_text is None:
             raise ValueError("texts can only end a completion where tokens can be spelled")
-        self.reach = max(map(len, self.stop), default=0) + 8  # tokens that such a text may have, and some to spell it
+        # last tokens to decode for the search: at most one per character of the text, and some context
+        self.reach = max(map(len, self.stop), default=0) + 8
 
     def draw(self, logits: Tensor, uniform: Tensor, written: Sequence[int]) -> list[tuple[int, float]]:
-        """Tokens and log-probabilities, as `sampling.draw` has them, for samples (S,) with so many tokens each.
+        """Tokens and log-probabilities as from `sampling.draw`, for samples (S,) with `written` tokens so far each.
 
-        A row of the output layer that has no token is drawn again among the others. It hardly ever is drawn, so the
-        log-probabilities stay those that the model gives, as scoring computes them.
+        If a row of the output layer without a token is drawn, the draw is repeated among the others. This is so rare
+        that the log-probabilities stay those of the full softmax, as scoring computes them.
         """
         early = [i for i, count in enumerate(written) if count < self.sampling.min_new_tokens]
         if early:
@@ -123,22 +125,22 @@ class _Limits:
             for end in self.ends:
                 logits[:, end].index_fill_(0, barred, -inf)
         drawn = _read(*draw(logits, uniform, self.sampling))
-        nothing = [i for i, (token, _) in enumerate(drawn) if token >= (self.vocabulary or inf)]
-        if nothing:
-            rows = torch.tensor(nothing, device=logits.device)
-            among = logits[rows].clone()
-            among[:, self.vocabulary :] = -inf
-            again, logp = draw(among, uniform[rows], self.sampling)
+        invalid = [i for i, (token, _) in enumerate(drawn) if token >= (self.vocabulary or inf)]
+        if invalid:
+            rows = torch.tensor(invalid, device=logits.device)
+            masked = logits[rows].clone()
+            masked[:, self.vocabulary :] = -inf
+            again, logp = draw(masked, uniform[rows], self.sampling)
             if self.sampling.temperature:
                 z = truncate_(logits[rows] / self.sampling.temperature, self.sampling.top_k, self.sampling.top_p)
-                given = torch.log_softmax(z, -1).gather(1, again[:, None]).squeeze(1)
-                logp = torch.where(given.isfinite(), given, logp)
-            for i, token in zip(nothing, _read(again, logp), strict=True):
+                full = torch.log_softmax(z, -1).gather(1, again[:, None]).squeeze(1)
+                logp = torch.where(full.isfinite(), full, logp)  # -inf where truncation kept only invalid rows
+            for i, token in zip(invalid, _read(again, logp), strict=True):
                 drawn[i] = token
         return drawn
 
     def completion(self, sample: Sequence[tuple[int, float]]) -> Completion:
-        """A sample as it is returned."""
+        """The sample as a `Completion`."""
         tokens, logprobs = zip(*sample, strict=True)
         return Completion(Ints(tokens), Doubles(logprobs), "end" if self.ended(sample) else "length")
 
@@ -146,21 +148,21 @@ class _Limits:
         """Whether a sample's last token ends it."""
         if sample[-1][0] in self.ends:
             return True
-        if not self.stop or self.spell is None or len(sample) < self.sampling.min_new_tokens:
+        if not self.stop or self.to_text is None or len(sample) < self.sampling.min_new_tokens:
             return False
-        said = self.spell([token for token, _ in sample[-self.reach :]])
-        return any(text in said for text in self.stop)
+        end_text = self.to_text([token for token, _ in sample[-self.reach :]])
+        return any(text in end_text for text in self.stop)
 
 
 def _read(tokens: Tensor, logp: Tensor) -> list[tuple[int, float]]:
-    """What was drawn, fetched in one copy: for it the processor waits, once a token."""
+    """Copy drawn tokens and log-probabilities to the CPU in one transfer, the only synchronization per token."""
     pairs = zip(*torch.stack([tokens.double(), logp.double()]).tolist(), strict=True)
     return [(int(token), value) for token, value in pairs]
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in evaluation mode; its parts that were training go back to that."""
+    """Puts the model in evaluation mode; modules that were in training mode return to it."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -171,17 +173,28 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _joining(live: int, left: int, n: int, capacity: int) -> int:
-    """How many of the prompts left join the live samples: all there is room for, once a quarter of the room is free."""
+    """How many of the remaining prompts join the live samples: as many as there is room for, once a quarter of it is
+    free."""
     if not live:
         return min(max(capacity // n, 1), left)
     room = (capacity - live) // n
     return min(room, left) if room >= left or room * n >= capacity // 4 else 0
 
 
-def _next_logits(
-    batch: Decoder, last: Sequence[int], joining: Sequence[Tokens], n: int, device: torch.device
-) -> Tensor:
-    """Of the next token of every live sample, by its last one, then of the n samples of each prompt that joins."""
+def _finish(batch: Decoder, live: Samples, limits: _Limits) -> dict[int, Completion]:
+    """Remove the samples that have ended from the batch and from `live`; returns them as completions."""
+    full = limits.sampling.max_new_tokens
+    going = [len(written) < full and not limits.ended(written) for written in live.values()]
+    if all(going):
+        return {}
+    batch.keep(torch.tensor(going))
+    ended = [i for i, goes in zip(live, going, strict=True) if not goes]
+    return {i: limits.completion(live.pop(i)) for i in ended}
+
+
+def _next_logits(batch: Decoder, live: Samples, joining: Sequence[Tokens], n: int, device: torch.device) -> Tensor:
+    """Next-token logits: of every live sample, given its last token, then of the n samples of each joining prompt."""
+    last = [written[-1][0] for written in live.values()]
     parts = [batch.decode(to_device(torch.tensor(last), device))] if last else []
     if joining:
         parts.append(batch.prefill(joining, n).repeat_interleave(n, 0))
@@ -196,19 +209,18 @@ def stream(
     *,
     end: int | Sequence[int],
     vocabulary: int | None = None,
-    spell: Spell | None = None,
+    to_text: ToText | None = None,
 ) -> Iterator[tuple[int, float]]:
-    """The tokens and log-probabilities that `generate` returns as the prompt's first, each as soon as it is drawn.
+    """The tokens and log-probabilities of the prompt's first completion by `generate`, each as soon as it is drawn.
 
-    It stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when it is closed. Args as for
-    `generate`.
+    Stops after the first end-of-turn token, after `sampling.max_new_tokens`, or when closed. Args as for `generate`.
 
     Raises ValueError where the prompt is empty.
     """
     sampling = sampling or Sampling()
     if not prompt:
         raise ValueError("the prompt has no tokens")
-    limits, written = _Limits(end, sampling, vocabulary, spell), list[tuple[int, float]]()
+    limits, written = _Limits(end, sampling, vocabulary, to_text), list[tuple[int, float]]()
     device = next(model.parameters()).device
     uniforms = torch.from_numpy(uniform_numbers([prompt], 1, sampling)[0, 0]).to(device)
     with evaluating(model):
@@ -222,31 +234,31 @@ def stream(
                 return
 
 
-class Spelling:
-    """The text of tokens that come one by one, in pieces that add up to the text of them all.
+class IncrementalDecoder:
+    """Incremental decoding: the text of tokens that arrive one by one, in pieces that add up to the text of them all.
 
     The whole is decoded anew each time, since a token's text may depend on those before it (a space between words, the
-    rest of a character). What more tokens may still change waits: half a character, which decodes to U+FFFD, and a
-    beginning that a tokenizer's clean-up rewrites.
+    rest of a character). Text that later tokens may still change is held back: an incomplete character, which decodes
+    to U+FFFD, and a beginning that a tokenizer's clean-up rewrites.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.tokens: list[int] = []
-        self.said = ""
+        self.certain = ""
 
     def add(self, token: int) -> str:
-        """What is certain of the text with one more token, beyond what was certain before."""
+        """The text that became certain with one more token."""
         self.tokens.append(token)
         return self._more(waiting="\ufffd")
 
     def rest(self) -> str:
-        """What still waits when no more tokens come."""
+        """The text still held back, when no more tokens come."""
         return self._more(waiting="")
 
     def _more(self, waiting: str) -> str:
         text = str(self.tokenizer.decode(self.tokens, skip_special_tokens=True)).rstrip(waiting)
-        if not text.startswith(self.said):
+        if not text.startswith(self.certain):
             return ""
-        piece, self.said = text[len(self.said) :], text
+        piece, self.certain = text[len(self.certain) :], text
         return piece

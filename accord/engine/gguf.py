@@ -1,10 +1,9 @@
-"""A language model as one GGUF file, which llama.cpp, Ollama and their kin read.
+"""Export a language model as one GGUF file, for llama.cpp, Ollama and others.
 
-It is written by llama.cpp's own `convert_hf_to_gguf.py` where that is on the PATH, and else here, by the package gguf:
-models of the Llama, Qwen 2 and Qwen 3 architectures whose tokenizer is a byte-level BPE. Matrices are written in the
-precision asked for, vectors in float32. Names of weights are those of the package's table. Of a head of size d rotary
-embeddings turn the pairs (i, i + d/2) in transformers, and (2i, 2i + 1) where llama.cpp runs a Llama, so the rows of
-its queries and keys trade places on the way.
+It is written by llama.cpp's own `convert_hf_to_gguf.py` if that is on the PATH, else here, by the package gguf: models
+of the Llama, Qwen 2 and Qwen 3 architectures with a byte-level BPE tokenizer. Matrices are written in the requested
+precision, vectors in float32, under the package's names. With heads of size d, rotary embeddings rotate the pairs (i, i
++ d/2) in transformers, but (2i, 2i + 1) in llama.cpp's Llama, so the rows of its queries and keys are permuted.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CONVERTER = "convert_hf_to_gguf.py"
 REMEDY = f"put llama.cpp's {CONVERTER}, which knows more, on the PATH, or export safetensors"
 
 ARCHITECTURES = {"llama": (), "qwen2": ("q_proj.bias", "k_proj.bias", "v_proj.bias"), "qwen3": ()}
-"""What is written here, by the model_type of config.json, with the biases that its linear layers have in llama.cpp."""
+"""The model_types written here, with the biases of linear layers that llama.cpp supports for each."""
 
 _WORDS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -45,18 +44,18 @@ SPLITS = {
     (False, rf"{_ENDINGS}{_WORDS}|\p{{N}}{{1,3}}{_REST}"): "dbrx",
     (True, rf"{_ENDINGS}{_WORDS}|\p{{N}}{{1,3}}{_REST}"): "llama-bpe",
 }
-"""How a text is cut before merges, as llama.cpp calls it: by whether a piece that is a token is left whole, and by
-regular expressions, those of GPT-2's words and of single digits by name."""
+"""llama.cpp's names of pre-tokenizers: by whether a piece that is a token stays whole (ignore_merges), and by the
+regular expressions, with "words" for GPT-2's and "digits" for single digits."""
 
 
 def write_gguf(model: Policy, file: Path, dtype: torch.dtype) -> str:
-    """Write the model to a new file, whole or not at all; who wrote it.
+    """Write the model to a new file, whole or not at all; returns what wrote it.
 
-    Raises InputError where neither way can write this model, or a weight has a number that `dtype` does not reach.
+    Raises InputError where neither way can write this model, or a weight exceeds the range of `dtype`.
     """
     refused = ""
-    there = next(folder for folder in file.absolute().parents if folder.exists())
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=there) as folder:
+    parent = next(folder for folder in file.absolute().parents if folder.exists())
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}-", dir=parent) as folder:
         written = Path(folder) / file.name
         converter = shutil.which(CONVERTER)
         if converter:
@@ -74,7 +73,7 @@ def write_gguf(model: Policy, file: Path, dtype: torch.dtype) -> str:
 
 
 def _convert(model: Policy, converter: Path, file: Path, dtype: torch.dtype) -> str:
-    """Have llama.cpp's script write the file; why it did not, or nothing."""
+    """Have llama.cpp's script write the file; returns why it did not, or ""."""
     folder = model.save(file.parent / file.stem, dtype)
     kind = {torch.bfloat16: "bf16", torch.float16: "f16", torch.float32: "f32"}[dtype]
     words = [sys.executable, str(converter), str(folder), "--outfile", str(file), "--outtype", kind]
@@ -118,16 +117,16 @@ def _write(model: Policy, file: Path, dtype: torch.dtype) -> None:
     matrices = {name for name, weight in model.network.named_parameters() if weight.dim() > 1}
     with held_in(model.network, dtype, matrices):
         for name, weight in own_state(model.network).items():
-            called = table.get_name(name, try_suffixes=(".weight", ".bias"))
-            if called is None:
+            gguf_name = table.get_name(name, try_suffixes=(".weight", ".bias"))
+            if gguf_name is None:
                 raise InputError(f"{model.name} has a weight that GGUF has no name for, {name}: {REMEDY}.")
-            turned = config.model_type == "llama" and {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2])
-            weight = _in_pairs(weight, int(turned)) if turned else weight
+            rotary = config.model_type == "llama" and {"q_proj": heads, "k_proj": kv_heads}.get(name.split(".")[-2])
+            weight = _in_pairs(weight, int(rotary)) if rotary else weight
             if weight.dim() == 1:
                 weight = weight.float()
             kind = None if weight.dtype != torch.bfloat16 else gguf.GGMLQuantizationType.BF16
-            held = weight.cpu().contiguous()  # numpy has no bfloat16
-            writer.add_tensor(called, (held.view(torch.uint8) if kind else held).numpy(), raw_dtype=kind)
+            array = weight.cpu().contiguous()  # numpy has no bfloat16
+            writer.add_tensor(gguf_name, (array.view(torch.uint8) if kind else array).numpy(), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -135,12 +134,13 @@ def _write(model: Policy, file: Path, dtype: torch.dtype) -> None:
 
 
 def _in_pairs(weight: Tensor, heads: int) -> Tensor:
-    """The rows of a projection (heads * d, ...), of each head row i + j d/2 moved to 2i + j, j = 0 or 1."""
+    """The rows of a projection (heads * d, ...) permuted within each head: row i + j d/2 moves to 2i + j, j = 0 or
+    1."""
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
 def _check(model: Policy) -> None:
-    """Raise InputError where a file written here would not mean the same model."""
+    """Raise InputError where the file would describe another model."""
     config: Any = model.network.config
     biases = ARCHITECTURES.get(config.model_type)
     if biases is None:
@@ -152,18 +152,18 @@ def _check(model: Policy) -> None:
     scaled = rope.get("rope_type", "default") != "default" or rope.get("partial_rotary_factor", 1) != 1
     windows = "sliding_attention" in (getattr(config, "layer_types", None) or ())
     further = [n for n, _ in model.network.named_parameters() if n.endswith(".bias") and not n.endswith(biases)]
-    for what, is_so in {
+    for feature, is_present in {
         f"rotary embeddings scaled by {rope.get('rope_type')}": scaled,
         "sliding windows": windows,
         f"the activation {config.hidden_act}": config.hidden_act != "silu",
         f"the bias {further[0] if further else ''}": further,
     }.items():
-        if is_so:
-            raise InputError(f"{model.name} has {what}, which the GGUF files that accord writes do not hold: {REMEDY}.")
+        if is_present:
+            raise InputError(f"{model.name} has {feature}, which accord's GGUF files cannot describe: {REMEDY}.")
 
 
 def _add_tokens(writer: Any, model: Policy, rows: int) -> None:
-    """The tokenizer: its tokens, a row of the embedding each, its merges, what ends a turn, and the chat template."""
+    """Write the tokenizer: a token per embedding row, merges, end-of-turn tokens, and the chat template."""
     from gguf import TokenType
 
     tokenizer: Any = model.tokenizer
@@ -172,8 +172,8 @@ def _add_tokens(writer: Any, model: Policy, rows: int) -> None:
     if pre is None:
         kind = spec["model"]["type"]
         raise InputError(
-            f"the tokenizer of {model.name} ({kind}) is no byte-level BPE that cuts words as one of llama.cpp's "
-            f"({', '.join(SPLITS.values())}) does: {REMEDY}."
+            f"the tokenizer of {model.name} ({kind}) is not a byte-level BPE with one of llama.cpp's pre-tokenizers "
+            f"({', '.join(SPLITS.values())}): {REMEDY}."
         )
     named = {index: token for token, index in tokenizer.get_vocab().items()}
     added = tokenizer.added_tokens_decoder
@@ -204,7 +204,7 @@ def _add_tokens(writer: Any, model: Policy, rows: int) -> None:
 
 
 def _split(spec: dict[str, Any]) -> str | None:
-    """What llama.cpp calls the way in which a tokenizer, by its JSON, cuts a text; None where it knows none."""
+    """llama.cpp's name of a tokenizer's pre-tokenizer, by its JSON; None where there is none."""
     bpe, normalizer, pre = spec["model"], spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
     if bpe["type"] != "BPE" or bpe.get("byte_fallback") or normalizer.get("type") not in (None, "NFC"):
         return None

@@ -1,6 +1,6 @@
-"""Which weights of a network ranks gather together, in which precision, and which ranks do.
+"""FSDP groups: which weights are gathered together, in which precision, and by which ranks.
 
-Each decoder layer is a group; the embedding, the last norm and the head are one, so that a head may be the embedding.
+Each decoder layer is a group; the embedding, last norm and head form one group, so that head and embedding may be tied.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _meshes: dict[Any, DeviceMesh] = {}
 
 
 def mesh_of(kind: str, shards: int, use: str = "") -> DeviceMesh:
-    """The ranks on one kind of device, so many to a copy of a model: in a line, or where that is not all of them a row
-    of ranks for each copy.
+    """The device mesh of all ranks, `shards` to a copy of a model: one-dimensional, or (copies, shards) where there are
+    several copies (HSDP).
 
-    What has a `use` has groups of ranks of its own, which speak as if the others were not there.
+    A mesh for another `use` has its own process groups, whose communication is independent.
     """
     from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
     size = Team.here().size
     key = (dist.group.WORLD, kind, shards, use)
-    if key not in _meshes:  # each makes groups of its own, but for one of all ranks
+    if key not in _meshes:  # only the mesh of all ranks uses the default process group
         if shards < size:
             _meshes[key] = init_device_mesh(kind, (size // shards, shards), mesh_dim_names=("replicate", "shard"))
         elif use:
@@ -45,21 +45,22 @@ def mesh_of(kind: str, shards: int, use: str = "") -> DeviceMesh:
 
 
 def is_half(network: nn.Module) -> bool:
-    """Whether trained weights are held in bfloat16: all matrices, beside vectors in float32."""
+    """Whether trained weights are held in bfloat16: all matrices; vectors stay in float32."""
     return any(p.requires_grad and p.dtype == torch.bfloat16 for p in network.parameters())
 
 
 def axis_of(shape: Sequence[int], ranks: int) -> int:
-    """The axis of a weight that so many ranks share out: the first.
+    """The axis along which this many ranks shard a weight: the first.
 
-    Of a block of experts (E, d_out, d_in) that are fewer than the ranks it is the second, each expert's own rows, where
-    the ranks can have equally many, as `fully_shard` shares out no other axis than the first unevenly.
+    For a block of experts (E, d_out, d_in) with fewer experts than ranks it is the second, the rows of each expert, if
+    the ranks divide them: `fully_shard` shards only the first axis unevenly.
     """
     return 1 if len(shape) == 3 and shape[0] < ranks and shape[1] % ranks == 0 else 0
 
 
 def placement(network: nn.Module, kind: str, shards: int) -> Callable[[nn.Parameter], Any]:
-    """Where `fully_shard` puts a weight: by which axis it is shared out, and those in float32 beside bfloat16 apart.
+    """The placement function for `fully_shard`: along which axis a weight is sharded, with float32 weights among
+    bfloat16 ones in a process group of their own.
 
     Raises InputError as `by_precision` does.
     """
@@ -76,10 +77,10 @@ def placement(network: nn.Module, kind: str, shards: int) -> Callable[[nn.Parame
 
 
 def by_precision(kind: str, shards: int) -> Any:
-    """Where weights in float32 are put that lie beside others in bfloat16, as gradients of one precision at a time are
-    summed: what is shared by the same group of ranks is put together, so that these have another, of the same ranks.
+    """The placement of float32 weights among bfloat16 ones: on the same ranks, but in another process group, as
+    `fully_shard` reduces the gradients of one group in one precision.
 
-    Raises InputError where torch is too old to let a weight have a group of its own.
+    Raises InputError where torch is too old to give a weight its own group.
     """
     try:
         from torch.distributed.fsdp._fully_shard._fsdp_common import FSDPMeshInfo, HSDPMeshInfo, ShardPlacementResult
@@ -95,12 +96,12 @@ def by_precision(kind: str, shards: int) -> Any:
 
 
 def groups_of(network: nn.Module, dtype: torch.dtype) -> Iterator[tuple[Any, MixedPrecisionPolicy]]:
-    """What is gathered together, a module or several, inner ones first, and in which precision.
+    """The modules that are gathered together, inner ones first, with their mixed-precision policy.
 
-    Autocast multiplies in bfloat16, and leaves the sums between the layers, norms and embeddings in float32. So linear
-    layers are gathered in bfloat16, to which autocast would round them, and a layer's norms beside them as they are;
-    gradients are summed in float32, where rounding has happened already. What computes is what one process does.
-    Matrices that are held in bfloat16 are gathered as they are; their gradients are summed in float32, and rounded.
+    Autocast multiplies in bfloat16 and leaves the residual stream, norms and embeddings in float32. So linear layers
+    are gathered in bfloat16, to which autocast would round them, and a layer's norms as they are held; gradients,
+    already rounded, are reduced in float32. The computation is the same as in one process. Matrices held in bfloat16
+    are gathered as they are; their gradients are reduced in float32, then rounded.
     """
     from torch.distributed.fsdp import MixedPrecisionPolicy
 

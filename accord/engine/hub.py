@@ -1,5 +1,5 @@
-"""Why something could not be read from the Hugging Face Hub, in a sentence, whoever raised what: huggingface_hub,
-transformers and datasets wrap each other's errors."""
+"""Errors of the Hugging Face Hub in one sentence, whichever library raised them: huggingface_hub, transformers and
+datasets wrap each other's errors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from accord.errors import InputError
 LOG_IN = "set HF_TOKEN, or log in by `hf auth login`"
 MODEL_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 TOKENIZERS = ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
-"""The files of a tokenizer, in any of its forms."""
+"""File patterns of tokenizers, in all their formats."""
 
 
 def failure(name: str, kind: Literal["model", "data set"], error: BaseException) -> InputError | None:
-    """What is said of a name on the Hub that could not be read; None where it is not the Hub that failed."""
+    """The error for a name on the Hub that could not be read; None where the Hub was not the cause."""
     from huggingface_hub import constants, errors
 
     raised = list(_chain(error))
@@ -27,43 +27,45 @@ def failure(name: str, kind: Literal["model", "data set"], error: BaseException)
     def first(*kinds: type[BaseException]) -> BaseException | None:
         return next((one for one in raised if isinstance(one, kinds)), None)
 
-    told = " ".join(str(one) for one in raised)  # datasets keeps some errors as words alone
+    text = " ".join(str(one) for one in raised)  # datasets keeps some errors only in its message
     unknown = any(type(one).__name__ == "DatasetNotFoundError" for one in raised)
     page = f"https://huggingface.co/{'datasets/' if kind == 'data set' else ''}{name}"
-    if first(errors.GatedRepoError) or (unknown and "gated dataset" in told):
+    if first(errors.GatedRepoError) or (unknown and "gated dataset" in text):
         return InputError(f"{name} is gated: ask for access on its page, {page}, and {LOG_IN}.")
-    if first(errors.RepositoryNotFoundError) or (unknown and "doesn't exist on the Hub" in told):
+    if first(errors.RepositoryNotFoundError) or (unknown and "doesn't exist on the Hub" in text):
         here = "file" if kind == "data set" else "folder"
         return InputError(
-            f"there is no {here} {name}, and no {kind} on the Hub of that name that may be read: check the name; for a "
-            f"private one {LOG_IN}."
+            f"there is no {here} {name}, and no readable {kind} of that name on the Hub: check the name; for a private "
+            f"one {LOG_IN}."
         )
     refused = first(errors.HfHubHTTPError)
     status = getattr(getattr(refused, "response", None), "status_code", None)
     if status and status != 404:
-        return InputError(f"the Hub refuses to give {name} (status {status}): try again later.")
+        return InputError(f"the Hub refused {name} (status {status}): try again later.")
     lost = next((one for one in raised if _is_of_network(one)), None) or first(errors.LocalEntryNotFoundError)
-    if lost is None and "LocalEntryNotFoundError" not in told:
+    if lost is None and "LocalEntryNotFoundError" not in text:
         return None
     if constants.HF_HUB_OFFLINE:
-        return InputError(f"{name} is not on this machine, and HF_HUB_OFFLINE keeps from asking the Hub for it.")
+        return InputError(
+            f"{name} is not on this machine, and HF_HUB_OFFLINE keeps the Hub from being asked: unset it."
+        )
     if lost and type(lost).__name__ in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
-        return InputError(f"the download of {name} from the Hub broke off ({said(lost)}): try again, it goes on.")
+        return InputError(f"the download of {name} from the Hub broke off ({said(lost)}): try again, it resumes.")
     where = "a folder" if kind == "model" else "its files"
     return InputError(f"the Hub cannot be reached, and {name} is not on this machine: try again, or give {where}.")
 
 
 def unfit_model(name: str, *, needs_weights: bool = True) -> InputError | None:
-    """Why a repository of the Hub is no model that can be read, or without weights no tokenizer, by the names of its
-    files; None where these will do, or cannot be had."""
+    """The error for a Hub repository that holds no readable model (or tokenizer, without `needs_weights`), by the names
+    of its files; None where they suffice, or cannot be listed."""
     from huggingface_hub import HfApi
 
     try:
         names = HfApi().list_repo_files(name)
-    except Exception:  # then it is said of the network, or of what was asked first
+    except Exception:  # the original error is reported instead
         return None
     if needs_weights and "config.json" not in names:
-        return InputError(f"{name} on the Hub is no model that can be read: it has no config.json.")
+        return InputError(f"{name} on the Hub is not a model: it has no config.json.")
     if not any(fnmatch(file, form) for file in names for form in TOKENIZERS):
         return InputError(f"{name} on the Hub has no tokenizer (tokenizer.json and others): name a model that has one.")
     if not any(file.endswith(".safetensors") for file in names):
@@ -74,8 +76,8 @@ def unfit_model(name: str, *, needs_weights: bool = True) -> InputError | None:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Without what the Hub's client says of each attempt, as long as the context lasts."""
+def quiet_hub() -> Iterator[None]:
+    """Silences the Hub client's messages about each attempt within the context."""
     from huggingface_hub.utils import logging
 
     level = logging.get_verbosity()
@@ -87,14 +89,14 @@ def unheard() -> Iterator[None]:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error, and those that it came of."""
+    """An error, then its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """The error that others came of."""
+    """The root cause of an error."""
     return list(_chain(error))[-1]
 
 

@@ -1,6 +1,6 @@
-"""What goes on inside a model as it reads a text: attention, predictions after every layer, neighboring embeddings.
+"""What a model computes as it reads a text: attention, predictions after every layer, neighboring embeddings.
 
-What each of its parts adds to that is a subject of its own: `accord.engine.stream`.
+`accord.engine.stream` computes what each of its parts contributes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from accord.engine.readout import Readout
 
 @dataclass(frozen=True)
 class Inside:
-    """What a model computes over T tokens, with L layers of H heads; all of it on the CPU.
+    """What a model computes over T tokens, with L layers of H heads; everything is on the CPU.
 
     Attributes:
-        tokens: (T,) their ids.
+        tokens: (T,) token ids.
         logp: (T, V) log-probabilities of the token after each position.
         attention: for every layer (H, T, T): how much query i attends to key j, rows that sum to 1; empty where the
             model has no attention. With W_Q, W_K a head's projections, RoPE included: softmax(Q K^T / sqrt(d)) over
             keys j <= i (Vaswani et al. 2017, arXiv:1706.03762, eq. 1).
-        scores: for every layer (H, T, T): what that softmax is taken of, Q K^T / sqrt(d) as the architecture has it (a
-            soft cap or a bias by distance included), -inf where the mask bars the key; empty where it was not seen.
-        lens: (L + 1, T) the likeliest next token were the model to stop after each layer, embeddings first, and
-        lens_logp: (L + 1, T) its log-probability: the last layer's norm and the output layer, applied to the hidden
-            states there (the logit lens, nostalgebraist 2020). The last row is the model's own prediction.
+        scores: for every layer (H, T, T): the input of that softmax, Q K^T / sqrt(d) as the architecture computes it
+            (including a soft cap or a distance bias), -inf where the mask hides the key; empty where it was not
+            observed.
+        lens: (L + 1, T) the likeliest next token if the model stopped after each layer, embeddings first, and
+        lens_logp: (L + 1, T) its log-probability: the last norm and the output layer applied to the hidden states there
+            (the logit lens, nostalgebraist 2020). The last row is the model's own prediction.
     """
 
     tokens: Tensor
@@ -47,7 +48,7 @@ class Inside:
         return self.logp[:-1].gather(1, self.tokens[1:, None]).squeeze(1)
 
     def ranks(self) -> Tensor:
-        """(T - 1,) how many tokens were likelier than the one that came, plus 1."""
+        """(T - 1,) the rank of each token but the first among the predictions: 1 plus the number of likelier tokens."""
         return (self.logp[:-1] > self.given()[:, None]).sum(1) + 1
 
     def entropies(self) -> Tensor:
@@ -57,7 +58,7 @@ class Inside:
 
 @torch.no_grad()
 def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
-    """Read the tokens once, with plain attention whose weights can be seen, and leave the model as it was.
+    """Read the tokens once, with plain attention whose weights are observable; the model is left unchanged.
 
     Raises ValueError where there are no tokens.
     """
@@ -65,7 +66,12 @@ def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
         raise ValueError("there are no tokens to read")
     model: Any = network
     ids = torch.tensor([tuple(tokens)], device=model.device)
-    with evaluating(model), plain_attention(model) as attends, norm_after(model) as norm_of, Attending() as seen:
+    with (
+        evaluating(model),
+        plain_attention(model) as attends,
+        norm_after(model) as norm_of,
+        AttentionRecorder() as seen,
+    ):
         out = model.base_model(input_ids=ids, use_cache=False, output_hidden_states=True, output_attentions=attends)
         readout, norm = Readout.of(model), norm_of(out.last_hidden_state)
         logp = readout.logits(out.last_hidden_state[0]).log_softmax(-1)
@@ -86,8 +92,8 @@ def look(network: nn.Module, tokens: Sequence[int]) -> Inside:
 def elsewhere(attention: Sequence[Tensor]) -> Tensor:
     """(L, H) the share of each head's attention that goes to tokens other than the first and the query itself.
 
-    The first token is where heads look that have nothing to say (Xiao et al. 2023, arXiv:2309.17453), and a query's own
-    position tells no head apart from another.
+    The first token is an attention sink (Xiao et al. 2023, arXiv:2309.17453), and attention to the query's own position
+    does not distinguish heads.
     """
     weights = torch.stack(list(attention))
     kept = torch.ones(weights.shape[-2:]).tril(-1)
@@ -106,9 +112,10 @@ def nearest(embeddings: Tensor, tokens: Sequence[int], k: int) -> tuple[Tensor, 
 
 
 def plane(vectors: Tensor) -> tuple[Tensor, float]:
-    """Vectors (n, d) of length 1 on the plane of their two principal components: (n, 2), and the variance it keeps.
+    """Vectors (n, d), normalized, on the plane of their two principal components: (n, 2), and the share of variance
+    kept.
 
-    Each component points to where its largest coordinate is positive, so the picture does not depend on the solver.
+    Each component's sign makes its largest coordinate positive, so that the picture does not depend on the solver.
     """
     unit = nn.functional.normalize(vectors.detach().float().cpu(), dim=-1)
     centered = unit - unit.mean(0)
@@ -124,14 +131,15 @@ SOFTMAX = (nn.functional.softmax, torch.softmax, Tensor.softmax)
 PRODUCT = (torch.matmul, Tensor.matmul, Tensor.__matmul__)
 
 
-class Attending(TorchFunctionMode):
-    """While it is entered: what plain attention computes on the way to its weights, which transformers keeps to itself.
+class AttentionRecorder(TorchFunctionMode):
+    """Records, while entered, intermediate results of plain attention that transformers does not return.
 
-    A softmax over (1, H, T, T) is a layer's attention, and the first product of such a matrix after it weighs values.
+    A softmax over (1, H, T, T) is a layer's attention, and the first product with such a matrix after it weighs the
+    values.
 
     Attributes:
-        scores: for every layer (H, T, T), as `Inside` has them.
-        weighed: for every layer whose values were seen the weights (H, T, T) and the values (H, T, E).
+        scores: for every layer (H, T, T), as in `Inside`.
+        weighed: for every layer whose values were observed, the weights (H, T, T) and the values (H, T, E).
     """
 
     def __init__(self) -> None:
@@ -146,8 +154,8 @@ class Attending(TorchFunctionMode):
         if first is None or first.ndim != 4 or len(first) != 1 or first.shape[2] != first.shape[3]:
             return out
         if func in SOFTMAX:
-            barred = first[0] <= torch.finfo(first.dtype).min / 2
-            self.scores.append(first[0].masked_fill(barred, -torch.inf))
+            masked = first[0] <= torch.finfo(first.dtype).min / 2
+            self.scores.append(first[0].masked_fill(masked, -torch.inf))
             self._weights_are_due = True
         elif func in PRODUCT and self._weights_are_due and first.shape == (1, *self.scores[-1].shape):
             self.weighed.append((first[0], args[1][0]))
@@ -157,7 +165,7 @@ class Attending(TorchFunctionMode):
 
 @contextmanager
 def plain_attention(model: Any) -> Iterator[bool]:
-    """The model with attention that computes its weights as a matrix, and whether it mixes tokens by attention."""
+    """Within the context attention computes its weights as a matrix; yields whether the model has attention at all."""
     config = model.config.get_text_config()
     attends, before = hasattr(config, "num_attention_heads"), config._attn_implementation
     if attends:
@@ -171,7 +179,7 @@ def plain_attention(model: Any) -> Iterator[bool]:
 
 @contextmanager
 def norm_after(model: Any) -> Iterator[Callable[[Tensor], Callable[[Tensor], Tensor]]]:
-    """What the model does to its hidden states between the last layer and the output layer, known after a forward.
+    """Yields a function that, after a forward, finds the module between the last layer and the output layer.
 
     It is the module outside the layers whose output the trunk returned.
     """

@@ -1,4 +1,4 @@
-"""Whether a model is of a kind that can be used: by its configuration, and once it is loaded by its weights."""
+"""Checks that a model is of a usable kind: by its configuration, and after loading by its weights."""
 
 from __future__ import annotations
 
@@ -14,57 +14,61 @@ from accord.engine.wrappers import senses, text_config
 from accord.errors import InputError, located
 
 HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
-"""Other heads of the same trunk, which a folder may hold and nothing reads, or `accord.engine.personal` does."""
+"""Prefixes of other heads on the same trunk, which a folder may hold; ignored, or read by `accord.engine.personal`."""
 
 
 class WritesNoText(InputError):
-    """What was to be a language model is a reward or preference model."""
+    """The model to be used as a language model is a reward or preference model."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"{name} scores texts and writes none: it is a reward or preference model, no language model.")
+        super().__init__(
+            f"{name} is a reward or preference model, not a language model: it scores texts and writes none."
+        )
 
 
 def quantization(config: Any) -> str | None:
-    """What the weights of a configuration are quantized by; None where they are not."""
-    found = getattr(config, "quantization_config", None)
-    if not found:
+    """The quantization method of a configuration's weights; None where they are not quantized."""
+    settings = getattr(config, "quantization_config", None)
+    if not settings:
         return None
-    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
-    method = given.get("quant_method", "a method that is not named")
+    values = settings if isinstance(settings, dict) else getattr(settings, "__dict__", {})
+    method = values.get("quant_method", "an unnamed method")
     return str(getattr(method, "value", method))
 
 
 def check_trainable(name: str, config: Any, lora_rank: int) -> None:
-    """Raise InputError where weights are quantized, and not by bitsandbytes in 4 bits as a base of adapters."""
+    """Raise InputError where weights are quantized, unless in 4 bits by bitsandbytes and with adapters to be
+    trained."""
     method = quantization(config)
     if method is None or (lora_rank and in_4_bits(config)):
         return
     raise InputError(
-        f"{name} is quantized ({method}): such weights are read, as a reference, a reward or a judge, and not trained; "
+        f"{name} is quantized ({method}): such a model can be a reference, a reward or a judge, but cannot be trained; "
         "train the model that it was made from"
         + (", or adapters on this one (--lora-rank)." if in_4_bits(config) else " (--quantize holds it in few bits).")
     )
 
 
 def in_4_bits(config: Any) -> bool:
-    """Whether weights are quantized by bitsandbytes in 4 bits, which adapters can be trained on."""
-    found = getattr(config, "quantization_config", None)
-    given = found if isinstance(found, dict) else getattr(found, "__dict__", {})
-    four = given.get("load_in_4bit", given.get("_load_in_4bit", False))
+    """Whether weights are quantized by bitsandbytes in 4 bits, on which adapters can be trained."""
+    settings = getattr(config, "quantization_config", None)
+    values = settings if isinstance(settings, dict) else getattr(settings, "__dict__", {})
+    four = values.get("load_in_4bit", values.get("_load_in_4bit", False))
     return quantization(config) == "bitsandbytes" and bool(four)
 
 
 def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remote: bool = False) -> None:
-    """Raise InputError where a configuration is that of another kind of model than a class of transformers is for.
+    """Raise InputError where a configuration does not suit the transformers class `kind`.
 
-    So is one whose architecture only code that comes with it has, unless that is to run: a trunk of a known type may be
-    under a head of another kind, as ArmoRM's is.
+    Also raised for an architecture that only code in the model's folder defines, unless `remote`: a known model_type
+    may be under a head of another kind, as ArmoRM's is.
     """
     known = [a for a in config.architectures or () if hasattr(transformers, a)]
     if config.architectures and not known and getattr(config, "auto_map", None) and not remote:
         raise InputError(
-            f"{name} is a {', '.join(config.architectures)}, which needs code that comes with it, and no command runs "
-            "that; load_model or load_reward_model(..., trust_remote_code=True) in Python does, for models you trust."
+            f"{name} is a {', '.join(config.architectures)}, which needs code that comes with it, and commands "
+            "do not run it; load_model or load_reward_model(..., trust_remote_code=True) in Python does, for models "
+            "you trust."
         )
     scores = any("SequenceClassification" in architecture for architecture in known)
     if kind is transformers.AutoModelForSequenceClassification and known and not scores:
@@ -73,25 +77,25 @@ def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remo
         return
     if scores:
         raise WritesNoText(name)
-    said = f"{name} is a {', '.join(known) or config.model_type}"
+    is_a = f"{name} is a {', '.join(known) or config.model_type}"
     if config.is_encoder_decoder:
-        raise InputError(f"{said}, which has an encoder and a decoder, and only models of a decoder alone are read.")
+        raise InputError(f"{is_a}, an encoder-decoder model, and accord reads only decoder-only ones.")
     if senses(config):
-        with located(f"{said}, which "):
+        with located(f"{is_a}, which "):
             text_config(config)
         if quantization(config):
             raise InputError(
-                f"{said}, which reads {senses(config)} too and is quantized ({quantization(config)}), and its language "
+                f"{is_a}, which reads {senses(config)} too and is quantized ({quantization(config)}), and its language "
                 "model cannot be taken out of that: give the one in full."
             )
         return
     writers = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
     if known and not any(architecture in writers for architecture in known):
-        raise InputError(f"{said}, which is no causal language model, and writes no text.")
+        raise InputError(f"{is_a}, which is not a causal language model.")
 
 
 def no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:
-    """What is wrong with a model of this configuration that was to be a classifier of ours."""
+    """The error for a model of this configuration that is neither a reward model nor a preference model."""
     kind, labels = ", ".join(config.architectures or ["model"]), len(config.id2label or ())
     return InputError(
         f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {kind} with "
@@ -106,9 +110,9 @@ def check_loaded(
     info: dict[str, Any],
     bad: Sequence[str],
 ) -> None:
-    """Raise InputError where weights are missing, left over, of other shapes, or, as those called `bad`, not finite, or
-    tokens lack a row."""
-    for what, keys, remedy in (
+    """Raise InputError where weights are missing, left over, of the wrong shape or not finite (those named in `bad`),
+    or where tokens lack an embedding row."""
+    for fault, keys, remedy in (
         ("lacks the weight", info["missing_keys"], "copy it anew"),
         ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
         (
@@ -121,7 +125,7 @@ def check_loaded(
         names = sorted(key if isinstance(key, str) else key[0] for key in keys)
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise InputError(f"the model {name} {what} {names[0]}{more}: {remedy}.")
+            raise InputError(f"the model {name} {fault} {names[0]}{more}: {remedy}.")
     ends = getattr(getattr(network, "generation_config", None), "eos_token_id", None)
     for end in ends if isinstance(ends, list) else [ends]:
         if not (end is None or type(end) is int):
@@ -138,7 +142,7 @@ def check_loaded(
 
 
 def other_heads(network: nn.Module) -> tuple[str, ...]:
-    """What the weights of heads begin with that a network has not: a bias of its own head is none of another's."""
+    """The prefixes of `HEADS` that the network has no module for."""
     return tuple(head for head in HEADS if not hasattr(network, head.removesuffix(".")))
 
 
@@ -147,8 +151,9 @@ def _left_over(network: nn.Module, keys: Iterable[str]) -> list[str]:
 
 
 def not_finite(network: nn.Module) -> list[str]:
-    """The names of weights in floating point that hold NaN or infinity: their sum does, or, rarely, overflows."""
+    """The names of floating-point weights that hold NaN or infinity."""
     plain = (torch.float32, torch.bfloat16, torch.float16)
     named = [(n, p.data) for n, p in network.named_parameters() if type(p.data) is Tensor and p.dtype in plain]
+    # A finite sum proves finite values at low cost; only others, which may also have overflowed, are checked in full.
     suspects = [(n, p) for n, p in named if not bool(p.sum(dtype=torch.float32).isfinite())]
     return [n for n, p in suspects if not bool(p.isfinite().all())]

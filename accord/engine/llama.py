@@ -1,4 +1,4 @@
-"""A Llama that nobody has trained: its sizes, how many parameters these make, and its weights, drawn by a seed."""
+"""An untrained Llama: its sizes, their numbers of parameters, and its weights, drawn by a seed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from accord.engine.plan import available
 from accord.errors import InputError
 
 BYTES = 4
-"""Of a parameter in float32."""
+"""Bytes per parameter in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaSizes:
-    """The sizes of a Llama. Raises InputError, at once, for sizes that no model has, or no memory of this machine."""
+    """The sizes of a Llama. Raises InputError for sizes that no model has, or that exceed this machine's memory."""
 
     vocabulary: int
     layers: int
@@ -39,8 +39,8 @@ class LlamaSizes:
             )
         if self.head_width % 2:
             raise InputError(
-                f"width {self.width} of {self.heads} heads makes heads of width {self.head_width}, which must be even, "
-                f"as positions turn pairs of numbers: take {self.heads * self._even}."
+                f"width {self.width} with {self.heads} heads gives heads of width {self.head_width}, which must be "
+                f"even, as rotary embeddings rotate pairs: take {self.heads * self._even}."
             )
         if self.heads % self.kv_heads:
             raise InputError(
@@ -48,11 +48,11 @@ class LlamaSizes:
             )
         if self.layers > MANY_LAYERS:
             raise InputError(f"layers must be at most {MANY_LAYERS:,}, not {self.layers:,}.")
-        needed, there = BYTES * sum(self.parameters.values()), available(torch.device("cpu"))
-        if needed > there:
+        needed, memory = BYTES * sum(self.parameters.values()), available(torch.device("cpu"))
+        if needed > memory:
             raise InputError(
                 f"the model would have {sum(self.parameters.values()):,} parameters, {needed / 1e9:,.0f} GB, and this "
-                f"machine has {there / 1e9:,.0f} GB of memory: take a smaller width or fewer layers."
+                f"machine has {memory / 1e9:,.0f} GB of memory: take a smaller width or fewer layers."
             )
 
     @property
@@ -61,12 +61,12 @@ class LlamaSizes:
 
     @property
     def _even(self) -> int:
-        """The even width of heads that is nearest above."""
+        """The smallest even head width that is at least width / heads."""
         return 2 * -(-self.width // (2 * self.heads))
 
     @property
     def parameters(self) -> dict[str, int]:
-        """How many parameters each part has."""
+        """The number of parameters of each part."""
         keys = self.kv_heads * self.head_width
         return {
             "embeddings": self.vocabulary * self.width,
@@ -80,7 +80,7 @@ class LlamaSizes:
 def untrained_llama(
     seed: int, sizes: LlamaSizes, *, pad: int | None, end: int, deviation: float = 0.02
 ) -> LlamaForCausalLM:
-    """A Llama in float32, whose weights the seed draws, normal with this deviation; the caller's random state stays."""
+    """A Llama in float32 with normal weights of this standard deviation; the caller's random state is unchanged."""
     config = LlamaConfig(
         vocab_size=sizes.vocabulary,
         hidden_size=sizes.width,

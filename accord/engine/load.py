@@ -1,4 +1,4 @@
-"""Models by folder, file, Hub name or short name: safetensors and GGUF, and a model's own code only where asked for."""
+"""Load models by folder, file, Hub name or short name: safetensors and GGUF; a model's own code only if allowed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from accord.engine.adapters import adapted, own_state, read_adapters, take
+from accord.engine.adapters import adapted, load_own_state, own_state, read_adapters
 from accord.engine.classifiers import PreferenceNetwork, Scorer, preference_labels
 from accord.engine.encoders import Encoder, reads_last_token
 from accord.engine.folders import has_tokenizer, require_as_written, require_files
 from accord.engine.kinds import no_classifier
 from accord.engine.models import AnyModel, Model, Policy
-from accord.engine.networks import read_network, read_tokenizer, readable, source_of
+from accord.engine.networks import read_network, read_tokenizer, source_of
 from accord.engine.personal import PersonalPreference, PersonalScorer
 from accord.engine.precision import compute_dtype
-from accord.engine.shard import shard, whole_kind
+from accord.engine.reading import readable
+from accord.engine.shard import shard, unsharded_class
 from accord.engine.team import Team
 from accord.engine.unread import device_of, read_whole, unread
 from accord.errors import InputError
@@ -39,12 +40,12 @@ def load_model(
 
     Args:
         name: a folder, a GGUF file, a Hugging Face Hub name, or `smollm2` for SmolLM2-135M-Instruct.
-        device: "cpu", "cuda", "cuda:1", ...; a CUDA card where there is one unless told otherwise.
-        dtype: the precision it computes in, float32, bfloat16, or auto for bfloat16 where the processor has it.
+        device: "cpu", "cuda", "cuda:1", ...; by default CUDA where available.
+        dtype: the precision it computes in: float32, bfloat16, or auto for bfloat16 where the processor has it.
         trust_remote_code: run code that comes with the model; only for models you trust.
-        trained: the settings that it is to be trained by, where it is, which may ask for weights in few bits.
-        in_shares: leave the weights in their files until ranks share the network out, which all ranks of a team ask for
-            together (`accord.engine.unread`); of one process nothing changes.
+        trained: the settings that it will be trained with, if any, which may call for weights in few bits.
+        in_shares: with several ranks, which must all set it, leave the weights in their files until the network is
+            sharded (`accord.engine.unread`); no effect in a single process.
 
     Raises:
         InputError: there is no such model, or it is a reward or preference model.
@@ -121,9 +122,9 @@ def load_classifier(
 
 
 def for_leader(load: Callable[..., AnyModel], name: str, **given: Any) -> AnyModel:
-    """What one of the functions above loads, whose weights only the rank that leads has: it alone will ask the model.
+    """The model that one of the functions above loads, with weights only on rank 0, which alone will use it.
 
-    All ranks of a team call it together. Raises as that function does.
+    All ranks must call this together. Raises as that function does.
     """
     model = load(name, **given, in_shares=True)
     if Team.here().leads:
@@ -132,7 +133,7 @@ def for_leader(load: Callable[..., AnyModel], name: str, **given: Any) -> AnyMod
 
 
 def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
-    """The tokenizer in a folder, a model's or its own, or of a model by name; InputError where there is none."""
+    """The tokenizer of a folder, or of a model by name. Raises InputError where there is none."""
     where = source_of(name)
     folder = Path(where).expanduser()
     if folder.exists():
@@ -141,21 +142,21 @@ def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
         require_files(name, folder)
         require_as_written(name, folder)
     elif where.startswith((".", "/", "~")) or where.count("/") != 1 or Path(where.split("/")[0]).is_dir():
-        raise InputError(f"there is no folder {name}, where a tokenizer was to be.")
-    with readable(name, "the tokenizer"):
+        raise InputError(f"there is no folder {name} to read the tokenizer from.")
+    with readable(name, "the tokenizer", where):
         return read_tokenizer(str(folder) if folder.exists() else where)
 
 
 def reload(model: AnyModel, folder: str | Path) -> AnyModel:
-    """The model of the same kind, device and precision that a folder holds; ranks of a team share it out."""
-    network, tokenizer = read_network(whole_kind(model.network), str(folder), str(model.device), in_shares=True)
+    """The model in a folder, of the same kind, device and precision as `model`; sharded if there are several ranks."""
+    network, tokenizer = read_network(unsharded_class(model.network), str(folder), str(model.device), in_shares=True)
     return type(model)(shard(network) if unread(network) else network, tokenizer, str(folder), model.dtype)
 
 
 def read_weights(model: Model, folder: str | Path) -> None:
-    """Give a model, in place, the weights that `Model.save` wrote of it, or of its adapters."""
+    """Load into a model, in place, the weights or adapters that `Model.save` wrote."""
     if adapted(model.network):
         require_as_written(str(folder), Path(folder))
         read_adapters(model.network, Path(folder))
     else:
-        take(model.network, own_state(reload(model, folder).network))
+        load_own_state(model.network, own_state(reload(model, folder).network))

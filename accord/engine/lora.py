@@ -1,10 +1,10 @@
-"""Low-rank adapters: a few weights that are trained beside a network's own, which stay as they were (LoRA).
+"""Low-rank adapters (LoRA): small trained matrices beside a network's own weights, which stay frozen.
 
     W x + s B A x,  A (r, d_in) drawn and B (d_out, r) from 0,  s = alpha / r, or alpha / sqrt(r) with rsLoRA
 
-Hu et al. 2021 (arXiv:2106.09685), Kalajdzievski 2023 (arXiv:2312.03732); DoRA, which learns the length of each row of
-the sum apart, is Liu et al. 2024 (arXiv:2402.09353). The layers are those of peft; the product of plain ones is one
-function with a backward of its own. The network's own weights are held in the precision that a pass would cast them to.
+Hu et al. 2021 (arXiv:2106.09685), Kalajdzievski 2023 (arXiv:2312.03732); DoRA, which learns the norm of each row of the
+sum separately, is Liu et al. 2024 (arXiv:2402.09353). The layers are peft's; plain ones compute their product in one
+autograd function. The frozen weights are held in the precision that a pass would cast them to.
 """
 
 from __future__ import annotations
@@ -34,32 +34,61 @@ if TYPE_CHECKING:
 
 
 def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
-    """Give the model's network adapters as the settings say, in place, and return the model; of rank 0 none.
+    """Add adapters to the model's network as the settings say, in place, and return the model; with lora_rank 0 none.
 
-    A classifier's head is trained whole. B is 0, so that the model is what it was.
+    A classifier's head is trained in full. B starts at 0, so the model's outputs are unchanged.
 
-    Raises InputError where peft is missing, the network has no linear layers called so, or adapters of another rank.
+    Raises InputError where peft is missing, a target is not a linear layer, or the network has adapters of another
+    rank.
     """
     network = model.network
     if adapted(network) and network._adapter.r != config.lora_rank:  # type: ignore[union-attr]
         rank = network._adapter.r  # type: ignore[union-attr]
         raise InputError(
             f"{model.name} has adapters of rank {rank} in memory, and lora_rank is {config.lora_rank}: give rank "
-            f"{rank} to train them on, or the model's folder in place of the model."
+            f"{rank} to train these further, or the model's folder in place of the model."
         )
     if not config.lora_rank:
         return model
     if not adapted(network):
         quantize(network, config.quantize)
-    held = few_bits(network)
-    if config.quantize and {layer.kind for layer in held} != {config.quantize}:
-        kind = held[0].kind if held else "full"
+    quantized = few_bits(network)
+    if config.quantize and {layer.kind for layer in quantized} != {config.quantize}:
+        kind = quantized[0].kind if quantized else "full"
         raise InputError(f"{model.name} is held in {kind}: leave quantize out, or give the model it was made from.")
     if adapted(network):
         return model
-    for layer in held:
+    for layer in quantized:
         layer.dtype = model.dtype
-    lora = peft().LoraConfig(
+    lora = _peft_config(model, config)
+    head = getattr(network, "score", None)
+    weights = torch.promote_types(next(network.parameters()).dtype, torch.float32)
+    cast_linear(network, model.dtype)
+    layers = copy.copy(lora)
+    layers.modules_to_save = None  # the head is trained directly; peft would keep a copy of the old one
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), stood_in_for(network):
+        warnings.simplefilter("ignore")
+        torch.manual_seed(config.seed)
+        try:
+            peft().inject_adapter_in_model(layers, network)
+        except ValueError as error:
+            raise InputError(f"{model.name} takes no adapters in lora_targets: {said(error)}") from error
+    fuse_adapters(network)
+    for name, parameter in network.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(weights)
+    if config.lora_dora:
+        _set_magnitudes(network, weights)
+    if head is not None:
+        head.requires_grad_(True)
+    network._adapter = lora  # type: ignore[assignment]
+    return model
+
+
+def _peft_config(model: AnyModel, config: TrainingConfig) -> Any:
+    """The settings as peft's LoraConfig."""
+    network = model.network
+    return peft().LoraConfig(
         r=config.lora_rank,
         lora_alpha=2 * config.lora_rank if config.lora_alpha is None else config.lora_alpha,
         target_modules=targets(network, config.lora_targets),
@@ -70,32 +99,11 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         task_type="SEQ_CLS" if hasattr(network, "score") else "CAUSAL_LM",
         base_model_name_or_path=_base(network, model.name, config.lora_dora),
     )
-    head = getattr(network, "score", None)
-    weights = torch.promote_types(next(network.parameters()).dtype, torch.float32)
-    cast_linear(network, model.dtype)
-    layers = copy.copy(lora)
-    layers.modules_to_save = None  # the head is trained as it is, without a copy of the old one
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), stood_in_for(network):
-        warnings.simplefilter("ignore")
-        torch.manual_seed(config.seed)
-        try:
-            peft().inject_adapter_in_model(layers, network)
-        except ValueError as error:
-            raise InputError(f"{model.name} takes no adapters in lora_targets as they are: {said(error)}") from error
-    fuse_adapters(network)
-    for name, parameter in network.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.to(weights)
-    if config.lora_dora:
-        _measure_lengths(network, weights)
-    if head is not None:
-        head.requires_grad_(True)
-    network._adapter = lora  # type: ignore[assignment]
-    return model
 
 
-def _measure_lengths(network: nn.Module, dtype: torch.dtype) -> None:
-    """Give DoRA the lengths that peft will compare with in every pass: those of its own are rounded as the weights."""
+def _set_magnitudes(network: nn.Module, dtype: torch.dtype) -> None:
+    """Initialize DoRA's magnitudes to the row norms that peft computes in every pass; peft's own initial ones are
+    rounded to the precision of the weights."""
     layers: Any = network.named_modules()
     waiting = unread(network)
     for name, layer in ((n, layer) for n, layer in layers if getattr(layer, "lora_magnitude_vector", None)):
@@ -108,7 +116,7 @@ def _measure_lengths(network: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _base(network: nn.Module, name: str, dora: bool) -> str:
-    """What the adapters are for: the model, or where an adapter was merged into it, what that one was for."""
+    """The model that the adapters are for, or where an adapter was merged into it, that adapter's base."""
     start = getattr(network, "_merged", None)
     if start is None:
         source = getattr(network, "name_or_path", "") or name
@@ -119,31 +127,31 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
     return str(read_config(start)["base_model_name_or_path"])
 
 
-def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
-    """The last names of the linear layers of the trunk, all or those asked for."""
+def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
+    """The last names of the trunk's linear layers: all, or those in `wanted`, separated by commas."""
     modules = network.base_model.named_modules()
     linear = {name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear | Conv1D)}
-    if asked is None:
+    if wanted is None:
         return sorted(linear)
-    names = [name.strip() for name in asked.split(",")]
+    names = [name.strip() for name in wanted.split(",")]
     for name in names:
         if name not in linear:
             raise InputError(
                 f"lora_targets: adapters go into linear layers of the trunk ({', '.join(sorted(linear))}), and "
-                f"{name!r} is none{nearest(name, linear) or '.'}"
+                f"{name!r} is not one{nearest(name, linear) or '.'}"
             )
     return names
 
 
 class LowRankLinear(torch.autograd.Function):
-    """y = x W^T + b + s (x A^T) B^T, of a frozen W (o, d), A (r, d) and B (o, r).
+    """y = x W^T + b + s (x A^T) B^T, with frozen W (o, d) and b (o,), A (r, d) and B (o, r).
 
     With g = dL/dy, h = x A^T and k = s g B:
 
         dx = g W + k A          dA = k^T x          dB = s g^T h
 
-    peft's layer casts x to the precision of A and back, keeps each of the copies, and adds three matrices of the size
-    of y. Here x, which the layers beside it keep too, and h are kept, and products are added where they belong.
+    peft's layer casts x to the precision of A and back, keeps each copy, and adds three matrices of the size of y. Here
+    only x, which the other layers with this input keep too, and h are kept, and products accumulate in place.
     """
 
     @staticmethod
@@ -174,7 +182,8 @@ class LowRankLinear(torch.autograd.Function):
 
 
 def fuse_adapters(network: nn.Module) -> None:
-    """Have every plain LoRA of a frozen linear layer computed as one function; others stay peft's (DoRA, quantized)."""
+    """Have every plain LoRA of a frozen linear layer computed by `LowRankLinear`; others stay peft's (DoRA,
+    quantized)."""
     for layer in network.modules():
         if _is_plain(layer):
             layer.forward = types.MethodType(_forward, layer)  # type: ignore[method-assign]

@@ -1,6 +1,6 @@
-"""What a training needs of memory, part by part, and the model as its settings have it held.
+"""The memory that training needs, by part, and preparing a model as the settings hold it.
 
-Weights, gradients and AdamW's states are counted; activations are measured (`activations`).
+Weights, gradients and optimizer states are computed; activations are measured (`activations`).
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ from accord.errors import InputError
 
 GB = 10**9
 PROGRAM = 0.6 * GB
-"""What is there before any weight: Python with its libraries, or on a GPU, about, CUDA with its own."""
+"""Bytes in use before any weight: Python and its libraries, or on a GPU, roughly, the CUDA context and its
+libraries."""
 HEAP = 0.7
-"""Holes in the heap, a share of what a step allocates: measured with glibc 2.36 (with 2.41 about half of that)."""
+"""Heap fragmentation, as a share of what a step allocates: measured with glibc 2.36 (with 2.41 about half of that)."""
 IN_FEW_BITS = {"nf4": 4.13 / 8, "int8": 1.0}
-"""Bytes of a weight in few bits, its share of scales included."""
+"""Bytes per weight in few bits, including its share of the scales."""
 MATTERS = ("lora_", "weight_dtype", "quantize")
-"""Settings that decide what a layer keeps."""
+"""Prefixes of the settings that change what a layer keeps for the backward pass."""
 
 
-def ready(model: AnyModel, config: TrainingConfig) -> AnyModel:
-    """The model as the settings have it trained: with adapters, in bfloat16, computing activations again; in place.
+def prepare_training(model: AnyModel, config: TrainingConfig) -> AnyModel:
+    """Prepare a model for training by the settings, in place: adapters, bfloat16 weights, activation checkpointing.
 
-    Raises InputError where it cannot be.
+    Raises InputError where the settings do not suit the model.
     """
     if config.offload_optimizer and model.device.type == "cpu":
-        raise InputError("offload_optimizer is for a model on a GPU: this one trains in the memory of the host.")
+        raise InputError("offload_optimizer is for a model on a GPU: this one is in host memory already.")
     if config.offload_reference and not config.frozen_copies:
-        raise InputError("offload_reference: by these settings no copy of the model is held that is only read.")
+        raise InputError("offload_reference: with these settings there is no reference model; leave it out.")
     if config.offload_reference and model.device.type == "cpu":
-        raise InputError("offload_reference is for a model on a GPU: this one trains in the memory of the host.")
+        raise InputError("offload_reference is for a model on a GPU: this one is in host memory already.")
     if config.weight_dtype == "bfloat16":
         if model.dtype != torch.bfloat16:
-            raise InputError("weight_dtype bfloat16 needs products in it too: give --dtype bfloat16.")
+            raise InputError("weight_dtype bfloat16 needs matrix products in bfloat16 too: give --dtype bfloat16.")
         hold_in_bfloat16(model.network)
     model = adapt(model, config)
     if config.activation_checkpointing:
@@ -60,19 +61,19 @@ def ready(model: AnyModel, config: TrainingConfig) -> AnyModel:
 
 
 def holds_few_bits(trained: TrainingConfig, target: str) -> bool:
-    """Whether a training holds the weights of the model's layers in fewer bits than float32."""
+    """Whether training holds the weights of the model's layers in fewer bits than float32."""
     is_half = compute_dtype(trained.dtype, target) == torch.bfloat16
     return bool(trained.quantize) or (is_half and (trained.lora_rank > 0 or trained.weight_dtype == "bfloat16"))
 
 
 def hold_for(network: nn.Module, trained: TrainingConfig, target: str) -> None:
-    """Bring a network that was read as its file has it to a device, each weight in the precision it will be held in."""
+    """Move a network, read in its file's precision, to a device, each weight in the precision it will be trained in."""
     is_half = compute_dtype(trained.dtype, target) == torch.bfloat16
     halves = matrices(network) if trained.weight_dtype == "bfloat16" else linear_weights(network)
-    held = {id(parameter) for parameter in halves if is_half}
+    in_bfloat16 = {id(parameter) for parameter in halves if is_half}
     for parameter in network.parameters():
-        dtype = torch.bfloat16 if id(parameter) in held else torch.float32
-        # a copy, so that the file that is mapped into memory is let go
+        dtype = torch.bfloat16 if id(parameter) in in_bfloat16 else torch.float32
+        # a copy, so that the memory-mapped file is released
         parameter.data = parameter.data.to(target, dtype, copy=True)
     for buffer in network.buffers():
         buffer.data = buffer.data.to(target, torch.float32 if buffer.is_floating_point() else buffer.dtype)
@@ -80,20 +81,20 @@ def hold_for(network: nn.Module, trained: TrainingConfig, target: str) -> None:
 
 @dataclass(frozen=True)
 class Shape:
-    """What of a model decides its memory: how many numbers it holds, and bytes of activations.
+    """The properties of a model that determine its memory and time: numbers of weights, and bytes of activations.
 
     Attributes:
-        linear, embedding, vectors: numbers in linear layers, in embeddings (and what is tied to them), and in the rest.
-        head: those of the linear ones that an output layer of its own has.
-        adapters: numbers that adapters have, 0 without.
-        layers, width, vocabulary: decoder layers, numbers in a hidden state, rows of the output layer.
-        cached: numbers of keys and values that a token has in a layer.
-        activations: bytes that a token leaves in a layer for the backward pass.
+        linear, embedding, vectors: weights in linear layers, in embeddings (and tied to them), and in the rest.
+        head: the part of `linear` in an untied output layer.
+        adapters: weights of adapters, 0 without.
+        layers, width, vocabulary: decoder layers, hidden size, rows of the output layer.
+        cached: numbers in the keys and values of a token in a layer.
+        activations: bytes per token and layer kept for the backward pass.
         casts: bytes of weights cast to the precision of products, kept for the backward pass.
-        experts: those of the linear ones that are a mixture's experts, which no product casts: torch multiplies groups
-            of rows in the precision of the weights, whatever autocast says.
+        experts: the part of `linear` in a mixture's experts, which are never cast: torch's grouped products use the
+            precision of the weights, whatever autocast says.
         chosen: the share of the experts that a token is sent through.
-        expert_held: bytes of a number of an expert, as it is held and multiplied.
+        expert_held: bytes per weight of an expert, as held and multiplied.
     """
 
     linear: int
@@ -113,21 +114,21 @@ class Shape:
 
     @property
     def numbers(self) -> int:
-        """All weights that are the model's own."""
+        """All of the model's own weights."""
         return self.linear + self.embedding + self.vectors
 
     @staticmethod
     def of(config: transformers.PreTrainedConfig, method: TrainingConfig, dtype: torch.dtype) -> Shape:
-        """Of an architecture, as a method trains it with products in `dtype`.
+        """The shape of an architecture as a method trains it, with products in `dtype`.
 
-        Raises InputError where the architecture cannot be tried.
+        Raises InputError where the architecture cannot be measured.
         """
         try:
             return Shape._of(config, method, dtype)
         except InputError:
             raise
-        except Exception as error:  # architectures that others wrote fail in any manner
-            raise InputError(f"what a {config.model_type} needs of memory cannot be told: {said(error)}") from error
+        except Exception as error:  # an unknown architecture may raise anything
+            raise InputError(f"the memory that a {config.model_type} needs is unknown: {said(error)}") from error
 
     @staticmethod
     def _of(config: transformers.PreTrainedConfig, method: TrainingConfig, dtype: torch.dtype) -> Shape:
@@ -135,10 +136,11 @@ class Shape:
             whole = transformers.AutoModelForCausalLM.from_config(config)
         linear, embedding, vectors = _numbers(whole)
         text = whole.config.get_text_config()
-        every = getattr(text, "num_attention_heads", 0)  # a state-space model has no heads, and caches nothing here
+        every = getattr(text, "num_attention_heads", 0)  # a state-space model has no heads and no KV cache
         heads = getattr(text, "num_key_value_heads", None) or every
         head = getattr(text, "head_dim", None) or (text.hidden_size // every if every else 0)
         own = tuple((f.name, getattr(method, f.name)) for f in fields(MemoryConfig) if f.name.startswith(MATTERS))
+        # the trial model has LAYERS layers and widths divided by `times`: scale back, but the rotary part (TURNED)
         times, small = narrowed(config)
         adapters, per_token, fixed = _trial(type(config), small.to_json_string(), own, dtype)  # type: ignore[arg-type]
         layers, tied = text.num_hidden_layers, whole.get_output_embeddings().weight.numel()
@@ -164,41 +166,35 @@ class Shape:
         )
 
 
-def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
-    """Bytes that a training holds at once, by what they are; "at the peak" is what it comes to.
+def training_memory(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str = "cpu") -> dict[str, float]:
+    """Bytes that training holds on one rank, by part; "at the peak" is the peak of their sum.
 
-    Samples are drawn when no activations are held, so of those and the sampler's cache the greater counts. Other models
-    beside the one that is trained (a reward model, a judge, a teacher, one that watches) are not among them, nor are
-    results that live for an operation. "heap" is what the C library of a CPU's host holds back of what was freed.
+    Samples are drawn while no activations are held, so the larger of activations and KV cache counts. Not included are
+    other models (a reward model, judge, teacher or monitor) and short-lived temporaries. "heap" is freed memory that
+    the C library of a CPU host does not return.
     """
-    small = method.weight_dtype == "bfloat16"
-    linear = dtype.itemsize if small or shape.adapters else 4
-    plain, experts = shape.linear - shape.experts, (2 if small else 4) * shape.experts
-    in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (plain - shape.head) + experts
-    weights = (
-        in_layers + linear * shape.head + (2 if small else 4) * shape.embedding + 4 * (shape.vectors + shape.adapters)
-    )
+    plain = shape.linear - shape.experts
     trained = shape.adapters or shape.numbers
-    states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained
-    if method.optimizer == "muon":  # holds one number a weight of the layers, where AdamW holds two
+    states = (2 + 8 / 256 if method.optimizer_states == "8bit" else 8) * trained  # two moments, with scales if 8-bit
+    if method.optimizer == "muon":  # Muon holds one number per weight of the layers, AdamW two
         states -= 4 * (plain - shape.head)
-    own = trained * (2 if small and not shape.adapters else 4)
-    networks = method.trained_networks
-    is_shared = bool(shape.adapters) and getattr(method, "reference", None) is None
-    whole = dtype.itemsize * plain + experts + (2 if small else 4) * shape.embedding + 4 * shape.vectors
-    in_layers_alone = (dtype.itemsize * (plain - shape.head) + experts) * (1 - 1 / shape.layers)
-    copy = 4 * shape.adapters if is_shared else whole - (in_layers_alone if method.offload_reference else 0)
+    is_half = method.weight_dtype == "bfloat16"
+    own = trained * (2 if is_half and not shape.adapters else 4)
+    networks, weights = method.trained_networks, _weights(shape, method, dtype)
     tokens = tokens_at_once(method)
-    layer = shape.activations
-    kept = shape.width * (2 if small else 4) * shape.layers + layer
+    # bytes per token in all layers; with checkpointing each layer's input, and one layer's activations at a time
+    kept = shape.activations * shape.layers
+    if method.activation_checkpointing:
+        kept = shape.width * (2 if is_half else 4) * shape.layers + shape.activations
+    logits = dtype.itemsize + (8 if device != "cpu" else 1)  # on a GPU chunks in float32 are as large as blocks
     parts: dict[str, float] = {
-        "weights": weights + (networks - 1) * (4 * shape.adapters or weights),
-        "copies": method.frozen_copies * copy + method.kept_versions * own,
+        "weights": weights + (networks - 1) * (4 * shape.adapters or weights),  # adapted networks share the base
+        "copies": method.frozen_copies * _frozen_copy(shape, method, dtype) + method.kept_versions * own,
         "optimizer": 0 if method.offload_optimizer else states * networks,
         "gradients": own * networks,
-        "activations": tokens * (kept if method.activation_checkpointing else layer * shape.layers) * networks,
+        "activations": tokens * kept * networks,
         "casts": shape.casts * networks,
-        "logits": min(tokens * shape.vocabulary, BLOCK) * (dtype.itemsize + (8 if device != "cpu" else 1)),
+        "logits": min(tokens * shape.vocabulary, BLOCK) * logits,
     }
     if isinstance(method, SamplingConfig):
         live = min(CAPACITY, method.batch_size * method.group_size)
@@ -206,14 +202,35 @@ def needs(shape: Shape, method: TrainingConfig, dtype: torch.dtype, device: str 
         parts["cache"] = (live * method.max_new_tokens + groups * prompt) * shape.layers * shape.cached * dtype.itemsize
     parts["program"] = PROGRAM
     passing = ("gradients", "activations", "casts", "logits")
-    held = sum(size for name, size in parts.items() if name not in (*passing, "cache"))
+    resident = sum(size for name, size in parts.items() if name not in (*passing, "cache"))
     parts["heap"] = 0.0 if device != "cpu" or method.return_freed_memory else HEAP * sum(parts[n] for n in passing)
-    parts["at the peak"] = held + max(sum(parts[name] for name in (*passing, "heap")), parts.get("cache", 0.0))
+    parts["at the peak"] = resident + max(sum(parts[name] for name in (*passing, "heap")), parts.get("cache", 0.0))
     return parts
 
 
+def _weights(shape: Shape, method: TrainingConfig, dtype: torch.dtype) -> float:
+    """Bytes of one trained network's weights: under adapters or in bfloat16, linear layers are held in `dtype`."""
+    matrix = 2 if method.weight_dtype == "bfloat16" else 4  # bytes per weight of embeddings and experts
+    linear = dtype.itemsize if matrix == 2 or shape.adapters else 4
+    in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (shape.linear - shape.experts - shape.head)
+    beside = linear * shape.head + matrix * shape.embedding + 4 * (shape.vectors + shape.adapters)
+    return in_layers + matrix * shape.experts + beside
+
+
+def _frozen_copy(shape: Shape, method: TrainingConfig, dtype: torch.dtype) -> float:
+    """Bytes of a frozen copy, linear layers in `dtype`: its own adapters only, or if offloaded one layer at a time."""
+    if shape.adapters and getattr(method, "reference", None) is None:
+        return 4 * shape.adapters
+    matrix = 2 if method.weight_dtype == "bfloat16" else 4
+    plain, experts = shape.linear - shape.experts, matrix * shape.experts
+    whole = dtype.itemsize * plain + experts + matrix * shape.embedding + 4 * shape.vectors
+    on_host = (dtype.itemsize * (plain - shape.head) + experts) * (1 - 1 / shape.layers)
+    return whole - (on_host if method.offload_reference else 0)
+
+
 def tokens_at_once(method: TrainingConfig) -> int:
-    """The most tokens of one pass: `tokens_per_pass`, or those of the largest tree, but no more than a step has."""
+    """The most tokens in one pass: `tokens_per_pass`, or the largest tree if that is larger, but at most a step's
+    tokens."""
     if isinstance(method, SamplingConfig):
         tree = max(0, method.max_length - method.max_new_tokens) + method.group_size * method.max_new_tokens
     else:
@@ -226,7 +243,7 @@ def _is_tied(network: Any) -> bool:
 
 
 def _numbers(network: nn.Module) -> tuple[int, int, int]:
-    """How many numbers are in linear layers, in embeddings, and in vectors; weights that are shared count once."""
+    """The numbers of weights in linear layers, in embeddings, and in vectors; tied weights count once."""
     embedded = {id(p) for m in network.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     linear = embedding = vectors = 0
     for p in network.parameters():
@@ -243,11 +260,11 @@ def _numbers(network: nn.Module) -> tuple[int, int, int]:
 def _trial(
     kind: type[transformers.PreTrainedConfig], written: str, settings: tuple[tuple[str, Any], ...], dtype: torch.dtype
 ) -> tuple[int, float, float]:
-    """Of a few layers: the numbers of adapters, bytes kept of each token, and bytes kept whatever the tokens."""
+    """Measured on a few layers: weights of adapters, bytes kept per token, and bytes kept regardless of tokens."""
     config = kind.from_dict(json.loads(written))
     make_small(config)
-    with quiet(), torch.random.fork_rng(devices=[]):  # a plan draws nothing from what the run will draw
+    with quiet(), torch.random.fork_rng(devices=[]):  # leaves the run's random state unchanged
         network = prepare_network(transformers.AutoModelForCausalLM.from_config(config).float().eval())
-    model = ready(Policy(network, None, "the trial", dtype), TrainingConfig(**dict(settings)))  # type: ignore[arg-type]
+    model = prepare_training(Policy(network, None, "the trial", dtype), TrainingConfig(**dict(settings)))  # type: ignore[arg-type]
     adapters = sum(p.numel() for p in network.parameters() if p.requires_grad) if adapted(network) else 0
     return adapters, *kept_by(model)

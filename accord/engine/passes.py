@@ -1,13 +1,12 @@
-"""How long one pass over a model that ranks share is expected to take, and what bounds it: arithmetic alone.
+"""The expected time of one pass over a sharded model and what bounds it, by arithmetic alone.
 
-A step's rows, or prompts with their samples, are trees, dealt out to ranks in packs (`trees.shared`). A pass computes
-while the layers of the next are gathered, so that the longer of the two counts. Products of matrices are counted, 2 a
-number and token, and attention, 4 a position and number of the width (Kaplan et al. 2020, arXiv:2001.08361, section
-2.1), at the rate that the machine is said to have; a backward pass is two forward passes, and one more where
-activations are computed again. Products with weights under adapters, which have no gradient, take one in it. A token is
-multiplied by those of a mixture's experts that it is sent through, in the precision that they are held in. What is not
-counted: packing, tokenizing, logging, what ranks wait for each other, and what a mixture loses where its experts get
-few tokens each.
+A step's rows, or prompts with their samples, are trees in packs, which ranks share (`trees.balanced_bins`). A pass
+computes one layer while the next is gathered, so the longer of the two counts. Counted are matrix products, 2 flops per
+weight and token, and attention, 4 per position and unit of width (Kaplan et al. 2020, arXiv:2001.08361, section 2.1),
+at the given rate of the machine. A backward pass costs two forward passes, and one more with activation checkpointing;
+products with frozen weights under adapters cost one. In a mixture of experts a token is multiplied by the weights of
+its chosen experts, in the precision they are held in. Not counted: packing, tokenizing, logging, waiting between ranks,
+and the inefficiency of experts that get few tokens.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from accord.engine.shares import Groups, Weight, gathered_size, scattered_size, 
 
 @dataclass(frozen=True)
 class Batch:
-    """A step's rows as trees of one size: a prompt, and so many completions that branch from it."""
+    """A step's rows as trees of one size: a prompt and a number of completions that branch from it."""
 
     trees: int
     prompt: int
@@ -31,7 +30,7 @@ class Batch:
 
     @property
     def tree(self) -> int:
-        """Tokens of a tree."""
+        """Tokens per tree."""
         return self.prompt + self.branches * self.completion
 
     def forward(self, shape: Shape, machine: Machine) -> float:
@@ -39,21 +38,21 @@ class Batch:
         return self._products(shape, machine) + self._rest(shape, machine)
 
     def trained(self, shape: Shape, machine: Machine, again: bool) -> float:
-        """Seconds of a pass over a tree with its gradient, and once more `again` where activations are computed so."""
+        """Seconds of a forward and backward pass over a tree; `again` with activation checkpointing."""
         once = 2 if shape.adapters else 3
         passed = once * self._products(shape, machine) + 3 * self._rest(shape, machine)
         return passed + (self.forward(shape, machine) if again else 0.0)
 
     def _products(self, shape: Shape, machine: Machine) -> float:
-        """Seconds of a tree's products with the model's own weights; logits are of completions alone."""
+        """Seconds of a tree's products with the model's own weights; logits are computed for completions only."""
         dense = 2 * (shape.linear - shape.experts - shape.head) * self.tree
         dense += 2 * head_of(shape) * self.branches * self.completion
         return (dense + 2 * shape.experts * shape.chosen * self.tree / experts_rate(shape, machine)) / machine.flops
 
     def _rest(self, shape: Shape, machine: Machine) -> float:
-        """Seconds of attention, and of products with adapters.
+        """Seconds of attention and of products with adapters.
 
-        A position attends to half of its own text on average, and a completion's to all of the prompt.
+        A position attends to half of its own text on average, and a completion's also to the whole prompt.
         """
         seen = self.prompt * self.prompt / 2
         seen += self.branches * self.completion * (self.prompt + self.completion / 2)
@@ -61,18 +60,18 @@ class Batch:
 
 
 def experts_rate(shape: Shape, machine: Machine) -> float:
-    """The share of a machine's rate at which experts are multiplied: that of the precision they are held in."""
+    """The relative rate of products with experts: that of the precision they are held in."""
     return machine.float32 if shape.expert_held == 4 else 1.0
 
 
 def head_of(shape: Shape) -> int:
-    """Numbers of the output layer: its own, or the embedding's."""
+    """Number of weights of the output layer: its own, or the embedding's where they are tied."""
     return shape.head or shape.width * shape.vocabulary
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A step's passes: how many each rank makes, the trees of the largest, and idle ones of all ranks."""
+    """A step's passes: how many each rank makes, the trees of the largest, and the idle passes of all ranks."""
 
     each: int
     trees: int
@@ -80,7 +79,8 @@ class Passes:
 
     @staticmethod
     def of(batch: Batch, budget: int, ranks: int) -> Passes:
-        """As `trees.shared` packs trees of one size: as few packs as will do, a multiple of the ranks, evenly."""
+        """Mirrors how `trees.pack` packs trees of one size: as few packs as possible, a multiple of the ranks, evenly
+        filled."""
         fit = max(1, budget // batch.tree)
         packs = ranks * ceil(ceil(batch.trees / fit) / ranks)
         filled = min(packs, batch.trees)
@@ -90,7 +90,8 @@ class Passes:
 
 @dataclass(frozen=True)
 class Pass:
-    """One pass: seconds that a rank computes and that it is spoken to, seconds in all, and bytes that reach it."""
+    """One pass: seconds of computation on a rank, seconds of communication, seconds in all, and bytes that a rank
+    receives."""
 
     compute: float
     wire: float
@@ -101,13 +102,13 @@ class Pass:
 def one_pass(
     groups: Groups, compute: float, machine: Machine, ranks: int, *, trains: bool, linear: int = 4, head: int = 4
 ) -> Pass:
-    """A pass over a model that ranks share, which computes for so many seconds.
+    """One pass over a sharded model that computes for `compute` seconds.
 
-    Forward it gathers every group, once; backward the layers again, and every group's gradient is summed and scattered.
-    Where cards speak while they compute, all but the two ends counts as far as it takes longer: the first groups, which
-    nothing is computed before, and the last gradient. Weights are gathered as they are held, but linear layers in
-    `linear` bytes a number at most, `head` beside the decoder layers; gradients are summed in float32, of what is
-    trained.
+    The forward pass gathers every group once. With `trains`, the backward pass gathers the layers again, and the
+    gradients of every group are reduced and scattered. On machines that overlap communication with computation, it
+    counts only where it takes longer, except at the two ends: the first groups, gathered before any computation, and
+    the last gradient. Weights are gathered as they are held, but linear layers in at most `linear` bytes per number,
+    and the weights outside the decoder layers in `head`; gradients of trained weights are reduced in float32.
     """
 
     def gather(weights: tuple[Weight, ...], bytes_each: int) -> float:
@@ -133,18 +134,19 @@ def one_pass(
 def hidden_at(
     groups: Groups, shape: Shape, batch: Batch, machine: Machine, ranks: int, again: bool, linear: int = 4
 ) -> float:
-    """Tokens of a pass at which it computes as long as ranks speak: T = wire flops a second / flops a token.
+    """Tokens per pass at which computation takes as long as communication, so that it is hidden: T = wire time / time
+    per token.
 
-    Without latencies, and with gathered numbers of 2 bytes, that is 8 P / wire rate = 6 P T / flop rate (8 P T where
-    activations are computed again), whatever the model: T = 4/3 flop rate / wire rate (or 1).
+    Without latencies, with numbers gathered in 2 bytes, 8 P / wire rate = 6 P T / flop rate (8 P T with activation
+    checkpointing) for any P parameters: T = 4/3 flop rate / wire rate (or 1).
     """
     per_token = batch.trained(shape, machine, again) / batch.tree
     return one_pass(groups, 0.0, machine, ranks, trains=True, linear=linear).wire / per_token
 
 
 def within_nodes(groups: Groups, machine: Machine, ranks: int, passes: int, linear: int = 4) -> float:
-    """Seconds that ranks speak in a step's passes with shards within a node and copies over nodes (HSDP,
-    --shard-ranks), gradients summed over nodes once."""
+    """Seconds of communication in a step's passes with shards within a node and replicas across nodes (HSDP,
+    --shard-ranks), where gradients are summed across nodes once."""
     inside = min(ranks, machine.per_node)
     wire = passes * one_pass(groups, 0.0, machine, inside, trains=True, linear=linear).wire
     nodes, own = ceil(ranks / inside), 4 * share(trained(groups.all), inside)

@@ -1,4 +1,4 @@
-"""Which settings make a training fit: what `--memory` takes up, and what is said where memory ran out all the same."""
+"""Choose settings so that training fits in memory (`--memory`), and advise when memory runs out."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import transformers
 
 from accord.console import status
 from accord.engine.config import TrainingConfig
-from accord.engine.memory import GB, Shape, needs, tokens_at_once
+from accord.engine.memory import GB, Shape, tokens_at_once, training_memory
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
-from accord.engine.shares import Groups, held
+from accord.engine.shares import Groups, rank_memory
 from accord.engine.team import Team
 from accord.errors import InputError
 
@@ -27,14 +27,14 @@ Config = TypeVar("Config", bound=TrainingConfig)
 
 
 def available(device: torch.device) -> float:
-    """Bytes that there are: of a GPU, or of this machine."""
+    """Bytes of memory of a GPU, or of this machine."""
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def size(text: str) -> float:
-    """Bytes of what is written "24GB", "900MB" or "16 GiB"; InputError where it is none of these."""
+    """Bytes from a text such as "24GB", "900MB" or "16 GiB". Raises InputError where it is not a size."""
     found = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
     try:
         amount = float(found[1]) if found else 0.0
@@ -46,9 +46,10 @@ def size(text: str) -> float:
 
 
 def savings(method: Config, dtype: torch.dtype, device: str, ranks: int = 1) -> Iterator[tuple[str, Config]]:
-    """Settings that need less and less, each with what it changes: first what costs nothing, last what rounds.
+    """Settings that need less and less memory, each with the name of the change: first those that cost nothing, last
+    those that round.
 
-    Of several ranks those that they have.
+    With several ranks, only the savings that support them.
     """
     if getattr(method, "precompute_reference", None) is False:
         method = replace(method, precompute_reference=True)  # type: ignore[call-arg]
@@ -65,7 +66,7 @@ def savings(method: Config, dtype: torch.dtype, device: str, ranks: int = 1) -> 
     if method.tokens_per_pass > 512:
         method = replace(method, tokens_per_pass=512)
         yield "tokens_per_pass", method
-    if method.optimizer == "muon":  # the rest is for AdamW, or for adapters
+    if method.optimizer == "muon":  # the remaining savings are for AdamW or adapters
         return
     is_alone = ranks == 1
     if method.optimizer_states == "float32" and _has("bitsandbytes") and not method.lora_rank:
@@ -84,48 +85,49 @@ def savings(method: Config, dtype: torch.dtype, device: str, ranks: int = 1) -> 
 
 
 def planned(method: Config, config: transformers.PreTrainedConfig, device: torch.device) -> tuple[Config, str]:
-    """The method with what `memory` needs chosen, and a sentence that says so; the settings come to fit, or InputError.
+    """The method with memory savings chosen so that it fits in `memory`, and a sentence about them; InputError if it
+    cannot.
 
-    They are taken up one after the other until the peak is below what there is, of several ranks what each has. What is
-    chosen is a function of the settings, the architecture, the number of ranks and whether bitsandbytes is there, so
-    that a run that goes on chooses the same.
+    Savings are applied in order until the peak on each rank is below `memory`. The choice is a function of the
+    settings, the architecture, the number of ranks and whether bitsandbytes is installed, so that a resumed run chooses
+    the same.
     """
-    there, dtype, ranks = size(str(method.memory)), compute_dtype(method.dtype, device), Team.here().size
+    limit, dtype, ranks = size(str(method.memory)), compute_dtype(method.dtype, device), Team.here().size
     method = replace(method, memory=None)
     peak = functools.partial(_peak, config, dtype=dtype, device=device.type, ranks=ranks)
     first = now = peak(method)
     chosen: dict[str, str] = {}
     for name, smaller in savings(method, dtype, device.type, ranks):
-        if now <= there:
+        if now <= limit:
             break
         method, now = smaller, peak(smaller)
         value = getattr(smaller, name)
         chosen[name] = option(name) + ("" if value is True else f" {value}")
-    if now > there:
+    if now > limit:
         plain = replace(method, weight_dtype="float32", optimizer="adamw", lora_rank=16)
         adapters = peak(plain) if not method.lora_rank else math.inf
-        more = f"--lora-rank 16 needs {adapters / GB:.1f} GB" if adapters <= there else "take a smaller model"
+        more = f"--lora-rank 16 needs {adapters / GB:.1f} GB" if adapters <= limit else "take a smaller model"
         more += ", or start more ranks" if ranks > 1 else ""
         raise InputError(
             f"memory: this needs {now / GB:.1f} GB even with {', '.join(chosen.values()) or 'the settings given'}, and "
-            f"there are {there / GB:.1f}: {more}."
+            f"there are {limit / GB:.1f}: {more}."
         )
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
-    said = f"memory: {now / GB:.1f} of {there / GB:.1f} GB{each} at the peak, "
+    summary = f"memory: {now / GB:.1f} of {limit / GB:.1f} GB{each} at the peak, "
     if not chosen:
-        return method, f"{said}as the settings are."
-    return method, f"{said}by {', '.join(chosen.values())} (without: {first / GB:.1f} GB)."
+        return method, f"{summary}as the settings are."
+    return method, f"{summary}by {', '.join(chosen.values())} (without: {first / GB:.1f} GB)."
 
 
 def fitting(method: Config, policy: Policy) -> Config:
-    """The method as `planned` has it for the network of a policy, once a line has said what was chosen."""
-    method, said = planned(method, policy.network.config, policy.device)
-    status(said)
+    """The method as `planned` for the policy's network; prints what was chosen."""
+    method, summary = planned(method, policy.network.config, policy.device)
+    status(summary)
     return method
 
 
 def out_of_memory(error: RuntimeError, config: TrainingConfig) -> str | None:
-    """What to do where an error says that memory ran out, of a GPU or of the host; None where it says another thing."""
+    """Advice where an error says that memory of a GPU or the host ran out; None for other errors."""
     if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
         return None
     fewer = f"--tokens-per-pass {max(1, config.tokens_per_pass // 2)} (it is {config.tokens_per_pass})"
@@ -138,7 +140,7 @@ def out_of_memory(error: RuntimeError, config: TrainingConfig) -> str | None:
 
 
 def option(field: str) -> str:
-    """A setting as it is written on a command line."""
+    """A setting's name on the command line."""
     return f"--{field.replace('_', '-')}"
 
 
@@ -147,11 +149,11 @@ def _peak(
 ) -> float:
     shape = Shape.of(config, method, dtype)
     if ranks == 1:
-        return needs(shape, method, dtype, device)["at the peak"]
+        return training_memory(shape, method, dtype, device)["at the peak"]
     each, sharing = math.ceil(method.batch_size / ranks), method.shard_ranks or ranks
     tokens = tokens_at_once(replace(method, batch_size=each))
     method = replace(method, batch_size=each * sharing)
-    parts = held(shape, Groups.of(config, method, dtype), method, dtype, sharing, tokens=tokens, device=device)
+    parts = rank_memory(shape, Groups.of(config, method, dtype), method, dtype, sharing, tokens=tokens, device=device)
     training = parts["training_again" if method.activation_checkpointing else "training"]
     return max(training, parts["sampling"], parts["loading"])
 

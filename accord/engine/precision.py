@@ -13,16 +13,16 @@ from accord.engine.quantize import FewBits
 from accord.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""What is computed in."""
+"""Precisions of computation."""
 STORED = DTYPES | {"float16": torch.float16}
-"""What weights are written in."""
+"""Precisions of stored weights."""
 DEVICES = ("cpu", "cuda")
 
 
 def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
-    """The compute precision called `name`; "auto" is bfloat16 where the device has it natively, else float32.
+    """The compute precision called `name`; "auto" is bfloat16 where the device supports it natively, else float32.
 
-    Raises InputError where no precision is called that.
+    Raises InputError where the name is unknown.
     """
     if name == "float16":
         raise InputError(
@@ -38,9 +38,9 @@ def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
 
 
 def device_called(name: str | None) -> str:
-    """The device called `name`; without a name a CUDA card where there is one, else the CPU.
+    """The device called `name`; without a name CUDA where available, else the CPU.
 
-    Raises InputError where there is no such device, or it is of a kind that accord does not compute on.
+    Raises InputError where there is no such device, or accord does not compute on that kind.
     """
     kind = (name or "cpu").partition(":")[0]
     if kind not in DEVICES:
@@ -63,9 +63,9 @@ def has_bfloat16(device: torch.device) -> bool:
 def autocast(
     dtype: torch.dtype, device: torch.device | str = "cpu", *, cached: bool = True
 ) -> AbstractContextManager[object]:
-    """Within it matrix products are computed in `dtype`. It is entered anew around each pass: leaving it drops the
-    casts of the weights it holds, which would otherwise outlive the weights' next update. With `cached` false it holds
-    none, and a weight that is used twice is cast twice."""
+    """Context in which matrix products are computed in `dtype`. Enter it anew for each pass: leaving it drops its
+    cached casts of weights, which would otherwise outlive the weights' next update. With `cached` false nothing is
+    cached, and a weight used twice is cast twice."""
     kind = torch.device(device).type
     return torch.autocast(kind, dtype=dtype, cache_enabled=cached) if dtype == torch.bfloat16 else nullcontext()
 
@@ -77,16 +77,17 @@ def hold_in_bfloat16(network: nn.Module) -> None:
 
 
 def matrices(network: nn.Module) -> list[nn.Parameter]:
-    """What `hold_in_bfloat16` casts."""
+    """The parameters that `hold_in_bfloat16` casts."""
     named = ((n, p) for n, p in network.named_parameters() if n != "score.weight" and "lora_" not in n)
     return [p for _, p in named if p.dim() > 1 and p.is_floating_point()]
 
 
 def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
-    """Hold the weights of linear layers in `dtype`, in place, where it is what a pass would cast them to anyway.
+    """Hold the weights of linear layers in `dtype`, in place, if that is bfloat16, to which a pass would cast them
+    anyway.
 
-    So results stay the same bit for bit, in little more than half the memory. A classifier's head, adapters and weights
-    shared with the embedding stay as they are.
+    Results stay equal bit for bit, in little more than half the memory. A classifier's head, adapters and weights tied
+    to the embedding keep their precision.
     """
     if dtype == torch.bfloat16:
         for parameter in linear_weights(model):
@@ -94,7 +95,7 @@ def cast_linear(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def linear_weights(model: nn.Module) -> list[nn.Parameter]:
-    """What `cast_linear` casts: weights and biases."""
+    """The weights and biases that `cast_linear` casts."""
     embedded = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     plain = [
         module
@@ -106,17 +107,17 @@ def linear_weights(model: nn.Module) -> list[nn.Parameter]:
 
 @contextmanager
 def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> Iterator[None]:
-    """The network with those of its weights that have these names in `dtype`, as long as the context lasts.
+    """Within the context, the network's weights with these names are in `dtype`.
 
-    What its class keeps in float32, as transformers has it, stays so. Raises InputError, and changes nothing, where a
-    weight has a number that `dtype` does not reach.
+    Weights that the network's class keeps in float32 (transformers' _keep_in_fp32_modules) stay so. Raises InputError,
+    changing nothing, where a weight exceeds the range of `dtype`.
     """
     weights = weights_to_round(network, names)
-    held = in_dtype(network, dtype, {name: weight.data for name, weight in weights.items()})
+    converted = in_dtype(network, dtype, {name: weight.data for name, weight in weights.items()})
     before = {name: weight.data for name, weight in weights.items()}
     try:
         for name, weight in weights.items():
-            weight.data = held[name]
+            weight.data = converted[name]
         yield
     finally:
         for name, weight in weights.items():
@@ -124,33 +125,35 @@ def held_in(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> I
 
 
 def in_dtype(network: nn.Module, dtype: torch.dtype, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors, by the names that the network has for them, with its weights in `dtype`, as `held_in` says."""
+    """Tensors by their names in the network, with its weights converted to `dtype` as in `held_in`."""
     weights = weights_to_round(network, tensors)
     require_reach(dtype, {name: tensors[name] for name in weights})
     return {name: tensor.to(dtype) if name in weights else tensor for name, tensor in tensors.items()}
 
 
 def require_reach(dtype: torch.dtype, tensors: Mapping[str, Tensor]) -> None:
-    """Raise InputError where one of the tensors, by their names, has a number that `dtype` does not reach."""
+    """Raise InputError where one of the named tensors exceeds the range of `dtype`."""
     for name, tensor in tensors.items():
         if not bool(tensor.to(dtype).isfinite().all()):
             largest, called = float(tensor.detach().abs().max()), str(dtype).removeprefix("torch.")
             raise InputError(
-                f"{name} has a number of size {largest:.4g}, which {called} does not reach: take bfloat16."
+                f"{name} has a number of size {largest:.4g}, which is out of {called}'s range: use bfloat16."
             )
 
 
 def round_weights(network: nn.Module, dtype: torch.dtype, names: Collection[str]) -> None:
-    """Give the weights of these names, in place, the nearest numbers that `dtype` has, as `held_in` has them."""
+    """Round the weights of these names to `dtype`, in place, keeping their precision; exceptions as in `held_in`."""
     with torch.no_grad():
         for weight in weights_to_round(network, names).values():
             weight.copy_(weight.to(dtype))
 
 
 def weights_to_round(network: nn.Module, names: Collection[str]) -> dict[str, nn.Parameter]:
-    """The weights in floating point of these names, without those that the network's class keeps in float32."""
-    kept = {name for kind in ("", "_strict") for name in getattr(network, f"_keep_in_fp32_modules{kind}", None) or ()}
-    in_full = re.compile("|".join(rf"(?:^|\.){name}(?:$|\.)" for name in kept) or r"(?!)")
+    """The floating-point weights of these names, without those that the network's class keeps in float32."""
+    in_float32 = {
+        name for kind in ("", "_strict") for name in getattr(network, f"_keep_in_fp32_modules{kind}", None) or ()
+    }
+    in_full = re.compile("|".join(rf"(?:^|\.){name}(?:$|\.)" for name in in_float32) or r"(?!)")
     return {
         name: weight
         for name, weight in network.named_parameters()

@@ -1,11 +1,12 @@
-"""A frozen base in few bits, under adapters (QLoRA): weights are held as codes and scales, and made anew in each pass.
+"""A frozen base model in few bits under adapters (QLoRA): weights are held as codes and scales, dequantized in each
+pass.
 
-    nf4:   4 bits stand for one of 16 quantiles of a normal distribution, times the largest weight of a block of 64;
-           these scales are in 8 bits themselves (double quantization), 4.13 bits a weight in all
+    nf4:   a 4-bit code for one of 16 quantiles of a normal distribution, times the largest weight of a block of 64;
+           these scales are themselves in 8 bits (double quantization): 4.13 bits a weight in all
     int8:  w_ij = s_i q_ij with s_i = max_j |w_ij| / 127 and whole q_ij from -127 to 127
 
 nf4 is that of Dettmers et al. 2023 (arXiv:2305.14314, section 3), by bitsandbytes; int8 needs no package. Neither
-rounds what it is multiplied with, so that a text's results do not depend on its neighbors, and gradients are exact.
+quantizes activations, so that a text's results do not depend on its batch, and gradients are exact.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BLOCK = 64
-"""Weights that share a scale in nf4."""
+"""Weights per scale in nf4."""
 
 
 class FewBits(nn.Linear):
-    """A frozen linear layer whose weight is held as codes, `qweight`, and the `state` that makes numbers of them.
+    """A frozen linear layer whose weight is held as codes, `qweight`, with the `state` needed to dequantize them.
 
-    The state is that of bitsandbytes, or of int8 the scales (d_out, 1).
+    The state is bitsandbytes', or for int8 the scales (d_out, 1).
     """
 
     qweight: Tensor
@@ -44,12 +45,12 @@ class FewBits(nn.Linear):
 
     @property
     def kind(self) -> str:
-        """nf4 or int8; or fp4, which bitsandbytes has besides."""
+        """nf4 or int8; or fp4, which bitsandbytes also has."""
         return "int8" if isinstance(self.state, Tensor) else str(self.state.quant_type)
 
     @property
     def nbytes(self) -> int:
-        """What its codes and scales take."""
+        """Bytes of its codes and scales."""
         state = self.state
         scales = (
             [state] if isinstance(state, Tensor) else [state.absmax, *([state.state2.absmax] if state.nested else [])]
@@ -76,7 +77,7 @@ class FewBits(nn.Linear):
         return _Product.apply(x.to(dtype), self)  # type: ignore[no-any-return, no-untyped-call]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """What moves the codes (`to`, `cuda`) moves the state."""
+        """Move the state together with the codes (`to`, `cuda`)."""
         super()._apply(fn, recurse)
         moved = self.state.to(self.qweight.device)
         self.state = self.state if moved is None else moved
@@ -84,7 +85,7 @@ class FewBits(nn.Linear):
 
 
 class _Product(torch.autograd.Function):
-    """x W^T + b, and of its gradient g W; W is kept for neither, and made for both."""
+    """x W^T + b, with gradient g W; W is dequantized in both passes and never kept."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: FewBits) -> Tensor:
@@ -103,10 +104,11 @@ def few_bits(network: nn.Module) -> list[FewBits]:
 
 
 def quantize(network: PreTrainedModel, kind: str | None, device: str | torch.device | None = None) -> None:
-    """Hold the linear layers of a network's trunk in few bits, in place, on the device; embeddings and heads stay.
+    """Quantize the linear layers of a network's trunk, in place, on the device; embeddings and heads keep their
+    precision.
 
-    Layers that bitsandbytes holds in 4 bits are taken as they are, whatever the `kind` ("nf4", "int8" or none). Weights
-    that are in their files still are read one after the other.
+    Layers already in 4 bits by bitsandbytes are converted as they are, whatever the `kind` ("nf4", "int8" or None).
+    Weights still in their files are read one at a time.
     """
     waiting, named = unread(network), {id(module): name for name, module in network.named_modules()}
     for name, module in list(network.base_model.named_modules()):
@@ -133,18 +135,18 @@ def _codes(weight: Tensor, kind: str) -> tuple[Tensor, Any]:
 
 
 def _of_bitsandbytes(module: nn.Module) -> FewBits | None:
-    """A layer that bitsandbytes holds in 4 bits, in the form it has here; None where it is another."""
+    """A 4-bit layer of bitsandbytes as a `FewBits`; None for other modules."""
     state: Any = getattr(getattr(module, "weight", None), "quant_state", None)
     if state is None:
         return None
-    module.state_dict()  # which undoes the other order of the codes that bitsandbytes takes on some processors
+    module.state_dict()  # undoes the packing that bitsandbytes uses on some processors
     return FewBits(module.weight.data, module.weight.quant_state, module.bias)  # type: ignore
 
 
 def keep_order(network: nn.Module) -> None:
-    """Have layers of bitsandbytes leave their codes in order where it cannot pack them, as it does on some processors.
+    """Keep bitsandbytes from repacking the codes of layers where its packing would fail.
 
-    Those with bfloat16 (AVX-512) take 32 rows at a time, and it fails at layers of another number of rows.
+    On processors with bfloat16 (AVX-512) it packs 32 rows at a time, and fails at layers with another number of rows.
     """
     module: Any
     for module in network.modules():
@@ -153,12 +155,12 @@ def keep_order(network: nn.Module) -> None:
 
 
 def check(kind: str) -> None:
-    """Raise InputError where weights cannot be held so on this machine."""
+    """Raise InputError where this kind of quantization does not run on this machine."""
     if kind == "nf4" and importlib.util.find_spec("bitsandbytes") is None:
         raise InputError("--quantize nf4 needs the quantize extra: pip install bitsandbytes; int8 needs no package.")
-    one = torch.eye(BLOCK, device="cuda" if torch.cuda.is_available() else "cpu")  # which both kinds hold as it is
+    one = torch.eye(BLOCK, device="cuda" if torch.cuda.is_available() else "cpu")  # both kinds hold it exactly
     try:
         torch.testing.assert_close(FewBits(*_codes(one, kind), None).weight, one)
-    except Exception as error:  # kernels that were not built for a device fail in any manner
-        said = str(error).strip().partition("\n")[0]
-        raise InputError(f"--quantize {kind} does not run on this machine's {one.device.type}: {said}") from error
+    except Exception as error:  # kernels not built for the device may raise anything
+        message = str(error).strip().partition("\n")[0]
+        raise InputError(f"--quantize {kind} does not run on this machine's {one.device.type}: {message}") from error

@@ -1,7 +1,7 @@
-"""From hidden states to log-probabilities without ever holding the logits.
+"""Log-probabilities from hidden states without ever holding the logits.
 
-A vocabulary of 49,152 entries makes the logits of 1,000 tokens 200 MB, and the usual route holds several copies of
-them. Here a chunk of rows at a time goes through the output layer; the backward pass computes each chunk again.
+With a vocabulary of 49,152, the logits of 1,000 tokens take 200 MB, and the usual route holds several copies. Here the
+output layer is applied to a chunk of rows at a time, and the backward pass recomputes each chunk.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from accord.engine.sampling import truncate_
 
 BLOCK = 1 << 26
-"""Logits held at once in the precision of the matrix product: B rows of V (elements) ..."""
+"""Elements of the logits (B, V) held at once in the precision of the matrix product ..."""
 
 CHUNK = 1 << 19
-"""... and those worked on at once in float32: R of these rows, on a CPU few enough to stay in its cache."""
+"""... and of those (R, V) processed at once in float32: on a CPU few enough to stay in its cache."""
 
 
 @dataclass(frozen=True)
 class Readout:
-    """The output layer and what an architecture does to logits: `multiplier`, then a soft `cap` where it has one."""
+    """The output layer and an architecture's transform of its logits: `multiplier`, then a soft `cap` where it has
+    one."""
 
     weight: Tensor
     bias: Tensor | None
@@ -42,17 +43,17 @@ class Readout:
         return Readout(layer.weight, layer.bias, multiplier, cap)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (rows, V) of a few hidden states (rows, d), in at least float32."""
+        """Logits (rows, V) of a few hidden states (rows, d), in float32 or better."""
         return self.shape(_raw_logits(hidden.to(self.weight.dtype), self.weight.detach(), self.bias))
 
     def cast(self) -> Readout:
-        """The same with its weights cast once for all tokens: autocast keeps no cast of tied weights."""
+        """A copy with the weight cast once for all tokens, since autocast does not cache casts of tied weights."""
         device = self.weight.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
         return replace(self, weight=self.weight.detach().to(dtype))
 
     def shape(self, z: Tensor, sharpness: float = 1.0) -> Tensor:
-        """f / T: raw logits to what the architecture takes the softmax of, times 1 / T, in at least float32."""
+        """f(z) / T: the architecture's transform f of raw logits, times `sharpness` = 1 / T, in float32 or better."""
         z = z.float() if z.dtype in (torch.bfloat16, torch.float16) else z
         if self.multiplier != 1.0:
             z = z * self.multiplier
@@ -61,10 +62,10 @@ class Readout:
         return z if sharpness == 1.0 else z * sharpness
 
     def slope(self, z: Tensor, sharpness: float) -> Tensor | float | None:
-        """f'(x) / T from z = f(x) / T, None where it is 1.
+        """f'(x) / T from z = f(x) / T; None where it is 1.
 
-        With sharpness s = 1/T, multiplier m and cap c, z = s c tanh(m x / c), and tanh' = 1 - tanh^2 makes it
-        s m (1 - (z / (s c))^2).
+        With sharpness s = 1/T, multiplier m and cap c, z = s c tanh(m x / c), and since tanh' = 1 - tanh^2 the
+        derivative is s m (1 - (z / (s c))^2).
         """
         slope = self.multiplier * sharpness
         if self.cap is not None:
@@ -84,9 +85,9 @@ def linear_log_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """log p(target), (N,), and the entropy of p, (N,), in nats, where p = softmax(logits(hidden) / temperature).
 
-    From hidden states (N, d) at the predicting positions and token ids (N,). With `top_k` or `top_p` p is truncated and
-    renormalized as the sampler does it, and a target outside has -inf. Entropies are zeros if not asked for. Both are
-    float32 or better and carry gradients.
+    `hidden` (N, d) are the states at the predicting positions, `target` (N,) token ids. With `top_k` or `top_p`, p is
+    truncated and renormalized as in sampling, and a target outside gets -inf. Entropies are zeros unless asked for.
+    Both are float32 or better and carry gradients.
 
     Raises ValueError where the temperature is not positive.
     """
@@ -100,19 +101,20 @@ def linear_log_probabilities(
 
 
 class _LinearLogProbabilities(torch.autograd.Function):
-    """log p_y and the entropy H of p = softmax(z), z = f(x) / T, a row x = h W^T + b of raw logits at a time.
+    """log p_y and the entropy H of p = softmax(z), z = f(x) / T, with raw logits x = h W^T + b, a chunk of rows at a
+    time.
 
-    f is the readout's `shape`, y the target, n = logsumexp(z), H = n - sum_v p_v z_v. With incoming gradients a of
-    log p_y and e of H:
+    f is the readout's `shape`, y the target, n = logsumexp(z), H = n - sum_v p_v z_v. With incoming gradients a of log
+    p_y and e of H:
 
         d log p_y / dz_v = [v = y] - p_v
         dH / dz_v        = -p_v (log p_v + H)
         g_v = dL / dz_v  = a [v = y] - p_v (a + e (log p_v + H))
         dL / dx_v        = g_v f'(x_v) / T
 
-    and from there the linear layer's: dh = dx W, dW = dx^T h, db = sum over rows of dx. A truncated entry has z = -inf,
-    p = 0 and so g = 0. Besides h and W only n and H are kept, two numbers a row; x and z are computed again. In
-    float32, where f and T change nothing, z is a view of x, and all that is done in place is done there.
+    and from there the linear layer's gradients: dh = dx W, dW = dx^T h, db = sum over rows of dx. A truncated entry has
+    z = -inf, so p = 0 and g = 0. Saved besides h and W are only n and H, two numbers a row; x and z are recomputed. In
+    float32 with f and T the identity, z is a view of x, so the in-place operations overwrite x.
     """
 
     @staticmethod
@@ -151,7 +153,7 @@ class _LinearLogProbabilities(torch.autograd.Function):
                 logp_RV = truncate_(z_RV, top_k, top_p).sub_(normalizer_N[rows, None])
                 p_RV = torch.exp(logp_RV) if want_entropy else logp_RV.exp_()
                 a_R1 = grad_logp_N[rows, None]
-                if want_entropy:  # -p (a + e (log p + H)), where p = 0 with 0 for log p
+                if want_entropy:  # -p (a + e (log p + H)), with log p set to 0 where p = 0
                     surplus_RV = logp_RV.masked_fill_(p_RV == 0, 0).add_(entropy_N[rows, None])
                     g_RV = p_RV.mul_(surplus_RV.mul_(grad_entropy_N[rows, None]).add_(a_R1).neg_())
                 else:
@@ -174,7 +176,7 @@ def _slices(start: int, stop: int, size: int) -> list[slice]:
 
 
 def _chunks(block: slice, logits: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of a block that are worked on at once, and their part of its logits."""
+    """The slices of a block's rows that are processed at once, each with its part of the block's logits."""
     elements = CHUNK if logits.device.type == "cpu" else BLOCK
     for rows in _slices(block.start, block.stop, elements // logits.shape[1]):
         yield rows, logits[rows.start - block.start : rows.stop - block.start]

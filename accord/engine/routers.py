@@ -1,14 +1,15 @@
-"""Mixtures of experts: the loss that keeps a router from sending every token to the same few experts.
+"""The load-balancing loss of mixtures of experts, which keeps a router from sending every token to the same few
+experts.
 
 Of the T tokens of a pass, each of L layers sends every token to k of its E experts, by a softmax over E logits:
 
     balance = E * sum over experts of f_e P_e,    f_e = tokens sent to e / (L T),    P_e = mean over L T of p_e
 
-(Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6, over all layers together, as transformers has it.) It is k where
-all experts are chosen alike, and its gradient comes through P alone. The tokens are those that a pass computes: of
-packed trees every prompt once, whatever its branches, so it is another mean than a padded batch's, and the same for one
-sequence. A step's passes share it by their tokens; as it is a mean of products, it depends a little, unlike all else in
-a step, on how trees are packed.
+(Fedus et al. 2021, arXiv:2101.03961, equations 4 to 6, over all layers together, as in transformers.) It is k where all
+experts are chosen equally often, and its gradient comes through P only. The tokens are those that a pass computes: in
+packed trees each prompt counts once, so for several branches the mean differs from a padded batch's; for one sequence
+they are equal. The passes of a step are weighted by their tokens; as a mean of products, the loss depends a little on
+how trees are packed, unlike everything else in a step.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from accord.errors import InputError
 
 
 class Balance:
-    """The balancing losses of those networks in training that have routers, each with its coefficient.
+    """The balancing losses of the trained networks that have routers, each with its coefficient.
 
-    That is the `router_aux_loss_coef` of a network's configuration, where it has one, unless `coefficient` is given.
+    The coefficient is the `router_aux_loss_coef` of a network's configuration, if any, unless `coefficient` is given.
     Raises InputError where that is above 0 and no network has routers.
     """
 
@@ -42,20 +43,20 @@ class Balance:
                 self.networks.append((network, float(own)))
 
     @contextmanager
-    def listening(self) -> Iterator[list[tuple[Tensor, float]]]:
-        """What it gives is filled, at the end, with the balancing loss of each network that a pass with gradients went
-        through meanwhile, and its coefficient."""
+    def recording(self) -> Iterator[list[tuple[Tensor, float]]]:
+        """Yields a list that, at the end of the context, holds the balancing loss and coefficient of each network that
+        a pass with gradients went through within it."""
         losses: list[tuple[Tensor, float]] = []
         with ExitStack() as stack:
-            heard = [stack.enter_context(_heard(network)) for network, _ in self.networks]
+            recorded = [stack.enter_context(_recorded_logits(network)) for network, _ in self.networks]
             yield losses
-        for (network, coefficient), logits in zip(self.networks, heard, strict=True):
+        for (network, coefficient), logits in zip(self.networks, recorded, strict=True):
             if logits:
                 losses.append((balance(logits, _chosen(network)), coefficient))
 
 
 def balance(logits: list[Tensor], chosen: int) -> Tensor:
-    """E * sum over experts of f_e P_e, from each layer's router logits (T, E) and k, the experts of each token."""
+    """E * sum over experts of f_e P_e, from each layer's router logits (T, E); each token has `chosen` = k experts."""
     experts = logits[0].shape[-1]
     probability = torch.cat([layer.to(torch.promote_types(layer.dtype, torch.float32)).softmax(-1) for layer in logits])
     sent = torch.bincount(probability.topk(chosen, -1).indices.flatten(), minlength=experts) / len(probability)  # (E,)
@@ -63,26 +64,27 @@ def balance(logits: list[Tensor], chosen: int) -> Tensor:
 
 
 def routers_of(network: nn.Module) -> dict[nn.Module, int]:
-    """The modules of a network that route, and which of the things they return are the logits."""
+    """The router modules of a network, each with the index of the logits among its outputs."""
     found: dict[nn.Module, int] = {}
     for part in network.modules():
         recorded = (
             (part._can_record_outputs or {}).get("router_logits", []) if isinstance(part, PreTrainedModel) else []
         )
-        for how in recorded if isinstance(recorded, list) else [recorded]:
-            kind: Any = getattr(how, "target_class", how)
-            index = getattr(how, "index", 1)
-            within = f".{getattr(how, 'layer_name', None) or ''}".rstrip(".")
+        for recorder in recorded if isinstance(recorded, list) else [recorded]:
+            kind: Any = getattr(recorder, "target_class", recorder)
+            index = getattr(recorder, "index", 1)
+            within = f".{getattr(recorder, 'layer_name', None) or ''}".rstrip(".")
             found |= {m: index for name, m in part.named_modules() if isinstance(m, kind) and within in f".{name}"}
     return found
 
 
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
-"""What configurations call the number of experts of a layer."""
+"""Names of the number of experts per layer in configurations."""
 
 
 def experts_of(network: Any) -> tuple[list[nn.Parameter], float]:
-    """A network's experts, all of a layer in one block (E, ., .), and k / E, the share that a token is sent through."""
+    """A network's experts, one parameter (E, ., .) per layer, and k / E, the share of them that a token is sent
+    through."""
     config = _config(network)
     count = next((int(n) for name in COUNTS if (n := getattr(config, name, None))), 0)
     chosen = getattr(config, "num_experts_per_tok", None)
@@ -96,22 +98,22 @@ def has_experts(config: Any) -> bool:
 
 
 @contextmanager
-def _heard(network: Any) -> Iterator[list[Tensor]]:
-    """The logits (T, E) of every router in the passes with gradients that are made meanwhile; `hidden_states`, which
-    knows of padding, takes it out of them."""
-    network._router_logits = heard = []
+def _recorded_logits(network: Any) -> Iterator[list[Tensor]]:
+    """Yields a list that collects the logits (T, E) of every router in passes with gradients within the context;
+    `hidden_states` removes those of padding."""
+    network._router_logits = recorded = []
 
-    def listen(router: nn.Module, index: int) -> Any:
-        def hear(_module: nn.Module, _args: Any, output: Any) -> None:
+    def attach(router: nn.Module, index: int) -> Any:
+        def record(_module: nn.Module, _args: Any, output: Any) -> None:
             logits = output[index] if isinstance(output, tuple) else output
             if logits.requires_grad:
-                heard.append(logits)
+                recorded.append(logits)
 
-        return router.register_forward_hook(hear)
+        return router.register_forward_hook(record)
 
-    handles = [listen(router, index) for router, index in routers_of(network).items()]
+    handles = [attach(router, index) for router, index in routers_of(network).items()]
     try:
-        yield heard
+        yield recorded
     finally:
         del network._router_logits
         for handle in handles:
@@ -121,9 +123,9 @@ def _heard(network: Any) -> Iterator[list[Tensor]]:
 def _chosen(network: nn.Module) -> int:
     """How many experts each token is sent to."""
     chosen = getattr(_config(network), "num_experts_per_tok", None)
-    if chosen is None or "Doge" in type(network).__name__:  # its routers choose among products of keys
+    if chosen is None or "Doge" in type(network).__name__:  # its routers are product-key lookups
         raise InputError(
-            f"the balancing loss of {type(network).__name__} is none that is known here: switch it off by "
+            f"the balancing loss of {type(network).__name__} is not supported: switch it off by "
             "--router-aux-loss-coefficient 0."
         )
     return int(chosen)

@@ -1,4 +1,4 @@
-"""Who draws a policy's samples: this process, or whatever else speaks this protocol, such as servers."""
+"""What draws a policy's samples: this process, or anything else with the same protocol, such as servers."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from accord.records import Completion
 
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""Whole numbers by their bytes."""
+"""Integer types by their size in bytes."""
 
 
 class Sampler(Protocol):
-    """Draws n completions of every prompt from the policy as it is now, with the log-probability of every token under
-    the distribution drawn from.
+    """Draws n completions of every prompt from the current policy, with every token's log-probability under the
+    distribution drawn from.
 
-    What it draws is a function of policy, prompts and sampling (`sampling.entropies`). `progress` is called with the
-    number of samples finished since its last call. Raises InputError where n < 1, or it cannot draw.
+    The result is a function of policy, prompts and sampling (`sampling.entropies`). `progress` is called with the
+    number of samples finished since its last call. Raises InputError where n < 1, or where it cannot draw.
     """
 
     def __call__(
@@ -48,33 +48,33 @@ def local(
     sampling: Sampling | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[list[Completion]]:
-    """The `Sampler` that is this process, or all ranks that share the network: each draws for its part of the prompts.
+    """The `Sampler` of this process; ranks that share the network each draw for their part of the prompts.
 
     Raises as `generate` does.
     """
     given: dict[str, Any] = {"progress": progress, **policy.limits}
-    share_out(policy)
+    shard_unread(policy)
     if shard.is_sharded(policy.network):
-        given["only"] = Team.here().mine(range(len(prompts)))
+        given["only"] = Team.here().share(range(len(prompts)))
     with policy.autocast():
         groups = generate(policy.network, prompts, n, sampling, **given)
-    return Team.here().same(groups) if shard.is_sharded(policy.network) else groups
+    return Team.here().collect(groups) if shard.is_sharded(policy.network) else groups
 
 
-def share_out(policy: Policy) -> None:
-    """Have ranks read their shares of a network that none has read yet: what draws samples needs its weights."""
+def shard_unread(policy: Policy) -> None:
+    """Shard a network whose weights are still unread, each rank reading its part: sampling needs them."""
     if unread(policy.network):
         shard.shard(policy.network, policy.dtype)
 
 
 def state_of(policy: Policy) -> tuple[int, ...]:
-    """Numbers that are others where the policy's own weights are: of each tensor the sum of its bits as whole numbers.
+    """A fingerprint of the policy's own weights: for each tensor, the sum of its bits taken as integers.
 
-    The count of changes that torch keeps of a tensor would be quicker, but its fused optimizers leave it as it is.
-    Ranks that share the network all call this, and the sums are those of the whole.
+    torch's version counter of a tensor would be faster, but its fused optimizers do not advance it. Ranks that share
+    the network must all call this; the sums are over the whole tensors.
     """
     own = own_state(policy.network).values()
     bits = (t.contiguous().view(BITS[t.element_size()]) for t in map(shard.local, own))
     sums = torch.stack([b.sum(dtype=torch.int64) for b in bits])
     shared = torch.tensor([shard.is_share(tensor) for tensor in own], device=sums.device)
-    return tuple(torch.where(shared, Team.here().total(sums), sums).tolist())
+    return tuple(torch.where(shared, Team.here().all_reduce(sums), sums).tolist())

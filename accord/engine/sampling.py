@@ -1,7 +1,7 @@
-"""How a token is drawn: temperature, truncation, and one uniform number a token.
+"""How a token is drawn: temperature, truncation, and one uniform number per token.
 
-A token is drawn by inverting the cumulative distribution at a uniform number that depends only on the seed, the
-prompt, the sample's number and the token's position. A sample is therefore the same in any batch (up to rounding of the
+A token is drawn by inverting the cumulative distribution at a uniform number that depends only on the seed, the prompt,
+the sample's number and the token's position. A sample is therefore the same in any batch (up to rounding of the
 logits), and a draw costs one pass over the vocabulary.
 """
 
@@ -21,7 +21,7 @@ from accord.arrays import Tokens
 from accord.errors import InputError
 
 LEAST = 1e-6
-"""The least temperature, by which float32 logits can be divided, and the least mass of a nucleus."""
+"""The least positive temperature, so that logits / temperature fits float32, and the least nucleus mass."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Sampling:
         temperature: divides the logits; 0 takes the most likely token.
         top_k: only the k most likely tokens can be drawn (0: all).
         top_p: only the smallest set of tokens of at least this probability can be drawn (1: all).
-        seed: one seed gives the same completions again; integers are combined.
-        min_new_tokens: no end of turn is drawn before so many tokens.
-        stop: texts that end a completion, which they stay a part of.
+        seed: the same seed gives the same completions; several integers are combined.
+        min_new_tokens: no end-of-turn token is drawn before this many tokens.
+        stop: texts that end a completion; they remain part of it.
     """
 
     max_new_tokens: int = 64
@@ -74,8 +74,8 @@ class Sampling:
 def truncate_(z: Tensor, top_k: int, top_p: float) -> Tensor:
     """Set to -inf, in place, the logits (rows, V) outside the top k and outside the nucleus of mass `top_p`.
 
-    The nucleus is the smallest set of most likely tokens whose probability reaches `top_p` (Holtzman et al. 2020), of
-    what the top k left. Softmax of the result is the renormalized distribution.
+    The nucleus is the smallest set of most likely tokens whose probability reaches `top_p` (Holtzman et al. 2020),
+    after the top k. Softmax of the result is the renormalized distribution.
     """
     if 0 < top_k < z.shape[-1]:
         keep = z.topk(top_k, -1).indices
@@ -99,6 +99,7 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     logp = torch.log_softmax(z, -1)
     mass = torch.exp(logp).cumsum(-1)
     token = torch.searchsorted(mass, (uniform.to(mass) * mass[:, -1])[:, None], right=True).squeeze(1)
+    # u * total may round up to the total: take no token past the first whose cumulative mass reaches it
     token = torch.minimum(token, torch.searchsorted(mass, mass[:, -1:].contiguous()).squeeze(1))
     return token, logp.gather(1, token[:, None]).squeeze(1)
 
@@ -106,10 +107,10 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
 def entropies(
     prompts: Sequence[Tokens], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> Iterator[list[int]]:
-    """What decides each of n samples of every prompt, prompt after prompt: seed, prompt, and the sample's number.
+    """The seed material of each of n samples of every prompt, prompt after prompt: seed, prompt digest, sample number.
 
-    A prompt that stands in the list twice has its samples numbered on, so that repeating it gives new samples; with
-    `seeds`, one a prompt in place of the sampling's, it has the same samples again.
+    The samples of a prompt that occurs twice are numbered on, so that repeating it gives new samples; with `seeds`, one
+    per prompt in place of the sampling's, its samples are the same again.
     """
     seed = sampling.seed if isinstance(sampling.seed, tuple) else (sampling.seed,)
     seen: Counter[int] = Counter()
@@ -124,7 +125,7 @@ def entropies(
 def uniform_numbers(
     prompts: Sequence[Tokens], n: int, sampling: Sampling, seeds: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of what `entropies` says, and its position."""
+    """Numbers in [0, 1), (prompts, n, max_new_tokens), each a function of its sample's `entropies` and its position."""
     table = np.empty((len(prompts) * n, sampling.max_new_tokens))
     for row, entropy in zip(table, entropies(prompts, n, sampling, seeds), strict=True):
         row[:] = np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy))).random(len(row))
@@ -132,6 +133,6 @@ def uniform_numbers(
 
 
 def request_seeds(prompts: Sequence[Tokens], n: int, sampling: Sampling) -> list[int]:
-    """A seed of 63 bits for each of n samples of every prompt, prompt after prompt, of what `entropies` says of it."""
+    """A 63-bit seed for each of n samples of every prompt, prompt after prompt, derived from `entropies`."""
     sequences = map(np.random.SeedSequence, entropies(prompts, n, sampling))
     return [int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) for sequence in sequences]

@@ -1,7 +1,7 @@
-"""How long a step's samples are expected to take, drawn by the ranks that train or by a server on GPUs of its own.
+"""The expected time of a step's samples, drawn by the training ranks or by a server on GPUs of its own.
 
-As in `passes`, only arithmetic: prompts are read once, and then each token of the live samples takes what is longest of
-reading weights and cache, multiplying, and starting the operations.
+As in `passes`, arithmetic only: prompts are read once; then each token of the live samples takes the longest of reading
+weights and cache, multiplying, and launching operations.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from accord.engine.passes import Batch, experts_rate, head_of, one_pass
 from accord.engine.shares import Groups
 
 SERVED_ROOM = 0.9
-"""Of a card that samples, the share that weights and cache may take: what vLLM takes unless told otherwise."""
+"""Share of a sampling GPU's memory for weights and cache: vLLM's default."""
 
 
 def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, ranks: int, linear: int = 4) -> float:
-    """Seconds in which ranks sample, each its own prompts with the whole model gathered, by accord's own sampler.
+    """Seconds in which the ranks sample with accord's own sampler, each its own prompts with the whole model gathered.
 
-    Prompts are read once; then every token of the live samples, `CAPACITY` at most, takes a reading of all weights in
-    bfloat16 and of their cache, or the products, or starting a layer's operations, whichever is longest. All samples
-    are as long as they may be.
+    Prompts are read once; then every token of the live samples, at most `CAPACITY`, takes the longest of reading all
+    weights in bfloat16 and the cache, the products, and launching a layer's operations. All samples are assumed to have
+    full length.
     """
     prompts = ceil(batch.trees / ranks)
-    together = min(prompts, max(1, CAPACITY // batch.branches))  # prompts whose samples are decoded side by side
+    together = min(prompts, max(1, CAPACITY // batch.branches))  # prompts decoded at the same time
     waves, live = ceil(prompts / together), together * batch.branches
     gather = one_pass(groups, 0.0, machine, ranks, trains=False, linear=linear).wire
     reading = prompts * Batch(1, batch.prompt, 1, 1).forward(shape, machine)
@@ -36,14 +36,14 @@ def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, r
 
 
 def sampled_elsewhere(shape: Shape, batch: Batch, machine: Machine, cards: int) -> tuple[float, int]:
-    """Seconds in which a server samples on cards of its own, and how many cards hold the model together.
+    """Seconds in which a server samples on GPUs of its own, and the number of GPUs per engine.
 
-    As many cards share a model as it needs, and half of `SERVED_ROOM` is left for the cache where it can be. Each such
-    engine decodes as many samples as its cache has room for; nothing but reading weights and cache, products and two
-    sums a layer over the cards takes time.
+    An engine has as many GPUs as the model needs, leaving half of `SERVED_ROOM` for the cache if possible, and decodes
+    as many samples as its cache holds. Only reading weights and cache, products, and two all-reduces per layer across
+    its GPUs take time.
     """
     weights, room = 2 * shape.numbers, SERVED_ROOM * machine.memory
-    shape = replace(shape, adapters=0, expert_held=2)  # it holds all in bfloat16
+    shape = replace(shape, adapters=0, expert_held=2)  # the server holds everything in bfloat16
     together = 1
     while 2 * weights > together * room and 2 * together <= min(cards, machine.per_node):
         together *= 2
@@ -62,10 +62,10 @@ def sampled_elsewhere(shape: Shape, batch: Batch, machine: Machine, cards: int) 
 
 
 def _decoded(shape: Shape, batch: Batch, machine: Machine, live: int, prompts: int, cards: int) -> float:
-    """Seconds of a token of each live sample: memory that is read, or products, whichever takes longer.
+    """Seconds per token of all live samples: memory reads or products, whichever takes longer.
 
-    Of a mixture those experts are read that any of the samples is sent through, 1 - (1 - k / E)^live of them where all
-    are chosen alike; as many bytes as they are held in.
+    Of a mixture, those experts are read that any sample is sent through: a share 1 - (1 - k / E)^live where all are
+    chosen equally often.
     """
     dense = shape.linear - shape.experts - shape.head + head_of(shape) + shape.adapters
     cached = (prompts * batch.prompt + live * batch.completion / 2) * shape.layers * shape.cached

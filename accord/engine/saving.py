@@ -1,9 +1,9 @@
-"""A network's weights as files of Hugging Face's layout, which are written one after the other.
+"""Write a network's weights in Hugging Face's layout, one file at a time.
 
-What each file has is told by names, shapes and precisions alone, as transformers tells it: a tied weight lies there
-once, a mixture's experts each by themselves where they were read so, and files are filled up in the order of names.
-Then the weights of a file are gathered, rounded, written and let go. So the rank that leads never has more than its
-share, one file and one weight, and the files are byte for byte those of `save_pretrained`.
+The content of each file is planned from names, shapes and precisions alone, as in transformers: a tied weight is stored
+once, a mixture's experts separately if they were read so, and files are filled in the order of names. Then the weights
+of one file are gathered, rounded, written and released. So rank 0 never holds more than its share, one file and one
+weight, and the files equal those of `save_pretrained` byte for byte.
 """
 
 from __future__ import annotations
@@ -31,9 +31,10 @@ INDEX = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Layout:
-    """Which file has which tensors, by name, and of which of the network's own weights each is made.
+    """Which file has which tensors, by name, and from which of the network's own weights each is made.
 
-    `held` is the precision of each of the network's own in the files, `index` what lies beside several files.
+    `held` is the precision of each of the network's weights in the files, `index` the JSON index if there are several
+    files.
     """
 
     files: Mapping[str, Sequence[str]]
@@ -43,7 +44,8 @@ class Layout:
 
     @staticmethod
     def of(network: Any, most: int | str, dtype: torch.dtype | None = None) -> Layout:
-        """Of a network of transformers, in files of at most so many bytes, its weights as they are or in `dtype`."""
+        """The layout of a network of transformers, in files of at most `most` bytes, weights as they are or in
+        `dtype`."""
         state = network.state_dict(keep_vars=True)
         rounded = {id(weight) for weight in weights_to_round(network, state).values()} if dtype else ()
         empty = {
@@ -54,7 +56,7 @@ class Layout:
         held = {name: tensor.dtype for name, tensor in own.items()}
         own = remove_tied_weights_from_state_dict(own, network)
         whole = revert_weight_conversion(network, dict(own))
-        split = split_state_dict_into_shards_factory(  # parts of one weight, as experts are, stay together
+        split = split_state_dict_into_shards_factory(  # parts of one weight, such as experts, stay together
             whole,
             get_storage_size=lambda tensor: tensor.untyped_storage().nbytes(),
             get_storage_id=lambda tensor: tensor.untyped_storage()._cdata,
@@ -67,33 +69,34 @@ class Layout:
 
 
 def _made_of(network: Any, own: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
-    """Of each tensor in files the network's own that it is made of: one; or where that does not do, all of the rest."""
+    """For each stored tensor the network's weights it is made from: one, or where that is not determined, all remaining
+    ones."""
     found: dict[str, tuple[str, ...]] = {}
     rest = []
     for name, tensor in own.items():
         try:
-            made = revert_weight_conversion(network, {name: tensor})
-        except Exception:  # a conversion that wants others too fails in any manner
-            made = {}
-        alike = [key for key, part in made.items() if key in whole and whole[key].shape == part.shape]
-        if made and len(alike) == len(made) and not any(key in found for key in made):
-            found |= {key: (name,) for key in made}
+            stored = revert_weight_conversion(network, {name: tensor})
+        except Exception:  # a conversion that needs other weights too may raise anything
+            stored = {}
+        matching = [key for key, part in stored.items() if key in whole and whole[key].shape == part.shape]
+        if stored and len(matching) == len(stored) and not any(key in found for key in stored):
+            found |= {key: (name,) for key in stored}
         else:
             rest.append(name)
     return {key: found.get(key, tuple(rest)) for key in whole}
 
 
 def write_network(network: Any, folder: Path, most: int | str, dtype: torch.dtype | None = None, *, team: Team) -> None:
-    """Write configuration and weights of a network into a folder, the weights in files of at most `most` bytes.
+    """Write a network's configuration and weights into a folder, in files of at most `most` bytes.
 
-    They are written as the network holds them, or in `dtype`, as `precision.held_in` says. Of a team all call this, and
-    the rank that leads writes. Raises InputError, on every rank and before there is a file of weights, where one has a
-    number that `dtype` does not reach.
+    Weights are written as the network holds them, or in `dtype` as in `precision.held_in`. All ranks call this; rank 0
+    writes. Raises InputError, on every rank and before any weights are written, where a number is out of `dtype`'s
+    range.
     """
     layout = Layout.of(network, most, dtype)
     if dtype:
         weights = weights_to_round(network, network.state_dict())
-        team.all_do(lambda: require_reach(dtype, {name: local(weight) for name, weight in weights.items()}))
+        team.on_all(lambda: require_reach(dtype, {name: local(weight) for name, weight in weights.items()}))
     team.lead(lambda: _describe(network, folder, layout))
     for file, names in layout.files.items():
         tensors = dict(_of_file(network, layout, names, team))
@@ -102,7 +105,7 @@ def write_network(network: Any, folder: Path, most: int | str, dtype: torch.dtyp
 
 
 def _describe(network: Any, folder: Path, layout: Layout) -> None:
-    """All but the weights: the configurations, code that came with the model, and the index."""
+    """Write everything but the weights: configurations, code that came with the model, and the index."""
     network.save_pretrained(folder, state_dict={})
     precision = next((layout.held[n] for n, p in network.named_parameters() if p.is_floating_point()), torch.float32)
     network.config.dtype = str(precision).removeprefix("torch.")
@@ -112,7 +115,8 @@ def _describe(network: Any, folder: Path, layout: Layout) -> None:
 
 
 def _of_file(network: Any, layout: Layout, names: Sequence[str], team: Team) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, on the rank that leads, in main memory; the others have a weight at a time of them."""
+    """The tensors of a file, on rank 0, in main memory; the other ranks only take part in gathering, one weight at a
+    time."""
     state, wanted = network.state_dict(), set(names)
     for sources in dict.fromkeys(layout.made_of[name] for name in names):
         own = {}
@@ -122,6 +126,6 @@ def _of_file(network: Any, layout: Layout, names: Sequence[str], team: Team) -> 
                 own[source] = whole.to("cpu", layout.held[source])
             del whole
         if team.leads:
-            made = revert_weight_conversion(network, own)
-            yield from ((name, made[name].contiguous()) for name in made.keys() & wanted)
-            del own, made
+            stored = revert_weight_conversion(network, own)
+            yield from ((name, stored[name].contiguous()) for name in stored.keys() & wanted)
+            del own, stored

@@ -1,11 +1,11 @@
-"""Looking for a good completion rather than drawing one: the likeliest (beam search), or those that a score guides to.
+"""Search for good completions instead of sampling: beam search by likelihood, and search guided by a score.
 
-Beam search keeps the W likeliest prefixes and extends each by every token; transformers does it. Guided search draws:
-every block of tokens it extends each of the W prefixes by M continuations, and keeps the W that score highest. With
-W = 1 that is the blockwise best of M of Mudgal et al. (2023, Controlled Decoding, arXiv:2310.17022, section 3.2), with
-W > 1 the beam search over a verifier of Snell et al. (2024, arXiv:2408.03314, section 5.1); a block as long as the
-whole completion makes it best of W M. So the score must mean something of a prefix: a value, how good what begins so
-tends to end, and not whether it is right as it stands.
+Beam search keeps the W likeliest prefixes and extends each by every token; transformers does it. Guided search samples:
+every block of tokens it extends each of the W prefixes by M continuations, and keeps the W that score highest. With W =
+1 that is the blockwise best of M of Mudgal et al. (2023, Controlled Decoding, arXiv:2310.17022, section 3.2), with W >
+1 the beam search over a verifier of Snell et al. (2024, arXiv:2408.03314, section 5.1); a block as long as the whole
+completion makes it best of W M. The score must therefore be meaningful for a prefix: a value, the expected outcome of
+completions that start so, not whether the text is correct as it stands.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from accord.records import Completion, EncodedPrompt, Sample
 
 Progress = Callable[[int], None]
 Score = Callable[[Sequence[Sample]], Tensor]
-"""From samples, whole or cut, to numbers (C,), the higher the better; NaN is lower than any."""
+"""From samples, complete or cut, to numbers (C,), higher is better; NaN ranks below all."""
 
 NEVER = -1e8
-"""transformers' sum of log-probabilities where there was no such completion is below that."""
+"""transformers' sum of log-probabilities is below this where there was no such completion."""
 
 
 @torch.no_grad()
@@ -48,14 +48,14 @@ def beam_search(
     length_penalty: float = 1.0,
     progress: Progress | None = None,
 ) -> list[Sample]:
-    """The n completions of each prompt that beam search finds best, the best first, prompt after prompt.
+    """The n completions of each prompt that beam search finds best, best first, prompt after prompt.
 
-    Best is the highest sum of log pi(token) over its tokens, the end included, divided by their number to the power of
-    `length_penalty`: 0 is the likelihood, which favors short ones; 1 the mean. This is transformers' `generate`, a
-    prompt at a time, with its attention and its rule for stopping early (`early_stopping=False`). Of `sampling` only
-    the limits count, `max_new_tokens` and `min_new_tokens`. The log-probabilities returned are the model's.
+    Best is the highest sum of log pi(token) over a completion's tokens, including the end, divided by their number to
+    the power of `length_penalty`: 0 is the likelihood, which favors short ones; 1 the mean. Uses transformers'
+    `generate`, one prompt at a time, with its attention and stopping rule (`early_stopping=False`). Of `sampling` only
+    `max_new_tokens` and `min_new_tokens` apply. The log-probabilities returned are the model's.
 
-    Raises InputError where n is more than the beams, or more than the completions that there are.
+    Raises InputError where n exceeds the beams, or the number of possible completions.
     """
     if not 1 <= n <= beams:
         raise InputError(f"beam search with {beams} beams finds at most as many completions of a prompt, not {n}")
@@ -66,7 +66,7 @@ def beam_search(
             ids = torch.tensor([prompt.tokens], device=policy.device)
             with policy.autocast():
                 out = policy.network.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)  # type: ignore[operator]
-            scores = getattr(out, "sequences_scores", None)  # of one beam, which is greedy, there are none
+            scores = getattr(out, "sequences_scores", None)  # absent with one beam, which is greedy
             if scores is not None and float(scores.min()) * sampling.max_new_tokens**length_penalty < NEVER:
                 raise InputError(f"there are fewer than {n} completions of at most {sampling.max_new_tokens} tokens")
             rows = out.sequences[:, len(prompt.tokens) :].tolist()
@@ -77,7 +77,7 @@ def beam_search(
 
 
 def _settings(policy: Policy, n: int, sampling: Sampling, beams: int, length_penalty: float) -> GenerationConfig:
-    nothing = list(range(policy.vocabulary, policy.network.get_output_embeddings().weight.shape[0]))  # type: ignore[union-attr]
+    unused = list(range(policy.vocabulary, policy.network.get_output_embeddings().weight.shape[0]))  # type: ignore[union-attr]
     return GenerationConfig(
         num_beams=beams,
         num_return_sequences=n,
@@ -88,7 +88,7 @@ def _settings(policy: Policy, n: int, sampling: Sampling, beams: int, length_pen
         min_new_tokens=sampling.min_new_tokens or None,
         eos_token_id=list(policy.ends),
         pad_token_id=policy.end,
-        suppress_tokens=nothing or None,
+        suppress_tokens=unused or None,
         return_dict_in_generate=True,
         output_scores=True,
     )
@@ -96,7 +96,7 @@ def _settings(policy: Policy, n: int, sampling: Sampling, beams: int, length_pen
 
 @contextmanager
 def _blank_settings(network: Any) -> Iterator[None]:
-    """The network without generation settings of its own, such as a repetition penalty, which would be mixed in."""
+    """Within the context the network has no generation settings of its own, such as a repetition penalty."""
     own = network.generation_config
     network.generation_config = GenerationConfig()
     try:
@@ -106,13 +106,13 @@ def _blank_settings(network: Any) -> Iterator[None]:
 
 
 def _until(tokens: Sequence[int], ends: Sequence[int]) -> Ints:
-    """The tokens up to the first that ends a turn, that included."""
+    """The tokens up to and including the first that ends a turn."""
     last = next((i for i, token in enumerate(tokens) if token in ends), len(tokens) - 1)
     return Ints(tokens[: last + 1])
 
 
 def _likely(policy: Policy, prompt: EncodedPrompt, rows: Sequence[Tokens]) -> list[Sample]:
-    """Samples of these tokens, with the model's log-probabilities."""
+    """Samples of these completions, with the model's log-probabilities."""
     trees = Trees.of([Tree(prompt.tokens, tuple(map(Branch, rows)))], policy.device)
     logps = policy.log_probs(trees).split([len(row) for row in rows])
     return [_sample(policy, prompt, row, Doubles(logp.tolist())) for row, logp in zip(rows, logps, strict=True)]
@@ -126,7 +126,7 @@ def _sample(policy: Policy, prompt: EncodedPrompt, tokens: Tokens, logps: LogPro
 
 @dataclass(frozen=True)
 class _Scored:
-    """A sample, perhaps not at its end, and its score."""
+    """A sample, possibly unfinished, and its score."""
 
     sample: Sample
     score: float
@@ -149,19 +149,19 @@ def guided_search(
     block: int,
     progress: Progress | None = None,
 ) -> list[Sample]:
-    """The n best completions of each prompt that a search guided by a score finds, the best first.
+    """The n best completions of each prompt that a search guided by a score finds, best first.
 
     First `beams * branch` continuations of `block` tokens are drawn of every prompt, and the `beams` of highest score
-    kept; then `branch` continuations of each that has not ended, and so on, until all that are kept have ended or have
-    `max_new_tokens`. Those that have ended keep their places by their scores. Of equals the earlier stays. The
-    log-probabilities returned are those of the distribution drawn from, which is not the search's own.
+    kept; then `branch` continuations of each unfinished one, and so on, until all kept ones have ended or have
+    `max_new_tokens`. Finished ones compete by their scores. Of equals the earlier stays. The log-probabilities returned
+    are those of the distribution drawn from, not of the search.
 
-    Raises InputError where n is more than the beams, or `sampling` has texts to stop at, which may lie across blocks.
+    Raises InputError where n exceeds the beams, or `sampling` has texts to stop at, which may lie across blocks.
     """
     if not 1 <= n <= beams:
         raise InputError(f"a search with {beams} beams finds at most as many completions of a prompt, not {n}")
     if sampling.stop:
-        raise InputError("a guided search ends completions at the end of a turn alone; leave the texts to stop at out")
+        raise InputError("a guided search ends completions only at the end of a turn; leave out the texts to stop at")
     kept: list[list[_Scored]] = [[] for _ in prompts]
     open_still, most = len(prompts), sampling.max_new_tokens
     for done in range(0, most, block):
@@ -185,7 +185,7 @@ def guided_search(
 
 
 def _next_block(sampling: Sampling, done: int, block: int) -> Sampling:
-    """How the next block is drawn, where so many tokens are there already."""
+    """The sampling settings of the next block, after `done` tokens."""
     size = min(block, sampling.max_new_tokens - done)
     return replace(sampling, max_new_tokens=size, min_new_tokens=min(size, max(0, sampling.min_new_tokens - done)))
 
@@ -197,7 +197,7 @@ def _continued(
     drawing: Sampling,
     branch: int,
 ) -> list[tuple[int, Sample]]:
-    """`branch` continuations of every head, a prompt's number and what was drawn after it, as whole samples."""
+    """`branch` continuations of every head, which is a prompt's index and what was drawn after it, as whole samples."""
     with policy.autocast():
         before = [prompts[i].tokens + head.tokens for i, head in heads]
         groups = generate(policy.network, before, branch, drawing, **policy.limits)

@@ -1,7 +1,9 @@
-"""Networks whose weights, gradients and optimizer states are shared out among the ranks of a team, by `fully_shard`.
+"""Networks whose weights, gradients and optimizer states are sharded over the ranks of a team, by `fully_shard`
+(FSDP2).
 
-Each decoder layer is gathered when it computes, and let go; the embedding, the last norm and the head are one group,
-so that a head may be the embedding. Gradients are summed over the ranks: `fit` has divided by the count of all.
+Each decoder layer is gathered while it computes, then released; the embedding, last norm and head form one group, so
+that head and embedding may be tied. Gradients are summed over the ranks, not averaged: `fit` has divided by the global
+count.
 """
 
 from __future__ import annotations
@@ -33,31 +35,31 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Sharing:
-    """How ranks share networks: `ranks` of them hold a copy together, or all where it is 0, and, with `reshard`, let go
-    of a layer's weights between its forward and its backward pass."""
+    """How networks are sharded: `ranks` of them hold a copy together (0: all), and `reshard` releases a layer's weights
+    between its forward and backward pass."""
 
     ranks: int = 0
     reshard: bool = True
 
 
 _sharing = Sharing()
-"""That of the team which this process is in."""
+"""The setting of this process's team."""
 
 
 @contextmanager
 def sharing(config: MemoryConfig) -> Iterator[None]:
-    """Within it networks are shared out as the settings say.
+    """Context in which networks are sharded as the settings say.
 
-    Raises InputError where they are about several ranks and there is one, or do not fit the number of ranks.
+    Raises InputError where settings for several ranks are given to one, or do not divide the number of ranks.
     """
     global _sharing
     before, size = _sharing, Team.here().size
     for name in ("shard_ranks", "reshard_after_forward"):
         if size == 1 and getattr(config, name) not in (None, True):
-            raise InputError(f"{name} is about several ranks: start them by torchrun, or leave it out.")
+            raise InputError(f"{name} is for several ranks: start them by torchrun, or leave it out.")
     ranks = config.shard_ranks or size
     if size % ranks:
-        raise InputError(f"shard_ranks is {ranks}, and {size} ranks make no whole number of such: give a divisor.")
+        raise InputError(f"shard_ranks is {ranks}, which does not divide the {size} ranks: give a divisor.")
     _sharing = Sharing(ranks, config.reshard_after_forward)
     try:
         yield
@@ -66,16 +68,16 @@ def sharing(config: MemoryConfig) -> Iterator[None]:
 
 
 def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
-    """The network, of which this rank holds its share from now on, in place; in a team of one it stays as it is.
+    """Shard a network in place, and return it; in a team of one it stays as it is.
 
-    Every rank has the same weights before, or none has read them (`accord.engine.unread`): then each reads its share.
-    Frozen weights that several networks share, as those under adapters are, stay so: all have one share. A network that
-    computes in the `dtype` bfloat16 and is trained has its linear layers gathered in that: half of the bytes.
+    Before, every rank has the same weights, or none has read them (`accord.engine.unread`), in which case each reads
+    its share. Frozen weights that several networks share, as under adapters, stay shared: all use one share. The linear
+    layers of a trained network that computes in `dtype` bfloat16 are gathered in that, at half the bytes.
     """
     team = Team.here()
     if team.size == 1 or is_sharded(network):
         return network
-    # What is of several ranks is imported where it is needed: it would cost every command half a second.
+    # Imported here, as it would cost every command half a second.
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     frozen = {name: p for name, p in network.named_parameters(remove_duplicate=False) if not p.requires_grad}
@@ -87,73 +89,72 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, shard_placement_fn=place)
     for part in (m for m in network.modules() if isinstance(m, FSDPModule)):
         part.set_gradient_divide_factor(1.0)
-        part.set_force_sum_reduction_for_comms(True)  # gloo has no other, and NCCL's scaled sum is wrong in bfloat16
-        part.set_reduce_scatter_unused_params(True)  # a pass may train nothing here that it trains on another rank
+        part.set_force_sum_reduction_for_comms(True)  # gloo only sums, and NCCL's scaled sum is wrong in bfloat16
+        part.set_reduce_scatter_unused_params(True)  # a weight may have a gradient on some ranks only
     network.load_state_dict(_shares(network, frozen), strict=False, assign=True)
     vars(network).pop("_unread", None)
-    network._read_whole = lambda read: read()
+    network._read_whole = lambda read: read()  # FSDP gathers around this method: see `with_gathered_weights`
     register_fsdp_forward_method(network, "_read_whole")
     return network
 
 
 def _shares(network: nn.Module, frozen: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    """What takes the place of shares that `fully_shard` has made of a network.
+    """Parameters to replace shares that `fully_shard` made, by name.
 
-    A frozen weight knows its share, which the next network that has the weight takes in place of its own. Of a weight
-    that is not read yet the rows are read.
+    A frozen weight records its share, which replaces that of the next network with the same weight. For unread weights
+    the rows are read from their file.
     """
-    waiting, found = unread(network), dict[str, nn.Parameter]()
+    waiting, replacements = unread(network), dict[str, nn.Parameter]()
     read: dict[int, nn.Parameter] = {}
     for name, share in network.named_parameters(remove_duplicate=False):
         known: Any = vars(frozen[name]).get("_share") if name in frozen else None
         if known is None and waiting and is_share(share) and share.to_local().is_meta:
             if id(share) not in read:  # a tied weight has two names
-                rows = waiting.rows(name, share, *rows_of(share), shared_axis(share))
-                read[id(share)] = nn.Parameter(shared_of(rows, share, tuple(share.shape)), share.requires_grad)
+                rows = waiting.rows(name, share, *rows_of(share), shard_axis(share))
+                read[id(share)] = nn.Parameter(shard_from_rows(rows, share, tuple(share.shape)), share.requires_grad)
             known = read[id(share)]
         if name in frozen:
             known = vars(frozen[name]).setdefault("_share", share if known is None else known)
         if known is not None:
-            found[name] = known
-    return found
+            replacements[name] = known
+    return replacements
 
 
-def shared_in(network: nn.Module) -> list[Any]:
-    """What of a network is shared out as one: the network itself, both parts of a mixture, or nothing."""
+def sharded_parts(network: nn.Module) -> list[Any]:
+    """The sharded modules of a network: itself, both parts of a mixture, or none."""
     return [part for part in (network, *network.children()) if hasattr(part, "_read_whole")]
 
 
 def is_sharded(network: nn.Module) -> bool:
-    """Whether this rank holds but a share of the network's weights."""
-    return bool(shared_in(network))
+    """Whether this rank holds only a share of the network's weights."""
+    return bool(sharded_parts(network))
 
 
-def gathers(network: nn.Module) -> bool:
-    """Whether a pass through the network waits for all ranks: it is shared out, and its layers are not held whole."""
+def waits_for_ranks(network: nn.Module) -> bool:
+    """Whether a pass through the network needs all ranks: it is sharded, and its layers are not held unsharded."""
     return is_sharded(network) and not getattr(network, "_is_held_whole", False)
 
 
-def whole_kind(network: nn.Module) -> type[nn.Module]:
-    """The class that the network had before it was shared out."""
+def unsharded_class(network: nn.Module) -> type[nn.Module]:
+    """The class of a network before it was sharded."""
     return type(network).__mro__[2] if is_sharded(network) else type(network)
 
 
-def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
-    """The one door to a sharded network: the function finds the weights of its first argument, a network or a model of
-    one, gathered.
+def with_gathered_weights(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
+    """Decorator: within the function the weights of its first argument, a network or a model of one, are gathered.
 
-    Those beside the decoder layers stay so until it returns, or, where what it returns has gradients, until those are
-    computed. All ranks come through the door together.
+    The weights outside the decoder layers stay gathered until it returns, or, if its result has gradients, until those
+    are computed. All ranks must call it together. Code outside such functions sees only shares.
     """
 
     @functools.wraps(function)
     def read(first: M, *args: P.args, **named: P.kwargs) -> R:
         given: Any = first
         network = given if isinstance(given, nn.Module) else given.network
-        if unread(network):  # what is measured before the first step, in the precision that it is computed in
+        if unread(network):  # a measurement before the first step: shard for the precision it computes in
             kind = device_of(network).type
             shard(network, torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32)
-        parts = shared_in(network)
+        parts = sharded_parts(network)
         if not parts:
             return function(first, *args, **named)
         through: Callable[[], R] = functools.partial(function, first, *args, **named)
@@ -162,11 +163,11 @@ def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
         result = through()
         outputs = result if isinstance(result, tuple) else (result,)
         if not any(isinstance(output, Tensor) and output.requires_grad for output in outputs):
-            # What a backward pass would do. Else what is gathered stayed so, and an update went unnoticed; and torch
-            # would note every pass of a network that is only read, to fetch layers ahead in a backward pass.
+            # Reset what a backward pass would. Otherwise gathered weights would stay and miss the next update, and FSDP
+            # would keep recording the passes of a frozen network, for prefetching in a backward pass.
             for part in parts:
                 if getattr(part, "_sums_wait", False):
-                    raise RuntimeError("a network that waits for sums of its gradients is only read")
+                    raise RuntimeError("a network is read while its gradients are not summed over copies yet")
                 part.reset_iter_state()
         return result
 
@@ -174,81 +175,84 @@ def reads_whole(function: Callable[Concatenate[M, P], R]) -> Callable[Concatenat
 
 
 @contextmanager
-def held_whole(network: nn.Module) -> Iterator[None]:
-    """Within the door, the weights of layers that are gathered stay so, all from now on: no pass waits for ranks."""
+def layers_gathered(network: nn.Module) -> Iterator[None]:
+    """Within the context, all layers stay gathered, so that passes do not communicate.
+
+    For use inside a function decorated by `with_gathered_weights`.
+    """
     layers: list[Any] = [m for m in network.modules() if hasattr(m, "set_reshard_after_forward")]
-    layers = [layer for layer in layers if layer not in shared_in(network)]
+    layers = [layer for layer in layers if layer not in sharded_parts(network)]
     for layer in layers:
         layer.set_reshard_after_forward(False)
         layer.unshard()
-    for part in shared_in(network):
+    for part in sharded_parts(network):
         part._is_held_whole = True
     try:
         yield
     finally:
-        for part in shared_in(network):
+        for part in sharded_parts(network):
             part._is_held_whole = False
         for layer in layers:
             layer.set_reshard_after_forward(_sharing.reshard)
 
 
 def is_share(tensor: Tensor) -> TypeIs[DTensor]:
-    """Whether a tensor is shared out among the ranks."""
+    """Whether a tensor is sharded over the ranks (a DTensor)."""
     return hasattr(tensor, "full_tensor")
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What of a tensor this rank holds."""
+    """This rank's part of a tensor."""
     return tensor.to_local() if is_share(tensor) else tensor
 
 
-def shared_axis(share: DTensor) -> int:
-    """The axis by which a tensor is shared out, along which its rows are counted: see `groups.axis_of`."""
+def shard_axis(share: DTensor) -> int:
+    """The axis along which a tensor is sharded, see `groups.axis_of`."""
     placement: Any = share.placements[-1]
     return int(placement.dim)
 
 
 def rows_of(share: DTensor, rows: int | None = None) -> tuple[int, int]:
-    """The first of the rows of the whole that this rank holds, and the one after its last; or of so many `rows`."""
-    part, parts, _ = place_of(share)
-    return part_of(share.shape[shared_axis(share)] if rows is None else rows, part, parts)
+    """The range of rows, end exclusive, of the whole tensor that this rank holds; or of a tensor with `rows` rows."""
+    part, parts, _ = shard_coordinates(share)
+    return part_of(share.shape[shard_axis(share)] if rows is None else rows, part, parts)
 
 
 def part_of(rows: int, part: int, parts: int) -> tuple[int, int]:
-    """The first of so many rows that one of the parts has, counted from 0, and the one after its last: as
-    `fully_shard` deals them out, ceil(rows / parts) each as long as there are any."""
+    """The range of rows, end exclusive, of one of the parts, numbered from 0: ceil(rows / parts) each while there are
+    any, as in `fully_shard`."""
     each = -(-rows // parts)
     return min(part * each, rows), min((part + 1) * each, rows)
 
 
-def place_of(share: DTensor) -> tuple[int, int, int]:
-    """Which part of a whole this rank has, counted from 0, of how many, and in which copy of the whole."""
+def shard_coordinates(share: DTensor) -> tuple[int, int, int]:
+    """This rank's shard number, the number of shards, and the number of the copy (HSDP replica) it belongs to."""
     place = share.device_mesh.get_coordinate()
     assert place is not None
     return place[-1], share.device_mesh.size(len(place) - 1), place[0] if len(place) > 1 else 0
 
 
 def sum_over_copies(networks: Iterable[nn.Module], now: bool) -> None:
-    """Whether the pass that begins sums the gradients of trained networks over the copies that ranks have of them, and
-    with its own those of passes that did not; until then they are sums over the ranks of each copy.
+    """Set whether the next pass all-reduces gradients over the copies of the trained networks (HSDP), including those
+    accumulated in earlier passes; until then gradients are sums over the ranks of each copy.
 
-    All passes of a step are of the same networks, with gradients. Where there is one copy nothing happens.
+    All passes of a step must be over the same networks, with gradients. No effect with a single copy.
     """
     if _sharing.ranks in (0, Team.here().size):
         return
-    for part in (part for network in networks for part in shared_in(network)):
+    for part in (part for network in networks for part in sharded_parts(network)):
         if any(p.requires_grad for p in part.parameters()):
             part.set_requires_all_reduce(now)
             part._sums_wait = not now
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """The whole of a tensor that may be shared out, on every rank."""
+    """The whole of a tensor that may be sharded, on every rank."""
     return tensor.full_tensor() if is_share(tensor) else tensor
 
 
-def gathered_for_leader(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
-    """The whole of tensors that a team may share out, on the rank that leads, in its host's memory; elsewhere none."""
+def gather_on_leader(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """The whole of tensors that may be sharded, on rank 0, in host memory; empty on the others."""
     whole: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         full = gathered(tensor)
@@ -257,8 +261,9 @@ def gathered_for_leader(tensors: Mapping[str, Tensor], team: Team) -> dict[str, 
     return whole
 
 
-def shared_like(whole: Tensor, like: Tensor) -> Tensor:
-    """This rank's share of a whole tensor, which every rank has, where `like` is shared out; the order is `like`'s."""
+def shard_like(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's share of a whole tensor that every rank has, sharded like `like`; unchanged where that is not
+    sharded."""
     if not is_share(like) or is_share(whole) or whole.shape != like.shape:
         return whole
     from torch.distributed.tensor import distribute_tensor
@@ -266,22 +271,22 @@ def shared_like(whole: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
 
 
-def is_shared_as(like: Tensor, shape: tuple[int, ...]) -> TypeGuard[DTensor]:
-    """Whether of a tensor of a shape ranks have the rows that they have of `like`: where that is shared out, and both
-    have as many rows, or by another axis than the first a number that ranks divide."""
+def is_sharded_like(like: Tensor, shape: tuple[int, ...]) -> TypeGuard[DTensor]:
+    """Whether a tensor of this shape is sharded like `like`: both have as many rows, and, if sharded along another axis
+    than the first, a size there that the ranks divide."""
     if not is_share(like) or shape[:1] != tuple(like.shape[:1]):
         return False
-    axis = shared_axis(like)
-    return axis == 0 or (len(shape) > axis and shape[axis] % place_of(like)[1] == 0)
+    axis = shard_axis(like)
+    return axis == 0 or (len(shape) > axis and shape[axis] % shard_coordinates(like)[1] == 0)
 
 
-def shared_of(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of a shape of which this rank has these rows, those that it has of `like`; or all, where they are not
-    shared out alike."""
-    if not is_shared_as(like, shape):
+def shard_from_rows(rows: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A tensor of this shape whose rows on this rank are `rows`, sharded like `like`; or `rows` itself, as the whole,
+    where it is not sharded alike."""
+    if not is_sharded_like(like, shape):
         return rows
     from torch.distributed.tensor import DTensor
 
     stride = torch.empty(shape, device="meta").stride()
-    given = {"shape": torch.Size(shape), "stride": stride, "run_check": False}
-    return DTensor.from_local(rows, like.device_mesh, like.placements, **given)  # type: ignore[arg-type]
+    arguments = {"shape": torch.Size(shape), "stride": stride, "run_check": False}
+    return DTensor.from_local(rows, like.device_mesh, like.placements, **arguments)  # type: ignore[arg-type]

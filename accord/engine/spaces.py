@@ -1,4 +1,4 @@
-"""The space that tokenizers in SentencePiece's manner put before a text, and take away from what they decode."""
+"""The space that SentencePiece tokenizers put before a text and strip from what they decode."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ _known: WeakKeyDictionary[PreTrainedTokenizerBase, bool] = WeakKeyDictionary()
 
 
 def adds_space(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a tokenizer puts a space before a text: a letter has other tokens behind a line end than on its own."""
+    """Whether a tokenizer puts a space before a text, tested by a letter that has other tokens after a newline than
+    alone."""
     if tokenizer not in _known:
         texts = ["a", "\n", "\na"]
         try:
             alone, end, both = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        except Exception:  # one of few words may know neither, and no token for what it does not know
+        except Exception:  # a small vocabulary may lack both texts and an unknown token
             alone = end = both = []
         _known[tokenizer] = both[: len(end)] == end and both[len(end) :] != alone
     return _known[tokenizer]
 
 
 def decoded(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], before: Sequence[int] = ()) -> str:
-    """The text of tokens, without special ones, as it stands behind those before them: its first space is not lost."""
+    """The text of tokens, without special tokens, as it stands after the tokens `before`, keeping its first space."""
     if before and adds_space(tokenizer):
         head, both = (str(tokenizer.decode([*before[-1:], *t], skip_special_tokens=True)) for t in ((), tokens))
         if both.startswith(head):

@@ -1,4 +1,4 @@
-"""How long a step is expected to take, part by part: its samples, its passes (`passes`), and the update of weights."""
+"""The expected time of a training step, by part: samples, passes (`passes`), and the update of weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from accord.engine.sampling_time import sampled_elsewhere, sampled_here
 from accord.engine.shares import Groups, share, trained
 
 UPDATED = 40
-"""Bytes of memory that an update reads or writes for each number: the norm of gradients, their scaling, AdamW."""
+"""Bytes of memory traffic of an update per weight: gradient norm, clipping, AdamW."""
 UPDATED_APART = 144
-"""The same of weights in bfloat16, or of states in 8 bits, where each of AdamW's operations reads and writes alone."""
+"""The same for bfloat16 weights or 8-bit states, where AdamW's operations are not fused."""
 TURNED_BY_MUON = 60
-"""The same of matrices that go by Muon, but for what is orthogonalized."""
+"""The same for matrices updated by Muon, without the orthogonalization."""
 
 
 def step(
@@ -32,17 +32,17 @@ def step(
     reward: Shape | None = None,
     linear: int = 2,
 ) -> dict[str, float]:
-    """Seconds of a step by what they are spent on, and their sum, "seconds": nothing is sampled while ranks train.
+    """Seconds of a step by part, and their sum, "seconds"; sampling and training do not overlap.
 
     Args:
-        again: whether activations are computed again.
-        sampling_cards: cards that sample, beside the ranks; without any the ranks do.
-        reward: a reward model, which the rank that leads reads alone.
-        linear: bytes of a number in the linear layers as they are gathered, and as a model that is only read has them.
+        again: whether activations are recomputed (activation checkpointing).
+        sampling_cards: GPUs that sample, besides the ranks; 0 if the ranks sample.
+        reward: a reward model, which rank 0 alone evaluates.
+        linear: bytes per number of linear layers as gathered, and of frozen models as held.
 
     Returns:
-        "generation", "handing_over", "reward", "reading" (log-probabilities before the update), "training", "waiting"
-        (for what is gathered and scattered, in both of these), "updating", and "seconds".
+        "generation", "handing_over" (weights to samplers), "reward", "reading" (log-probabilities before the update),
+            "training", "waiting" (for communication in both of these), "updating", and "seconds".
     """
     passes = Passes.of(batch, method.tokens_per_pass, ranks)
     forward = passes.trees * batch.forward(shape, machine)
@@ -74,11 +74,11 @@ def step(
 
 
 def update(groups: Groups, method: TrainingConfig, machine: Machine, ranks: int) -> float:
-    """Seconds of an update of one network's weights: memory that is read and written, and of Muon more.
+    """Seconds of an update of one network: memory traffic, and for Muon its orthogonalization.
 
-    In bfloat16 every rank draws the noise of all ranks' rows. Muon's matrices, m x n with m <= n, are dealt out: each
-    of five iterations takes 4 m^2 n + 2 m^3 operations, and the rows go to and fro in bfloat16, as many matrices at a
-    time as there are ranks. Experts in one block go by AdamW.
+    With bfloat16 weights every rank draws the rounding noise for all ranks' rows. Muon's matrices, m x n with m <= n,
+    are distributed over the ranks: each of five Newton-Schulz iterations takes 4 m^2 n + 2 m^3 flops, and rows are
+    exchanged in bfloat16 both ways, as many matrices at a time as there are ranks. Experts in one block use AdamW.
     """
     whole, is_half = trained(groups.all), method.weight_dtype == "bfloat16"
     own = share(whole, ranks)
@@ -96,7 +96,7 @@ def update(groups: Groups, method: TrainingConfig, machine: Machine, ranks: int)
 
 
 def bound_by(parts: dict[str, float]) -> str:
-    """What of a step takes longest."""
+    """The part of a step that takes longest."""
     spent = {
         "sampling": parts["generation"],
         "computing": parts["reading"] + parts["training"],

@@ -1,9 +1,9 @@
-"""What each part of a model adds: the residual stream as a sum, and what the sum's terms do to a token's logit.
+"""Direct logit attribution: the residual stream as a sum, and what each term contributes to a token's logit.
 
-A transformer's layers add to one vector a token, the residual stream, which the last norm and the output layer read. So
-what they read is the embedding and what every attention and every MLP added, and once the norm's scale is known a logit
-is a sum over the same parts (direct logit attribution; Elhage et al. 2021, A Mathematical Framework for Transformer
-Circuits). What attention adds is in turn a sum over heads and over the tokens they look at, of a weight times a value.
+A transformer's layers add to one vector per token, the residual stream, which the last norm and the output layer read.
+It is the embedding plus the outputs of every attention and MLP, and once the norm's scale is known a logit is a sum
+over the same terms (Elhage et al. 2021, A Mathematical Framework for Transformer Circuits). An attention's output is in
+turn a sum over heads and attended tokens, of a weight times a value.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from accord.engine.generate import evaluating
-from accord.engine.inside import Attending, norm_after, plain_attention
+from accord.engine.inside import AttentionRecorder, norm_after, plain_attention
 from accord.engine.readout import Readout
 
 ROUNDING = 64
-"""How many units of rounding, of the largest number there, what is one sum may differ from another by."""
+"""Tolerance when comparing two computations of one sum, in units of rounding of its largest number."""
 
 
 @dataclass(frozen=True)
 class LastNorm:
-    """The norm before the output layer at one position, as the linear map that it is there: norm(x) = map(x) + bias.
+    """The norm before the output layer, linearized at one position: norm(x) = map(x) + bias.
 
-    `map(c) = gain * (c - mean(c))` for a layer norm, and `gain * c` for an RMS norm, where `gain` holds the position's
-    scale. So the map of a sum is the sum of the maps of its terms.
+    `map(c) = gain * (c - mean(c))` for a layer norm, `gain * c` for an RMS norm; `gain` includes the position's scale.
     """
 
     gain: Tensor
@@ -43,32 +42,33 @@ class LastNorm:
 
     @staticmethod
     def at(norm: Callable[[Tensor], Tensor], x: Tensor) -> LastNorm | None:
-        """The map at the state x (d,), found by trying the norm on three vectors; None where it is no such norm.
+        """The map at the state x (d,), found by applying the norm to four vectors; None where it is neither norm.
 
-        norm(0) is the bias; a vector of ones becomes it too where means are taken off; and one of +1 and -1 by turns
-        has mean 0 and length sqrt(d), so it shows the gains but for x's own scale, which norm(x) then gives.
+        norm(0) is the bias; norm(1, ..., 1) equals it too if means are subtracted; alternating +1 and -1 has mean 0 and
+        length sqrt(d), so it gives the gains except for x's own scale, which norm(x) then gives.
         """
-        by_turns = torch.ones_like(x)
-        by_turns[1::2] = -1
-        bias, ones, signs, out = norm(torch.stack([x * 0, x * 0 + 1, by_turns, x]))
+        alternating = torch.ones_like(x)
+        alternating[1::2] = -1
+        bias, ones, signs, out = norm(torch.stack([x * 0, x * 0 + 1, alternating, x]))
         centers = bool((ones - bias).abs().max() < 1e-3 * (signs - bias).abs().max())
-        unscaled = LastNorm((signs - bias) * by_turns, bias, centers)(x)
-        scale = ((out - bias) @ unscaled) / (unscaled @ unscaled)
-        found = LastNorm((signs - bias) * by_turns * scale, bias, centers)
-        single = torch.finfo(torch.float32).eps  # transformers' RMS norms compute in float32 whatever they are given
-        is_so = (found(x) + bias - out).abs().max() <= ROUNDING * single * out.abs().max()
-        return found if bool(is_so) else None
+        unscaled = LastNorm((signs - bias) * alternating, bias, centers)(x)
+        scale = ((out - bias) @ unscaled) / (unscaled @ unscaled)  # least squares
+        found = LastNorm((signs - bias) * alternating * scale, bias, centers)
+        single = torch.finfo(torch.float32).eps  # transformers' RMS norms always compute in float32
+        is_linear = (found(x) + bias - out).abs().max() <= ROUNDING * single * out.abs().max()
+        return found if bool(is_linear) else None
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How the heads of a layer write: weight times value, in the head's place, through the output projection.
+    """How a layer's heads write to the residual stream: weight times value, through the head's part of the output
+    projection.
 
     Attributes:
         weights: (H, T, T) how much query i attends to key j.
         values: (H, T, E) the values.
-        output: the linear layer from all heads' sums side by side, H * E numbers, to the residual stream.
-        scale: what the architecture multiplies by before it adds.
+        output: the linear layer from the concatenated heads (H * E) to the residual stream.
+        scale: the architecture's residual multiplier.
     """
 
     weights: Tensor
@@ -86,7 +86,7 @@ class Mixing:
 
     @torch.no_grad()
     def bias(self) -> Tensor:
-        """(d,) what the projection adds whatever the heads say."""
+        """(d,) the projection's bias."""
         return self.scale * self._projected(self.values.new_zeros(1, *self.values.shape[::2])).squeeze(0).cpu()
 
     def _projected(self, placed: Tensor) -> Tensor:
@@ -98,14 +98,12 @@ class Stream:
     """The residual stream of T tokens of width d through L layers, on the CPU; `final` is `embedding + layers.sum(0)`.
 
     Attributes:
-        embedding: (T, d) what goes into the first layer.
+        embedding: (T, d) the input of the first layer.
         layers: (L, T, d) what each layer adds.
-        attention, mlp: (L, T, d) what of it is attention's and what the MLP's, which sum to it; None where a layer is
-            not made so that its two additions can be told (state-space models, some older architectures).
-        final: (T, d) what the last norm reads.
-        mixing: for every layer how its heads write; empty where that could not be seen.
-        norm: the last norm.
-        readout: the output layer.
+        attention, mlp: (L, T, d) the parts of it from attention and MLP; None where layers are not sums of two parts.
+        final: (T, d) the input of the last norm.
+        mixing: for every layer how its heads write; empty where that could not be observed.
+        norm, readout: the last norm and the output layer.
     """
 
     embedding: Tensor
@@ -119,15 +117,15 @@ class Stream:
 
     @torch.no_grad()
     def last_norm(self, position: int) -> LastNorm | None:
-        """The last norm as a linear map at a position; None where it is no norm of a kind that becomes one."""
+        """The last norm, linearized at a position; None where it is neither a layer norm nor an RMS norm."""
         return LastNorm.at(lambda x: self.norm(x.to(self.readout.weight)).to(x), self.final[position])
 
     @torch.no_grad()
     def raised(self, parts: Tensor, norm: LastNorm) -> Tensor:
-        """(n, V) by how much each of the parts (n, d) raises every token's logit above the mean token's.
+        """(n, V) how much each of the parts (n, d) raises every token's logit above the mean over tokens.
 
-        `m (map(c) . (u_v - mean u))` with u_v the rows of the output layer and m its multiplier, before any soft cap.
-        Logits matter up to a number that all share, so what raises all alike raises none.
+        `m (map(c) . (u_v - mean u))` with u_v the rows of the output layer and m its multiplier, before any soft cap. A
+        shift of all logits does not matter, so the mean is subtracted.
         """
         weight = self.readout.weight.detach().to(parts)
         logits = self.readout.multiplier * (norm(parts) @ weight.T)
@@ -135,7 +133,8 @@ class Stream:
 
     @torch.no_grad()
     def toward(self, token: int, position: int) -> Attribution | None:
-        """What each part does to a token's logit at a position; None where the last norm cannot be taken apart."""
+        """What each part contributes to a token's logit at a position; None where the last norm cannot be
+        linearized."""
         norm = self.last_norm(position)
         if norm is None:
             return None
@@ -157,12 +156,12 @@ class Stream:
 
 @dataclass(frozen=True)
 class Attribution:
-    """By how much parts raise one token's logit above the mean token's: `total` is the logit less the mean logit.
+    """How much parts raise one token's logit above the mean over tokens: `total` is the logit minus the mean logit.
 
     Attributes:
         embedding: () of the embedding.
         layers: (L,) of each layer, and
-        attention, mlp: (L,) of its attention and its MLP; None where these cannot be told apart.
+        attention, mlp: (L,) of its attention and its MLP; None where these cannot be separated.
         constant: () of the biases of the last norm and the output layer.
     """
 
@@ -179,7 +178,7 @@ class Attribution:
 
 @torch.no_grad()
 def trace(network: nn.Module, tokens: Sequence[int]) -> Stream | None:
-    """Read the tokens once and keep what every part of the model adds; None where it has no list of layers.
+    """Read the tokens once and record what every part of the model adds; None where it has no list of layers.
 
     Raises ValueError where there are no tokens.
     """
@@ -194,7 +193,7 @@ def trace(network: nn.Module, tokens: Sequence[int]) -> Stream | None:
     with ExitStack() as within:
         for context in (evaluating(model), plain_attention(model)):
             within.enter_context(context)
-        norm_of, seen = within.enter_context(norm_after(model)), within.enter_context(Attending())
+        norm_of, seen = within.enter_context(norm_after(model)), within.enter_context(AttentionRecorder())
         watched = [_Layer(layer, seen, scale) for layer in stack]
         for each in watched:
             within.callback(each.leave)
@@ -212,7 +211,7 @@ def trace(network: nn.Module, tokens: Sequence[int]) -> Stream | None:
 
 
 def _layers(model: Any) -> nn.ModuleList | None:
-    """The list of layers: of the trunk's lists the first that is as long as the configuration says."""
+    """The list of layers: the trunk's first list with the configured number of layers."""
     count = model.config.get_text_config().num_hidden_layers
     lists = (part for part in model.base_model.modules() if isinstance(part, nn.ModuleList) and len(part) == count)
     return next(lists, None)
@@ -225,10 +224,10 @@ def _stacked(parts: list[Tensor | None]) -> Tensor | None:
 
 @dataclass
 class _Layer:
-    """One layer as it is computed: its input, what its parts put out, and its output."""
+    """One layer's computation, recorded by hooks: its input, the outputs of its parts, and its output."""
 
     layer: nn.Module
-    seen: Attending
+    seen: AttentionRecorder
     scale: float
     before: Tensor = field(init=False)
     after: Tensor = field(init=False)
@@ -236,8 +235,8 @@ class _Layer:
     mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
-        self._put_out: list[tuple[nn.Module, Tensor]] = []
-        self._taken_in: list[tuple[nn.Module, Tensor]] = []
+        self._outputs: list[tuple[nn.Module, Tensor]] = []
+        self._inputs: list[tuple[nn.Module, Tensor]] = []
         self._weighed = 0
         self._hooks = [
             self.layer.register_forward_pre_hook(self._begin, with_kwargs=True),
@@ -261,11 +260,11 @@ class _Layer:
     def _note(self, module: nn.Module, inputs: object, output: Any) -> None:
         out = output[0] if isinstance(output, tuple) else output
         if isinstance(out, Tensor) and out.numel() == self.before.numel():
-            self._put_out.append((module, out.reshape(self.before.shape)))
+            self._outputs.append((module, out.reshape(self.before.shape)))
 
     def _read(self, module: nn.Module, inputs: Any) -> None:
         if inputs and isinstance(inputs[0], Tensor) and inputs[0].ndim == 3:
-            self._taken_in.append((module, inputs[0][0]))
+            self._inputs.append((module, inputs[0][0]))
 
     def _end(self, module: nn.Module, inputs: object, output: Any) -> None:
         self.after = (output[0] if isinstance(output, tuple) else output).reshape(self.before.shape)
@@ -274,26 +273,28 @@ class _Layer:
             attending, self.parts = found
             if len(self.seen.weighed) == self._weighed + 1:
                 self.mixing = self._mixing(attending, *self.seen.weighed[-1])
-        self._put_out, self._taken_in = [], []
+        self._outputs, self._inputs = [], []
 
     def _additions(self) -> tuple[nn.Module, tuple[Tensor, Tensor]] | None:
-        """The two children whose outputs, in the order they ran, add up to what the layer adds; the first attends."""
-        size = self.after.abs().amax(-1)  # a state's own rounding: some tokens' states are a thousand times others'
+        """The child modules whose two outputs, in order of execution, add up to what the layer adds; the first is
+        attention."""
+        size = self.after.abs().amax(-1)  # relative to each state: some tokens' states are 1000 times larger
         off = {
             (i, j): ((self.before + self.scale * (a + b) - self.after).abs().amax(-1) / size).max()
-            for (i, (_, a)), (j, (_, b)) in combinations(enumerate(self._put_out), 2)
+            for (i, (_, a)), (j, (_, b)) in combinations(enumerate(self._outputs), 2)
         }
         best = min(off, key=lambda pair: float(off[pair]), default=None)
         if best is None or float(off[best]) > ROUNDING * torch.finfo(self.after.dtype).eps:
             return None
-        (attending, first), (_, second) = (self._put_out[i] for i in best)
+        (attending, first), (_, second) = (self._outputs[i] for i in best)
         return attending, (self.scale * first, self.scale * second)
 
     def _mixing(self, attending: nn.Module, weights: Tensor, values: Tensor) -> Mixing | None:
-        """With the layer that read what the heads put together, where the attention's addition is its output."""
+        """The layer's mixing, with the output projection found as the module of the attention that read the heads'
+        sums."""
         together = (weights @ values).transpose(0, 1).flatten(1)
         inner = {id(part) for part in attending.modules()}
-        for module, read in self._taken_in:
+        for module, read in self._inputs:
             if id(module) in inner and read.shape == together.shape and torch.allclose(read, together, atol=1e-5):
                 return Mixing(weights, values, module, self.scale)
         return None

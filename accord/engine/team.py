@@ -1,7 +1,7 @@
-"""A team: the processes, a rank each, that torchrun has started to train one model together.
+"""A team: the processes, one per rank, that torchrun started to train one model together.
 
-A process that torchrun did not start is a team of one. To it everything here gives back what it was given, so that
-nothing else asks how many there are: there is one code path.
+A process not started by torchrun is a team of one, for which every operation here returns its input, so that callers
+need only one code path.
 """
 
 from __future__ import annotations
@@ -28,44 +28,44 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 LEAST_TORCH = (2, 13)
-"""The first torch whose `fully_shard` takes a network whose embedding is its output layer too."""
+"""The first torch whose `fully_shard` supports a tied embedding and output layer."""
 PATIENCE = timedelta(minutes=30)
-"""A rank that waits longer for the others, which do what it does, gives up: one of them hangs."""
+"""Longest wait of a rank in a collective operation, before it concludes that another hangs."""
 FOR_THE_LEADER = timedelta(days=30)
-"""So long ranks wait for what the one that leads does alone, as asking a judge; one that ends is missed at once."""
+"""Longest wait for what rank 0 does alone, such as asking a judge; a rank that has ended is noticed at once."""
 
 
 @dataclass(frozen=True)
 class Team:
-    """This process among those that train together: its `rank`, counted from 0, of `size`."""
+    """This process among those that train together: its `rank`, from 0, of `size`."""
 
     rank: int = 0
     size: int = 1
 
     @staticmethod
     def here() -> Team:
-        """The team that this process is in."""
+        """The team of this process."""
         is_there = dist.is_available() and dist.is_initialized()
         return Team(dist.get_rank(), dist.get_world_size()) if is_there else Team()
 
     @property
     def leads(self) -> bool:
-        """Whether this is the rank that decides, writes and prints."""
+        """Whether this is rank 0, which decides, writes and prints."""
         return self.rank == 0
 
     def is_whole(self) -> bool:
         """Whether no rank on this machine is known to have ended."""
-        return all(map(_is_alive, _company.pids if _company else ()))
+        return all(map(_is_alive, _peers.pids if _peers else ()))
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over the ranks of tensors of one shape, the same on every rank."""
+    def all_reduce(self, values: Tensor) -> Tensor:
+        """The sum over the ranks of tensors of one shape, on every rank."""
         if self.size > 1:
             values = values.clone()
             dist.all_reduce(values)
         return values
 
-    def every(self, own: T) -> list[T]:
-        """What each rank gives, in their order; it may be anything that pickle takes from process to process."""
+    def all_gather(self, own: T) -> list[T]:
+        """The values of all ranks, in order, on every rank; any value that can be pickled."""
         if self.size == 1:
             return [own]
         found: list[Any] = [None] * self.size
@@ -73,17 +73,14 @@ class Team:
         return found
 
     def lead(self, decide: Callable[[], T]) -> T:
-        """What `decide` returns on the rank that leads, on every rank; the user's mistakes are raised on all.
-
-        It may take as long as it likes.
-        """
+        """The result of `decide` on rank 0, on every rank; user errors are raised on all. It may take any time."""
         if self.size == 1:
             return decide()
-        group = _company.patient if _company else None
+        group = _peers.patient if _peers else None
         if not self.leads:
-            told: list[Any] = [None, None]
-            dist.broadcast_object_list(told, 0, group)
-            result, error = told
+            received: list[Any] = [None, None]
+            dist.broadcast_object_list(received, 0, group)
+            result, error = received
             if error is not None:
                 raise error
             return result  # type: ignore[no-any-return]
@@ -91,59 +88,61 @@ class Team:
             with _deciding():
                 result = decide()
         except (InputError, TrainingStopped, OSError) as error:
-            dist.broadcast_object_list([None, _to_tell(error)], 0, group)
+            dist.broadcast_object_list([None, _picklable(error)], 0, group)
             raise
         dist.broadcast_object_list([result, None], 0, group)
         return result
 
-    def all_do(self, do: Callable[[], T]) -> list[T]:
-        """What `do` returns on each rank, in their order; the user's mistakes on any are raised on all."""
+    def on_all(self, do: Callable[[], T]) -> list[T]:
+        """The results of `do` on all ranks, in order; a user error on any is raised on all."""
         if self.size == 1:
             return [do()]
-        told: tuple[T | None, Exception | None]
+        outcome: tuple[T | None, Exception | None]
         try:
-            told = do(), None
+            outcome = do(), None
         except (InputError, TrainingStopped, OSError) as error:
-            told = None, _to_tell(error)
-        every = self.every(told)
-        for _, fault in every:
+            outcome = None, _picklable(error)
+        outcomes = self.all_gather(outcome)
+        for _, fault in outcomes:
             if fault is not None:
                 raise fault
-        return [result for result, _ in every]  # type: ignore[misc]
+        return [result for result, _ in outcomes]  # type: ignore[misc]
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """This rank's share of what all have: every `size`-th."""
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's share of items that all ranks have: every `size`-th."""
         return items[self.rank :: self.size]
 
-    def same(self, own: Sequence[T]) -> list[T]:
-        """The shares of all ranks put together again, in the order of the whole that `mine` took them of."""
-        parts = self.every(list(own))
+    def collect(self, own: Sequence[T]) -> list[T]:
+        """The shares of all ranks, on every rank, in the order of the items that `share` split."""
+        parts = self.all_gather(list(own))
         whole: list[Any] = [None] * sum(map(len, parts))
         for rank, part in enumerate(parts):
             whole[rank :: self.size] = part
         return whole
 
     def passes(self, packs: Sequence[T]) -> list[tuple[T, bool]]:
-        """This rank's share of packs that all have, and whether each counts: as many on every rank.
+        """This rank's share of packs, and whether each counts: equally many on every rank.
 
-        A sharded network is gathered by all ranks at once, pass by pass, so a rank without a pack makes an idle pass,
-        over one that is another's, and what comes of it does not count.
+        All ranks gather a sharded network together, pass by pass, so a rank without a pack makes an idle pass over
+        another's, whose result does not count.
         """
-        own = [(pack, True) for pack in self.mine(packs)]
+        own = [(pack, True) for pack in self.share(packs)]
         return own + [(packs[0], False) for _ in range(-(-len(packs) // self.size) - len(own))]
 
-    def each(self, packs: Sequence[T], value: Callable[[T], V]) -> list[V]:
-        """The value of every pack, in their order, each computed on one rank and told to all."""
-        return self.same([v for v, counts in [(value(pack), counts) for pack, counts in self.passes(packs)] if counts])
+    def map(self, packs: Sequence[T], value: Callable[[T], V]) -> list[V]:
+        """The value of every pack, in order, on every rank; each is computed on one rank."""
+        return self.collect(
+            [v for v, counts in [(value(pack), counts) for pack, counts in self.passes(packs)] if counts]
+        )
 
     def require_same(self, what: str, values: dict[str, Any]) -> None:
-        """Raise InputError, on every rank, where one of the named values is another on some rank."""
-        for rank, others in enumerate(every := self.every(values)):
-            for name in {**every[0], **others}:
-                if (here := every[0].get(name)) != (there := others.get(name)):
+        """Raise InputError, on every rank, where one of the named values differs between ranks."""
+        for rank, others in enumerate(gathered := self.all_gather(values)):
+            for name in {**gathered[0], **others}:
+                if (here := gathered[0].get(name)) != (there := others.get(name)):
                     raise InputError(
-                        f"the ranks do not agree on {what}: {name} is {here} on rank 0 and {there} on rank {rank}; "
-                        "give all the same."
+                        f"the ranks differ in {what}: {name} is {here} on rank 0 and {there} on rank {rank}; "
+                        "start all with the same."
                     )
 
 
@@ -160,38 +159,39 @@ def _deciding() -> Iterator[None]:
         _decides = before
 
 
-def come_together() -> bool:
-    """Whether there are several ranks, and this one does not decide for others just now, which wait for it."""
+def acts_together() -> bool:
+    """Whether there are several ranks, all running this code: not within `Team.lead`, where the others wait."""
     return Team.here().size > 1 and not _decides
 
 
-def _to_tell(error: Exception) -> Exception:
-    """An error as it can be told to other ranks, whatever its class takes."""
+def _picklable(error: Exception) -> Exception:
+    """An error as one of a few classes that other ranks can unpickle."""
     if isinstance(error, OSError) and error.errno is not None:
         return OSError(error.errno, error.strerror, error.filename)
     return TrainingStopped(str(error)) if isinstance(error, TrainingStopped) else InputError(str(error))
 
 
 @dataclass(frozen=True)
-class _Company:
-    """What a process knows of its team besides its rank: the group that waits for the leader, and pids beside it."""
+class _Peers:
+    """What a process knows of the other ranks: the process group for waiting on rank 0, and pids on the same
+    machine."""
 
     patient: Any
     pids: Sequence[int]
 
 
-_company: _Company | None = None
-"""That of the team which this process is in; torch's default group is the process's own too."""
+_peers: _Peers | None = None
+"""The peers in the team of this process; global like torch's default process group."""
 
 
 @contextmanager
 def joined() -> Iterator[Team]:
-    """The team that torchrun has started, this process in it; what ranks that do not lead print is dropped.
+    """Join the team that torchrun started, for the context; only rank 0 prints.
 
-    Raises InputError where the environment is not torchrun's, torch is too old, there are more ranks than cards, or
-    ranks have other versions than the first, and LostRanks where another rank ends before this one, or hangs.
+    Raises InputError where the environment is not torchrun's, torch is too old, there are more ranks than GPUs, or
+    ranks run other versions than rank 0; raises LostRanks where another rank ends first, or hangs.
     """
-    global _company
+    global _peers
     size = asked_size()
     if size == 1:
         yield Team()
@@ -207,10 +207,10 @@ def joined() -> Iterator[Team]:
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(redirect_stdout(nowhere))
                 stack.enter_context(redirect_stderr(nowhere))
-            _company = _introduced(Team.here())
+            _peers = _meet(Team.here())
             yield Team.here()
         is_well = True
-    except KeyboardInterrupt as error:  # torchrun's signal, perhaps, which comes where another rank has ended
+    except KeyboardInterrupt as error:  # perhaps torchrun's signal after another rank ended
         if Team.here().is_whole():
             raise
         raise _lost("ended without a word") from error
@@ -221,14 +221,14 @@ def joined() -> Iterator[Team]:
         minutes = f"{PATIENCE.total_seconds() / 60:g} minutes"
         raise _lost(f"gave no sign for {minutes}" if is_late else "ended without a word") from error
     finally:
-        _company = None
-        # NCCL would first wait for what is under way, which a rank that failed cannot end: its process's end will do.
+        _peers = None
+        # NCCL would wait for operations under way, which a failed rank never completes; exiting the process suffices.
         if dist.is_initialized() and (is_well or "nccl" not in backend):
             dist.destroy_process_group()
 
 
 def _backend() -> str:
-    """How ranks are to speak here, each on the card that is its own, where there are cards."""
+    """The backend for collectives; where there are GPUs, also selects this rank's."""
     if not torch.cuda.is_available():
         return "gloo"
     local, cards = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
@@ -241,17 +241,18 @@ def _backend() -> str:
     return "cpu:gloo,cuda:nccl"
 
 
-def _introduced(team: Team) -> _Company:
-    """What ranks know of each other from the start; InputError where one has other versions than the first."""
+def _meet(team: Team) -> _Peers:
+    """Exchange versions and pids with the other ranks. Raises InputError where a rank runs other versions than rank
+    0."""
     versions = {name: sys.modules[name].__version__ for name in ("accord", "torch")}
-    versions["transformers"] = metadata.version("transformers")  # which is imported later
+    versions["transformers"] = metadata.version("transformers")  # not imported yet
     device = "a card" if torch.cuda.is_available() else "the processor"
     team.require_same("what they run", {**versions, "python": platform.python_version(), "the device": device})
-    pids = Path("/proc/self/ns/pid")  # where it lies decides what a number means
+    pids = Path("/proc/self/ns/pid")  # pids are comparable only within one namespace
     machine = f"{socket.gethostname()} {os.readlink(pids) if pids.exists() else ''}"
-    known = team.every((machine, os.getpid()))
+    known = team.all_gather((machine, os.getpid()))
     beside = [pid for where, pid in known if where == machine]
-    return _Company(dist.new_group(backend="gloo", timeout=FOR_THE_LEADER), beside)
+    return _Peers(dist.new_group(backend="gloo", timeout=FOR_THE_LEADER), beside)
 
 
 def _is_alive(pid: int) -> bool:
@@ -273,13 +274,13 @@ def _lost(how: str) -> LostRanks:
 
 
 def asked_size() -> int:
-    """How many ranks the environment says there are. Raises InputError where it says no more than that."""
-    said = os.environ.get("WORLD_SIZE", "1")
-    if not said.isdecimal() or int(said) < 1:
-        raise InputError(f"WORLD_SIZE is {said!r}, which is no number of ranks: let torchrun set it.")
+    """The number of ranks by the environment. Raises InputError where torchrun's other variables are missing."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or int(size) < 1:
+        raise InputError(f"WORLD_SIZE is {size!r}, which is not a number of ranks: let torchrun set it.")
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if int(said) > 1 and missing:
+    if int(size) > 1 and missing:
         raise InputError(
-            f"WORLD_SIZE is {said}, but {missing[0]} is not set: start the ranks by torchrun, or unset WORLD_SIZE."
+            f"WORLD_SIZE is {size}, but {missing[0]} is not set: start the ranks by torchrun, or unset WORLD_SIZE."
         )
-    return int(said)
+    return int(size)

@@ -26,8 +26,8 @@ from accord.engine.tiles import Span, Tile, tiles_of, to_device
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One of the policy's turns in a conversation: how many of the branch's tokens there are up to its end, and its
-    reward, NaN where nothing is said of it."""
+    """One of the policy's turns in a conversation: `end` is the number of the branch's tokens up to the turn's end,
+    `reward` is NaN where the turn has none."""
 
     end: int
     reward: float
@@ -35,11 +35,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One completion's tokens, the last of them the end-of-turn token unless it was cut.
+    """One completion's tokens; the last is the end-of-turn token unless the completion was cut.
 
-    `trained` flags the tokens the loss sees (None: all of them). Where it was sampled, `logprobs` are the sampler's;
-    where it was scored, `reward` says how good it is. Of a conversation whose turns are learned from each by what
-    followed it, `turns` says how good each was.
+    `trained` flags the tokens that the loss includes (None: all). A sampled branch has the sampler's `logprobs`, a
+    scored one its `reward`; `turns` holds each turn's reward where a conversation is learned turn by turn.
     """
 
     tokens: Tokens
@@ -49,13 +48,13 @@ class Branch:
     turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
-        for what, values in (("flags", self.trained), ("log-probabilities", self.logprobs)):
+        for kind, values in (("flags", self.trained), ("log-probabilities", self.logprobs)):
             if values is not None and len(values) != len(self.tokens):
-                raise ValueError(f"{len(self.tokens)} tokens but {len(values)} {what}")
+                raise ValueError(f"{len(self.tokens)} tokens but {len(values)} {kind}")
 
     @property
     def score(self) -> float:
-        """The reward of a branch that has one; ValueError where it has none."""
+        """The branch's reward. Raises ValueError if it has none."""
         if self.reward is None:
             raise ValueError("the branch has no reward")
         return self.reward
@@ -65,9 +64,9 @@ class Branch:
 class Tree:
     """A prompt's tokens and its branches.
 
-    `ranks` orders the branches where people did (0 is best, equal ranks tie); `row` is the row of the data the tree
-    came from, counted from 0, so that messages can name it; `margin` is by how much the better of two should lead,
-    `probability` how likely it is the better one, and `user` whose order it is.
+    `ranks` orders the branches (0 is best, equal ranks tie), empty where nobody ranked them. `row` is the index of the
+    data row the tree came from, for error messages. Of a pair, `margin` is the least reward difference wanted,
+    `probability` that the preferred branch is really better; `user` is whose preference it is.
     """
 
     prompt: Tokens
@@ -80,16 +79,16 @@ class Tree:
 
     @property
     def size(self) -> int:
-        """Tokens the engine computes for this tree: the prompt once, and every branch."""
+        """Number of tokens the engine computes for this tree: the prompt once, plus every branch."""
         return len(self.prompt) + sum(len(b.tokens) for b in self.branches)
 
 
 @dataclass(frozen=True)
 class Trees:
-    """A packed batch: T tokens of G trees with C branches, of which N tokens are trained.
+    """A packed batch: G trees of T tokens in all, with C branches and N trained tokens.
 
     Attributes:
-        tokens, positions: (T,) token ids and their positions, restarting at the prompt's end for each branch.
+        tokens, positions: (T,) token ids and positions; positions restart at the prompt's end for each branch.
         source: (N,) index into T of the position that predicts each trained token.
         target: (N,) the trained tokens, branch after branch in order.
         owner: (N,) the branch each trained token belongs to, non-decreasing.
@@ -117,12 +116,12 @@ class Trees:
 
     @cached_property
     def tiles(self) -> list[Tile]:
-        """The blocks of attention this batch needs."""
+        """The attention tiles of this batch."""
         return tiles_of(spans_of(self.trees), self.tokens.device)
 
     @cached_property
     def blocks(self) -> Blocks:
-        """The same for FlexAttention."""
+        """The same attention pattern as a block mask for FlexAttention."""
         return Blocks(spans_of(self.trees), self.tokens.device)
 
     @property
@@ -132,32 +131,32 @@ class Trees:
 
     @staticmethod
     def of(trees: Sequence[Tree], device: torch.device | str = "cpu") -> Trees:
-        """Lay the trees end to end."""
+        """Pack the trees end to end: each prompt, then its branches."""
         branches = [branch for tree in trees for branch in tree.branches]
         parts = [part for tree in trees for part in (tree.prompt, *(branch.tokens for branch in tree.branches))]
-        length = np.array([len(part) for part in parts], np.int64)  # (S,) of prompts and branches, as they follow
+        length = np.array([len(part) for part in parts], np.int64)  # (S,) for S prompts and branches in layout order
         start = length.cumsum() - length
         end = np.where(length > 0, start + length - 1, -1)
         count = np.array([1 + len(tree.branches) for tree in trees], np.int64)
-        root = np.repeat(count.cumsum() - count, count)  # (S,) which of them each continues; of a prompt it is itself
+        root = np.repeat(count.cumsum() - count, count)  # (S,) index of each part's prompt; a prompt's own index
         is_branch = root != np.arange(len(parts))
         tokens = _joined(Ints, parts)
-        begins = np.where(is_branch, length[root], 0)  # (S,) the position of the first token
-        source = np.arange(-1, len(tokens) - 1)  # (T,) what predicts each token, -1 where nothing does
+        begins = np.where(is_branch, length[root], 0)  # (S,) position of each part's first token
+        source = np.arange(-1, len(tokens) - 1)  # (T,) index of the token that predicts each, -1 where none does
         begun = is_branch & (length > 0)
-        source[start[begun]] = end[root[begun]]
+        source[start[begun]] = end[root[begun]]  # the prompt's last token predicts the first of every branch
 
-        place = np.flatnonzero(np.repeat(is_branch, length))  # where in T the branches' tokens are
+        index = np.flatnonzero(np.repeat(is_branch, length))  # indices into T of the branches' tokens
         flags = _joined(Bools, (branch.trained or Bools.of(b"\1" * len(branch.tokens)) for branch in branches))
-        trained = flags & (source[place] >= 0)
+        trained = flags & (source[index] >= 0)
         logprobs = _joined(Doubles, (branch.logprobs or Doubles.of(NAN * len(branch.tokens)) for branch in branches))
         owner = np.repeat(np.arange(len(branches)), length[is_branch])[trained]
         ranks = [tree.ranks[b] if tree.ranks else 0 for tree in trees for b in range(len(tree.branches))]
         ints = {
             "tokens": tokens,
             "positions": np.arange(len(tokens)) - np.repeat(start - begins, length),
-            "source": source[place[trained]],
-            "target": tokens[place[trained]],
+            "source": source[index[trained]],
+            "target": tokens[index[trained]],
             "owner": owner,
             "learning": np.unique(owner),
             "group": np.repeat(np.arange(len(trees)), count - 1),
@@ -173,12 +172,12 @@ NAN = Doubles((math.nan,)).raw
 
 
 def _joined(kind: type[Numbers[T]], parts: Iterable[Numbers[T] | tuple[T, ...]]) -> np.ndarray:
-    """The numbers of all parts in one array."""
+    """Concatenate the numbers of all parts into one array."""
     return np.frombuffer(b"".join(kind(part).raw for part in parts), kind.kind)
 
 
 def _tensors(arrays: Mapping[str, np.ndarray], dtype: type, device: torch.device | str) -> dict[str, Tensor]:
-    """Arrays as tensors of one type, which reach the device in one copy."""
+    """Convert arrays to tensors of one dtype with a single copy to the device."""
     together: np.ndarray = np.concatenate([*arrays.values()], dtype=dtype)
     parts = to_device(torch.from_numpy(together), device).split([len(values) for values in arrays.values()])
     return dict(zip(arrays, parts, strict=True))
@@ -189,16 +188,17 @@ NOT_COMPUTED = torch.zeros(0)
 
 @dataclass(frozen=True)
 class Experience(Trees):
-    """Packed samples, and what was computed of them before the update that learns from them.
+    """Packed samples with the per-token quantities that are fixed before the update.
 
     Attributes:
         reference: (N,) log-probabilities under the reference, None without one.
-        old: (N,) log pi before the first update as an update computes it; None where there is but one update, whose
-            own log pi it is.
-        kl: (N,) log pi - log reference of every token, by the sampler's log-probabilities or by `old`.
-        advantage: (N,) how much better each token was than expected.
-        values, returns: (N,) of a value model, where there is one.
-        past: (N,) log-probabilities under an earlier self that the policy is held to, None without one.
+        old: (N,) log pi before the first update, computed as in training; None where there is only one update, whose
+            own detached log pi serves.
+        kl: (N,) log pi - log reference of every token, with log pi from the sampler or from `old`.
+        advantage: (N,) the advantage of every token.
+        values, returns: (N,) from a value model, where there is one.
+        past: (N,) log-probabilities under an earlier version of the policy that it is regularized toward, None without
+            one.
     """
 
     reference: Tensor | None = None
@@ -211,12 +211,12 @@ class Experience(Trees):
 
     @staticmethod
     def of_samples(trees: Trees) -> Experience:
-        """The pack, of which nothing is computed yet."""
+        """The pack as an `Experience` with nothing computed yet."""
         return Experience(**{field.name: getattr(trees, field.name) for field in fields(Trees)})
 
 
 def spans_of(trees: Sequence[Tree]) -> list[Span]:
-    """Where each prompt and each branch lies in the flat layout, and which prompt a branch continues."""
+    """The span of each prompt and branch in the flat layout; a branch's span names its prompt's."""
     spans: list[Span] = []
     start = 0
     for tree in trees:
@@ -231,40 +231,39 @@ def spans_of(trees: Sequence[Tree]) -> list[Span]:
 
 
 def pack(trees: Sequence[Tree], budget: int, device: torch.device | str = "cpu") -> list[Trees]:
-    """Share the trees among as few batches of at most `budget` tokens as will do, evenly.
+    """Distribute the trees evenly over as few batches of at most `budget` tokens as possible.
 
-    Within a batch the trees keep their order. No result depends on how trees are packed (up to rounding), only speed
-    and memory do. In a team there are as many for each rank, where there are trees enough.
+    Trees keep their order within a batch. Packing changes no result (up to rounding), only speed and memory. With
+    several ranks, the number of batches is a multiple of the ranks where there are enough trees.
     """
     sizes, ranks = [tree.size for tree in trees], Team.here().size
-    return [Trees.of([trees[i] for i in held], device) for held in shared(sizes, budget, ranks)]
+    return [Trees.of([trees[i] for i in indices], device) for indices in balanced_bins(sizes, budget, ranks)]
 
 
-def shared(sizes: Sequence[int], budget: int, times: int = 1) -> list[list[int]]:
-    """Which of what has these sizes goes together: as few shares of at most `budget` as will do, evenly, each in order.
+def balanced_bins(sizes: Sequence[int], budget: int, multiple: int = 1) -> list[list[int]]:
+    """Indices of the items in each bin: as few bins of at most `budget` as possible, evenly filled, indices ascending.
 
-    There are a multiple of `times`, but for those that would be empty.
-
-    The largest goes first, always to the emptiest share, so shares are of nearly equal size and memory peaks low. What
-    is larger than the budget has a share to itself.
+    The number of bins is a multiple of `multiple`, less any that would be empty. Items are placed largest first into
+    the emptiest bin, so bins are of nearly equal size and peak memory is low. An item larger than the budget gets its
+    own bin.
     """
     if budget < 1:
         raise ValueError(f"a batch needs room for at least one token, not {budget}")
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    for needed in count(times * max(1, -(-sum(sizes) // (times * budget))), times):
+    for needed in count(multiple * max(1, -(-sum(sizes) // (multiple * budget))), multiple):
         bins: list[list[int]] = [[] for _ in range(needed)]
         totals = [0] * needed
         for i in order:
             k = totals.index(min(totals))
             bins[k].append(i)
             totals[k] += sizes[i]
-        if all(total <= budget or len(held) == 1 for held, total in zip(bins, totals, strict=True)):
+        if all(total <= budget or len(items) == 1 for items, total in zip(bins, totals, strict=True)):
             break
-    return [sorted(held) for held in bins if held]
+    return [sorted(items) for items in bins if items]
 
 
 def on_every_rank(packs: Sequence[Trees], value: Callable[[Trees], Experience]) -> list[Experience]:
-    """The experience of every pack, in their order: in a team each is computed on one rank, and told to all."""
+    """The experience of every pack, in order; with several ranks each pack is computed on one and sent to all."""
     team = Team.here()
     if team.size == 1:
         return [value(trees) for trees in packs]
@@ -275,8 +274,8 @@ def on_every_rank(packs: Sequence[Trees], value: Callable[[Trees], Experience]) 
         found = {name: getattr(batch, name) for name in names}
         return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
 
-    told = team.each(packs, computed)
+    gathered = team.map(packs, computed)
     return [
-        replace(Experience.of_samples(trees), **{name: tensor.to(trees.tokens.device) for name, tensor in of.items()})
-        for trees, of in zip(packs, told, strict=True)
+        replace(Experience.of_samples(trees), **{name: x.to(trees.tokens.device) for name, x in tensors.items()})
+        for trees, tensors in zip(packs, gathered, strict=True)
     ]

@@ -1,4 +1,5 @@
-"""What ends a turn: learned once from the chat template, which writes it after an answer or begins the next with it."""
+"""The token and text that end a turn, learned once from what the chat template writes after an answer or before a
+turn."""
 
 from __future__ import annotations
 
@@ -24,14 +25,14 @@ _QUESTION, _ANSWER = "question", "answer"
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
-    """What a template writes after an answer, up to the next turn.
+    """What a template writes between an answer and the next turn.
 
-    A model says `text`, which ends with `token`; it never says `rest`, the line end after it, say. Without a template,
-    or with one that marks no end, there is no text, and a turn ends with the tokenizer's eos_token.
+    A model generates `text`, which ends with `token`, and never `rest`, such as the newline after it. Without a
+    template, or with one that marks no end, `text` is empty and a turn ends with the tokenizer's eos_token.
 
-    Some templates mark the beginnings of turns alone, with tokens at which their models stop (GLM-4's `<|user|>` and
-    `<|observation|>`). There the turn `is_next`: its end is the first token of the turn that follows, `text` that of a
-    user's and `call` that of a tool's.
+    Some templates mark only the beginnings of turns, by tokens at which their models stop (GLM-4's `<|user|>` and
+    `<|observation|>`). There the end `is_next`, the first token of the following turn: `text` is that of a user's turn
+    and `call` that of a tool's.
     """
 
     token: int | None
@@ -44,11 +45,11 @@ class TurnEnd:
         return bool(self.call)
 
     def mark(self, following: str) -> str:
-        """What ends a turn of the text that follows it; nothing where the text before it has its end."""
+        """The mark that ends a turn, given the text after it; "" where the turn's own text includes its end."""
         return next((mark for mark in (self.text, self.call) if self.is_next and following.startswith(mark)), "")
 
     def closes(self, text: str) -> bool:
-        """Whether a text ends as a turn does."""
+        """Whether a text ends with a turn's end."""
         return text.endswith(tuple(filter(None, (self.text, self.call))))
 
 
@@ -56,9 +57,10 @@ _learned: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[object, TurnEnd]] = W
 
 
 def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
-    """How the turns of a tokenizer's chat template end: with the first of its added tokens after an answer.
+    """How turns end in a tokenizer's chat template: with its first added token after an answer.
 
-    Where it writes nothing there, with the first token of the next turn, if its model stops at that (`stops_at`).
+    Where it writes nothing after an answer, with the first token of the next turn, if that is a stop token of the model
+    (`stops_at`).
     """
     known = (str(tokenizer.chat_template), tokenizer.eos_token, getattr(tokenizer, "_stops", ()))
     if tokenizer not in _learned or _learned[tokenizer][0] != known:
@@ -67,7 +69,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
 
 
 def stops_at(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> None:
-    """Tell a tokenizer, and copies that are made of it, at which tokens its model stops."""
+    """Record on a tokenizer, and so on its copies, the tokens at which its model stops."""
     tokenizer._stops = tuple(tokens)  # type: ignore[attr-defined]
 
 
@@ -76,7 +78,7 @@ def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     added = {token.content: index for index, token in tokenizer.added_tokens_decoder.items()}
     if tokenizer.eos_token is not None:
         added[str(tokenizer.eos_token)] = int(tokenizer.eos_token_id)
-    # The first to begin; of those that begin at one place the longest.
+    # the first token in the text; of several at one position the longest
     found = min(((tail.find(text), -len(text), text) for text in added if text and text in tail), default=None)
     if found is not None:
         end = found[0] + len(found[2])
@@ -90,7 +92,7 @@ def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
 
 
 def _first_of_next(tokenizer: PreTrainedTokenizerBase, role: str, stops: Iterable[str]) -> str:
-    """Which of these tokens begins what the template writes of a turn after an answer; nothing where none does."""
+    """Which of these tokens begins the template's text for a turn after an answer; "" if none."""
     tail = _after_an_answer(tokenizer, {"role": role, "content": "next"})
     return max((stop for stop in stops if tail.startswith(stop)), key=len, default="")
 
@@ -99,14 +101,14 @@ _read_parts: WeakKeyDictionary[PreTrainedTokenizerBase, tuple[str, bool]] = Weak
 
 
 def as_read(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Messages as the chat template reads them: what each says as a list of one part, where it reads nothing else.
+    """Messages as the chat template reads them: with their text in a list of one part, if it reads only such lists.
 
-    Templates of models that read images too are such (SmolVLM's, LLaVA's), and drop what is a text.
+    Templates of models that also read images do (SmolVLM's, LLaVA's), and drop plain strings.
     """
     known = str(tokenizer.chat_template)
     if tokenizer not in _read_parts or _read_parts[tokenizer][0] != known:
-        asked = [{"role": "user", "content": _QUESTION}], _in_parts([{"role": "user", "content": _QUESTION}])
-        as_text, as_parts = (_QUESTION in _written(tokenizer, messages) for messages in asked)
+        questions = [{"role": "user", "content": _QUESTION}], _in_parts([{"role": "user", "content": _QUESTION}])
+        as_text, as_parts = (_QUESTION in _rendered(tokenizer, messages) for messages in questions)
         _read_parts[tokenizer] = known, as_parts and not as_text
     return _in_parts(messages) if _read_parts[tokenizer][1] else list(messages)
 
@@ -115,11 +117,11 @@ def _in_parts(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [{**m, "content": [{"type": "text", "text": m["content"]}] if m["content"] else []} for m in messages]
 
 
-def _written(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> str:
-    """What the template makes of a chat; nothing where it refuses that."""
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> str:
+    """The template's text of a chat; "" if the template refuses it."""
     try:
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False))  # type: ignore[arg-type]
-    except Exception:  # whatever a template raises: a dialogue of the data will say so with its row
+    except Exception:  # templates raise anything; an error in the data is reported later with its row
         return ""
 
 
@@ -127,7 +129,7 @@ CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + END + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-"""ChatML, whose turns end with `<|im_end|>`, or with the eos_token where the tokenizer knows no such token."""
+"""ChatML, whose turns end with `<|im_end|>`, or with the eos_token where the tokenizer has no such token."""
 
 FOLD = (
     "{% if messages | length > 1 and messages[0]['role'] == 'system' %}"
@@ -135,22 +137,26 @@ FOLD = (
     "{% set said = before + messages[1]['content'] %}"
     "{% set messages = [{'role': messages[1]['role'], 'content': said}] + messages[2:] %}{% endif %}"
 )
-"""What stands before a template so that a system message becomes the beginning of the first question."""
+"""A prefix for templates that moves a system message to the beginning of the first question."""
 
 
 def with_template(
     tokenizer: PreTrainedTokenizerBase,
     template: str | None,
     system: Literal["refuse", "fold"],
-    told: Mapping[str, Any] | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer with another chat template, a file or chatml, one that folds system messages where asked for, and
-    takes what it is `told` for what it reads by these names, unless a chat says otherwise.
+    """A copy of the tokenizer with another chat template.
 
-    Raises InputError where there is no such file, or it is no template, where there is no template to fold for, and
-    where the template does not read what it is told.
+    Args:
+        template: a Jinja file, or chatml; None keeps the tokenizer's own.
+        system: "fold" makes the template put system messages before the first question where it has no place for them.
+        variables: default values of variables that the template reads; a chat's own take precedence.
+
+    Raises InputError where the file cannot be read or is not a chat template, where there is no template to fold for,
+    and where the template does not read one of the variables.
     """
-    if template is None and system == "refuse" and not told:
+    if template is None and system == "refuse" and not variables:
         return tokenizer
     made = copy.deepcopy(tokenizer)
     if template == "chatml":
@@ -167,69 +173,69 @@ def with_template(
         if not made.chat_template:
             raise InputError("there is no chat template to fold system messages for; give one by --chat-template")
         _prefix(made, FOLD)
-    if told:
-        _prefix(made, _telling(made, told))
+    if variables:
+        _prefix(made, _defaults(made, variables))
     return made
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase, before: str) -> None:
-    """Begin the chat template, or each of those that have names, with what stands before it."""
+    """Put text before the chat template, or before each of a set of named templates."""
     template = tokenizer.chat_template
     named = template if isinstance(template, dict) else {"": template}
     begun = {name: before + text for name, text in named.items()}
     tokenizer.chat_template = begun if isinstance(template, dict) else begun[""]
 
 
-def _telling(tokenizer: PreTrainedTokenizerBase, told: Mapping[str, Any]) -> str:
-    """What gives names a value in a chat template, where the caller gives them none."""
-    text, said = str(tokenizer.chat_template or ""), ""
-    for name, given in told.items():
+def _defaults(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) -> str:
+    """Jinja statements that set each variable where the caller leaves it undefined."""
+    text, statements = str(tokenizer.chat_template or ""), ""
+    for name, given in variables.items():
         if not re.search(rf"\b{re.escape(name)}\b", text):
             hint = nearest(name, sorted(set(re.findall(r"[a-z_]+", text))))
             raise InputError(f"chat_template_kwargs has {name!r}, which the chat template does not read{hint}")
-        value = _as_written(given)
-        said += f"{{% if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}"
-    return said
+        value = _parsed(given)
+        statements += f"{{% if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}"
+    return statements
 
 
-def _as_written(value: Any) -> Any:
-    """The value that a text stands for, as in YAML; others as they are."""
+def _parsed(value: Any) -> Any:
+    """A text that YAML reads as a boolean or number becomes that; other values stay as they are."""
     if not isinstance(value, str):
         return value
     try:
-        meant = parse_yaml(value)
+        parsed = parse_yaml(value)
     except YAMLError:
         return value
-    return meant if isinstance(meant, bool | int | float) else value
+    return parsed if isinstance(parsed, bool | int | float) else value
 
 
 def _check_template(tokenizer: PreTrainedTokenizerBase, file: str) -> None:
     """Raise InputError where a file's template does not compile, fails on a question, or does not write it."""
     try:
-        asked = as_read(tokenizer, [{"role": "user", "content": _QUESTION}])
-        text = str(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
-    except Exception as error:  # a template is a program of somebody's, and may raise anything
+        question = as_read(tokenizer, [{"role": "user", "content": _QUESTION}])
+        text = str(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # a template is a program and may raise anything
         where = f", line {error.lineno}" if isinstance(error, TemplateSyntaxError) else ""
         raise InputError(f"the chat template {file} fails on a chat of one question ({error}{where}): fix it") from None
     if _QUESTION not in text:
-        raise InputError(f"{file} is no chat template: what it writes of a chat lacks the user's question")
+        raise InputError(f"{file} is not a chat template: its text of a chat lacks the user's question")
 
 
 def _takes_system(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a system message stands in what the template writes, before and after there is an answer.
+    """Whether the template writes a system message, with and without an answer after it.
 
     Mistral's of version 0.3 writes it before the last question, and only while that is the last message.
     """
-    asked = [{"role": "system", "content": "instruction"}, {"role": "user", "content": _QUESTION}]
-    dialogues = asked, [*asked, {"role": "assistant", "content": _ANSWER}]
-    return all("instruction" in _written(tokenizer, as_read(tokenizer, dialogue)) for dialogue in dialogues)
+    question = [{"role": "system", "content": "instruction"}, {"role": "user", "content": _QUESTION}]
+    dialogues = question, [*question, {"role": "assistant", "content": _ANSWER}]
+    return all("instruction" in _rendered(tokenizer, as_read(tokenizer, dialogue)) for dialogue in dialogues)
 
 
 def _after_an_answer(tokenizer: PreTrainedTokenizerBase, *turns: dict[str, str]) -> str:
-    """What the template writes after the answer of a short dialogue, which turns may follow; nothing where it refuses
-    that."""
+    """The template's text after the answer of a short dialogue, with `turns` following it; "" if the template refuses
+    it."""
     if tokenizer.chat_template is None:
         return ""
     dialogue = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}, *turns]
-    text = _written(tokenizer, as_read(tokenizer, dialogue))
+    text = _rendered(tokenizer, as_read(tokenizer, dialogue))
     return text.rpartition(_ANSWER)[2] if _ANSWER in text else ""

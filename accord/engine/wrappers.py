@@ -1,8 +1,7 @@
-"""Models that read images, video or sound too: the language model in them, taken out as one of its own, and put back.
+"""Multimodal models, which also read images, video or sound: their language model extracted, and put back.
 
-A wrapper (`Gemma3ForConditionalGeneration`, say) is read by transformers, which knows the names of its weights in every
-form that they were written. Its language model's weights are then those of a class that is of text alone, and both must
-give the same logits of a random text.
+transformers reads a wrapper such as `Gemma3ForConditionalGeneration`, as it knows all published names of its weights.
+The language model's weights then go into the text-only class, and both must give the same logits on random tokens.
 """
 
 from __future__ import annotations
@@ -25,35 +24,34 @@ from transformers.models.auto.modeling_auto import (
 
 from accord.console import said, status
 from accord.engine.adapters import WEIGHTS, merged
+from accord.engine.fast_paths import CLOSE, ROUGH, equal_logits
 from accord.engine.models import SHARD, Model, quiet
-from accord.engine.places import ReadWhole
-from accord.engine.prove import CLOSE, ROUGH, equal_logits
+from accord.engine.stored import ReadWhole
 from accord.engine.unread import file_of, make
 from accord.errors import InputError
 from accord.files import replacing_folder, write_sums
 
 KIND = transformers.AutoModelForMultimodalLM
 SENSES = {"vision_config": "images", "audio_config": "sounds"}
-"""The parts of a configuration that are of more than text, and what is read by them."""
+"""Parts of a configuration for other modalities, and what they read."""
 ALONE = {
     "qwen2_vl_text": "qwen2", "qwen2_5_vl_text": "qwen2", "qwen3_vl_text": "qwen3", "qwen3_vl_moe_text": "qwen3_moe",
     "glm4v_text": "glm4", "glm4v_moe_text": "glm4_moe",
 }  # fmt: skip
-"""Language models that have no class of their own, and the one that computes the same of text, where the positions in
-time, height and width are one."""
+"""Language models without a text-only class, and the class that computes the same on text, where the positions in time,
+height and width are equal."""
 LENGTH = 14
-"""Tokens of the text by which the two are compared."""
+"""Number of tokens on which the two are compared."""
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
 def senses(config: PreTrainedConfig) -> str:
-    """What a model reads beside text: "images", "sounds", both, or nothing."""
+    """What a model reads besides text: "images", "sounds", "images and sounds", or ""."""
     return " and ".join(what for part, what in SENSES.items() if getattr(config, part, None) is not None)
 
 
 def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of the language model in a wrapper, as a class that is of text alone has it; of others their
-    own.
+    """The text-only configuration of a wrapper's language model; a text model's own configuration.
 
     Raises InputError where transformers has no such class.
     """
@@ -64,7 +62,7 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     if kind:
         given = {key: value for key, value in inner.to_dict().items() if key not in ("model_type", "architectures")}
         if inner.model_type == "qwen3_vl_moe_text":
-            given["norm_topk_prob"] = True  # its code knows no other
+            given["norm_topk_prob"] = True  # its code always normalizes
         rope = given.get("rope_parameters") or {}
         given["rope_parameters"] = {key: value for key, value in rope.items() if not key.startswith("mrope")}
         made: Any = transformers.CONFIG_MAPPING[kind](**given)
@@ -84,9 +82,9 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
 
 
 def text_weights(wrapper: Any) -> dict[str, Tensor]:
-    """The weights of the language model in a wrapper, as a class that is of text alone calls them."""
+    """The weights of a wrapper's language model, by their names in the text-only class."""
     inner = wrapper.get_decoder()
-    if inner.can_generate():  # a whole one, its head with it
+    if inner.can_generate():  # a complete language model, with its head
         return dict(inner.state_dict())
     kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(text_config(wrapper.config))]
     trunk = kind.base_model_prefix
@@ -97,15 +95,15 @@ def text_weights(wrapper: Any) -> dict[str, Tensor]:
 
 
 def is_of_wrapper(adapter: Path) -> bool:
-    """Whether the adapter in a folder is for the whole of a wrapper, by the names of its weights."""
+    """Whether the adapter in a folder is for the whole wrapper, judged by the names of its weights."""
     with safe_open(adapter / WEIGHTS, "pt") as opened:
         return any("language_model." in name or "text_model." in name for name in opened.keys())  # noqa: SIM118
 
 
 def taken_out(wrapper: Any, name: str, adapter: Path | None = None) -> PreTrainedModel:
-    """The language model in a wrapper, which shares its weights; an adapter that is for the whole is merged before.
+    """The language model of a wrapper, sharing its weights; an adapter for the wrapper is merged first.
 
-    A line says what was done. Raises InputError where the two differ in what they give of a text.
+    Prints a line that says so. Raises InputError where the two compute different logits.
     """
     if adapter:
         wrapper = merged(wrapper, adapter, str(adapter))
@@ -124,7 +122,7 @@ def taken_out(wrapper: Any, name: str, adapter: Path | None = None) -> PreTraine
     if wrapper.generation_config is not None:
         text.generation_config = wrapper.generation_config
     if adapter:
-        text.name_or_path = ""  # what is trained on it is for this, and not for what the adapter was for
+        text.name_or_path = ""  # adapters trained on it fit this model, not the adapter's base
     status(
         f"{name} is a {type(wrapper).__name__}: {senses(wrapper.config)} are not seen, and what is saved is the "
         f"language model in it, a {kind.__name__}; accord merge MODEL --into {name} puts it back."
@@ -133,7 +131,7 @@ def taken_out(wrapper: Any, name: str, adapter: Path | None = None) -> PreTraine
 
 
 def under_head(text: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """A classifier, by a configuration, on the trunk of a language model, which shares its weights; its head is 0."""
+    """A classifier on the trunk of a language model, whose weights it shares; its new head is zero."""
     kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     weights = {f"{kind.base_model_prefix}.{n}": weight for n, weight in text.base_model.state_dict().items()}
     embedding: Any = text.get_input_embeddings()
@@ -150,7 +148,7 @@ def _with_weights(kind: Any, config: Any, weights: Mapping[str, Tensor], device:
 
 @torch.no_grad()
 def _same_text(wrapper: PreTrainedModel, text: PreTrainedModel) -> bool:
-    """Whether both give the same logits of a random text, to what the precision of their weights rounds."""
+    """Whether both give the same logits on random tokens, up to the rounding of their precision."""
     vocabulary = int(text.config.get_text_config().vocab_size)
     named = wrapper.config.to_dict().items()
     marks = [value for key, value in named if key.endswith(("_token_id", "_token_index"))]
@@ -161,26 +159,25 @@ def _same_text(wrapper: PreTrainedModel, text: PreTrainedModel) -> bool:
 
 
 def read_wrapper(source: str) -> tuple[Any, list[Path]]:
-    """A wrapper in a folder or on the Hub, in float32, and the files of its processor.
+    """A wrapper in a folder or on the Hub, in float32, and its processor's files.
 
-    Raises InputError where it reads text alone, and as transformers does where it cannot be read.
+    Raises InputError where it reads only text, and as transformers does where it cannot be read.
     """
     if not senses(transformers.AutoConfig.from_pretrained(source)):
-        raise InputError(f"{source} is no model that reads images or sounds too, into which another could be put.")
+        raise InputError(f"{source} reads only text: --into takes a model that also reads images or sounds.")
     wrapper: Any = KIND.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     return wrapper, [file for name in PROCESSORS if (file := file_of(source, name))]
 
 
 def put_back(model: Model, wrapper: Any, processor: Sequence[Path], out: str) -> Path:
-    """Write a wrapper whose language model has the weights of a model, and all else of the wrapper: what reads images,
-    its configuration, and the files of its processor.
+    """Write a wrapper with a model's weights in its language model; configuration, processor and the rest stay its own.
 
-    Raises InputError where the model is not of the kind that is in the wrapper.
+    Raises InputError where the model does not fit into the wrapper.
     """
     own, given = text_weights(wrapper), model.network.state_dict()
     odd = sorted(name for name in own.keys() | given.keys() if _shape(own, name) != _shape(given, name))
     if odd:
-        raise InputError(f"{model.name} is not of the kind that is in {wrapper.name_or_path}: they differ in {odd[0]}.")
+        raise InputError(f"{model.name} does not fit into {wrapper.name_or_path}: they differ in {odd[0]}.")
     with torch.no_grad():
         for name, weight in own.items():
             weight.copy_(given[name])

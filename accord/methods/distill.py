@@ -1,14 +1,14 @@
-"""On-policy distillation: the student writes, the teacher says how likely it would have written that.
+"""On-policy distillation: the student samples, the teacher scores the samples' log-probabilities.
 
     minimize KL(pi, teacher) = E over y ~ pi of sum over t of d_t,  d_t = log pi(y_t | .) - log teacher(y_t | .)
     loss of token t = - A_t log pi(y_t | .),  A_t = - (d_t + gamma d_(t+1) + gamma^2 d_(t+2) + ...)
 
-Agarwal et al. 2023 (arXiv:2306.13649) with the reverse divergence, as a reward of tokens in Gu et al. 2023
-(arXiv:2306.08543). gamma = 1 is the exact gradient of the divergence between whole completions; gamma = 0 counts for a
-token its own divergence alone, as the first paper does, with far less variance.
+Agarwal et al. 2023 (arXiv:2306.13649) with the reverse divergence, as a per-token reward in Gu et al. 2023
+(arXiv:2306.08543). gamma = 1 is the exact gradient of the divergence between whole completions; with gamma = 0 a token
+counts only its own divergence, as in the first paper, with far less variance.
 
-Departures: the divergence is measured at the sampled tokens, not over the whole vocabulary. To learn from what a larger
-model writes instead, sample from it (`accord sample`) and fine-tune on that (`accord sft`).
+Departures: the divergence is measured at the sampled tokens, not over the whole vocabulary. To learn from a larger
+model's own samples instead, sample from it (`accord sample`) and fine-tune on them (`accord sft`).
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
 
 HELD_OUT = 4
-"""What the seeds of samples on prompts held out end with."""
+"""Last component of the seeds of samples on held-out prompts."""
 
 
 @dataclass(kw_only=True)
 class Distill(OnlineMethod):
-    """On-policy distillation: train a student to say what its teacher would, on the student's own samples."""
+    """On-policy distillation: train a student to match its teacher on the student's own samples."""
 
     command: ClassVar[str] = "distill"
     on_ranks: ClassVar[bool] = True
@@ -70,11 +70,11 @@ class Distill(OnlineMethod):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        """Train on the rows' prompts, by a teacher, as `Method.fit` does.
+        """Train on the rows' prompts with a teacher, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; in Python also a
-                `datasets.Dataset` or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
             teacher: a folder, a name on the Hugging Face Hub, or smollm2, of a model with the student's vocabulary; in
                 Python also a loaded model.
         """
@@ -103,14 +103,14 @@ class DistillLearner(Learner):
         self.networks = {"policy": policy.network}
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
-        rollout, packs = self.say(items, step)
+        rollout, packs = self.rollout(items, step)
         samples = rollout.samples
         divergence = sum(float(t.kl.sum()) for t in packs) / len(samples)
         row = optimizer.update(step, engine.LossTerm(self.loss, packs, "branch"))
         return rollout.result({"reward": -divergence, "teacher_kl": divergence} | row)
 
-    def say(self, prompts: Sequence[EncodedPrompt], *seed: int) -> tuple[Rollout, list[Experience]]:
-        """The student's samples on these prompts, and what the teacher makes of them."""
+    def rollout(self, prompts: Sequence[EncodedPrompt], *seed: int) -> tuple[Rollout, list[Experience]]:
+        """The student's samples on these prompts, as a rollout and as packs scored by the teacher."""
         method = self.method
         samples = self.policy.sample(prompts, method.group_size, method.sampling(*seed))
         rollout = Rollout.of(prompts, samples, [0.0] * len(samples))
@@ -118,10 +118,10 @@ class DistillLearner(Learner):
         return rollout, engine.trees.on_every_rank(packs, self.score)
 
     def measure(self, items: Sequence[EncodedPrompt], clusters: Sequence[int], when: str) -> Tally:
-        """The divergence from the teacher of samples on prompts held out, drawn with the same seed every time."""
+        """The divergence from the teacher on samples of held-out prompts, drawn with the same seed every time."""
         tally = Tally(max(clusters) + 1)
         for start in range(0, len(items), self.method.batch_size):
-            _, packs = self.say(items[start : start + self.method.batch_size], start, HELD_OUT)
+            _, packs = self.rollout(items[start : start + self.method.batch_size], start, HELD_OUT)
             for trees in packs:
                 values = objectives.segments.segment_sum(trees.kl, trees.owner, trees.branches)
                 cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees])

@@ -2,9 +2,9 @@
 
     loss = - log sigmoid(beta * ((log pi(chosen) - log pi(rejected)) - (log ref(chosen) - log ref(rejected))))
 
-With pi the policy and ref the model the run started from. The policy's implicit reward is beta * log(pi / ref).
-Rafailov et al. 2023 (arXiv:2305.18290), eq. 7; label smoothing as in Mitchell 2023 ("conservative DPO").
-Where rows have a `chosen_probability` p, each is smoothed by its own 1 - p.
+with pi the policy and ref the model the run started from. The policy's implicit reward is beta * log(pi / ref).
+Rafailov et al. 2023 (arXiv:2305.18290), eq. 7; label smoothing as in Mitchell 2023 ("conservative DPO"). Where rows
+have a `chosen_probability` p, each is smoothed by its own 1 - p.
 """
 
 from __future__ import annotations

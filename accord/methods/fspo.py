@@ -1,18 +1,18 @@
-"""FSPO: few-shot preference optimization, a policy that reads what its user chose before and answers as they like.
+"""FSPO: few-shot preference optimization, a policy that reads its user's earlier choices and answers accordingly.
 
     loss = ((log pi(chosen | c, x) - log pi(rejected | c, x)) - (log ref(chosen | c, x) - log ref(rejected | c, x))
             - 1 / (2 tau))^2,   c: k choices of the user of (x, chosen, rejected), k drawn from 0 to `given`
 
-Singh et al. 2025 (arXiv:2502.19312): users are tasks of a meta-learner that learns in its context, and IPO (Azar et al.
-2023, arXiv:2310.12036, eq. 17) is the loss. What users differ in is learned from many users, and one who comes later
-needs a few choices and no training. Every time a row comes up its choices are drawn anew, in a new order: among those
-of the same user alone, and never of the same prompt, whose pairs may share their answers. As k is drawn too, one policy
-serves users of whom nothing is known and those of whom `given` choices are. `accord.data.choices` writes choices into
-prompts, as `accord sample` does. Of a ranking every pair of different ranks is a comparison.
+Singh et al. 2025 (arXiv:2502.19312): users are tasks of a meta-learner that learns in context, and IPO (Azar et al.
+2023, arXiv:2310.12036, eq. 17) is the loss. How users differ is learned from many users, and a new one needs a few
+choices and no training. Each time a row is used its choices are drawn anew, in a new order, from the same user's, and
+never with the same prompt, whose pairs may share their answers. As k is drawn too, one policy serves unknown users and
+those with up to `given` choices. `accord.data.choices` writes choices into prompts, as `accord sample` does. In a
+ranking every pair of different ranks is a comparison.
 
-Departures: the paper's k is fixed; here it is uniform, so that no number of choices is strange to the policy. Its other
-part, a description of the user that the model writes first, is not here. Choices that do not fit before the prompt
-within max_length are left out, the last drawn first.
+Departures: the paper's k is fixed; here it is uniform, so that the policy is trained for any number of choices. The
+paper's other part, a user description that the model writes first, is omitted. Choices that do not fit before the
+prompt within max_length are left out, the last drawn first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class FSPO(IPOLoss, PreferenceMethod):
-    """Few-shot preference optimization: a policy that reads a few of its user's choices, from preferences of many."""
+    """Few-shot preference optimization: a policy that reads a few of its user's choices, from the preferences of many
+    users."""
 
     command: ClassVar[str] = "fspo"
     on_ranks: ClassVar[bool] = True
@@ -48,7 +49,7 @@ class FSPO(IPOLoss, PreferenceMethod):
 
     max_length: int = 2048
     given: int = 8
-    """The most of its user's choices that are read before a comparison; the number is drawn, from 0 up."""
+    """The most choices of its user that precede a comparison; the number is drawn from 0 up."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,8 +57,8 @@ class FSPO(IPOLoss, PreferenceMethod):
             raise InputError(f"given must be at least 1, not {self.given}; without choices it is `accord ipo`.")
         if self.precompute_reference:
             raise InputError(
-                "precompute_reference: choices are drawn anew at every step, so that no prompt is known before; leave "
-                "it out."
+                "precompute_reference: choices are drawn anew at every step, so prompts are not known in advance; "
+                "leave it out."
             )
 
     def encode(self, model: Policy, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:  # type: ignore[override]
@@ -72,11 +73,11 @@ class FSPO(IPOLoss, PreferenceMethod):
             more = {"comparison": pairs[tree.row], "of_user": of_user[tree.user]}
             asked.append(data.choices.AskedTree(**held | more | {"row": left_out.index(origin[tree.row])}))
         if not any(len({row for row, _ in some}) > 1 for some in of_user.values()):
-            raise InputError("no user has two comparisons, so none has one to read before another.")
+            raise InputError("no user has two comparisons, so none can be read before another: add rows.")
         return asked
 
     def with_choices(self, model: Policy, asked: Sequence[AskedTree], rng: random.Random) -> list[AskedTree]:
-        """The comparisons with choices drawn and given before them."""
+        """The comparisons with newly drawn choices put before them."""
         longest = self.max_length if model.context is None else min(self.max_length, model.context)
         drawn = []
         for tree in asked:
@@ -107,7 +108,7 @@ class FSPO(IPOLoss, PreferenceMethod):
 
 
 class FewShotLearner(OfflineLearner):
-    """Passes over comparisons, whose choices are drawn anew at every step; of rows held out they stay the same."""
+    """Passes over comparisons whose choices are drawn anew at every step; those of held-out rows stay the same."""
 
     method: FSPO
     model: Policy

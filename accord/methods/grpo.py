@@ -8,11 +8,11 @@ first: `--normalize sequence --clip-high 0.2`. DAPO (Yu et al. 2025, arXiv:2503.
 --mask-truncated` with the defaults here: the mean over all tokens, and a wider clip above. Dr. GRPO (Liu et al. 2025,
 arXiv:2503.20783) is `--no-scale --normalize constant --kl-coefficient 0`.
 
-The gradient of k3 in the loss is that of KL(ref, pi), another objective than the penalty that PPO and RLOO have. Of
-KL(pi, ref) it is that of rho k3 (DeepSeek-V3.2, arXiv:2512.02556), of k2, or of the divergence in the reward: `--kl
-k3-corrected`, `--kl k2`, `--kl reward`.
+The gradient of k3 in the loss is that of KL(ref, pi), not of the penalty KL(pi, ref) in PPO and RLOO. For the latter
+use rho k3 (DeepSeek-V3.2, arXiv:2512.02556), k2, or the divergence in the reward: `--kl k3-corrected`, `--kl k2`, `--kl
+reward`.
 
-Departures: groups with identical rewards have exactly zero advantage, and a sequence that was cut can be masked.
+Departures: groups with identical rewards have exactly zero advantage, and truncated samples can be masked.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class GRPO(GroupPolicyGradient, DialogueMethod):
 
     @property
     def scores_itself(self) -> bool:
-        # Of equal rewards the deviation would blow up what sampler and trainer differ by.
+        # With equal scores, dividing by the deviation would amplify rounding differences between sampler and trainer.
         return super().scores_itself or (self.scale and self.reward_kl > 0)
 
     def advantages(self, rewards: Tensor) -> Tensor:
@@ -91,15 +91,15 @@ class GRPO(GroupPolicyGradient, DialogueMethod):
         if self.kl != "reward" and batch.reference is not None:
             values = values + self.kl_coefficient * self.divergence(logp, old, batch.reference)
         ratio = (logp.detach() - old).exp()
-        held = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
+        outside = (ratio < 1 - self.clip_low) | (ratio > 1 + self.clip_high)
         if self.normalize != "token":
             sums = objectives.segments.segment_sum(values, batch.owner, batch.branches)[batch.learning]
             lengths = batch.owner.bincount(minlength=batch.branches)[batch.learning]
             values = sums / (lengths if self.normalize == "sequence" else self.max_new_tokens)
-        return values, {"ratio": ratio, "clip_fraction": held.double()}
+        return values, {"ratio": ratio, "clip_fraction": outside.double()}
 
     def divergence(self, logp: Tensor, old: Tensor, reference: Tensor) -> Tensor:
-        """What a token adds to the loss, but for beta, (N,), from log pi, log pi_old and log ref, (N,) each."""
+        """The divergence term of every token before beta, (N,), from log pi, log pi_old and log ref, (N,) each."""
         if self.kl == "k3-corrected":
             return objectives.kl.k3_corrected(logp, old, reference)
         return {"k2": objectives.kl.k2, "k3": objectives.kl.k3}[self.kl](logp, reference)

@@ -1,10 +1,10 @@
-"""IPO-MD: online IPO on pairs that are sampled from the geometric mixture of policy and reference.
+"""IPO-MD: online IPO on pairs sampled from the geometric mixture of policy and reference.
 
     y, y' ~ pi^(1 - m) ref^m (token by token, from the mixed logits);  p = P(y beats y' | x)
     loss = p (h - 1 / (2 tau))^2 + (1 - p) (-h - 1 / (2 tau))^2,  h = margin of pi - margin of ref
 
-Calandriello et al. 2024 (arXiv:2403.08635). The gradient is that of (h - (p - 1/2) / tau)^2, and at rest
-pi = ref exp(P(y beats the mixture) / tau) / Z, as for Nash-MD: m = 0 is online IPO, whose rest is the regularized
+Calandriello et al. 2024 (arXiv:2403.08635). The gradient is that of (h - (p - 1/2) / tau)^2, and the fixed point pi =
+ref exp(P(y beats the mixture) / tau) / Z, as in Nash-MD: m = 0 is online IPO, whose fixed point is the regularized
 game's Nash equilibrium. The sampling distribution has no gradient.
 
 Departures: none. Invalid verdicts are left out and counted.
@@ -45,13 +45,13 @@ class IPOMD(PairwiseMethod):
         if not 0 <= self.mixture <= 1:
             raise InputError(f"mixture lies in [0, 1], not {self.mixture}.")
         if self.sampler is not None:
-            raise InputError("ipo-md samples from a mixture of two models, which no server has: leave sampler out.")
+            raise InputError("ipo-md samples from a mixture of two models, which servers cannot: leave sampler out.")
 
     @property
     def strength(self) -> float:
         return self.tau
 
-    def speaker(self, policy: Policy, reference: Policy) -> Policy:
+    def sampled_policy(self, policy: Policy, reference: Policy) -> Policy:
         return policy.with_network(engine.cache.Mixture(policy.network, reference.network, self.mixture))
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:

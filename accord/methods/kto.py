@@ -1,12 +1,12 @@
-"""KTO: Kahneman-Tversky optimization, from completions labeled one by one as desirable or not.
+"""KTO: Kahneman-Tversky optimization, from single completions labeled as desirable or not.
 
     loss = w (1 - sigmoid(s beta (log(pi(y) / ref(y)) - z0))),  s = +1 and w = w_d if y is desirable, else -1 and w_u
     z0 = max(0, mean over the batch of log(pi(y') / ref(y'))),  y' the completion of another row's prompt
 
 Ethayarajh et al. 2024 (arXiv:2402.01306), eq. 8. z0 estimates the divergence from the reference and has no gradient.
 
-Departures: the mismatched completion of a row is that of the next row of its batch, whatever the packing, cut where the
-two together are too long; of a batch of one row z0 is 0. A preference counts as two labeled completions.
+Departures: the mismatched completion of a row is that of the next row of its batch, independent of packing, cut where
+the two together are too long; for a batch of one row z0 is 0. A preference counts as two labeled completions.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class KTO(OfflineMethod):
 
     learning_rate: float = 5e-7
     reference: str | None = None
-    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
+    """The reference model that the policy is kept close to: a folder or a Hub name (default: the starting model)."""
     beta: float = 0.1
     """How fast the value of a completion saturates; larger stays closer to the reference."""
     desirable_weight: float = 1.0
@@ -87,7 +87,7 @@ class KTO(OfflineMethod):
 
 
 class KTOLoss:
-    """The loss of every labeled completion against z0; rank 0 marks the desirable ones."""
+    """The loss of every labeled completion against z0; rank 0 marks desirable ones."""
 
     def __init__(self, method: KTO, policy: Policy) -> None:
         self.method, self.policy, self.reference = method, policy, reference_for(policy, method)
@@ -113,11 +113,11 @@ class KTOLoss:
         mismatched = [self.mismatched(a, b) for a, b in zip(batch, [*batch[1:], batch[0]], strict=True)]
         packs = engine.pack(mismatched, self.method.tokens_per_pass, self.policy.device)
         with torch.no_grad():
-            each = engine.Team.here().each(packs, lambda trees: float(self.log_ratios(trees).double().sum()))
+            each = engine.Team.here().map(packs, lambda trees: float(self.log_ratios(trees).double().sum()))
         return max(0.0, sum(each) / len(batch))
 
     def mismatched(self, row: Tree, other: Tree) -> Tree:
-        """The prompt of a row with the completion of another, cut to the longest that a row may be."""
+        """The prompt of one row with the completion of another, cut to the longest allowed row."""
         [branch], method = other.branches, self.method
         room = min(method.max_length, self.policy.context or method.max_length) - len(row.prompt)
         return engine.Tree(row.prompt, (engine.Branch(branch.tokens[:room], branch.trained and branch.trained[:room]),))

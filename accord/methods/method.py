@@ -1,4 +1,4 @@
-"""The base of all methods, and what they share: models by name, rows of the kinds they read, and likelihood."""
+"""The base class of all methods, and what they share: loading models, checking rows, and maximum likelihood."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from accord.engine import Measures, Objective, Policy, Trees
 
 Per = Literal["tree", "branch", "token"]
-"""What a loss has a value for."""
+"""The element that a loss has one value for."""
 
 
 class Method(ABC):
-    """A method's settings, and `fit`, which trains by them."""
+    """A method's settings, and `fit`, which trains with them."""
 
     command: ClassVar[str]
     options: ClassVar[type[RunOptions]]
-    """What `fit` takes besides."""
+    """The further options of `fit`."""
     on_ranks: ClassVar[bool] = False
-    """Whether it runs on several ranks, which tests hold to the results of one process."""
+    """Whether it runs on several ranks; tests compare the results with those of one process."""
 
     @abstractmethod
     def fit(self, model: Policy | str | Path, data: Source, *more: Any, **options: Any) -> Result:
@@ -42,7 +42,7 @@ class Method(ABC):
             data: a file or a name on the Hugging Face Hub, or several, each with :WEIGHT for a mix; in Python also a
                 `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             out: the run's folder: a new one, or with --resume that of the run to continue.
-            on_step: in Python, called with every step, counted from 1, and its `StepResult`.
+            on_step: in Python, called after every step with its number, from 1, and its `StepResult`.
             options: the fields of the method's `options` (`accord.train.options`).
 
         Raises:
@@ -52,7 +52,7 @@ class Method(ABC):
 
 
 def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
-    """The loss of methods that imitate: -log pi of every trained token, (N,)."""
+    """The maximum-likelihood loss: -log pi of every trained token, (N,)."""
 
     def loss(trees: Trees) -> tuple[Tensor, Measures]:
         return objectives.policy.negative_log_likelihood(model.log_probs(trees, temperature)), {}
@@ -61,22 +61,22 @@ def maximum_likelihood(model: Policy, temperature: float = 1.0) -> Objective:
 
 
 def as_policy(model: Policy | str | Path, config: TrainingConfig, *, trained: bool = True) -> Policy:
-    """The language model that `fit` was given, by name or loaded, with the precision and chat template asked for.
+    """The language model given to `fit`, by name or loaded, with the configured precision and chat template.
 
-    Raises InputError where it is to be trained and is quantized in a way that cannot be.
+    Raises InputError where it is to be trained but its quantization does not allow that.
     """
-    asked = config if trained else None
+    settings = config if trained else None
     loaded = model if isinstance(model, engine.Policy) else None
-    loaded = loaded or engine.load.load_model(str(model), trained=asked, in_shares=True)
+    loaded = loaded or engine.load.load_model(str(model), trained=settings, in_shares=True)
     if trained:
         engine.kinds.check_trainable(loaded.name, loaded.network.config, config.lora_rank)
     return config.templated(loaded.in_dtype(config.dtype))
 
 
 def reference_for(policy: Policy, config: Any) -> Policy:
-    """The frozen reference that a method's settings name, in the policy's precision; unnamed, the policy as it is.
+    """The frozen reference that a method's settings name, in the policy's precision; by default a copy of the policy.
 
-    Raises InputError where its vocabulary is not the policy's.
+    Raises InputError where its vocabulary differs from the policy's.
     """
     name = config.reference
     if name is None:
@@ -96,7 +96,8 @@ def of_kind(
     left_out: LeftOut | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> list[Row]:
-    """The rows of a source; InputError names the first of another kind than these, and the command that reads it."""
+    """The rows of a source. Raises InputError, naming the row and the command, where one is of another kind than
+    these."""
     rows = data.load_data(source, split=split, columns=columns, left_out=left_out)
     for i, row in enumerate(rows):
         require_kind(
@@ -106,7 +107,7 @@ def of_kind(
 
 
 def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) -> None:
-    """Raise InputError where a row is of another kind than these, which a command reads."""
+    """Raise InputError where a row is not of the kinds that a command reads."""
     if not isinstance(row, kinds):
         wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
         why = _unnamed(row, kinds) if isinstance(row, Prompt) else ""
@@ -117,12 +118,12 @@ def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) ->
 
 
 def _unnamed(row: Prompt, kinds: tuple[type, ...]) -> str:
-    """What to do about answers that a prompt's other columns may be, which no name says; "" where there are none."""
-    said = [str(name) for name, value in row.columns.items() if isinstance(value, str) and value.strip()]
+    """Advice where a prompt's other columns may hold answers under unknown names; "" where there are none."""
+    texts = [str(name) for name, value in row.columns.items() if isinstance(value, str) and value.strip()]
     if why := data.verdicts.unjudged(row.columns):
         return why
-    if len(said) > 1 and Preference in kinds and Demonstration not in kinds:
-        return f"where its answers are in other columns, name them by --columns chosen={said[0]},rejected={said[1]}"
-    if said and Demonstration in kinds:
-        return f"where its answer is in another column, name it by --columns completion={said[0]}"
+    if len(texts) > 1 and Preference in kinds and Demonstration not in kinds:
+        return f"where its answers are in other columns, name them by --columns chosen={texts[0]},rejected={texts[1]}"
+    if texts and Demonstration in kinds:
+        return f"where its answer is in another column, name it by --columns completion={texts[0]}"
     return ""

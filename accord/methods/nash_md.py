@@ -1,15 +1,15 @@
-"""Nash-MD: the policy that no other beats by a judge's preferences, which need not be transitive.
+"""Nash-MD: the policy that no other beats in a judge's preferences, which need not be transitive.
 
     y ~ pi,  y' ~ pi^(1 - m) ref^m (token by token, from the mixed logits)
     loss = - (P(y beats y' | x) - tau log(pi(y) / ref(y)) - b) log pi(y)
 
-Munos et al. 2023 (arXiv:2312.00886): the score function of whole completions. At rest pi = ref exp(P(y beats its
-opponent) / tau) / Z: for m = 0 the Nash equilibrium of the regularized game, for m = 1 the best response to ref.
-`--past 4` plays snapshots of the policy; with `--past 1` and `--mirror`, the price of a nat of divergence from the
-snapshot, that is online mirror descent.
+Munos et al. 2023 (arXiv:2312.00886): the policy gradient over whole completions. The fixed point is pi = ref exp(P(y
+beats its opponent) / tau) / Z: for m = 0 the Nash equilibrium of the regularized game, for m = 1 the best response to
+ref. `--past 4` plays past snapshots of the policy; `--past 1` with `--mirror`, the penalty on divergence from the
+snapshot, is online mirror descent.
 
-Departures: a sample meets all of the opponent's samples of its prompt, those without a valid verdict left out, and is
-not learned from where none has one; b is its siblings' mean, or 1/2 for one alone.
+Departures: a sample is compared with all of the opponent's samples of its prompt; pairs without a valid verdict are
+left out, and a sample without any is not learned from; b is the mean of its siblings, or 1/2 for a single sample.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
     batch_size: int = 8
     group_size: int = 4
     kl_coefficient: float = 0.008
-    """tau, the penalty for a nat of divergence from the reference; 0 needs no reference."""
+    """tau, the penalty per nat of divergence from the reference; 0 needs no reference."""
     opponents: int = 4
     """Samples of the opponent per prompt."""
     mixture: float = 0.125
     """m, the reference's share in the opponent: 0 is self-play, 1 the reference."""
     past: int = 0
-    """How many past snapshots of the policy to play against in turn; 0 plays the mixture."""
+    """Number of past snapshots of the policy to play against in turn; 0 plays the mixture."""
     snapshot_every: int = 10
     """Steps between snapshots."""
     mirror: float = 0.0
-    """Penalty for a nat of divergence from the last snapshot."""
+    """Penalty per nat of divergence from the last snapshot."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,7 +72,7 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
 
     @property
     def snapshots(self) -> int:
-        """How many of its past selves are kept."""
+        """Number of past snapshots that are kept."""
         return self.past or int(self.mirror > 0)
 
     def advantages(self, rewards: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
 
 
 class NashLearner(GroupLearner):
-    """The policy, its frozen start, and as many snapshots of it as are played or held to."""
+    """The policy, its frozen reference, and the snapshots it plays against or is regularized toward."""
 
     method: NashMD
 
@@ -103,7 +103,7 @@ class NashLearner(GroupLearner):
         return rollout.result(row | numbers)
 
     def opponent(self, step: int) -> Policy:
-        """Who is played at a step."""
+        """The opponent at a step."""
         if self.method.past:
             return self.past.any(self.method.seed, step)
         if self.reference is None:
@@ -124,25 +124,25 @@ class NashLearner(GroupLearner):
 
 
 class Snapshots:
-    """The policy as it was every so many steps, the last `count` of them; before the first, as it was at the start."""
+    """The policy every `every` steps, the last `count` of them; initially copies of the starting policy."""
 
     def __init__(self, policy: Policy, *, count: int, every: int) -> None:
         self.kept, self.every = [engine.offload.shared_copy(policy) for _ in range(count)], every
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """What a checkpoint must hold."""
+        """The networks that a checkpoint must include."""
         return {f"past-{i}": policy.network for i, policy in enumerate(self.kept)}
 
     def last(self, steps: int) -> Policy:
-        """The last snapshot after so many steps."""
+        """The most recent snapshot after this many steps."""
         return self.kept[steps // self.every % len(self.kept)]
 
     def any(self, *seed: int) -> Policy:
-        """One of them, drawn by the seed."""
+        """One of the snapshots, drawn by the seed."""
         return self.kept[shuffled(len(self.kept), *seed)[0]]
 
     def keep(self, policy: Policy, steps: int) -> None:
-        """Take the policy in after so many steps, if it is time."""
+        """Replace the oldest snapshot by the policy after this many steps, if it is time."""
         if self.kept and steps % self.every == 0:
-            engine.adapters.take(self.last(steps).network, engine.adapters.own_state(policy.network))
+            engine.adapters.load_own_state(self.last(steps).network, engine.adapters.own_state(policy.network))

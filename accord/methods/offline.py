@@ -1,4 +1,4 @@
-"""Methods that learn from a fixed set of rows: passes over them, whether they are read before or as steps come."""
+"""Methods that learn from a fixed set of rows: passes over them, encoded in advance or as steps need them."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class OfflineMethod(Method, TrainingConfig, ABC):
-    """A method that makes passes over rows: what it trains, on which rows, and with which loss."""
+    """A method that makes passes over rows: the model it trains, the rows it reads, and its loss."""
 
     reads: ClassVar[tuple[type, ...]]
     """The kinds of rows it learns from."""
     per: ClassVar[Per]
     options: ClassVar[type[HeldOutOptions]] = RowsOptions
-    """What `fit` takes besides; methods whose model does not write cannot be watched."""
+    """The further options of `fit`; methods whose model does not write text cannot be watched."""
     unit: ClassVar[Unit] = PROMPTS
-    """What is held out whole."""
+    """The unit that is held out as a whole."""
 
     @abstractmethod
     def objective(self, model: Any) -> Callable[..., tuple[Tensor, Measures]]:
-        """The loss of packed trees under the model, made before the model is trained."""
+        """The loss of packed trees under the model, created before training."""
 
     def objective_of(self, model: Any, trees: Sequence[Tree]) -> Callable[..., tuple[Tensor, Measures]]:
         """The objective of a run that sees only these trees."""
         return self.objective(model)
 
     def terms(self, objective: Any, batch: Sequence[Tree], model: Model) -> LossTerm:
-        """What a step minimizes: `objective`, made by the method's own, on a batch of trees."""
+        """The loss term of a step: `objective`, as created by this method, on a batch of trees."""
         return engine.LossTerm(objective, engine.pack(batch, self.tokens_per_pass, model.device), self.per)
 
     def owners(self, trees: Trees, measures: Measures) -> dict[str, Tensor]:
-        """Which tree of its pack each value of a measure belongs to, by the measure's name.
+        """The index in its pack of the tree that each value of a measure belongs to, by the measure's name.
 
-        Here of measures with one value a tree; methods whose measures are of branches or pairs override it.
+        Covers measures with one value per tree; methods whose measures are per branch or pair override it.
         """
         each = trees.group.unique()
         return {name: each for name, values in measures.items() if values.shape == each.shape}
@@ -67,7 +67,7 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         return policy
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
-        """Rows to trees; a classifier reads a chat to the end of what its template writes."""
+        """Encode rows as trees; a classifier reads a chat up to the end that its template writes."""
         whole = isinstance(model, engine.classifiers.Classifier)
         encoded = data.encoding.encode(
             model.tokenizer, rows, max_length=self.max_length, context=model.context, whole=whole, left_out=left_out
@@ -75,14 +75,14 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         return encoded.trees
 
     def announce(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
-        """Called once it is known which trees of which rows are trained on, to print or keep more about them."""
+        """Called with the rows and trees to train on, before training; prints or records more about them."""
 
     def learner(self, model: Model, trees: Sequence[Tree]) -> OfflineLearner:
         """The learner of a run that sees only these trees."""
         return OfflineLearner(self, model, trees)
 
     def visited(self, trees: Sequence[Tree]) -> list[Tree]:
-        """The trees that a run comes to, in the order in which it first does."""
+        """The trees that a run uses, in the order of first use."""
         order = data.Order(len(trees), self.batch_size, self.seed)
         steps = min(self.max_steps or order.steps(self.epochs), order.steps_per_epoch)
         return [trees[i] for step in range(steps) for i in order.batch(step)]
@@ -96,46 +96,50 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        given = self.options(**options)
+        run_options = self.options(**options)
         if self.memory:
             policy = as_policy(model, self)
             return engine.plan.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)
-        if isinstance(given, PolicyOptions):
-            given.check_watch(samples=False)
+        if isinstance(run_options, PolicyOptions):
+            run_options.check_watch(samples=False)
 
-        origin = data
+        origin = data  # `read` also gets the held-out data, which is never streamed
 
         def read(source: Source, split: str) -> tuple[Sequence[Row], LeftOut]:
-            left_out = LeftOut(given.strict)
-            if getattr(given, "stream", False) and source is origin and split == given.split:
-                return StreamedRows(source, split, given.columns), left_out
-            rows = of_kind(source, split, self.reads, self.command, left_out, given.columns)
-            left_out.require_few(given.max_bad)
+            left_out = LeftOut(run_options.strict)
+            if getattr(run_options, "stream", False) and source is origin and split == run_options.split:
+                return StreamedRows(source, split, run_options.columns), left_out
+            rows = of_kind(source, split, self.reads, self.command, left_out, run_options.columns)
+            left_out.require_few(run_options.max_bad)
             return rows, left_out
 
         def encode(rows: Sequence[Row], left_out: LeftOut) -> Sequence[Any]:
-            return rows if isinstance(rows, StreamedRows) else self.encode(trained, rows, left_out)
+            return rows if isinstance(rows, StreamedRows) else self.encode(to_train, rows, left_out)
 
-        rows = RunData(given, data, self.seed, read, self.unit)
-        trained = engine.memory.ready(self.start(as_policy(model, self)), self)
+        rows = RunData(run_options, data, self.seed, read, self.unit)
+        to_train = engine.memory.prepare_training(self.start(as_policy(model, self)), self)
 
         def learner(run: Run) -> Learner:
             trees, held_out = rows.divide(run, encode)
             if isinstance(trees, StreamedRows):
-                streaming = StreamLearner(self, trained, held_out, strict=given.strict, max_bad=given.max_bad)
-                watch = rows.hold_out(run, streaming, trained, held_out) if held_out else None
+                streaming = StreamLearner(
+                    self, to_train, held_out, strict=run_options.strict, max_bad=run_options.max_bad
+                )
+                watch = rows.hold_out(run, streaming, to_train, held_out) if held_out else None
                 return streaming.learn_from(trees, watch)
             self.announce(run, rows, trees)
-            made = self.learner(trained, [*self.visited(trees), *held_out])
+            made = self.learner(to_train, [*self.visited(trees), *held_out])
             if held_out:
-                return made.learn_from(trees, rows.hold_out(run, made, trained, held_out))
-            return made.learn_from(trees, make_watch(run, given, self, trained, trained=(t.prompt for t in trees)))
+                return made.learn_from(trees, rows.hold_out(run, made, to_train, held_out))
+            return made.learn_from(
+                trees, make_watch(run, run_options, self, to_train, trained=(t.prompt for t in trees))
+            )
 
-        return train(learner, self, trained, out, given, on_step, data=data)
+        return train(learner, self, to_train, out, run_options, on_step, data=data)
 
 
 class OfflineLearner(Learner):
-    """Passes over the trees that rows become."""
+    """Passes over the trees of encoded rows."""
 
     method: OfflineMethod
 
@@ -148,14 +152,14 @@ class OfflineLearner(Learner):
         return StepResult(numbers | {"epoch": self.order.epoch(step + 1)}, sum(tree.size for tree in items))
 
     def measure(self, items: Sequence[Tree], clusters: Sequence[int], when: str) -> Tally:
-        """As `Learner.measure` says, in batches as they are trained on."""
+        """Held-out loss and measures, as in `Learner.measure`, in batches of the training size."""
         import torch
 
         size, tally = self.method.batch_size, Tally(max(clusters) + 1)
         for start in range(0, len(items), size):
             with torch.no_grad():
                 term = self.method.terms(self.objective, items[start : start + size], self.model)
-                found = engine.Team.here().each(term.packs, partial(self.values, term))
+                found = engine.Team.here().map(term.packs, partial(self.values, term))
             for trees, (values, measures) in zip(term.packs, found, strict=True):
                 term.require_finite(values, trees, when)
                 cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees]).cpu()
@@ -172,7 +176,7 @@ class OfflineLearner(Learner):
 
 
 class StreamLearner(OfflineLearner):
-    """The same over rows that are read and encoded when their step comes, each rank of a team its share of them."""
+    """Passes over rows that are read and encoded when their step comes, each rank reading its share."""
 
     items: StreamedRows
 
@@ -181,19 +185,19 @@ class StreamLearner(OfflineLearner):
     ) -> None:
         super().__init__(method, model, held_out)
         self.strict, self.max_bad = strict, max_bad
-        self.bad = 0  # rows that could not be used until now
+        self.bad = 0  # rows so far that could not be used
 
     def batch(self, step: int) -> list[Tree]:
-        """The trees of a step's rows, in their order, on every rank.
+        """The trees of a step's rows, in order, on every rank.
 
-        Raises InputError where a row holds none, too many rows cannot be used, or none of a step's can.
+        Raises InputError where a row is invalid and `strict`, too many rows cannot be used, or none of a step's can.
         """
         team, rows = engine.Team.here(), self.order.batch(step)
-        trees, reasons, fault = self._read(team.mine(rows))
-        every = team.every((reasons, fault))
-        if faults := [fault for _, fault in every if fault]:
+        trees, reasons, fault = self._read(team.share(rows))
+        gathered = team.all_gather((reasons, fault))
+        if faults := [fault for _, fault in gathered if fault]:
             raise InputError(faults[0])
-        left = [reason for reasons, _ in every for reason in reasons]
+        left = [reason for reasons, _ in gathered for reason in reasons]
         self.bad += len({reason.row for reason in left if reason.is_bad})
         for reason in left:
             status(f"{reason.where}: {reason.why}; the row is left out.")
@@ -202,25 +206,26 @@ class StreamLearner(OfflineLearner):
                 f"{self.bad} of {len(self.items)} rows cannot be used, more than the share of {self.max_bad:g} that "
                 f"--max-bad allows; the last: {left[-1].where}: {left[-1].why}"
             )
-        made = [tree for some in team.same(trees) for tree in some]
+        made = [tree for some in team.collect(trees) for tree in some]
         if not made:
             raise InputError(f"step {step + 1}: none of its {len(rows)} rows can be used: raise --batch-size.")
         return made
 
     def _read(self, rows: Sequence[int]) -> tuple[list[list[Tree]], list[Reason], str]:
-        """The trees of each row, why rows have none, and what ends the run, if anything does."""
+        """The trees of each row, the reasons why rows have none, and the error that ends the run, "" if there is
+        none."""
         records: list[Row] = []
         owners: list[int] = []
         left_out = LeftOut(self.strict)
         try:
-            for place, row in enumerate(rows):
+            for position, row in enumerate(rows):
                 found, reasons = self.items.read(row, strict=self.strict)
                 left_out.reasons += reasons
                 for record in found:
                     require_kind(record, self.method.reads, self.method.command, f"row {self.items.number(row)}")
                     records.append(record)
-                    owners.append(place)
-            left_out.numbers = [self.items.number(rows[place]) for place in owners]
+                    owners.append(position)
+            left_out.numbers = [self.items.number(rows[position]) for position in owners]
             made = self.method.encode(self.model, records, left_out) if records else []
         except InputError as error:
             if self.strict or {reason.row for reason in left_out.reasons} != {row + 1 for row in rows}:
@@ -228,8 +233,8 @@ class StreamLearner(OfflineLearner):
             made = []  # all were left out
         trees: list[list[Tree]] = [[] for _ in rows]
         for tree in made:
-            place = owners[tree.row]
-            trees[place].append(replace(tree, row=RowNumber(rows[place], str(self.items.number(rows[place])))))
+            row = rows[owners[tree.row]]
+            trees[owners[tree.row]].append(replace(tree, row=RowNumber(row, str(self.items.number(row)))))
         return trees, left_out.reasons, ""
 
     def state(self) -> dict[str, Any]:

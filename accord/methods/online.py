@@ -1,4 +1,4 @@
-"""Every method that learns from its own samples: prompts in, completions out, scored, learned from."""
+"""The base of methods that learn from their own samples: prompts in, completions sampled, scored and learned from."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class OnlineMethod(Method, SamplingConfig, ABC):
-    """A method that samples, has the samples scored, and learns from that; `fit` says by what they are scored."""
+    """A method that samples, has the samples scored, and learns from the scores; subclasses' `fit` names the scorer."""
 
     options: ClassVar[type[PolicyOptions]] = SamplingOptions
 
@@ -41,15 +41,15 @@ class OnlineMethod(Method, SamplingConfig, ABC):
 
     @property
     def samples_ahead(self) -> bool:
-        """Whether a step's samples are drawn while steps before it are trained on."""
+        """Whether a step's samples are drawn while earlier steps are trained on."""
         return False
 
     @abstractmethod
     def learner(self, policy: Policy, feedback: Any) -> Learner:
-        """The method at work on a policy, with what says how good its samples are."""
+        """The learner of this method for a policy, with what scores its samples."""
 
     def check(self, scorer: Any, prompts: Sequence[EncodedPrompt]) -> None:
-        """Raise InputError, before anything is sampled, where what scores samples cannot do its work on the prompts."""
+        """Raise InputError, before sampling, where the scorer cannot score samples of these prompts."""
         feedback.reward.check_prompts(scorer, prompts)
 
     def train(
@@ -62,46 +62,47 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         scorer_for: Callable[[Policy], Any],
         **source: Any,
     ) -> Result:
-        """What `fit` does: `scorer_for` makes what scores a policy's samples of `source`, as `fit` was given it."""
+        """The body of `fit`: `scorer_for` makes the scorer of a policy's samples from `source`, the arguments given to
+        `fit`."""
         if self.memory:
             policy = as_policy(model, self)
             smaller = engine.plan.fitting(self, policy)
             return smaller.train(policy, rows, out, on_step, options, scorer_for, **source)
-        given = self.options(**options)
-        steps_sample = isinstance(given, SamplingOptions) and not self.samples_ahead
-        given.check_watch(samples=steps_sample)
-        check_independent(given.watch, *source.values())
+        run_options = self.options(**options)
+        steps_sample = isinstance(run_options, SamplingOptions) and not self.samples_ahead
+        run_options.check_watch(samples=steps_sample)
+        check_independent(run_options.watch, *source.values())
 
-        asked = RunData(given, rows, self.seed, partial(read_prompts, given))
-        policy = engine.memory.ready(as_policy(model, self), self)
+        run_data = RunData(run_options, rows, self.seed, partial(read_prompts, run_options))
+        policy = engine.memory.prepare_training(as_policy(model, self), self)
         kind = prompting.asynchronous.AsynchronousSampler if self.samples_ahead else prompting.sampler.ServedSampler
         sampler = kind(self, out) if self.sampler else None
 
         def learner(run: Run) -> Learner:
-            prompts, held_out = asked.divide(run, partial(self.encode, policy))
+            prompts, held_out = run_data.divide(run, partial(self.encode, policy))
             scorer = scorer_for(policy)
-            given.allow([scorer])
+            run_options.allow([scorer])
             self.check(scorer, prompts)
-            speaker = policy if sampler is None else policy.sampled_by(sampler)
-            made = self.learner(speaker, scorer)  # which copies what ranks have not shared out yet
+            sampled = policy if sampler is None else policy.sampled_by(sampler)
+            made = self.learner(sampled, scorer)  # before the policy is sharded, as the learner copies it
             made.sampler = sampler
             if sampler is not None:
                 sampler.check(policy, prompts, self.sampling())
             if held_out:
-                return made.learn_from(prompts, asked.hold_out(run, made, policy, held_out))
+                return made.learn_from(prompts, run_data.hold_out(run, made, policy, held_out))
             answered = prompts if steps_sample else ()
             trained = (p.tokens for p in prompts)
-            watch = make_watch(run, given, self, speaker, trained=trained, prompts=answered, is_rewarded=True)
+            watch = make_watch(run, run_options, self, sampled, trained=trained, prompts=answered, is_rewarded=True)
             return made.learn_from(prompts, watch)
 
         try:
-            return train(learner, self, policy, out, given, on_step, data=rows, **source)
+            return train(learner, self, policy, out, run_options, on_step, data=rows, **source)
         finally:
             if sampler is not None:
                 sampler.close()
 
     def encode(self, policy: Policy, prompts: Sequence[Prompt], left_out: LeftOut) -> list[EncodedPrompt]:
-        """The prompts in the policy's tokens, those left out that leave no room for a sample."""
+        """The prompts in the policy's tokens, without those that leave no room for a sample."""
         encoded, _ = data.encoding.encode_prompts(
             policy.tokenizer,
             prompts,
@@ -113,17 +114,17 @@ class OnlineMethod(Method, SamplingConfig, ABC):
         return encoded
 
 
-def read_prompts(given: PolicyOptions, source: Source, split: str) -> tuple[list[Prompt], LeftOut]:
-    """The prompts of a split of a source, and what is left out of them; InputError where that is too much."""
-    left_out = LeftOut(given.strict)
-    prompts = data.load_prompts(source, split=split, columns=given.columns, left_out=left_out)
-    left_out.require_few(given.max_bad)
+def read_prompts(run_options: PolicyOptions, source: Source, split: str) -> tuple[list[Prompt], LeftOut]:
+    """The prompts of a split, and the rows left out. Raises InputError where those are too many."""
+    left_out = LeftOut(run_options.strict)
+    prompts = data.load_prompts(source, split=split, columns=run_options.columns, left_out=left_out)
+    left_out.require_few(run_options.max_bad)
     return prompts, left_out
 
 
 @dataclass(kw_only=True)
 class AsynchronousMethod(OnlineMethod, ABC):
-    """A method that can learn from samples of the policy as it was some steps before."""
+    """A method that can learn from samples of the policy of some steps ago."""
 
     stale_steps: int = 0
     """Let servers sample this many steps ahead while a step trains, so that each step learns from samples of the policy
@@ -153,11 +154,11 @@ class AsynchronousLearner(Learner):
 
     @property
     def ahead(self) -> prompting.asynchronous.AsynchronousSampler | None:
-        """The servers, where they do."""
+        """The sampler that draws ahead, None if samples are drawn in each step."""
         return self.sampler if self.method.samples_ahead else None  # type: ignore[return-value]
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
-        """Ask for the samples of this step and of `stale_steps` more, as far as that was not done before."""
+        """Request the samples of this step and of `stale_steps` more, unless already requested."""
         if self.ahead is not None:
             method = self.method
             self.ahead.forget(step)
@@ -188,10 +189,10 @@ class RewardMethod(OnlineMethod, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        """Train on the rows' prompts, by a reward, as `Method.fit` does.
+        """Train on the rows' prompts with a reward, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; or several, each with :WEIGHT
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; or several, each with :WEIGHT
                 for a mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             reward: what scores the samples: a reward model's folder, module:function, a verifier (exact, number, math,
                 regex:PATTERN, reasoning-gym, constraints), a URL, a small world (cafe), beats:JUDGE (how a judge
@@ -204,7 +205,7 @@ class RewardMethod(OnlineMethod, ABC):
 
 @dataclass(kw_only=True)
 class DialogueMethod(RewardMethod, ABC):
-    """A reward method that can have whole conversations with a simulated user, and learn from its turns in them."""
+    """A reward method that can also train on whole conversations with a simulated user."""
 
     user: str | Callable[..., Any] | None = None
     """Converse with a simulated user from each prompt on: module:function, which gets the messages so far and returns
@@ -226,7 +227,7 @@ class DialogueMethod(RewardMethod, ABC):
                 raise InputError(f"{name} {getattr(self, name)} is for conversations: give a user.")
 
     def dialogue(self) -> Dialogue | None:
-        """How the policy is talked with, if it is; InputError where there is no such user."""
+        """The dialogue with the simulated user, if there is one. Raises InputError where the user is unknown."""
         if self.user is None:
             return None
         return feedback.users.Dialogue(feedback.users.user_of(self.user), self.max_turns, self.reward_at)
@@ -240,7 +241,7 @@ class DialogueMethod(RewardMethod, ABC):
 
 @dataclass(kw_only=True)
 class JudgeMethod(OnlineMethod, ABC):
-    """A method whose samples are compared by a judge, in both orders where it might favor one."""
+    """A method whose samples are compared by a judge, in both orders if the judge may favor one."""
 
     def fit(
         self,
@@ -252,10 +253,10 @@ class JudgeMethod(OnlineMethod, ABC):
         on_step: OnStep | None = None,
         **options: Any,
     ) -> Result:
-        """Train on the rows' prompts, by a judge, as `Method.fit` does.
+        """Train on the rows' prompts with a judge, as `Method.fit` does.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; or several, each with :WEIGHT
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; or several, each with :WEIGHT
                 for a mix; in Python also a `datasets.Dataset`, a list of rows, or a mapping of files to weights.
             judge: what compares the samples (in both orders, where it might favor one): the folder of a preference or
                 reward model, ai:MODEL or the YAML file of an AI judge, module:function, or any reward; in Python also a

@@ -1,4 +1,4 @@
-"""Online DPO: two fresh samples of the policy for every prompt, a judge, and DPO's loss on its verdict.
+"""Online DPO: two new samples of the policy for every prompt, a judge, and DPO's loss on its verdict.
 
     y1, y2 ~ pi(.|x);  loss = - log sigmoid(beta * (margin of pi - margin of ref)),  the winner first
 

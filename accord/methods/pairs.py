@@ -1,8 +1,8 @@
-"""Pairs of completions: the losses of their margins, and the methods that learn from rows of such.
+"""Pairs of completions: losses of their margins, and the methods that learn from rows with pairs.
 
-The margin is log pi(first) - log pi(second), first being the chosen completion where one was chosen. A method of pairs
-has a loss of the policy's margin and the reference's; from rows it is DPO or IPO, from a judge's verdicts on samples of
-the policy (`pairwise`) it is their online form.
+The margin is log pi(first) - log pi(second), with the chosen completion first. A method of pairs has a loss of the
+policy's and the reference's margins; on rows it is DPO or IPO, on a judge's verdicts about the policy's samples
+(`pairwise`) their online form.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from accord.engine import Measures, Objective, Policy, Tree, Trees
 
 ACCURACY_ALONE = "accuracy_alone"
-"""The accuracy on pairs that no choice of their user precedes."""
+"""The accuracy on pairs that are given no earlier choice of their user."""
 
 
 class PairLoss(ABC):
@@ -36,7 +36,7 @@ class PairLoss(ABC):
     @property
     @abstractmethod
     def strength(self) -> float:
-        """What log(pi / ref) is multiplied by to be the implicit reward."""
+        """The factor of log(pi / ref) in the implicit reward."""
 
     @abstractmethod
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
@@ -45,7 +45,8 @@ class PairLoss(ABC):
     def pair_objective(
         self, policy: Policy, reference: Policy | KeptReference, temperature: float = 1.0, *, average: bool = False
     ) -> Objective:
-        """The loss over trees of two branches, and what is reported of them; `average`: over tokens, not summed."""
+        """The loss over trees of two branches, and its measures; with `average` log-probabilities are means over
+        tokens."""
 
         def objective(pairs: Trees) -> tuple[Tensor, Measures]:
             ref = reference.branch_log_probs(pairs, temperature, average=average)  # (C,) = (2P,)
@@ -62,7 +63,7 @@ class PairLoss(ABC):
 
 @dataclass(kw_only=True)
 class DPOLoss(PairLoss):
-    """`-log sigmoid(beta (policy margin - reference margin))`, labels smoothed by what is known of their errors."""
+    """`-log sigmoid(beta (policy margin - reference margin))`, with label smoothing."""
 
     beta: float = 0.1
     """Strength of the pull toward the reference; larger stays closer."""
@@ -70,7 +71,7 @@ class DPOLoss(PairLoss):
     """Assumed share of preferences whose label is wrong, below one half."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]  # of the method that it is mixed with
+        super().__post_init__()  # type: ignore[misc]  # of the method it is mixed into
         require_positive(beta=self.beta)
         if not 0 <= self.label_smoothing < 0.5:
             raise InputError(f"label_smoothing must lie in [0, 0.5), not {self.label_smoothing}.")
@@ -94,7 +95,7 @@ class IPOLoss(PairLoss):
     """A completion's log-probability is the sum over its tokens, or their mean."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()  # type: ignore[misc]  # of the method that it is mixed with
+        super().__post_init__()  # type: ignore[misc]  # of the method it is mixed into
         require_positive(tau=self.tau)
 
     @property
@@ -128,12 +129,13 @@ def margin(values: Tensor) -> Tensor:
 
 
 def margin_measures(margins: Tensor) -> Measures:
-    """What is reported of margins, which should be positive: accuracy, where a tie counts half, and the margins."""
+    """Measures of margins, which should be positive: accuracy, where a tie counts half, and the margins."""
     return {"accuracy": (margins > 0).double() + 0.5 * (margins == 0), "margin": margins}
 
 
 def pair_measures(outputs: Tensor, trees: Trees) -> Measures:
-    """The `margin_measures` of pairs of one prompt with different ranks, by scores and perhaps planes, (C, 1 + 2k)."""
+    """`margin_measures` of the strict pairs of each prompt, from outputs (C, 1 + 2k): scores, and points in k
+    planes."""
     better, worse = objectives.preference.strict_pairs(trees.group, trees.ranks)
     outputs = outputs.detach()
     return margin_measures(objectives.preference.general_preference(outputs[better], outputs[worse]))
@@ -156,14 +158,14 @@ class RankingMethod(OfflineMethod):
 
 @dataclass(kw_only=True)
 class PreferenceMethod(PairLoss, OfflineMethod):
-    """A method of pairs that learns from preferences."""
+    """A method of pairs that learns from preference rows."""
 
     reads: ClassVar[tuple[type, ...]] = (Preference,)
     per: ClassVar[Per] = "tree"
 
     learning_rate: float = 1e-6
     reference: str | None = None
-    """The model whose divergence from the policy is penalized: a folder or a Hub name (default: the starting model)."""
+    """The reference model that the policy is kept close to: a folder or a Hub name (default: the starting model)."""
     precompute_reference: bool = False
     """Compute the reference's log-probabilities of all rows before the first step, then free the reference."""
 
@@ -173,7 +175,7 @@ class PreferenceMethod(PairLoss, OfflineMethod):
 
     @property
     def average(self) -> bool:
-        """Whether a completion's log-probability is the mean over its tokens, not the sum."""
+        """Whether a completion's log-probability is the mean over its tokens instead of the sum."""
         return False
 
     def objective(self, model: Policy) -> Objective:
@@ -193,16 +195,16 @@ class KeptReference:
         import torch
 
         self.kept: dict[int, Tensor] = {}
-        self.trees = trees  # held, so that their identities stay theirs
+        self.trees = trees  # kept alive, so that their ids stay unique
         team, packs = engine.Team.here(), engine.pack(trees, tokens_per_pass, reference.device)
-        here = sum(len(pack.trees) for pack in team.mine(packs))
+        here = sum(len(pack.trees) for pack in team.share(packs))
         with torch.no_grad(), counting("log-probabilities of the reference", here) as done:
 
             def computed(pack: Trees) -> Tensor:
                 done(len(pack.trees))
                 return reference.branch_log_probs(pack, average=average).cpu()
 
-            for pack, values in zip(packs, team.each(packs, computed), strict=True):
+            for pack, values in zip(packs, team.map(packs, computed), strict=True):
                 parts = values.to(reference.device).split([len(tree.branches) for tree in pack.trees])
                 self.kept |= {id(tree): part for tree, part in zip(pack.trees, parts, strict=True)}
 

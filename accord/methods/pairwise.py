@@ -1,4 +1,4 @@
-"""Methods of pairs that sample their own: a judge says which of two samples, or of sample and opponent's, is better."""
+"""Methods of pairs that sample their own: a judge compares two samples, or a sample and the opponent's."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class PairwiseMethod(PairLoss, AsynchronousMethod, JudgeMethod):
         return 1
 
     def pairs(self, judged: list[Tree]) -> list[Tree]:
-        """The pairs to learn from, of those with a valid verdict; the first of each is no less likely to win."""
+        """The pairs to learn from, of those with a valid verdict; the first of each is at least as likely to win."""
         return judged
 
-    def speaker(self, policy: Policy, reference: Policy) -> Policy:
-        """Whose samples are compared."""
+    def sampled_policy(self, policy: Policy, reference: Policy) -> Policy:
+        """The policy whose samples are compared."""
         return policy
 
     def learner(self, policy: Policy, judge: Judge) -> Learner:
@@ -51,7 +51,7 @@ class PairwiseMethod(PairLoss, AsynchronousMethod, JudgeMethod):
 
 
 class PairwiseLearner(AsynchronousLearner):
-    """The policy and its frozen start."""
+    """The policy and its frozen reference."""
 
     method: PairwiseMethod
 
@@ -59,24 +59,24 @@ class PairwiseLearner(AsynchronousLearner):
         self.method, self.policy, self.judge = method, policy, judge
         self.networks = {"policy": policy.network}
         reference = engine.offload.reference_copy(policy, method)
-        self.speaker = method.speaker(policy, reference)
+        self.sampled = method.sampled_policy(policy, reference)
         self.objective = method.pair_objective(policy, reference, method.temperature)
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
         method = self.method
-        samples = self.speaker.sample(items, method.group_size, method.sampling(step))
+        samples = self.sampled.sample(items, method.group_size, method.sampling(step))
         rollout, judged, numbers = compare(self.judge, items, samples)
         pairs = method.pairs(judged)
         if pairs:
             packs = engine.pack(pairs, method.tokens_per_pass, self.policy.device)
             numbers |= optimizer.update(step, engine.LossTerm(self.objective, packs, "tree"))
-            if self.speaker is self.policy:  # whose samples then have log(pi / ref) of mean KL
+            if self.sampled is self.policy:  # then the mean of log(pi / ref) over its samples estimates the KL
                 numbers["kl"] = (numbers["chosen_reward"] + numbers["rejected_reward"]) / 2 / method.strength
         return rollout.result(numbers)
 
 
 def chances(judge: Judge, first: Sequence[Sample], second: Sequence[Sample]) -> list[float | None]:
-    """P(the first wins) of pairs of samples, None where there is no valid verdict: a team asks once for all."""
+    """P(the first wins) of pairs of samples, None without a valid verdict; only rank 0 asks the judge."""
     verdicts = engine.Team.here().lead(partial(feedback.judge.judge_samples, judge, first, second))
     return [verdict.first_wins for verdict in verdicts]
 
@@ -84,9 +84,10 @@ def chances(judge: Judge, first: Sequence[Sample], second: Sequence[Sample]) -> 
 def compare(
     judge: Judge, prompts: Sequence[EncodedPrompt], samples: list[Sample]
 ) -> tuple[Rollout, list[Tree], dict[str, float]]:
-    """The samples judged in pairs: a rollout of probabilities to win, its pairs, the winner first, and numbers to log.
+    """The samples judged in pairs: a rollout with win probabilities as rewards, its pairs, winner first, and numbers to
+    log.
 
-    Pairs with an invalid verdict are left out; their samples stand at 1/2 in the rollout.
+    Pairs with an invalid verdict are left out; their samples have reward 1/2 in the rollout.
     """
     wins = chances(judge, samples[0::2], samples[1::2])
     scores = [p for win in wins for p in ((0.5, 0.5) if win is None else (win, 1 - win))]
@@ -103,9 +104,10 @@ def compare(
 def match(
     judge: Judge, prompts: Sequence[EncodedPrompt], ours: list[Sample], theirs: Sequence[Sample]
 ) -> tuple[Rollout, dict[str, float]]:
-    """Each of our samples against all of the opponent's of its prompt: a rollout of mean probabilities to win, numbers.
+    """Compare each of our samples with all of the opponent's of its prompt: a rollout of mean win probabilities, and
+    numbers.
 
-    Invalid verdicts are left out; a sample that has no other stands at 1/2, and none of its tokens are trained on.
+    Invalid verdicts are left out; a sample with no valid one gets 1/2, and its tokens are not trained on.
     """
     g, k = len(ours) // len(prompts), len(theirs) // len(prompts)
     first = [sample for sample in ours for _ in range(k)]

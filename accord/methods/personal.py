@@ -1,21 +1,21 @@
-"""The personal reward or preference model: it reads what a user chose before, and compares answers as that user would.
+"""The personalized reward or preference model: it reads a user's earlier choices, and compares answers as that user
+would.
 
     loss = - mean over the comparisons i of each user of
              log sigmoid(r(chosen_i | the user's comparisons before i) - r(rejected_i | the same))
 
 Bradley-Terry's loss (Ouyang et al. 2022, arXiv:2203.02155, eq. 1), given k = 0, 1, 2, ... of a user's own comparisons:
-one model for all users, also for those who come later (few-shot preference optimization, Singh et al. 2025,
-arXiv:2502.19312; group preference optimization, Zhao et al. 2023, arXiv:2310.11523). A step has users, and of each
-some comparisons, drawn anew and in a new order each time; every one of them is a question given those before it, so
-that one pass teaches every k. `accord.engine.personal` has the model. Rows with a `margin` or a `chosen_probability`
-enter as they do in `accord reward`; of a ranking every pair of different ranks is a comparison, and none is given
-another of its ranking.
+one model for all users, including new ones (few-shot preference optimization, Singh et al. 2025, arXiv:2502.19312;
+group preference optimization, Zhao et al. 2023, arXiv:2310.11523). A step has several users, each with some
+comparisons, drawn anew in a new order each time; each comparison is a question given those before it, so that one pass
+trains every k. The model is in `accord.engine.personal`. A row's `margin` or `chosen_probability` acts as in `accord
+reward`; in a ranking every pair of different ranks is a comparison, and none is given another of its ranking.
 
-With `planes` it is a preference model of two answers, of which each user's preferences may run in circles: in place of
-the difference of rewards stand the log-odds of `accord preference`, given the same choices.
+With `planes` it is a preference model of two answers, so each user's preferences may be cyclic: the difference of
+rewards is replaced by the log-odds of `accord preference`, given the same choices.
 
-Departures: the papers have the comparisons as text in the prompt; here every answer is read by itself, and a small
-transformer reads the states of what was chosen and rejected. Users learned by heart would show in training as an
+Departures: the papers put the comparisons as text into the prompt; here every answer is encoded separately, and a small
+transformer reads the states of chosen and rejected answers. Memorized users would show in training as an
 `accuracy_alone` (at k = 0) above what one model can reach for all of them.
 """
 
@@ -55,9 +55,9 @@ class PersonalReward(RankingMethod):
     comparisons: int = 24
     """The most comparisons per user and step."""
     reader_layers: int = 2
-    """Layers that read the choices, above the model."""
+    """Transformer layers that read the choices, on top of the model."""
     planes: int = 0
-    """0 fits a reward model, k a preference model with k planes, as `accord preference` has them."""
+    """0 fits a reward model, k a preference model with k planes, as in `accord preference`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -70,10 +70,10 @@ class PersonalReward(RankingMethod):
         if self.planes < 0:
             raise InputError(f"planes must be at least 0, not {self.planes}; 0 is a reward model.")
         if self.lora_rank:
-            raise InputError("lora_rank: a model that reads choices is trained whole; leave it out.")
+            raise InputError("lora_rank: a model that reads choices is trained in full; leave it out.")
 
     def start(self, policy: Policy) -> Model:
-        return engine.personal.reading(policy, self.reader_layers, self.planes, self.seed)
+        return engine.personal.with_reader(policy, self.reader_layers, self.planes, self.seed)
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[UserTrees]:  # type: ignore[override]
         pairs, origin = data.choices.of_users(rows, left_out)
@@ -81,7 +81,7 @@ class PersonalReward(RankingMethod):
         for tree in super().encode(model, pairs, left_out.part(origin)):
             by_user.setdefault(tree.user, []).append(replace(tree, row=left_out.index(origin[tree.row])))
         if all(len(trees) < 2 for trees in by_user.values()):
-            raise InputError("no user has two comparisons, so none has one before another to read.")
+            raise InputError("no user has two comparisons, so none can be read before another: add rows.")
         return [engine.personal.UserTrees(tuple(trees)) for trees in by_user.values()]
 
     def terms(self, objective: object, batch: Sequence[UserTrees], model: Model) -> LossTerm:  # type: ignore[override]
@@ -91,7 +91,7 @@ class PersonalReward(RankingMethod):
     def objective(self, model: PersonalModel):  # type: ignore[no-untyped-def]
         def loss(pack: Choices) -> tuple[Tensor, Measures]:
             chosen, rejected = model.outputs_given_earlier(pack).unflatten(0, (-1, 2)).unbind(1)  # (P, L) each
-            odds = objectives.preference.general_preference(chosen, rejected)  # of one label the difference of rewards
+            odds = objectives.preference.general_preference(chosen, rejected)  # with L = 1, the difference of rewards
             margins = odds.new_tensor([tree.margin for tree in pack.trees])
             loss = objectives.preference.bradley_terry(
                 odds, odds.new_zeros(len(odds)), margins, flip_probability(pack, odds)

@@ -1,6 +1,6 @@
-"""Policy gradients: samples scored, given advantages, learned from in one or several updates.
+"""Policy gradients: samples are scored, given advantages, and learned from in one or several updates.
 
-What a method adds is its advantages and its loss. Where the divergence from the reference is taken off the reward, that
+A method adds its advantages and its loss. Where the divergence from the reference is subtracted from the reward, that
 of a completion y becomes r(y) - beta log(pi(y) / ref(y)), whose expectation is the KL-regularized objective.
 """
 
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class PolicyGradient(AsynchronousMethod, ABC):
-    """A method that raises the probability of samples by their advantage."""
+    """A method that changes the probability of samples by their advantage."""
 
     kl_coefficient: float = 0.05
-    """beta, the penalty for a nat of divergence from the reference; 0 needs no reference."""
+    """beta, the penalty per nat of divergence from the reference; 0 needs no reference."""
     missing_end_penalty: float = 0.0
     """Subtracted from the reward of a sample that was cut before its end-of-turn token."""
     mask_truncated: bool = False
     """Do not train on samples that were cut; their rewards still enter the other samples' advantages."""
     importance_cap: float | None = None
-    """Truncated importance sampling: weigh each token's advantage by min(c, pi / sampler) with this c, such as 2, where
-    the sampler differs from what is trained, as a quantized server does (default: off)."""
+    """Truncated importance sampling: weight each token's advantage by min(c, pi / sampler) with this c, such as 2,
+    where the sampler differs from the trained policy, as a quantized server does (default: off)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,29 +59,30 @@ class PolicyGradient(AsynchronousMethod, ABC):
 
     @property
     def per(self) -> Per:
-        """What the loss has a value for."""
+        """The element that the loss has one value for."""
         return "branch"
 
     @property
     def updates(self) -> tuple[int, int]:
-        """Passes over a step's samples, and updates in one pass."""
+        """Passes over a step's samples, and updates per pass."""
         return 1, 1
 
     @property
     def reward_kl(self) -> float:
-        """beta, as far as the divergence is taken off the reward."""
+        """beta, if the divergence is subtracted from the reward, else 0."""
         return self.kl_coefficient
 
     @property
     def scores_itself(self) -> bool:
-        """Whether log pi before the first update is computed as it is in an update, not taken from the sampler.
+        """Whether log pi before the first update is recomputed as in training, not taken from the sampler.
 
-        What is taken off a reward is the divergence of the policy that learns, where an older one has sampled.
+        It must be where several updates are compared with it, and where an older policy has sampled but the divergence
+        of the current one is subtracted from the reward.
         """
         return self.updates != (1, 1) or (self.samples_ahead and self.reward_kl > 0)
 
     def loss(self, logp: Tensor, batch: Experience) -> tuple[Tensor, Measures]:
-        """The values of the loss and measures, from log pi (N,): -A(y) log pi(y) of every completion y."""
+        """The loss values and measures, from log pi (N,): -A(y) log pi(y) of every completion y."""
         values = objectives.policy.reinforce(logp, batch.advantage)
         return objectives.segments.segment_sum(values, batch.owner, batch.branches)[batch.learning], {}
 
@@ -91,18 +92,18 @@ class GroupPolicyGradient(PolicyGradient, ABC):
     """A policy gradient whose advantages compare the rewards of samples."""
 
     compared: ClassVar[Literal["prompt", "step"]] = "prompt"
-    """With which other samples each is compared: those of its prompt, or all of its step."""
+    """Which other samples each is compared with: those of its prompt, or all of its step."""
 
     @abstractmethod
     def advantages(self, rewards: Tensor) -> Tensor:
-        """How much better each sample was than expected, (P, G), from the rewards (P, G)."""
+        """The advantage of each sample, (P, G), from the rewards (P, G)."""
 
     def learner(self, policy: Policy, feedback: Any) -> Learner:
         return GroupLearner(self, policy, feedback)
 
 
 class GradientLearner(AsynchronousLearner, ABC):
-    """A policy that learns from a reward, and the frozen model it started from."""
+    """A policy that learns from a reward, and the frozen reference it started from."""
 
     method: PolicyGradient
 
@@ -117,7 +118,7 @@ class GradientLearner(AsynchronousLearner, ABC):
         return rollout.result(self.learn(step, rollout, optimizer))
 
     def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
-        """The method's updates on a rollout; the numbers to log."""
+        """The method's updates on a rollout; returns the numbers to log."""
         batches, row = self.experience(step, rollout)
         done: list[dict[str, float]] = []
         for epoch in range(self.method.updates[0]):
@@ -126,14 +127,14 @@ class GradientLearner(AsynchronousLearner, ABC):
         return row | {name: sum(u[name] for u in done) / len(done) for name in (done[0] if done else ())}
 
     def terms(self, batch: list[Experience], step: int, update: int) -> list[LossTerm]:
-        """What one update minimizes."""
+        """The loss terms of one update."""
         return [engine.LossTerm(self.loss, batch, self.method.per)]
 
     def experience(self, step: int, rollout: Rollout) -> tuple[list[list[Experience]], dict[str, float]]:
-        """The rollout in mini-batches of packs that hold what the loss needs, and numbers to log.
+        """The rollout in mini-batches of packs with what the loss needs, and numbers to log.
 
-        Packs are made once: every pass over them computes the same numbers in the same order. Where every sample of a
-        mini-batch is masked, there is none.
+        Packs are made once, so that every pass over them computes the same numbers in the same order. A mini-batch of
+        only masked samples is dropped.
         """
         import torch
 
@@ -149,9 +150,11 @@ class GradientLearner(AsynchronousLearner, ABC):
         return [part for part in batches if any(len(t.target) for t in part)], self.numbers(scored)
 
     def score(self, trees: Trees) -> Experience:
-        """The pack with log-probabilities under the reference, and before the first update where the method asks.
+        """The pack with log-probabilities under the reference, and under the policy before the first update if
+        `scores_itself`.
 
-        Otherwise there is but one update, and log pi before it is log pi in it; the divergence is by the sampler's.
+        Otherwise there is only one update, whose own log pi serves, and the divergence uses the sampler's
+        log-probabilities.
         """
         temperature = self.method.temperature
         batch = engine.Experience.of_samples(trees)
@@ -168,7 +171,8 @@ class GradientLearner(AsynchronousLearner, ABC):
         """The packs with every token's advantage."""
 
     def numbers(self, scored: list[Experience]) -> dict[str, float]:
-        """What to log: nats of divergence a completion, and the share of prompts whose samples all score the same."""
+        """Numbers to log: nats of divergence per completion, and the share of prompts whose samples all score the
+        same."""
         trees = [tree for t in scored for tree in t.trees]
         rewards = [[(b.score, *(turn.reward for turn in b.turns)) for b in tree.branches] for tree in trees]
         row = {"flat_groups": sum(len(set(r)) == 1 for r in rewards) / len(rewards)} if len(rewards[0]) > 1 else {}
@@ -178,16 +182,17 @@ class GradientLearner(AsynchronousLearner, ABC):
         return row
 
     def loss(self, batch: Experience) -> tuple[Tensor, Measures]:
-        """The method's loss, the entropy of the policy (by its samples), and how far sampler and trainer disagree.
+        """The method's loss, the policy's entropy estimated from its samples, and the difference between sampler and
+        trainer.
 
-        Where an older policy has sampled, that is no drift of numbers: it is how far off-policy the samples are.
+        With samples of an older policy the difference is logged as off-policy drift, not as numerical drift.
         """
         logp = self.policy.log_probs(batch, self.method.temperature)
         gap = (logp.detach() if batch.old is None else batch.old) - batch.logprobs
         name = "off_policy_drift" if self.method.samples_ahead else "sampler_drift"
         logged = {"entropy": -batch.logprobs, name: gap.abs()}
         if self.method.importance_cap is not None:
-            weight = gap.exp().clamp(max=self.method.importance_cap)  # losses are linear in a positive factor of A
+            weight = gap.exp().clamp(max=self.method.importance_cap)  # the loss is linear in A for positive weights
             logged["importance_weight"] = weight
             batch = replace(batch, advantage=batch.advantage * weight)
         values, measures = self.method.loss(logp, batch)
@@ -213,11 +218,11 @@ class GroupLearner(GradientLearner):
         return [replace(t, advantage=a[t.owner]) for t, a in zip(scored, each, strict=True)]
 
     def kl_penalty(self, batch: Experience) -> Tensor:
-        """What every token takes off its completion's reward, (N,)."""
+        """The penalty that each token subtracts from its completion's reward, (N,)."""
         beta = self.method.reward_kl
         return beta * batch.kl if beta else batch.logprobs.new_zeros(len(batch.logprobs))
 
 
 def shuffled(count: int, *seed: int) -> list[int]:
-    """0 ... count - 1 in an order that the seed decides."""
+    """A permutation of 0 ... count - 1, determined by the seed."""
     return np.random.default_rng(seed).permutation(count).tolist()

@@ -1,15 +1,15 @@
-"""Proximal policy optimization against a reward, held near the model it started from.
+"""Proximal policy optimization against a reward, regularized toward the starting model.
 
     reward of token t = - beta (log pi_old(t) - log ref(t)) + [t is the last] score (or [t is a turn's last] its own)
     advantages by GAE(gamma, lambda) under a value model, whitened over the step
     loss = mean over tokens of max(-rho A, -clip(rho, 1 - c, 1 + c) A) + c_v * clipped value loss,  rho = pi / pi_old
 
 Schulman et al. 2017 (arXiv:1707.06347); for language models Ziegler et al. 2019 (arXiv:1909.08593), Ouyang et al. 2022
-(arXiv:2203.02155), whose optional pretraining mix is here too.
+(arXiv:2203.02155), including the latter's optional pretraining mix.
 
-Departures: policy and value are separate networks (as in the latter paper) that share a step size; log pi_old is
-computed with the very batches it is compared in, so that the first mini-batch has a ratio of exactly 1; a sample cut
-before its end-of-turn token loses `missing_end_penalty` of its score.
+Departures: policy and value are separate networks (as in the latter paper) with one learning rate; log pi_old is
+computed with the same batches as log pi, so that the first mini-batch has a ratio of exactly 1; a sample cut before its
+end-of-turn token loses `missing_end_penalty` of its score.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PPO(PolicyGradient, DialogueMethod):
     gamma: float = 1.0
     """Discount factor of later rewards."""
     lam: float = 0.95
-    """GAE's lambda: 1 is unbiased, 0 relies wholly on the value model."""
+    """GAE's lambda: 1 is unbiased, 0 relies entirely on the value model."""
     inner_epochs: int = 4
     """Passes over each step's samples."""
     minibatches: int = 1
@@ -72,7 +72,7 @@ class PPO(PolicyGradient, DialogueMethod):
         if not (0 < self.clip < 1 and self.value_clip > 0 and self.inner_epochs >= 1 and self.minibatches >= 1):
             raise InputError("clip must lie in (0, 1), value_clip above 0, inner_epochs and minibatches at least 1.")
         if self.kl_target is not None and not (self.kl_target > 0 and self.kl_coefficient > 0):
-            raise InputError("kl_target must be positive, and kl_coefficient too where there is one to adapt.")
+            raise InputError("kl_target must be positive, and needs a positive kl_coefficient to adapt.")
         if not (0 <= self.gamma <= 1 and 0 <= self.lam <= 1):
             raise InputError(f"gamma and lam lie in [0, 1], not {self.gamma} and {self.lam}.")
 
@@ -95,7 +95,7 @@ class PPO(PolicyGradient, DialogueMethod):
 
 
 class PPOLearner(GradientLearner):
-    """The policy, its frozen start as the reference, and a value model that starts from the reward model if it can."""
+    """The policy, its frozen reference, and a value model that starts from the reward model where possible."""
 
     method: PPO
 
@@ -109,7 +109,7 @@ class PPOLearner(GradientLearner):
             if self.value.device != policy.device:
                 self.value.network.to(policy.device)  # type: ignore[arg-type]
             self.value.network.requires_grad_(True)
-        self.value = engine.memory.ready(self.value, method)
+        self.value = engine.memory.prepare_training(self.value, method)
         self.networks = {"policy": policy.network, "value": self.value.network}
         self.kl_coefficient = method.kl_coefficient
         self.mix = pretraining_mix(method, policy) if method.pretraining_data else None
@@ -119,7 +119,7 @@ class PPOLearner(GradientLearner):
 
     def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:
         super().restore(state, run, optimizer)
-        if self.method.kl_target is not None:  # else it may have been changed
+        if self.method.kl_target is not None:  # otherwise --resume may change it
             self.kl_coefficient = state.get("kl_coefficient", self.kl_coefficient)
 
     def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
@@ -148,7 +148,7 @@ class PPOLearner(GradientLearner):
         learning, owner = torch.unique_consecutive(ending, return_inverse=True)
         kl = batch.kl if len(batch.kl) else value.new_zeros(len(value))
         reward = objectives.advantages.token_rewards(kl, rewards[learning], owner, coefficient=self.kl_coefficient)
-        # The user's tokens are none of these: after a turn's last token comes the next turn's first, in one episode.
+        # Without the user's tokens, a turn's last token is followed by the next turn's first, in one episode.
         advantage, returns = objectives.advantages.gae(reward, value, trees.owner, gamma=ppo.gamma, lam=ppo.lam)
         return replace(batch, values=value, advantage=advantage, returns=returns)
 
@@ -178,7 +178,7 @@ class PPOLearner(GradientLearner):
 
 
 def pretraining_mix(ppo: PPO, policy: Policy) -> Callable[[int], LossTerm]:
-    """The likelihood of a batch of pretraining rows, to be added to the n-th update (Ouyang et al. 2022, eq. 2)."""
+    """The likelihood loss of a batch of pretraining rows for the n-th update (Ouyang et al. 2022, eq. 2)."""
     rows = of_kind(str(ppo.pretraining_data), "train", (Demonstration,), "ppo --pretraining-data")
     trees = data.encoding.encode(policy.tokenizer, rows, max_length=ppo.max_length, context=policy.context).trees
     order = data.Order(len(trees), ppo.batch_size, ppo.seed)

@@ -1,16 +1,16 @@
-"""The preference model: which of two completions is better, where preferences may run in circles.
+"""The preference model: which of two completions is better, where preferences may be cyclic.
 
     log-odds(y_1 beats y_2 | x) = s_1 - s_2 + sum over the planes j of (a_1j b_2j - b_1j a_2j)
     loss = - mean over all pairs of one prompt of  t log P + (1 - t) log(1 - P),   averaged over prompts
 
-A completion has a score s and a point (a, b) in each of k planes, all read off its last token, so one pass compares
+A completion has a score s and a point (a, b) in each of k planes, all computed at its last token, so one pass compares
 every pair of a prompt's completions. t is 1 where the first is ranked better, 0 where the second is, 1/2 where they
 tie; with a row's `chosen_probability` p it is p and 1 - p. The planes are the preference embedding of Zhang et al. 2024
-(arXiv:2410.02197); they represent what no reward can: the first beats the second, the second the third, and the third
-the first.
+(arXiv:2410.02197); they represent cycles, which no reward can: the first beats the second, the second the third, and
+the third the first.
 
-Departures: a score of Bradley and Terry's stands beside the planes, so that what is transitive needs none of them; the
-embedding is as long as it is learned to be, where the paper scales it to length 1 and weighs the planes by the prompt.
+Departures: a Bradley-Terry score is added, so that transitive preferences need no planes; the embedding's length is
+learned, where the paper normalizes it to 1 and weights the planes by the prompt.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class PreferenceModel(RankingMethod):
     on_ranks: ClassVar[bool] = True
 
     planes: int = 4
-    """k, the number of planes besides the score, in each of which preferences can run in a circle. Together they
-    represent any preferences among 2k + 2 completions."""
+    """k, the number of planes besides the score, in each of which preferences can be cyclic. Together they represent
+    any preferences among 2k + 2 completions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

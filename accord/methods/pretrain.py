@@ -1,8 +1,8 @@
 """Pretraining: maximum likelihood of plain text, from random weights or from a model's own.
 
-The loss is that of supervised fine-tuning with nothing to condition on. Texts end with the end-of-turn token; those
-longer than `max_length`, or than the model's context, are cut into pieces, each with the token before it as its prompt:
-every token is learned once. The files the text comes from, and their shares, are printed before it begins.
+The loss is that of supervised fine-tuning without prompts. Texts end with the end-of-turn token; those longer than
+`max_length`, or than the model's context, are cut into pieces, each with the preceding token as its prompt, so that
+every token is learned once. The files the text comes from, and their shares, are printed before training.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Pretrain(OfflineMethod):
         return [piece for tree in trees for piece in pieces(tree, longest)]
 
     def announce(self, run: Run, rows: RunData[Row], trees: Sequence[Tree]) -> None:
-        """Print the files that the text comes from and their shares, and keep them in the run."""
+        """Print the files that the text comes from and their shares, and record them in the run."""
         order = data.Order(len(trees), self.batch_size, self.seed)
         steps = self.max_steps or order.steps(self.epochs)
         run.compose(composition(rows, trees, order.epoch(steps)))
@@ -80,7 +80,7 @@ class Pretrain(OfflineMethod):
 
 
 def pieces(tree: Tree, longest: int) -> list[Tree]:
-    """The tree's tokens as trees of at most `longest` tokens, each beginning with the last token of the one before."""
+    """The tree's tokens as trees of at most `longest` tokens, each starting with the last token of the previous one."""
     tokens = tree.prompt + tree.branches[0].tokens
     room = longest - 1
     return [

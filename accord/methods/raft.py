@@ -1,13 +1,13 @@
-"""RAFT: samples are ranked by a reward, and the best of them become demonstrations (expert iteration, online).
+"""RAFT: samples are ranked by a reward, and the best become demonstrations (online expert iteration).
 
     y_1 ... y_G ~ pi(.|x);  loss = - mean over the tokens of the kept samples of log pi(token | prompt, earlier tokens)
 
-Dong et al. 2023 (arXiv:2304.06767) keeps the best of every prompt; with `--at-least` a threshold decides, as where a
-verifier says 1: then this is rejection-sampling fine-tuning (Yuan et al. 2023, arXiv:2308.01825). In expectation T
-rounds of the best of k draw from the best of k^T.
+Dong et al. 2023 (arXiv:2304.06767) keep the best of every prompt; with `--at-least` a threshold decides, such as 1 for
+a verifier, which is rejection-sampling fine-tuning (Yuan et al. 2023, arXiv:2308.01825). In expectation T rounds of the
+best of k sample from the best of k^T.
 
-Departures: one update a step, so the samples are the policy's own (`--stale-steps` aside); of equal samples of a prompt
-one is kept.
+Departures: one update per step, so the samples are the policy's own (except with `--stale-steps`); of identical samples
+of a prompt one is kept.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RAFT(AsynchronousMethod, RewardMethod):
         return RAFTLearner(self, policy, feedback)
 
     def best(self, tree: Tree, ends: Sequence[int]) -> list[Branch]:
-        """The branches to learn from, the best first; of equally good ones those that were sampled first."""
+        """The branches to learn from, best first; ties in sampling order."""
         distinct: dict[Tokens, Branch] = {}
         for branch in tree.branches:
             good = self.at_least is None or branch.score >= self.at_least
@@ -67,7 +67,7 @@ class RAFT(AsynchronousMethod, RewardMethod):
 
 
 class RAFTLearner(AsynchronousLearner):
-    """The policy, its own teacher."""
+    """A policy that learns from the best of its own samples."""
 
     method: RAFT
 

@@ -1,11 +1,11 @@
-"""REINFORCE: the reward of a completion, less a baseline, times the gradient of its log-probability.
+"""REINFORCE: the reward of a completion, minus a baseline, times the gradient of its log-probability.
 
     loss = - mean over samples of (r(y) - b) log pi(y),    r(y) = score(y) - beta log(pi(y) / ref(y))
 
 Williams 1992 ("Simple statistical gradient-following algorithms", Machine Learning 8). b is the mean reward of the
-step's other samples, which does not depend on y, so that the gradient stays unbiased; or nothing.
+step's other samples, which does not depend on y, so that the gradient stays unbiased; or 0.
 
-Departures: none; one update a step. A sample that is alone in its step has no baseline.
+Departures: none; one update per step. A step's only sample has no baseline.
 """
 
 from __future__ import annotations

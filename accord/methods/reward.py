@@ -3,13 +3,13 @@
     loss = - mean over the strict pairs of one prompt of log sigmoid(r(preferred) - r(other)),  averaged over prompts
            [+ center_coefficient * mean over the same pairs of (r(preferred) + r(other))^2]
 
-Two completions give Bradley-Terry's loss; K of them give that of Ouyang et al. 2022 (arXiv:2203.02155, eq. 1), where
-all pairs of one prompt count as one element. Equal ranks are ties and enter no pair. The second term gives rewards a
-zero, which preferences leave open (Eisenstein et al. 2023, arXiv:2312.09244); by default it is absent. Where rows have
-a `margin`, it is taken off the difference of the two rewards (Llama 2, arXiv:2307.09288, eq. 2); where they have a
-`chosen_probability` p, the loss is p times that of the pair plus 1 - p times that of the pair the other way round.
+With two completions this is Bradley-Terry's loss; with K that of Ouyang et al. 2022 (arXiv:2203.02155, eq. 1), where
+all pairs of one prompt count as one element. Equal ranks are ties and form no pair. The second term, off by default,
+fixes the zero of rewards, which preferences leave open (Eisenstein et al. 2023, arXiv:2312.09244). A row's `margin` is
+subtracted from the difference of the two rewards (Llama 2, arXiv:2307.09288, eq. 2); with a `chosen_probability` p, the
+loss is p times that of the pair plus 1 - p times that of the reversed pair.
 
-Departures: the head starts near zero and not at the policy's output layer; the reward is not normalized afterwards,
+Departures: the head starts near zero, not from the policy's output layer; the reward is not normalized afterwards,
 since policy optimization whitens advantages.
 """
 

@@ -1,4 +1,4 @@
-"""RLOO: REINFORCE in which the other samples of the same prompt are the baseline.
+"""RLOO: REINFORCE with the mean of the prompt's other samples as the baseline.
 
     loss = - mean over samples of (r(y_i) - mean over j != i of r(y_j)) log pi(y_i)
     r(y) = score(y) - beta log(pi(y) / ref(y))
@@ -6,7 +6,7 @@
 Kool, van Hoof and Welling 2019; for language models Ahmadian et al. 2024 (arXiv:2402.14740). The baseline does not
 depend on the sample, so the gradient is unbiased.
 
-Departures: none; one update a step, so there is no ratio to clip.
+Departures: none; one update per step, so there is no ratio to clip.
 """
 
 from __future__ import annotations

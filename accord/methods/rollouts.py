@@ -1,8 +1,8 @@
-"""What a policy says to a batch of prompts, scored: the data of one step of a method that learns from its samples.
+"""Rollouts: a policy's samples on a batch of prompts, scored; the data of one step of a method that learns from them.
 
-Where the policy talks with a simulated user, a sample is a whole conversation, and its reward is that of its last turn
-or the sum over its turns. It is one branch: what the policy said is trained on, all of it by the whole reward or each
-turn by what followed it (`turn_rewards`), and what the user said is only read.
+In a dialogue with a simulated user, a sample is a whole conversation, and its reward is that of its last turn or the
+sum over its turns. It is one branch: the policy's tokens are trained on, with the whole reward or each turn with the
+rewards that follow it (`turn_rewards`); the user's tokens are not.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rollout:
-    """What the policy said to a batch of prompts: a tree a prompt, whose branches carry log-probabilities and rewards.
+    """Samples on a batch of prompts: one tree per prompt, whose branches have log-probabilities and rewards.
 
-    `samples` follow the branches' order; of a conversation it is the last turn. `parts` holds the mean of every reward
-    that the score is a sum of, by name, `numbers` what the rewards logged, and the share of samples of which none said
-    anything; `extra` what they said of each sample.
+    `samples` are in the branches' order; of a conversation it is the last turn. `parts` holds the mean of each
+    component of the reward, by name, `numbers` what the rewards logged and the share of samples without any reward,
+    `extra` what the rewards recorded for each sample.
     """
 
     trees: list[Tree]
@@ -51,7 +51,7 @@ class Rollout:
 
     @staticmethod
     def of(prompts: Sequence[EncodedPrompt], samples: list[Sample], rewards: list[float]) -> Rollout:
-        """The samples, equally many of every prompt, with a reward each."""
+        """A rollout of samples, equally many per prompt, with a reward each."""
         return Rollout.of_talks(prompts, [[sample] for sample in samples], rewards)
 
     @staticmethod
@@ -61,7 +61,7 @@ class Rollout:
         rewards: Sequence[float],
         by_turn: Sequence[Sequence[float]] | None = None,
     ) -> Rollout:
-        """The conversations, equally many of every prompt, with a reward each, and one for each turn or none."""
+        """A rollout of conversations, equally many per prompt, with a reward each, and optionally one per turn."""
         g = len(talks) // len(prompts)
         each = by_turn or [()] * len(talks)
         branches = [branch_of(*known) for known in zip(talks, rewards, each, strict=True)]
@@ -69,7 +69,7 @@ class Rollout:
         return Rollout(trees, [talk[-1] for talk in talks])
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:
-        """A step's result: the samples, what they look like in numbers, and the method's own `numbers`.
+        """A step's result: the samples, statistics of them, and the method's own `numbers`.
 
         `length_correlation` is that of reward and length over the step's samples, where both vary.
         """
@@ -96,10 +96,10 @@ def sample(
     step: int,
     dialogue: Dialogue | None = None,
 ) -> Rollout:
-    """What the policy as it is says to a batch of prompts, or in a dialogue, with rewards, which must be finite."""
+    """Sample completions, or conversations, of a batch of prompts from the current policy, with finite rewards."""
     n, sampling = method.group_size, method.sampling(step)
     if dialogue is None:
-        talks = [[said] for said in policy.sample(prompts, n, sampling)]
+        talks = [[each] for each in policy.sample(prompts, n, sampling)]
         scored = talks
     else:
         talks = dialogue.talks(policy, prompts, n, sampling, longest=method.max_length)
@@ -107,28 +107,29 @@ def sample(
     turns = [turn for talk in scored for turn in talk]
     scores, parts, logged, extra = engine.Team.here().lead(partial(score, reward, turns, step))
     each = [part.tolist() for part in scores.split([len(talk) for talk in scored])]
-    last = np.cumsum([len(talk) for talk in scored]) - 1  # of each conversation, among what was scored
-    extra = {name: [said[i] for i in last] for name, said in extra.items()}
+    last = np.cumsum([len(talk) for talk in scored]) - 1  # index of each conversation's last scored turn
+    extra = {name: [values[i] for i in last] for name, values in extra.items()}
     groups = np.array([_total(some) for some in each]).reshape(len(prompts), -1)
-    silent = np.isnan(groups)
-    # A sample of which no reward says anything stands at its group's mean, and none of its tokens are trained on.
-    means = np.nan_to_num(groups).sum(1) / np.maximum((~silent).sum(1), 1)
+    unscored = np.isnan(groups)
+    # An unscored sample gets its group's mean as reward, and its tokens are not trained on.
+    means = np.nan_to_num(groups).sum(1) / np.maximum((~unscored).sum(1), 1)
     by_turn = each if dialogue is not None and dialogue.reward_at == "turns-to-go" else None
-    rollout = Rollout.of_talks(prompts, talks, np.where(silent, means[:, None], groups).ravel().tolist(), by_turn)
+    rollout = Rollout.of_talks(prompts, talks, np.where(unscored, means[:, None], groups).ravel().tolist(), by_turn)
     trees = [
-        replace(tree, branches=tuple(untrained(b) if mute else b for b, mute in zip(tree.branches, row, strict=True)))
-        for tree, row in zip(rollout.trees, silent.tolist(), strict=True)
+        replace(tree, branches=tuple(untrained(b) if skip else b for b, skip in zip(tree.branches, row, strict=True)))
+        for tree, row in zip(rollout.trees, unscored.tolist(), strict=True)
     ]
     numbers = logged | ({} if dialogue is None else turn_measures(talks, each))
-    if silent.any():
-        numbers["abstained"] = float(silent.mean())
+    if unscored.any():
+        numbers["abstained"] = float(unscored.mean())
     return replace(rollout, trees=trees, parts=parts, numbers=numbers, extra=extra)
 
 
 def score(
     reward: Reward, samples: Sequence[Sample], step: int
 ) -> tuple[Tensor, dict[str, float], dict[str, float], dict[str, list[Any]]]:
-    """Finite rewards of samples, (C,), the mean of each part, what was logged, and what was said of each sample."""
+    """Finite rewards of samples, (C,), the mean of each component, logged numbers, and what was recorded for each
+    sample."""
     feedback.reward.at_step(reward, step)
     scores = feedback.reward.finite_scores(reward, samples, f"step {step + 1}")
     parts = {name: float(part.double().nanmean()) for name, part in getattr(reward, "parts", {}).items()}
@@ -136,32 +137,32 @@ def score(
 
 
 def _total(rewards: Sequence[float]) -> float:
-    """The sum of the rewards of turns, those left out of which none is said; NaN where none is said of any."""
-    said = [reward for reward in rewards if not isnan(reward)]
-    return sum(said) if said else nan
+    """The sum of the rewards of turns, ignoring NaN; NaN where all are."""
+    known = [reward for reward in rewards if not isnan(reward)]
+    return sum(known) if known else nan
 
 
 def branch_of(talk: Talk, reward: float, by_turn: Sequence[float] = ()) -> Branch:
-    """What was said after the first prompt: the policy's tokens, which are trained on, and the user's, which not.
+    """A conversation after its first prompt as a branch: the policy's tokens are trained on, the user's are not.
 
-    With a reward for each turn the branch knows them, and the turns after the last that has one are not trained on.
+    With rewards per turn the branch has its turns, and turns after the last rewarded one are not trained on.
     """
     start = len(talk[0].prompt_tokens)
-    followed = max((i for i, r in enumerate(by_turn) if not isnan(r)), default=-1) if by_turn else len(talk)
+    last = max((i for i, r in enumerate(by_turn) if not isnan(r)), default=-1) if by_turn else len(talk)
     tokens, trained, logprobs = Ints(), Bools(), Doubles()
     ends: list[int] = []
     for number, turn in enumerate(talk):
-        between, said = turn.prompt_tokens[start + len(tokens) :], turn.completion
-        tokens += between + said.tokens
-        trained += (False,) * len(between) + (number <= followed,) * len(said.tokens)
-        logprobs += (nan,) * len(between) + said.logprobs
+        between, answer = turn.prompt_tokens[start + len(tokens) :], turn.completion  # between: the user's turn
+        tokens += between + answer.tokens
+        trained += (False,) * len(between) + (number <= last,) * len(answer.tokens)
+        logprobs += (nan,) * len(between) + answer.logprobs
         ends.append(len(tokens))
     turns = tuple(map(engine.trees.Turn, ends, by_turn))
     return engine.Branch(tokens, None if all(trained) else trained, logprobs, reward, turns)
 
 
 def turn_measures(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
-    """How many turns conversations have, how long they are in the policy's tokens, and the mean reward turn by turn."""
+    """The mean number of turns, their length in the policy's tokens, and the mean reward of each turn."""
     row = {
         "turns": sum(map(len, talks)) / len(talks),
         "length": sum(len(turn.completion.tokens) for talk in talks for turn in talk) / len(talks),
@@ -173,10 +174,10 @@ def turn_measures(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> 
 
 
 def penalize(rollout: Rollout, penalty: float, *, mask: bool = False) -> list[Tree]:
-    """The trees with `penalty` taken off the reward of every sample that was cut before its end-of-turn token.
+    """The trees with `penalty` subtracted from the reward of every sample that was cut before its end-of-turn token.
 
-    Where each turn of a conversation has a reward, it is taken off the last one's too: no other turn can be cut. With
-    `mask` none of a cut sample's tokens are trained on.
+    With rewards per turn it is subtracted from the last turn's too; no other turn can be cut. With `mask` the tokens of
+    cut samples are not trained on.
     """
     samples = iter(rollout.samples)  # in the branches' order
 
@@ -195,7 +196,7 @@ def untrained(branch: Branch) -> Branch:
 
 
 def repetition(tokens: Sequence[int], size: int = 4) -> float:
-    """1 - distinct / all of the runs of `size` tokens: seq-rep-n of Welleck et al. 2019 (arXiv:1908.04319, eq. 7)."""
+    """1 - distinct / all n-grams of `size` tokens: seq-rep-n of Welleck et al. 2019 (arXiv:1908.04319, eq. 7)."""
     grams = [*zip(*(tokens[i:] for i in range(size)), strict=False)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 

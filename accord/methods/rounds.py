@@ -1,13 +1,14 @@
-"""Every method that learns in rounds: it samples, selects, fine-tunes on what was selected, and again.
+"""The base of methods that learn in rounds: sample, select, fine-tune on the selection, repeat.
 
     y ~ pi_r(.|x);  K_r = the samples that the method selects;  pi_(r+1) = argmax over pi of sum over K_r of log pi(y|x)
 
-Of every round the folder keeps `round-N.jsonl`, the rows it learned from, which `accord sft` can read too. A round is
-maximum likelihood, a tree a prompt, each round with a new optimizer and schedule.
+Each round writes its selection to `round-N.jsonl` in the run's folder, which `accord sft` can read too. A round is
+maximum likelihood, one tree per prompt, with a new optimizer and schedule.
 
-What is selected by a rule that accepts or refuses each sample, all of it and as often as it was said, makes the exact
-round an improvement. With J the chance that a sample is accepted and q the accepted samples' distribution under pi_r,
-Jensen's inequality gives log(J(pi) / J(pi_r)) >= E_q[log pi(y|x) - log pi_r(y|x)], which the round makes largest.
+If the selection accepts or rejects each sample by a fixed rule, and keeps all accepted samples with repetitions, the
+exact round is an improvement: with J the probability that a sample is accepted and q the distribution of accepted
+samples under pi_r, Jensen's inequality gives log(J(pi) / J(pi_r)) >= E_q[log pi(y|x) - log pi_r(y|x)], which the round
+maximizes.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Selection: TypeAlias = tuple[list[Sample], dict[str, float]]
-"""What a round learns from, and the numbers to log of it."""
+"""The samples that a round learns from, and numbers to log."""
 
 
 @dataclass(kw_only=True)
 class RoundsMethod(OnlineMethod, ABC):
-    """A method that teaches a policy what it selects from the policy's own samples, round after round."""
+    """A method that trains a policy on a selection of its own samples, round after round."""
 
     options: ClassVar[type[PolicyOptions]] = PolicyOptions
     nothing: ClassVar[str]
@@ -82,17 +83,17 @@ class RoundsMethod(OnlineMethod, ABC):
 
     @abstractmethod
     def select(self, at: Round, prompts: Sequence[EncodedPrompt], samples: Sequence[Sample]) -> Selection:
-        """What to learn from, of a round's samples (`group_size` of every prompt, prompt after prompt)."""
+        """The samples to learn from, of a round's samples (`group_size` of every prompt, prompt after prompt)."""
 
     def learner(self, policy: Policy, feedback: Any) -> RoundsLearner:
         return RoundsLearner(self, policy, feedback)
 
     def order(self, rows: int) -> data.Order:
-        """In which order so many prompts are learned from."""
+        """The order in which this many prompts are learned from."""
         return data.Order(rows, self.batch_size, self.seed)
 
     def steps(self, rows: int, number: int) -> int:
-        """The optimizer steps of a round, counted from 1, that learns from so many prompts."""
+        """The optimizer steps of a round, counted from 1, with this many prompts."""
         first = self.max_steps or self.order(rows).steps(self.epochs)
         return math.ceil(round(first * self.growth ** (number - 1), 6))
 
@@ -109,8 +110,8 @@ class RoundsMethod(OnlineMethod, ABC):
         """Train on the rows' prompts, as `Method.fit` does, with one more checkpoint after each round's sampling.
 
         Args:
-            data: a file or a name on the Hugging Face Hub, of which the prompts are used; in Python also a
-                `datasets.Dataset` or a list of rows.
+            data: a file or a name on the Hugging Face Hub, whose prompts are used; in Python also a `datasets.Dataset`
+                or a list of rows.
             verifier: what reads and checks answers: exact, number, math, regex:PATTERN or reasoning-gym, each with
                 @COLUMN where the right answer is in another column than `answer`; or any reward, where 1 or more is
                 right.
@@ -121,28 +122,28 @@ class RoundsMethod(OnlineMethod, ABC):
 
 @dataclass(frozen=True)
 class Round:
-    """A round at work, counted from 1: the policy as the rounds before left it, and what checks its answers."""
+    """A round in progress, counted from 1: the policy after the previous rounds, and the verifier of its answers."""
 
     method: RoundsMethod
     number: int
     policy: Policy
     verifier: Reward
 
-    def ask(self, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
-        """The method's number of samples of every prompt, prompt after prompt."""
+    def sample(self, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
+        """`group_size` samples of every prompt, prompt after prompt."""
         return self.policy.sample(prompts, self.method.group_size, self.method.sampling(self.number))
 
-    def asked(self, ask: Callable[[], T]) -> T:
-        """What the verifier says: a team asks once for all, as it may not repeat itself."""
+    def once(self, ask: Callable[[], T]) -> T:
+        """The verifier's answer by `ask`, obtained on rank 0 only, as verifiers may not be deterministic."""
         return engine.Team.here().lead(ask)
 
     def score(self, samples: Sequence[Sample]) -> Tensor:
         """The verifier's score of every sample, (C,)."""
-        return self.asked(lambda: feedback.reward.finite_scores(self.verifier, samples, f"round {self.number}").cpu())
+        return self.once(lambda: feedback.reward.finite_scores(self.verifier, samples, f"round {self.number}").cpu())
 
 
 class RoundsLearner(Learner):
-    """One round after the other: `number` is the round at work, which began after `first` steps."""
+    """Runs one round after another: `number` is the current round, which began after `first` steps."""
 
     method: RoundsMethod
 
@@ -167,11 +168,12 @@ class RoundsLearner(Learner):
         return self.first + sum(self.method.steps(rows, number) for number in left)
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
-        """Begin the next round where one is over: sampling is long, and not repeated by a run that goes on."""
+        """Begin the next round when one is over; returns whether it did, so that its sampling is not repeated on
+        resume."""
         begins = step == (self.first + self.method.steps(len(self.trees), self.number) if self.number else 0)
         if begins:
             at = Round(self.method, self.number + 1, self.policy, self.verifier)
-            samples = at.ask(self.items)
+            samples = at.sample(self.items)
             selected, numbers = self.method.select(at, self.items, samples)
             if not selected:
                 raise TrainingStopped(
@@ -184,8 +186,8 @@ class RoundsLearner(Learner):
             shown = "  ".join(f"{name} {value:.3g}" for name, value in numbers.items())
             run.print(f"{len(selected)} samples to learn from: {shown}")
             if self.base is not None:
-                engine.adapters.take(self.policy.network, self.base)
-            self._take(run, at.number, step, numbers)
+                engine.adapters.load_own_state(self.policy.network, self.base)
+            self._learn_from_file(run, at.number, step, numbers)
             optimizer.restart(self.method.steps(len(self.trees), at.number))
             run.expect(self.total)
         if step == self.first:
@@ -212,10 +214,10 @@ class RoundsLearner(Learner):
             file = run.folder / f"round-{state['round']}.jsonl"
             if engine.Team.here().lead(lambda: sha256_of(file)) != state["sha256"]:
                 raise InputError(f"{file} is not as it was written: restore it.")
-            self._take(run, state["round"], state["first"], state["numbers"])
+            self._learn_from_file(run, state["round"], state["first"], state["numbers"])
             optimizer.total = self.method.steps(len(self.trees), self.number)
 
-    def _take(self, run: Run, number: int, first: int, numbers: dict[str, float]) -> None:
+    def _learn_from_file(self, run: Run, number: int, first: int, numbers: dict[str, float]) -> None:
         """Learn from the rows of a round's file from now on."""
         file = run.folder / f"round-{number}.jsonl"
         self.number, self.first, self.numbers = number, first, numbers
@@ -226,7 +228,7 @@ class RoundsLearner(Learner):
 
 
 def as_row(sample: Sample) -> dict[str, Any]:
-    """What is learned from a sample, as a demonstration with its tokens and the row of the data it comes from."""
+    """A sample as a demonstration with its tokens and the data row it comes from."""
     return {
         "prompt": text_to_json(sample.prompt.prompt),
         "completion": sample.text,
@@ -237,7 +239,7 @@ def as_row(sample: Sample) -> dict[str, Any]:
 
 
 def as_trees(rows: Sequence[dict[str, Any]]) -> list[Tree]:
-    """A tree for every prompt of such rows, in order, with a branch for each of its rows."""
+    """A tree for every prompt of these rows, in order, with a branch per row."""
     return [
         engine.Tree(Ints(group[0]["prompt_tokens"]), tuple(engine.Branch(Ints(r["tokens"])) for r in group), row=number)
         for number, group in ((n, list(rows)) for n, rows in groupby(rows, key=lambda row: row["row"]))

@@ -1,13 +1,14 @@
-"""Self-consistency: what most samples of a prompt answer is its label (LMSI, Huang et al. 2022, arXiv:2210.11610).
+"""Self-consistency: the majority answer among a prompt's samples is its label (LMSI, Huang et al. 2022,
+arXiv:2210.11610).
 
     a(x) = the answer that most of y_1 ... y_m ~ pi_r(.|x) give;   K = {(x, y_i): answer(y_i) = a(x)}
     pi_(r+1) = maximum likelihood on K, from the base model or from pi_r
 
-No true answer is needed. Where the right answer is the one a prompt's samples give most often in the long run, enough
-samples find it; where it is not, the policy learns its mistakes, more firmly in every round.
+No true answer is needed. Where the policy's most frequent answer is the right one, enough samples find it; where it is
+not, the policy learns its mistakes, more firmly in every round.
 
-Departures: a tie is nobody's label; a sample that was cut gives no answer, and is one of those that do not agree; every
-round asks the prompts as they are, without the paper's mixture of formats; the loss is at the temperature of sampling.
+Departures: a tie gives no label; a truncated sample has no answer, and counts as disagreeing; every round uses the
+prompts as they are, without the paper's mixture of formats; the loss is at the temperature of sampling.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class SelfConsistency(RoundsMethod):
         assert isinstance(verifier, feedback.verifiers.Verifier)
         agreeing: list[list[Sample]] = []
         shares: list[float] = []
-        read = at.asked(lambda: [verifier.answer(s.text) if s.completion.stop == "end" else None for s in samples])
+        read = at.once(lambda: [verifier.answer(s.text) if s.completion.stop == "end" else None for s in samples])
         for i in range(0, len(samples), m):
             answers = read[i : i + m]
             label, share = feedback.verifiers.majority(answers)
@@ -75,5 +76,5 @@ class SelfConsistency(RoundsMethod):
 
 
 def knows_answers(verifier: Verifier, prompts: Sequence[EncodedPrompt]) -> bool:
-    """Whether every row has the column that holds its true answer, so that labels can be marked."""
+    """Whether every row has the column with its true answer, so that labels can be checked."""
     return all(p.prompt.columns.get(verifier.column) is not None for p in prompts)

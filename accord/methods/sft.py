@@ -2,10 +2,10 @@
 
     loss = - mean over trained tokens of log pi(token | prompt, earlier tokens)
 
-Only the completion is trained on (of a chat, the assistant's turns), its end-of-turn token included. The mean is over
-all tokens of a step, not first over each row, so a token counts the same wherever it stands.
-Of a preference the chosen completion is the demonstration, of a ranking the (first) best, unless it is empty.
-Wei et al. 2022 (arXiv:2109.01652); Ouyang et al. 2022 (arXiv:2203.02155), section 3.5.
+Only the completion is trained on (in a chat, the assistant's turns), including its end-of-turn token. The mean is over
+all tokens of a step, not first over each row, so every token has equal weight. For a preference the demonstration is
+the chosen completion, for a ranking the (first) best, unless it is empty. Wei et al. 2022 (arXiv:2109.01652); Ouyang et
+al. 2022 (arXiv:2203.02155), section 3.5.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class SFT(OfflineMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         shown = [_demonstrated(row) for row in rows]
-        said = [i for i, r in enumerate(shown) if not (isinstance(r, Demonstration) and silent(r.completion))]
-        for i in sorted(set(range(len(rows))) - set(said)):
+        used = [i for i, r in enumerate(shown) if not (isinstance(r, Demonstration) and is_blank(r.completion))]
+        for i in sorted(set(range(len(rows))) - set(used)):
             left_out.add(i, "the chosen completion is empty", is_asked=True)
-        trees = super().encode(model, [shown[i] for i in said], left_out.part(said))
-        return [replace(tree, row=left_out.index(said[tree.row])) for tree in trees]
+        trees = super().encode(model, [shown[i] for i in used], left_out.part(used))
+        return [replace(tree, row=left_out.index(used[tree.row])) for tree in trees]
 
     def objective(self, model: Policy) -> Objective:
         return maximum_likelihood(model)
 
 
 def _demonstrated(row: Row) -> Row:
-    """The row, or the best of its completions."""
+    """The row, or a demonstration of the best of its completions."""
     match row:
         case Preference(prompt, chosen):
             return Demonstration(prompt, chosen)
@@ -58,6 +58,6 @@ def _demonstrated(row: Row) -> Row:
     return row
 
 
-def silent(text: Text) -> bool:
-    """Whether there is nothing in it to imitate."""
+def is_blank(text: Text) -> bool:
+    """Whether a text has nothing but white space."""
     return not (text if isinstance(text, str) else "".join(m.content for m in text)).strip()

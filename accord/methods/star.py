@@ -1,14 +1,14 @@
-"""STaR: a policy learns from its own rationales where their answers are right (Zelikman et al. 2022, arXiv:2203.14465).
+"""STaR: a policy learns from its own rationales whose answers are right (Zelikman et al. 2022, arXiv:2203.14465).
 
-    K = {(x, y): y ~ pi_r(.|x), answer(y) right} + {(x, y): y ~ pi_r(.|hint(x)), answer(y) right; none of x was}
+    K = {(x, y): y ~ pi_r(.|x), answer(y) right} + {(x, y): y ~ pi_r(.|hint(x)), answer(y) right; no sample of x was}
     pi_(r+1) = the base model, fine-tuned by maximum likelihood on K, in steps that grow from round to round
 
-The second part is rationalization: of a prompt without a right sample, samples are asked for with the answer as a
-hint, and the right ones are learned as if nobody had given it. Without (`--hint ""`) a round is expert iteration: from
-the base model as in ReST^EM (Singh et al. 2023, arXiv:2312.06585), or from the last policy with `--from-base false`.
+The second part is rationalization: a prompt without a right sample is sampled again with the answer as a hint, and
+right samples are learned as if without the hint. Without it (`--hint ""`) a round is expert iteration: from the base
+model as in ReST^EM (Singh et al. 2023, arXiv:2312.06585), or from the last policy with `--from-base false`.
 
-Departures: every right sample is learned, as often as it was said (the paper takes one, the most likely), which makes
-the exact round an improvement; a sample that was cut is never right; the loss is at the temperature of sampling.
+Departures: every right sample is learned, with repetitions (the paper takes one, the most likely), which makes the
+exact round an improvement; a truncated sample is never right; the loss is at the temperature of sampling.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class STaR(RoundsMethod):
 
     growth: float = 1.2
     hint: str = "{prompt}\n\n(Hint: the answer is {answer}.)"
-    """How a prompt without a right sample is asked again, with the answer as a hint; empty to do without
-    rationalization."""
+    """The prompt for a second attempt where no sample was right, with the answer as a hint; empty turns rationalization
+    off."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         try:
             named = {name for _, name, _, _ in Formatter().parse(self.hint) if name is not None}
         except ValueError as error:
-            raise InputError(f"hint {self.hint!r} is no template: {error}.") from None
+            raise InputError(f"hint {self.hint!r} is not a template: {error}.") from None
         if self.hint and named != {"prompt", "answer"}:
             only = "{prompt} and {answer} and no other name in braces"
             raise InputError(f"hint must hold {only}, not {self.hint!r}.")
@@ -72,17 +72,17 @@ class STaR(RoundsMethod):
         return sorted([*right, *shown], key=lambda s: s.row), numbers
 
     def rationalize(self, at: Round, prompts: Sequence[EncodedPrompt]) -> list[Sample]:
-        """Right samples of the prompts with a hint, as samples of the prompts without; some may have none."""
+        """Right samples of the prompts with a hint, as samples of the prompts without it."""
         plain = {p.row: p for p in prompts}
-        hinted = at.asked(lambda: [h for p in prompts if (h := self.hinted(at, p))])
+        hinted = at.once(lambda: [h for p in prompts if (h := self.hinted(at, p))])
         if not hinted:
             return []
-        answers = at.ask(hinted)
+        answers = at.sample(hinted)
         right = right_of(answers, at.score(answers).tolist())
         return [replace(s, prompt=plain[s.row].prompt, prompt_tokens=plain[s.row].tokens) for s in right]
 
     def hinted(self, at: Round, prompt: EncodedPrompt) -> EncodedPrompt | None:
-        """The prompt with its answer as a hint, in what the user says last; None where it has no answer or no room."""
+        """The prompt with its answer as a hint in the user's last message; None where it has no answer or no room."""
         answer = right_answer(at.verifier, prompt.prompt.columns)
         if not answer:
             return None
@@ -93,12 +93,12 @@ class STaR(RoundsMethod):
 
 
 def right_of(samples: Sequence[Sample], scores: Sequence[float]) -> list[Sample]:
-    """The samples that score 1 or more and ended by themselves."""
+    """The samples that score 1 or more and were not cut."""
     return [s for s, score in zip(samples, scores, strict=True) if score >= 1 and s.completion.stop == "end"]
 
 
 def right_answer(verifier: Reward, columns: Mapping[str, Any]) -> str | None:
-    """The final answer that a row gives, as the verifier reads it if it can; None where the row has no text of it."""
+    """A row's final answer, as the verifier reads it if it can; None where the row has none."""
     usual = feedback.verifiers.ANSWER
     values = (columns.get(name) for name in (getattr(verifier, "column", usual), usual))
     text = next((str(v) for v in values if isinstance(v, str | int | float)), None)
@@ -107,7 +107,7 @@ def right_answer(verifier: Reward, columns: Mapping[str, Any]) -> str | None:
 
 
 def with_hint(prompt: Text, hint: str, answer: str) -> Text:
-    """The text, or the last message by the user of a chat, put into the template."""
+    """The text, or the user's last message in a chat, put into the template."""
     if isinstance(prompt, str):
         return hint.format(prompt=prompt, answer=answer)
     last = max((i for i, m in enumerate(prompt) if m.role == "user"), default=len(prompt) - 1)

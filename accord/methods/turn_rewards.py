@@ -1,17 +1,17 @@
-"""Credit by turn: each turn of a conversation is learned from by what followed it, not by all that was earned.
+"""Credit by turn: each turn of a conversation is learned from by the rewards that follow it, not by the total.
 
     G_t = sum over k >= t of (r_k - beta log(pi(a_k) / ref(a_k)))     the reward to go from turn t on
-    A_t = how G_t compares with those of the other conversations that came to a turn t, by the method's own rule
+    A_t = how G_t compares with those of the other conversations that reached a turn t, by the method's own rule
 
-Whether a conversation comes to turn t is settled before its answer there is drawn, and that answer has no part in what
-its siblings earn. So their mean, of those that came so far, is a baseline: with `leave_one_out` the gradient stays
-unbiased, also where conversations end after different numbers of turns. A turn that no sibling came to is compared with
-the latest turns that any came to; to go without a baseline there can cost more than rewards to go save.
+Whether a conversation reaches turn t is settled before its answer there is drawn, and that answer does not affect its
+siblings' rewards. So the mean of the siblings that reached turn t is a baseline: with `leave_one_out` the gradient
+stays unbiased, even if conversations differ in their numbers of turns. A turn that no sibling reached is compared with
+the latest turns that any reached; having no baseline there can cost more variance than rewards to go save.
 
-Rewards are summed first and compared then, as by the cumulative estimate in MT-GRPO's code, which has two turns (Zeng
-et al. 2025, arXiv:2505.11821). To compare every turn's reward first and sum the results, as its additive estimate does,
-and GRPO under process supervision (Shao et al. 2024, arXiv:2402.03300, section 4.1.3), takes off one baseline for each
-turn still to come. How many come may depend on what is said: such a gradient is biased, for or against going on.
+Rewards are summed first and then compared, as in the cumulative estimate of MT-GRPO's code, which has two turns (Zeng
+et al. 2025, arXiv:2505.11821). Comparing each turn's rewards first and summing the results, as in its additive estimate
+and in GRPO with process supervision (Shao et al. 2024, arXiv:2402.03300, section 4.1.3), subtracts one baseline for
+each remaining turn. Their number may depend on the answer, so that gradient is biased, for or against continuing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class TurnRewards:
     Attributes:
         turn: (N,) the turn each trained token belongs to, non-decreasing.
         owner: (K,) the branch each turn belongs to, non-decreasing.
-        number: (K,) which turn of its conversation it is, from 0.
-        rewards: (K,) its reward, NaN where nothing is said of it.
+        number: (K,) the turn's number in its conversation, from 0.
+        rewards: (K,) its reward, NaN where it has none.
     """
 
     turn: Tensor
@@ -54,7 +54,7 @@ class TurnRewards:
         branches = [branch for tree in trees.trees for branch in tree.branches]
         if not any(branch.turns for branch in branches):
             return None
-        lengths: list[int] = []  # of each turn, in trained tokens
+        lengths: list[int] = []  # trained tokens of each turn
         for branch in branches:
             for start, end in pairwise((0, *(turn.end for turn in branch.turns))):
                 lengths.append(end - start if branch.trained is None else sum(branch.trained[start:end]))
@@ -70,50 +70,51 @@ class TurnRewards:
         )
 
     def to_go(self, penalty: Tensor) -> Tensor:
-        """The reward to go from each turn on, less what its tokens' `penalty` (N,) comes to; NaN where nothing is said.
+        """The reward to go from each turn on, minus its tokens' `penalty` (N,); missing rewards count as 0.
 
-        Rewards of which nothing is said add nothing; where none is said from a turn on, its own is NaN.
+        NaN where no turn from there on has a reward.
         """
         own = self.rewards.nan_to_num() - objectives.segments.segment_sum(penalty, self.turn, len(self.rewards))
-        said = objectives.advantages.reward_to_go((~self.rewards.isnan()).double(), self.owner)
-        return objectives.advantages.reward_to_go(own, self.owner).masked_fill(said == 0, float("nan"))
+        known = objectives.advantages.reward_to_go((~self.rewards.isnan()).double(), self.owner)  # how many
+        return objectives.advantages.reward_to_go(own, self.owner).masked_fill(known == 0, float("nan"))
 
 
 def advantages_by_turn(
     compare: Callable[[Tensor], Tensor], packs: Sequence[tuple[Experience, Tensor]], *, across: bool
 ) -> list[Tensor]:
-    """Every trained token's advantage, (N,) for each pack, from the packs and what each token takes off its reward.
+    """Every trained token's advantage, (N,) for each pack.
 
     Args:
         compare: a method's advantages, of rewards (1, n) of samples that are compared with each other.
-        packs: samples with rewards by turn, and each token's penalty, (N,).
-        across: turns of the same number are compared over all prompts, not each prompt's apart.
+        packs: samples with rewards by turn, and each token's penalty, (N,), to be subtracted from its reward.
+        across: compare turns of the same number over all prompts, not within each prompt.
     """
     import torch
 
     found = [turns for trees, _ in packs if (turns := TurnRewards.of(trees))]
     to_go = [turns.to_go(penalty) for turns, (_, penalty) in zip(found, packs, strict=True)]
-    together = torch.cat(to_go)  # (K,) of all packs
-    talks: list[tuple[int, int]] = []  # whose turn it is: pack and branch
+    together = torch.cat(to_go)  # (K,) turns of all packs
+    talks: list[tuple[int, int]] = []  # pack and branch of each turn
+    # prompt (or all) -> turn number -> indices of the rewarded turns that are compared
     groups: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
-    is_said = (~together.isnan()).tolist()
+    is_rewarded = (~together.isnan()).tolist()
     for p, (turns, (trees, _)) in enumerate(zip(found, packs, strict=True)):
         of_turns = torch.stack((trees.group[turns.owner], turns.owner, turns.number), 1)
         for prompt, owner, number in of_turns.tolist():
-            if is_said[len(talks)]:
+            if is_rewarded[len(talks)]:
                 groups[(0, 0) if across else (p, prompt)][number].append(len(talks))
             talks.append((p, owner))
     each = torch.zeros_like(together)
     for by_number in groups.values():
         for number, members in by_number.items():
             compared = members if len(members) > 1 else [*members, *stand_ins(by_number, number, talks)]
-            if len(compared) > 1 or across:  # else nothing is said of any sibling
+            if len(compared) > 1 or across:  # otherwise there is no sibling to compare with
                 each[members] = compare(together[None, compared])[0, : len(members)]
     return [a[turns.turn] for a, turns in zip(each.split([len(t) for t in to_go]), found, strict=True)]
 
 
 def stand_ins(by_number: Mapping[int, list[int]], number: int, talks: Sequence[tuple[int, int]]) -> list[int]:
-    """The latest turns that other conversations came to, where one alone came to a turn of this number."""
+    """For the only turn of this number, the latest earlier turns that other conversations reached."""
     [alone] = by_number[number]
     for earlier in range(number - 1, -1, -1):
         if others := [k for k in by_number.get(earlier, ()) if talks[k] != talks[alone]]:

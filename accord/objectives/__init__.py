@@ -1,4 +1,4 @@
-"""The mathematics of alignment: pure functions of tensors, each returning one value an element, never a mean.
+"""The mathematics of alignment: pure functions of tensors, each returning one value per element, never a mean.
 
 Shapes are ragged and flat. P counts pairs, C completions (branches), G samples of one prompt and N trained tokens; a
 completion's tokens are contiguous and in order, and `owner (N,)` says which completion each belongs to. Losses are to

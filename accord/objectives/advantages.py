@@ -9,7 +9,7 @@ from accord.objectives.segments import last_index, require_between, require_inde
 
 
 def leave_one_out(rewards: Tensor) -> Tensor:
-    """Every sample's reward less the mean of its siblings', `r_i - 1/(G-1) sum over j != i of r_j`.
+    """Every sample's reward minus the mean of its siblings', `r_i - 1/(G-1) sum over j != i of r_j`.
 
     RLOO (Kool et al. 2019; Ahmadian et al. 2024, arXiv:2402.14740). The baseline does not depend on the sample, so the
     policy gradient stays unbiased. Samples with identical rewards get exactly 0.
@@ -25,11 +25,11 @@ def leave_one_out(rewards: Tensor) -> Tensor:
 
 
 def group(rewards: Tensor, *, scale: bool = True) -> Tensor:
-    """Every sample's reward less its group's mean, over the group's standard deviation, `(r_i - mean) / std`.
+    """Every sample's reward minus its group's mean, over the group's standard deviation, `(r_i - mean) / std`.
 
     GRPO (Shao et al. 2024, arXiv:2402.03300, section 4.1.2), with the sample deviation (over G - 1). Without scale it
-    is Dr. GRPO (Liu et al. 2025, arXiv:2503.20783), whose expected gradient is (G-1)/G times the policy gradient; the
-    deviation gives up proportionality. Samples with identical rewards get exactly 0.
+    is Dr. GRPO (Liu et al. 2025, arXiv:2503.20783), whose expected gradient is (G-1)/G times the policy gradient; with
+    it the gradient is not proportional to the policy gradient. Samples with identical rewards get exactly 0.
 
     Args and returns as for `leave_one_out`; `scale` divides by the standard deviation.
     """
@@ -45,18 +45,18 @@ def group(rewards: Tensor, *, scale: bool = True) -> Tensor:
 
 
 def reward_to_go(rewards: Tensor, owner: Tensor) -> Tensor:
-    """What each reward comes to with those that follow it, `G_t = sum over k >= t of r_k`, within its owner's.
+    """The reward to go, `G_t = sum over k >= t of r_k`, within each owner's rewards.
 
-    An action has no part in the rewards before it, so that the policy gradient with G_t in the place of the sum of all
-    rewards has the same expectation, without the noise of the earlier ones (GPOMDP: Baxter and Bartlett 2001,
-    "Infinite-horizon policy-gradient estimation").
+    An action does not affect the rewards before it, so the policy gradient with G_t in place of the sum of all rewards
+    has the same expectation, without the noise of the earlier ones (GPOMDP: Baxter and Bartlett 2001, "Infinite-horizon
+    policy-gradient estimation").
 
     Args:
         rewards: (K,), in order of time.
         owner: (K,) integers, non-decreasing: the episode each reward belongs to.
 
     Returns:
-        (K,), summed from the last backwards, so that equal episodes have equal numbers.
+        (K,), summed from the last backwards, so that equal episodes give equal numbers.
     """
     return gae(rewards, torch.zeros_like(rewards), owner, gamma=1.0, lam=1.0)[1]
 
@@ -66,7 +66,7 @@ def gae(rewards: Tensor, values: Tensor, owner: Tensor, *, gamma: float, lam: fl
 
     `A_t = delta_t + gamma lam A_(t+1)` with `delta_t = r_t + gamma V_(t+1) - V_t`; past a completion's last token V and
     A are 0. Schulman et al. (2016, arXiv:1506.02438, eq. 16). With lam = 1 the advantage is the discounted return-to-go
-    less the value, with lam = 0 the residual delta.
+    minus the value, with lam = 0 the residual delta.
 
     Args:
         rewards: (N,), the reward of every trained token.
@@ -82,7 +82,7 @@ def gae(rewards: Tensor, values: Tensor, owner: Tensor, *, gamma: float, lam: fl
     require_index("owner", owner, len(rewards))
     require_sorted(owner)
     require_between(0.0, 1.0, gamma=gamma, lam=lam)
-    # A recurrence over tokens: plain numbers run it faster than one tensor operation a token would.
+    # A recurrence over tokens is faster on Python floats than with a tensor operation per token.
     advantages: list[float] = []
     advantage, following, branch = 0.0, 0.0, -1
     backward = (x.detach().tolist()[::-1] for x in (rewards, values, owner))
@@ -98,7 +98,7 @@ def gae(rewards: Tensor, values: Tensor, owner: Tensor, *, gamma: float, lam: fl
 
 
 def token_rewards(kl: Tensor, scores: Tensor, owner: Tensor, *, coefficient: float) -> Tensor:
-    """The reward of every token: `-coefficient * kl`, and the completion's score on its last token.
+    """The reward of every token: `-coefficient * kl`, plus the completion's score on its last token.
 
     Summed over a completion it is the reward of KL-regularized policy optimization, `r(x, y) - beta log(pi / pi_ref)`
     (Ziegler et al. 2019, arXiv:1909.08593, eq. 2; Ouyang et al. 2022, arXiv:2203.02155, eq. 2).
@@ -106,7 +106,8 @@ def token_rewards(kl: Tensor, scores: Tensor, owner: Tensor, *, coefficient: flo
     Args:
         kl: (N,), log pi - log pi_ref of every trained token (`kl.k1`).
         scores: (C,), the score of every completion.
-        owner: (N,) integers in [0, C), non-decreasing: the completion each token belongs to; none is without tokens.
+        owner: (N,) integers in [0, C), non-decreasing: the completion each token belongs to; every completion has
+            tokens.
         coefficient: beta, 0 or more.
 
     Returns:
@@ -154,7 +155,7 @@ def _require_groups(rewards: Tensor) -> int:
 
 
 def _centered(rewards: Tensor) -> Tensor:
-    """Rewards (P, G) less their row's mean, exactly 0 where a row is constant."""
+    """Rewards (P, G) minus their row's mean, exactly 0 where a row is constant."""
     # The mean of G equal numbers can round to another number; the mean of G zeros cannot.
     offset = rewards.detach() - rewards.detach()[:, :1]
     return offset - offset.mean(1, keepdim=True)

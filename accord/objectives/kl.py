@@ -1,9 +1,9 @@
 """Estimators of KL(pi, ref) from samples of pi: Schulman (2020), "Approximating KL divergence".
 
-With `d = log pi(y) - log ref(y)` of a token y drawn from pi, k1 and k3 have the mean KL(pi, ref); k2 has not, but is
-close where the two are. As losses they are something else, for the gradient does not see that the samples come from pi:
-the mean gradient of k1 is 0, that of k2 is the gradient of KL(pi, ref), and that of k3 is the gradient of KL(ref, pi).
-So a penalty on KL(pi, ref) is k1 in the reward, or in the loss k2 or the corrected k3, which sees the samples' origin.
+With `d = log pi(y) - log ref(y)` of a token y drawn from pi, k1 and k3 have the mean KL(pi, ref); k2 does not, but is
+close where the two are. As losses they differ, because the gradient ignores that the samples come from pi: the mean
+gradient of k1 is 0, that of k2 is the gradient of KL(pi, ref), and that of k3 is the gradient of KL(ref, pi). So a
+penalty on KL(pi, ref) is k1 in the reward, or in the loss k2 or the corrected k3, which accounts for the sampling.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def k3(logp: Tensor, reference: Tensor) -> Tensor:
 
 
 def k3_corrected(logp: Tensor, old_logp: Tensor, reference: Tensor) -> Tensor:
-    """`pi / pi_old * k3`: of samples of pi_old it has the mean KL(pi, ref), and its gradient as mean gradient.
+    """`pi / pi_old * k3`: for samples of pi_old its mean is KL(pi, ref), and its mean gradient the gradient of that.
 
     DeepSeek-V3.2 (DeepSeek-AI 2025, arXiv:2512.02556, section 3.1), where pi_old is the policy that sampled.
 

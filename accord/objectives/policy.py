@@ -1,6 +1,6 @@
-"""Losses of a policy: REINFORCE, the clipped ratio of PPO and the loss of its value function, and maximum likelihood.
+"""Policy losses: REINFORCE, the clipped ratio of PPO and its value loss, and maximum likelihood.
 
-Maximum likelihood is supervised fine-tuning, pre-training and rejection fine-tuning.
+Maximum likelihood is the loss of supervised fine-tuning, pretraining and rejection fine-tuning.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from accord.objectives.segments import require_positive, require_vectors
 def reinforce(logp: Tensor, advantage: Tensor) -> Tensor:
     """The loss whose gradient is REINFORCE's estimate of the policy gradient, `-advantage * log pi`.
 
-    Williams (1992), with the reward less a baseline as advantage.
+    Williams (1992), with the reward minus a baseline as advantage.
 
     Args:
         logp: (N,), the log-probability of every trained token under the policy.
@@ -32,9 +32,9 @@ def reinforce(logp: Tensor, advantage: Tensor) -> Tensor:
 def clipped(logp: Tensor, old_logp: Tensor, advantage: Tensor, *, low: float, high: float) -> Tensor:
     """PPO's clipped surrogate, `-min(rho A, clip(rho, 1 - low, 1 + high) A)` with `rho = pi / pi_old`.
 
-    Schulman et al. (2017, arXiv:1707.06347, eq. 7), where low = high; apart in DAPO (Yu et al. 2025, arXiv:2503.14476,
-    eq. 8). At rho = 1 its gradient is REINFORCE's. It has no upper bound where A < 0, as in the papers; where the clip
-    holds, the value is finite and the gradient exactly 0 however far pi has moved.
+    Schulman et al. (2017, arXiv:1707.06347, eq. 7), where low = high; they differ in DAPO (Yu et al. 2025,
+    arXiv:2503.14476, eq. 8). At rho = 1 its gradient is REINFORCE's. It has no upper bound where A < 0, as in the
+    papers; where the clip is active, the value is finite and the gradient exactly 0 however far pi has moved.
 
     Args:
         logp: (N,), log pi of every trained token.
@@ -51,8 +51,8 @@ def clipped(logp: Tensor, old_logp: Tensor, advantage: Tensor, *, low: float, hi
         raise ValueError(f"clip bounds must satisfy 0 <= low < 1 and high >= 0, not low {low} and high {high}")
     advantage = advantage.detach()
     log_ratio = logp - old_logp.detach()
-    # The minimum only ever cuts rho from above where A >= 0 and from below where A < 0. Cutting its logarithm keeps
-    # exp from overflowing on the side that is cut, where the gradient would be 0 times infinity.
+    # The minimum clips rho only from above where A >= 0 and only from below where A < 0. Clipping log rho keeps exp
+    # from overflowing on the clipped side, where the gradient would be 0 times infinity.
     from_above, from_below = log_ratio.clamp(max=math.log1p(high)), log_ratio.clamp(min=math.log1p(-low))
     return -advantage * torch.where(advantage >= 0, from_above, from_below).exp()
 
@@ -89,7 +89,7 @@ def negative_log_likelihood(logp: Tensor) -> Tensor:
         logp: (N,), the log-probability of every trained token.
 
     Returns:
-        (N,), one loss a token.
+        (N,), one loss per token.
     """
     require_vectors(logp=logp)
     return -logp

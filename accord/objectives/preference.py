@@ -28,8 +28,8 @@ def bradley_terry(
     """The negative log-likelihood of preferences under Bradley and Terry (1952), `-log sigmoid(chosen - rejected - m)`.
 
     The reward-model loss of Christiano et al. (2017, arXiv:1706.03741, eq. 1) and, with a margin, of Llama 2 (Touvron
-    et al. 2023, arXiv:2307.09288, eq. 2): logistic regression on the difference of scores. Where a label points the
-    wrong way with probability e, it is the mean over both, `-(1 - e) log sigmoid(chosen - rejected - m) - e log
+    et al. 2023, arXiv:2307.09288, eq. 2): logistic regression on the difference of scores. With labels flipped with
+    probability e, it is the mean over both labels, `-(1 - e) log sigmoid(chosen - rejected - m) - e log
     sigmoid(rejected - chosen - m)`, which without a margin is least where the difference is log (1 - e) / e.
 
     Args:
@@ -58,16 +58,16 @@ def ranking(
     """The K-way Bradley-Terry loss of InstructGPT: the mean over the strict pairs of one prompt.
 
     For K completions of a prompt, `1/|S| * sum over S of -log sigmoid(score_i - score_j)` where S holds the pairs in
-    which i is ranked strictly better than j: K(K-1)/2 of them when nothing ties (Ouyang et al. 2022, arXiv:2203.02155,
-    eq. 1). Tied pairs are left out, of the sum and of the count. A prompt is one element however many completions it
-    has; where all completions tie it teaches nothing and its loss is 0.
+    which i is ranked strictly better than j: K(K-1)/2 of them without ties (Ouyang et al. 2022, arXiv:2203.02155, eq.
+    1). Tied pairs are excluded from the sum and the count. A prompt is one element however many completions it has;
+    where all completions tie its loss is 0.
 
     Args:
-        scores: (C,), one score a completion.
+        scores: (C,), one score per completion.
         groups: (C,) integers, the prompt each completion answers: 0 to groups - 1, none missing, in any order.
         ranks: (C,) integers, 0 is best, equal ranks tie.
-        margins: (groups,), by how much the better of two of a prompt should lead; 0 asks for no more than a lead.
-        label_smoothing: (groups,), how likely the order of a prompt's pairs is the wrong one, as in `bradley_terry`.
+        margins: (groups,), by how much the better of two completions of a prompt should lead; 0 for no margin.
+        label_smoothing: (groups,), the probability that the order of a prompt's pairs is wrong, as in `bradley_terry`.
 
     Returns:
         (groups,).
@@ -75,15 +75,15 @@ def ranking(
     require_vectors(scores=scores)
     size = require_ranked(groups, ranks, len(scores))
     better, worse = strict_pairs(groups, ranks)
-    asked, smoothed = (v[groups[better]] if isinstance(v, Tensor) else v for v in (margins, label_smoothing))
-    return segment_mean(bradley_terry(scores[better], scores[worse], asked, smoothed), groups[better], size)
+    margin, smoothing = (v[groups[better]] if isinstance(v, Tensor) else v for v in (margins, label_smoothing))
+    return segment_mean(bradley_terry(scores[better], scores[worse], margin, smoothing), groups[better], size)
 
 
 def centering(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
-    """The square of what the two scores of a pair add up to, the mean over the strict pairs of one prompt.
+    """The squared sum of a pair's two scores, averaged over the strict pairs of one prompt.
 
-    Preferences fix differences of scores alone; a small multiple of this fixes each prompt's zero too, and hardly
-    anything else, so that different models' scores can be compared and averaged (Eisenstein et al. 2023,
+    Preferences determine only differences of scores; a small multiple of this also fixes each prompt's zero, with
+    little other effect, so that different models' scores can be compared and averaged (Eisenstein et al. 2023,
     arXiv:2312.09244, section 2).
 
     Args and returns as for `ranking`.
@@ -101,13 +101,13 @@ def strict_pairs(groups: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def general_preference(first: Tensor, second: Tensor) -> Tensor:
-    """The log-odds that the first of two completions is preferred, where preferences may run in circles.
+    """The log-odds that the first of two completions is preferred, where preferences may be cyclic.
 
-    A completion has a score s and k planes, in each of which it is a point (a, b):
-    `s_1 - s_2 + sum over j of (a_1j b_2j - b_1j a_2j)`. Swapping the two turns the sign, so P(1 beats 2) + P(2 beats 1)
-    is 1 and a completion against itself has log-odds 0. The planes are the preference embedding of Zhang et al. (2024,
-    arXiv:2410.02197), which can represent any antisymmetric matrix of log-odds of rank 2k; the score is Bradley and
-    Terry's, which is all there is where k = 0.
+    A completion has a score s and k planes, in each of which it is a point (a, b): `s_1 - s_2 + sum over j of (a_1j
+    b_2j - b_1j a_2j)`. Swapping the two changes the sign, so P(1 beats 2) + P(2 beats 1) is 1 and a completion against
+    itself has log-odds 0. The planes are the preference embedding of Zhang et al. (2024, arXiv:2410.02197), which can
+    represent any antisymmetric matrix of log-odds of rank 2k; the score is Bradley and Terry's, the only term where k =
+    0.
 
     Args:
         first: (..., 1 + 2k), the score and then a, b of every plane.
@@ -125,16 +125,16 @@ def general_ranking(outputs: Tensor, groups: Tensor, ranks: Tensor, label_smooth
     """The negative log-likelihood of rankings under `general_preference`: the mean over all pairs of one prompt.
 
     For a pair with log-odds z it is `-t log sigmoid(z) - (1 - t) log sigmoid(-z)`, where t is 1 if the first has the
-    better rank, 0 if the second has, and 1/2 if they tie: a tie is one half of a win for each. Where the order is the
-    wrong one with probability e, t is 1 - e, e and 1/2. A prompt is one element however many completions it has, as in
-    `ranking`; with a single one its loss is 0.
+    better rank, 0 if the second has, and 1/2 if they tie: a tie is half a win for each. With orders that are wrong with
+    probability e, t is 1 - e, e and 1/2. A prompt is one element however many completions it has, as in `ranking`; with
+    a single completion its loss is 0.
 
-    Args and returns as for `ranking`, with `outputs` (C, 1 + 2k), what `general_preference` takes of every completion,
-    in place of scores.
+    Args and returns as for `ranking`, with `outputs` (C, 1 + 2k), a row of `general_preference` per completion, in
+    place of scores.
     """
     _require_outputs(outputs=outputs)
     if outputs.dim() != 2:
-        raise ValueError(f"outputs must hold one row a completion, and is of shape {tuple(outputs.shape)}")
+        raise ValueError(f"outputs must hold one row per completion, and is of shape {tuple(outputs.shape)}")
     size = require_ranked(groups, ranks, len(outputs))
     first, second = (groups[:, None] == groups).triu(diagonal=1).nonzero(as_tuple=True)
     smoothed = label_smoothing[groups[first]] if isinstance(label_smoothing, Tensor) else label_smoothing
@@ -148,10 +148,10 @@ def plackett_luce(scores: Tensor, groups: Tensor, ranks: Tensor) -> Tensor:
     """The negative log-likelihood of rankings under Plackett (1975) and Luce (1959).
 
     Completions are chosen one after another, best first, each with probability proportional to exp(score) among those
-    that remain: `-sum over k of (score_k - logsumexp of score_j over j from k on)`, k in order of rank. Two completions
-    make it Bradley-Terry. A tie says that the order within it was not seen, so its likelihood is the total probability
-    of all orders that agree with the ranks; where all completions tie it is 1 and the loss 0. A tie of m completions
-    above others costs 2^m steps.
+    that remain: `-sum over k of (score_k - logsumexp of score_j over j from k on)`, k in order of rank. With two
+    completions it is Bradley-Terry. A tie means that the order within it was not observed, so its likelihood is the
+    total probability of all orders that agree with the ranks; where all completions tie it is 1 and the loss 0. A tie
+    of m completions above others costs 2^m steps.
 
     Args and returns as for `ranking`.
     """
@@ -179,7 +179,7 @@ def dpo(
     """Direct preference optimization, `-log sigmoid(beta (policy_margin - reference_margin))`.
 
     Rafailov et al. (2023, arXiv:2305.18290, eq. 7). With full-support pairs labeled by Bradley-Terry on a reward r the
-    optimum is `pi_ref exp(r / beta) / Z`. With smoothing e, labels are taken to be flipped with probability e (Mitchell
+    optimum is `pi_ref exp(r / beta) / Z`. With smoothing e, labels are assumed flipped with probability e (Mitchell
     2023, "A note on DPO with noisy preferences"): `-(1 - e) log sigmoid(z) - e log sigmoid(-z)`.
 
     Args:
@@ -204,12 +204,12 @@ def ipo(
     """Identity preference optimization, `(policy_margin - reference_margin - 1 / (2 tau))^2`.
 
     Azar et al. (2023, arXiv:2310.12036, eq. 17). The optimum is `pi_ref exp(p(y beats mu) / tau) / Z`, which stays near
-    the reference even where every label agrees. Where a label points the wrong way with probability e, it is the mean
-    over both: with h the difference of the margins and c = 1 / (2 tau),
+    the reference even where every label agrees. With labels flipped with probability e, it is the mean over both
+    labels: with h the difference of the margins and c = 1 / (2 tau),
 
         (1 - e) (h - c)^2 + e (-h - c)^2  =  (h - (1 - 2e) c)^2 + 4 e (1 - e) c^2
 
-    so that h comes to rest at (1 - 2e) / (2 tau).
+    so that the optimal h is (1 - 2e) / (2 tau).
 
     Args:
         policy_margin: (P,), log pi(chosen) - log pi(rejected).
@@ -223,8 +223,8 @@ def ipo(
     require_vectors(policy_margin=policy_margin, reference_margin=reference_margin)
     require_positive(tau=tau)
     _require_smoothing(label_smoothing, len(policy_margin))
-    rest, e = 1 / (2 * tau), label_smoothing
-    return (policy_margin - reference_margin.detach() - (1 - 2 * e) * rest) ** 2 + 4 * e * (1 - e) * rest**2
+    c, e = 1 / (2 * tau), label_smoothing
+    return (policy_margin - reference_margin.detach() - (1 - 2 * e) * c) ** 2 + 4 * e * (1 - e) * c**2
 
 
 def kto(
@@ -260,14 +260,14 @@ def kto(
         raise ValueError(f"desirable must be {len(log_ratio)} booleans, not {desirable.dtype} of shape {shape}")
     baseline = baseline.detach() if isinstance(baseline, Tensor) else baseline
     gain = beta * (log_ratio - baseline)
-    # 1 - sigmoid(z) is sigmoid(-z), which keeps its digits where sigmoid(z) rounds to 1.
+    # 1 - sigmoid(z) = sigmoid(-z), which stays precise where sigmoid(z) rounds to 1.
     desirable_loss = desirable_weight * torch.sigmoid(-gain)
     undesirable_loss = undesirable_weight * torch.sigmoid(gain)
     return torch.where(desirable, desirable_loss, undesirable_loss)
 
 
 def _log_probability_first(tied: Tensor, rest: Tensor) -> Tensor:
-    """log P(every one of the tied (m,) is chosen before any of the rest), where `rest` () is their log-sum-exp.
+    """log P(all of the tied (m,) are chosen before any of the rest), where `rest` () is the log-sum-exp of the rest.
 
     Over subsets S of the tied, P(S) = sum over i in S of exp(tied_i) P(S without i) / (exp total of S and the rest).
     """
@@ -281,13 +281,14 @@ def _log_probability_first(tied: Tensor, rest: Tensor) -> Tensor:
 
 
 def _require_smoothing(label_smoothing: Tensor | float, length: int) -> None:
-    """Checks that it is one share in [0, 0.5], or one a pair."""
+    """Raise ValueError unless it is one probability in [0, 0.5], or one per pair."""
     require_broadcastable("label_smoothing", label_smoothing, length)
     require_between(0.0, 0.5, label_smoothing=label_smoothing)
 
 
 def _require_outputs(**outputs: Tensor) -> None:
-    """Every tensor holds rows of a score and two numbers a plane, equally many planes."""
+    """Raise ValueError unless every tensor holds rows of a score and two numbers per plane, with equally many
+    planes."""
     for name, rows in outputs.items():
         if rows.dim() == 0 or rows.shape[-1] % 2 == 0 or not rows.is_floating_point():
             raise ValueError(

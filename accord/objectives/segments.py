@@ -1,4 +1,4 @@
-"""Reductions over the ragged parts of a flat vector, and the preconditions that objectives share.
+"""Reductions over the segments of a flat vector, and the preconditions that objectives share.
 
 Every precondition raises ValueError with one sentence.
 """
@@ -13,9 +13,9 @@ def segment_sum(values: Tensor, owner: Tensor, size: int) -> Tensor:
     """The sum of every owner's values: `out[c] = sum of values[n] over the n with owner[n] = c`.
 
     Args:
-        values: (N,), one value a token (or any other element).
+        values: (N,), one value per token (or any other element).
         owner: (N,) integers in [0, size), in any order.
-        size: how many owners there are, C; an owner without values sums to 0.
+        size: the number of owners, C; an owner without values sums to 0.
 
     Returns:
         (C,), differentiable in `values`.
@@ -34,9 +34,9 @@ def segment_mean(values: Tensor, owner: Tensor, size: int) -> Tensor:
 
 
 def last_index(owner: Tensor, size: int) -> Tensor:
-    """Where every one of `size` segments has its last element in the flat vector, (C,).
+    """The index in the flat vector of the last element of each of `size` segments, (C,).
 
-    Their owners (N,) in [0, size) do not decrease: segments are contiguous and in order.
+    The owners (N,) in [0, size) are non-decreasing: segments are contiguous and in order.
 
     Raises ValueError where a segment is empty, so it has no last element.
     """
@@ -69,13 +69,13 @@ def require_vectors(**values: Tensor) -> None:
 
 
 def require_broadcastable(name: str, value: Tensor | float, length: int) -> None:
-    """The value is one number, or a vector of one number an element."""
+    """The value is one number, or a vector of one number per element."""
     if isinstance(value, Tensor) and value.shape not in {torch.Size([]), torch.Size([length])}:
         raise ValueError(f"{name} must be one number or a vector of {length}, not of shape {tuple(value.shape)}")
 
 
 def require_index(name: str, index: Tensor, length: int) -> None:
-    """The index is a vector of integers, one an element, none negative."""
+    """The index is a vector of integers, one per element, none negative."""
     if index.shape != (length,) or index.is_floating_point() or index.dtype == torch.bool:
         raise ValueError(f"{name} must be {length} integers, not {index.dtype} of shape {tuple(index.shape)}")
     if length and int(index.min()) < 0:
@@ -83,7 +83,7 @@ def require_index(name: str, index: Tensor, length: int) -> None:
 
 
 def require_ranked(groups: Tensor, ranks: Tensor, length: int) -> int:
-    """Every one of so many completions has a group and a rank, and no group is empty; how many groups there are."""
+    """Each of the completions has a group and a rank, and no group is empty; returns the number of groups."""
     require_index("groups", groups, length)
     require_index("ranks", ranks, length)
     counts = torch.bincount(groups)

@@ -1,4 +1,4 @@
-"""Best-of-n: what drawing n samples and keeping the one of highest reward does to a distribution."""
+"""Best-of-n: the distribution that results from drawing n samples and keeping the one of highest reward."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def best_of_n_kl_bound(n: int) -> float:
     """The KL divergence of best-of-n from the distribution it selects from, `log n - (n - 1) / n`, in nats.
 
     Stiennon et al. (2020, arXiv:2009.01325, appendix G.3). Exact where no reward occurs twice, and an upper bound where
-    some do, as they do in every discrete distribution (Beirami et al. 2024, arXiv:2401.01879).
+    some do, as in every discrete distribution (Beirami et al. 2024, arXiv:2401.01879).
 
     Args:
         n: how many samples are drawn, 1 or more.

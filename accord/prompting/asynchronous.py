@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from accord.arrays import Doubles, Ints, Tokens
-from accord.engine.adapters import holding, own_state
+from accord.engine.adapters import exchanged_state, own_state
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.team import Team
@@ -143,7 +143,7 @@ class AsynchronousSampler(ServedSampler):
         if request.drawn is None:
             assert version is not None and work is not None
             said = Team.here().lead(lambda: request.future.result())  # type: ignore[union-attr]
-            with holding(policy.network, version.weights):
+            with exchanged_state(policy.network, version.weights):
                 self._compare(work, said, policy, request.sampling)
                 self._require_near(self.hosts, policy, request.sampling)
             said = [replace(one, version=version.steps) for one in said]

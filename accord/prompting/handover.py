@@ -19,7 +19,7 @@ from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.models import SHARD, Policy, quiet
 from accord.engine.samplers import state_of
 from accord.engine.saving import INDEX, write_network
-from accord.engine.shard import gathered, gathered_for_leader, local, shared_like
+from accord.engine.shard import gather_on_leader, gathered, local, shard_like
 from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import tidy
@@ -70,7 +70,7 @@ class Handover:
         try:
             folder = team.lead(lambda: self._make_room(keep))
             if adapted(network):
-                own = gathered_for_leader(own_state(network), team)
+                own = gather_on_leader(own_state(network), team)
                 team.lead(lambda: save_adapters(network, folder, own))
             else:
                 with quiet():
@@ -139,7 +139,7 @@ def nudged(policy: Policy) -> Iterator[None]:
             whole = gathered(tensor)
             noise = torch.randn(whole.shape, generator=generator).to(whole)
             noise *= NUDGE * float(whole.float().square().mean().sqrt()) or ZERO
-            local(tensor).add_(local(shared_like(noise, tensor)))
+            local(tensor).add_(local(shard_like(noise, tensor)))
         yield
     finally:
         for tensor, value in zip(some, before, strict=True):

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from accord.engine.models import Policy
-from accord.engine.samplers import share_out
+from accord.engine.samplers import shard_unread
 from accord.engine.sampling import Sampling, request_seeds
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees, pack
@@ -113,7 +113,7 @@ class ServedSampler:
         some = prompts[:: -(-len(prompts) // FIRST)]
         asked = [p.tokens for p in some]
         longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
-        share_out(policy)
+        shard_unread(policy)
         try:
             Team.here().lead(lambda: completed(self._meet(policy, some, longest)))
             found = []
@@ -215,7 +215,7 @@ class ServedSampler:
             return (policy.log_probs(trees, temperature).double() - trees.logprobs.double()).cpu()
 
         packs = pack(known, TOKENS_PER_PASS, policy.device)
-        return float(torch.cat(Team.here().each(packs, gaps)).abs().mean())
+        return float(torch.cat(Team.here().map(packs, gaps)).abs().mean())
 
     def _require_near(self, hosts: Sequence[Vllm], policy: Policy, sampling: Sampling) -> None:
         """Raise InputError where the last samples' log-probabilities are not the policy's."""

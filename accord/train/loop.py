@@ -139,7 +139,7 @@ class Saving:
     def after(self, step: int, signal: int) -> None:
         """Save after a step, counted from 1, where due; Interrupted where a signal (else 0) reached any rank."""
         team = engine.Team.here()
-        signal, is_due = max(team.every((signal, team.leads and self.is_due(step))))
+        signal, is_due = max(team.all_gather((signal, team.leads and self.is_due(step))))
         goes_on = step < self.learner.total and not self.run.stopping
         if signal or (is_due and goes_on):
             self(step)

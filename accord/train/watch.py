@@ -110,11 +110,11 @@ class BestModel:
 
     def copy(self) -> Model:
         """The model as it is now, beside it."""
-        return self.model.with_network(engine.shard.shard(engine.adapters.twin(self.model.network)))
+        return self.model.with_network(engine.shard.shard(engine.adapters.copy_sharing_base(self.model.network)))
 
     def keep(self) -> None:
         """Keep the model as it is now."""
-        engine.adapters.take(self.kept.network, engine.adapters.own_state(self.model.network))
+        engine.adapters.load_own_state(self.kept.network, engine.adapters.own_state(self.model.network))
 
     def save(self) -> None:
         """Write the best model so far into the run's folder, unless it is there."""
@@ -192,13 +192,13 @@ class Watch(BestModel):
         elif rows and rows[-1]["step"]:  # there is a checkpoint, and with it the best model is in the run's folder
             self.found_saved()
         if self.lag:
-            engine.adapters.take(self.before.network, engine.adapters.own_state(self.model.network))
+            engine.adapters.load_own_state(self.before.network, engine.adapters.own_state(self.model.network))
 
     def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
         """What is measured after a step, counted from 1, with these samples; TrainingStopped where it is not finite."""
         row = {} if (step - 1) % self.every else self._measured(step, samples)
         if self.lag and step % self.every == 0:  # the next step's samples will be this policy's
-            engine.adapters.take(self.before.network, engine.adapters.own_state(self.model.network))
+            engine.adapters.load_own_state(self.before.network, engine.adapters.own_state(self.model.network))
         return row
 
     def settle(self, *, best: bool) -> None:

@@ -118,12 +118,12 @@ def test_what_cannot_be_exported_is_a_sentence(base: str, tmp_path: Path, capsys
     assert "--dtype must be one of bfloat16, float16, float32, not int8" in refused(
         base, "--out", out, "--dtype", "int8"
     )
-    assert "(WordLevel) is no byte-level BPE" in refused(base, "--out", out, "--format", "gguf")
+    assert "(WordLevel) is not a byte-level BPE" in refused(base, "--out", out, "--format", "gguf")
     large = shutil.copytree(base, tmp_path / "large")
     tensors = weights(large)
     tensors["lm_head.weight"][3, 1] = 65_520  # the first that float16 rounds to infinity
     save_file(tensors, large / "model.safetensors", metadata={"format": "pt"})
-    told = "lm_head.weight has a number of size 6.552e+04, which float16 does not reach: take bfloat16."
+    told = "lm_head.weight has a number of size 6.552e+04, which is out of float16's range: use bfloat16."
     assert refused(large, "--out", out, "--dtype", "float16") == f"accord: {told}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large", "taken"]
 

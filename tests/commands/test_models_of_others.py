@@ -165,7 +165,7 @@ def test_folders_that_hold_no_model_that_can_be_used(tmp_path: Path) -> None:
         adapter: "holds an adapter without its weights: it needs adapter_model.safetensors",
         quantized: r"is quantized \(bitsandbytes\), in a way that transformers does not read",
         tmp_path / "model.gguf": "the GGUF file .* cannot be loaded",
-        tmp_path / "text.gguf": "is no GGUF file: it does not begin as one",
+        tmp_path / "text.gguf": "is not a GGUF file: it lacks the header",
         tmp_path / "weights.bin": "is a file; a model is a folder with a config.json, a GGUF file, or a Hub name",
         grown: r"the tokenizer of .* has \d+ tokens and the model's embedding \d+: grow it",
         lacking: r"lacks the weight model\.layers\.1\.mlp\.down_proj\.weight",

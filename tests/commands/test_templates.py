@@ -97,7 +97,7 @@ def test_the_choice_is_in_config_yaml(tmp_path: Path, phi: str) -> None:
 WRONG = {
     "unfinished": ("{% for m in messages %}{{ m.content }}", "fails on a chat of one question", "line 1"),
     "failing": ("{{ messages[7].content.nothing }}", "fails on a chat of one question", ""),
-    "a page": ("# A page about templates", "is no chat template: what it writes of a chat lacks the user's", ""),
+    "a page": ("# A page about templates", "is not a chat template: its text of a chat lacks the user's", ""),
 }
 
 

@@ -134,29 +134,27 @@ def test_a_language_model_goes_back_into_a_whole_on_the_hub(shell: Shell, tmp_pa
 
 
 LOG_IN = "set HF_TOKEN, or log in by `hf auth login`."
-NONE = f"that may be read: check the name; for a private one {LOG_IN}"
+NONE = f"of that name on the Hub: check the name; for a private one {LOG_IN}"
 ASK = "is gated: ask for access on its page, https://huggingface.co"
 REFUSED = {
-    "data me/none": f"there is no file me/none, and no data set on the Hub of that name {NONE}",
-    "data me/secret": f"there is no file me/secret, and no data set on the Hub of that name {NONE}",
+    "data me/none": f"there is no file me/none, and no readable data set {NONE}",
+    "data me/secret": f"there is no file me/secret, and no readable data set {NONE}",
     "data me/gated": f"me/gated {ASK}/datasets/me/gated, and {LOG_IN}",
     "data me/pairs --split dev": "me/pairs on the Hub has no split 'dev': there are train, test",
     "data me/pairs:soft": "me/pairs on the Hub has no configuration soft: there are default, hard",
     "data me/several": (
         "me/several on the Hub has several configurations: name one, as me/several:CONFIG, of easy, hard"
     ),
-    "chat me/none": f"there is no folder me/none, and no model on the Hub of that name {NONE}",
-    "chat me/secret": f"there is no folder me/secret, and no model on the Hub of that name {NONE}",
+    "chat me/none": f"there is no folder me/none, and no readable model {NONE}",
+    "chat me/secret": f"there is no folder me/secret, and no readable model {NONE}",
     "chat me/gated": f"me/gated {ASK}/me/gated, and {LOG_IN}",
-    "chat me/nothing": "me/nothing on the Hub is no model that can be read: it has no config.json.",
+    "chat me/nothing": "me/nothing on the Hub is not a model: it has no config.json.",
     "chat me/mute": "me/mute on the Hub has no tokenizer (tokenizer.json and others): name a model that has one.",
     "chat me/pickled": (
         "me/pickled on the Hub holds its weights as a pickle (pytorch_model.bin), which could run any code and is not "
         "read: name one that has safetensors."
     ),
-    "merge me/sees --into me/none --out never-made": (
-        f"there is no folder me/none, and no model on the Hub of that name {NONE}"
-    ),
+    "merge me/sees --into me/none --out never-made": (f"there is no folder me/none, and no readable model {NONE}"),
     "chat me/tiny@v2": (
         "me/tiny@v2 names a revision, and models of the Hub are read as they are now: download that one (hf download "
         "me/tiny --revision v2 --local-dir FOLDER) and give its folder."
@@ -173,12 +171,12 @@ def test_a_download_that_breaks_off_is_said(hub: Hub, shell: Shell) -> None:
     hub.broken["me/broken"] = 100
     told = shell("data", "me/broken")
     assert told[0] == 2 and told[1].startswith("the download of me/broken from the Hub broke off (peer closed")
-    assert told[1].endswith("expected 344)): try again, it goes on.")
+    assert told[1].endswith("expected 344)): try again, it resumes.")
 
 
 def test_without_the_hub_it_is_said(tmp_path: Path) -> None:
     alone = Shell(tmp_path, "http://127.0.0.1:9", HF_HUB_OFFLINE="1")
-    told = "me/none is not on this machine, and HF_HUB_OFFLINE keeps from asking the Hub for it."
+    told = "me/none is not on this machine, and HF_HUB_OFFLINE keeps the Hub from being asked: unset it."
     try:
         assert alone("data", "me/none") == alone("chat", "me/none") == (2, told)
     finally:
@@ -191,7 +189,7 @@ def test_a_hub_that_is_not_there_or_refuses_is_said() -> None:
     busy = HfHubHTTPError("429", response=httpx.Response(429, request=asked))
     gone = httpx.ConnectError("refused")
     for cause, told in (
-        (busy, "the Hub refuses to give me/x (status 429): try again later."),
+        (busy, "the Hub refused me/x (status 429): try again later."),
         (gone, "the Hub cannot be reached, and me/x is not on this machine: try again, or give a folder."),
     ):
         error = OSError("We couldn't connect")

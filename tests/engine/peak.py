@@ -63,10 +63,10 @@ def main(settings: dict[str, Any]) -> dict[str, float]:
     method = method_of(settings)
     dtype = engine.precision.compute_dtype(method.dtype)
     shape = engine.memory.Shape.of(config_of(), method, dtype)
-    parts = engine.memory.needs(shape, method, dtype)
+    parts = engine.memory.training_memory(shape, method, dtype)
     before = resident("VmRSS")
     network = prepare_network(LlamaForCausalLM(config_of()).eval())
-    steps(engine.memory.ready(Policy(network, None, "", dtype), method), method)  # type: ignore[arg-type]
+    steps(engine.memory.prepare_training(Policy(network, None, "", dtype), method), method)  # type: ignore[arg-type]
     return {"measured": resident("VmHWM") - before, "expected": parts["at the peak"] - parts["program"]}
 
 
@@ -87,7 +87,7 @@ def on_ranks(settings: dict[str, Any], ranks: int) -> dict[str, float]:
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now
             before = resident("VmRSS")
             policy = engine.load.load_model(f"{folder}/model", in_shares=True).in_dtype(method.dtype)
-            steps(engine.memory.ready(policy, method), method)
+            steps(engine.memory.prepare_training(policy, method), method)
             Path(folder, f"{team.rank}").write_text(str(resident("VmHWM") - before))
 
         in_team(1, write)  # in another process, whose memory no rank finds ready for it

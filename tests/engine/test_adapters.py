@@ -69,7 +69,7 @@ def test_the_reference_is_the_start_whatever_the_adapters_learn() -> None:
 
 def test_copies_share_what_is_frozen_and_hold_adapters_of_their_own() -> None:
     policy = lora.adapt(policy_of(random_model(CONFIGS["llama"]())), RANK_2)
-    theirs = dict(adapters.twin(policy.network).named_parameters())
+    theirs = dict(adapters.copy_sharing_base(policy.network).named_parameters())
     for name, parameter in policy.network.named_parameters():
         assert (parameter is theirs[name]) == ("lora_" not in name), name
 

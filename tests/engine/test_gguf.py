@@ -97,17 +97,17 @@ def test_what_cannot_be_written_is_told_and_leaves_no_file(tmp_path: Path) -> No
         ({"attention_bias": True}, "the bias model.layers.0.self_attn.q_proj.bias"),
         ({"hidden_act": "gelu"}, "the activation gelu"),
     ):
-        assert f"{what}, which the GGUF files that accord writes do not hold: {remedy}." in refused(policy(**rest))
+        assert f"{what}, which accord's GGUF files cannot describe: {remedy}." in refused(policy(**rest))
     windows = policy(Qwen2Config, "qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1)
     assert "a model has sliding windows, which" in refused(windows)
     words = policy()
     for tokenizer, kind in ((word_tokenizer(), "WordLevel"), (byte_tokenizer(None), "BPE")):
         words.tokenizer = tokenizer
-        assert f"the tokenizer of a model ({kind}) is no byte-level BPE that cuts words as" in refused(words)
+        assert f"the tokenizer of a model ({kind}) is not a byte-level BPE with one of" in refused(words)
     large = policy()
     large.network.model.layers[0].mlp.up_proj.weight.data[0, 0] = -70_000
     assert refused(large, torch.float16) == (
-        "model.layers.0.mlp.up_proj.weight has a number of size 7e+04, which float16 does not reach: take bfloat16."
+        "model.layers.0.mlp.up_proj.weight has a number of size 7e+04, which is out of float16's range: use bfloat16."
     )
 
 

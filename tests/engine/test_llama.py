@@ -56,8 +56,8 @@ def test_a_seed_draws_the_weights_and_leaves_the_random_state() -> None:
         ({"layers": 0}, "layers must be at least 1, not 0."),
         ({"context": -3}, "context must be at least 1, not -3."),
         ({"width": 26}, "width 26 does not divide among 4 heads: take 32 or another multiple of twice the heads."),
-        ({"width": 20}, "width 20 of 4 heads makes heads of width 5, which must be even, as positions turn pairs of "
-                        "numbers: take 24."),
+        ({"width": 20}, "width 20 with 4 heads gives heads of width 5, which must be even, as rotary embeddings "
+                        "rotate pairs: take 24."),
         ({"kv_heads": 3}, "4 heads do not divide among 3 kv_heads: take a number that divides them."),
         ({"layers": 10**9}, "layers must be at most 1,000, not 1,000,000,000."),
         ({"width": 8_000_000}, "the model would have 576,005,336,000,000 parameters, "),

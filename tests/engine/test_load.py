@@ -105,7 +105,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "nan": (poisoned(math.nan), r"has numbers that are not finite in model\.norm\.weight: copy it anew"),
     "infinite": (poisoned(math.inf), r"has numbers that are not finite in model\.norm\.weight"),
-    "cut": (cut, r"cannot be loaded: its weights are no whole safetensors \(.*\): copy them anew"),
+    "cut": (cut, r"cannot be loaded: its weights are damaged safetensors \(.*\): copy them anew"),
     "pickled": (pickled, r"holds its weights as a pickle \(pytorch_model\.bin\).*save_pretrained of transformers"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"has no weights: it needs model\.safetensors"),
     "no shard": (sharded, r"lacks model-00002-of-\d+\.safetensors, one of its \d+ files of weights"),
@@ -115,7 +115,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no type": (lambda f: config(f, model_type=None), r"config\.json names no model_type"),
     "no tokenizer": (without_tokenizer, r"has no tokenizer \(tokenizer\.json and others\)"),
-    "code": (with_code, r"it needs code that comes with it, which no command runs"),
+    "code": (with_code, r"it needs code that comes with it, which commands do not run"),
     "unknown bits": (
         lambda f: config(f, quantization_config={"quant_method": "mine", "bits": 3}),
         r"is quantized \(mine\), in a way that transformers does not read",
@@ -158,7 +158,7 @@ def test_a_folder_that_holds_models_says_which(whole: Path, tmp_path: Path) -> N
             load_model(str(outer))
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("seed: 0")
-    with pytest.raises(InputError, match="it is that of a run which has written no model yet"):
+    with pytest.raises(InputError, match="it is the folder of a run that has written no model yet"):
         load_model(str(tmp_path / "run"))
 
 
@@ -220,7 +220,7 @@ def test_eight_bits_are_read_as_transformers_reads_them_and_never_trained(
     rows = write_jsonl(tmp_path / "rows.jsonl", [PAIR])
     command = ("dpo", "--data", rows, *QUICK)
     assert accord(*command, "--model", folder, "--out", tmp_path / "no") == 2
-    assert "is quantized (fp8): such weights are read, as a reference, a reward or a judge" in capsys.readouterr().err
+    assert "is quantized (fp8): such a model can be a reference, a reward or a judge" in capsys.readouterr().err
     assert accord(*command, "--model", whole, "--reference", folder, "--out", tmp_path / "run") == 0
     assert accord("score", "--model", whole, "--data", rows, "--out", tmp_path / "own.jsonl") == 0
     assert accord("score", "--model", folder, "--data", rows, "--out", tmp_path / "reference.jsonl") == 0

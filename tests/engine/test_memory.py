@@ -127,8 +127,8 @@ def test_a_run_may_go_on_with_fewer_tokens_a_pass(tmp_path: Path) -> None:
     [
         ({"offload_optimizer": True}, "offload_optimizer is for a model on a GPU"),
         ({"offload_reference": True}, "offload_reference is for a model on a GPU"),
-        ({"offload_reference": True, "precompute_reference": True}, "no copy of the model is held that is only read"),
-        ({"weight_dtype": "bfloat16"}, "weight_dtype bfloat16 needs products in it too"),
+        ({"offload_reference": True, "precompute_reference": True}, "with these settings there is no reference model"),
+        ({"weight_dtype": "bfloat16"}, "weight_dtype bfloat16 needs matrix products in bfloat16 too"),
     ],
 )
 def test_what_cannot_be_is_refused_before_training(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_weights_read_as_they_will_be_held_are_those_that_are_cast_later(
     tokenizer.save_pretrained(tmp_path)
     method = SFT(**held, dtype="bfloat16")
     before, after = (
-        memory.ready(load_model(str(tmp_path), dtype="bfloat16", trained=asked), method).network
+        memory.prepare_training(load_model(str(tmp_path), dtype="bfloat16", trained=asked), method).network
         for asked in (method, None)
     )
     for kind in ("named_parameters", "named_buffers"):
@@ -166,8 +166,8 @@ def test_weights_read_as_they_will_be_held_are_those_that_are_cast_later(
 
 def test_adapters_that_peft_refuses_are_told(tmp_path: Path) -> None:
     pytest.importorskip("peft")
-    with pytest.raises(InputError, match="takes no adapters in lora_targets as they are: .*'out_proj'"):
-        memory.ready(policy_of(prepare_network(random_model(CONFIGS["mamba"]()))), SFT(lora_rank=2))
+    with pytest.raises(InputError, match="takes no adapters in lora_targets: .*'out_proj'"):
+        memory.prepare_training(policy_of(prepare_network(random_model(CONFIGS["mamba"]()))), SFT(lora_rank=2))
 
 
 def test_layers_brought_for_as_long_as_they_compute_give_the_same_numbers() -> None:
@@ -185,5 +185,5 @@ def test_layers_brought_for_as_long_as_they_compute_give_the_same_numbers() -> N
     moved.remove()
     own = {p.data_ptr() for p in policy.network.parameters()}
     assert not own & {p.data_ptr() for p in host.parameters()}
-    with pytest.raises(InputError, match="Linear has no layers that can be brought"):
+    with pytest.raises(InputError, match="Linear has no layers that can be moved"):
         offload.bring_layers(nn.Linear(2, 2), torch.device("cpu"))  # type: ignore[arg-type]

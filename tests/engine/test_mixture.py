@@ -130,7 +130,7 @@ def test_models_that_were_training_go_on_with_it_and_no_others() -> None:
 def test_what_cannot_be_mixed_is_refused() -> None:
     model = prepare(random_model(CONFIGS["llama"]()))
     for weight in (-0.1, 1.1, float("nan")):
-        with pytest.raises(InputError, match="share in a mixture lies in"):
+        with pytest.raises(InputError, match="share in a mixture must lie in"):
             Mixture(model, model, weight)
     with pytest.raises(ValueError, match="models of 13 and 4 tokens cannot be mixed"):
         Mixture(model, Enumerable().new_model(0), 0.5)

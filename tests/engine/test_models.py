@@ -179,7 +179,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     assert refusal(load_model, missing) == f"there is no model folder {missing}."
     scorer = str(Scorer.on(policy()).save(tmp_path / "scorer"))
     assert refusal(load_model, scorer) == (
-        f"{scorer} scores texts and writes none: it is a reward or preference model, no language model."
+        f"{scorer} is a reward or preference model, not a language model: it scores texts and writes none."
     )
     assert refusal(load_model, str(tmp_path)) == f"{tmp_path} is not a model folder: it has no config.json."
     folder = policy().save(tmp_path / "model")

@@ -127,7 +127,7 @@ def test_there_and_back_bit_for_bit(tmp_path: Path) -> None:
 def test_it_needs_one_number_a_weight_of_the_layers() -> None:
     shape = memory.Shape.of(CONFIGS["llama"](), SFT(dtype="float32"), torch.float32)
     adamw, muon = (
-        memory.needs(shape, SFT(dtype="float32", optimizer=name), torch.float32)["optimizer"]  # type: ignore[arg-type]
+        memory.training_memory(shape, SFT(dtype="float32", optimizer=name), torch.float32)["optimizer"]  # type: ignore[arg-type]
         for name in ("adamw", "muon")
     )
     network = random_model(CONFIGS["llama"]())

@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification
 
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.load import load_classifier
-from accord.engine.personal import PersonalModel, PersonalScorer, Reader, UserTrees, pack_users, reading
+from accord.engine.personal import PersonalModel, PersonalScorer, Reader, UserTrees, pack_users, with_reader
 from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.files import SUMS
@@ -38,7 +38,7 @@ def model(request: pytest.FixtureRequest) -> PersonalModel:
 def untrained(planes: int) -> PersonalModel:
     policy = policy_of(random_model(CONFIGS["llama"]()))
     policy.tokenizer = word_tokenizer()
-    return reading(policy, 2, planes)
+    return with_reader(policy, 2, planes)
 
 
 def pair(seed: int, row: int) -> Tree:

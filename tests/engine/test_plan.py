@@ -51,14 +51,14 @@ def test_weights_gradients_and_states_are_counted_exactly() -> None:
     in_layer = 32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64
     assert (shape.linear, shape.embedding, shape.vectors) == (3 * in_layer + 3200, 3200, 3 * 64 + 32)
     assert shape.cached == 2 * 2 * 8
-    needed = memory.needs(shape, method, torch.float32)
+    needed = memory.training_memory(shape, method, torch.float32)
     assert needed["weights"] == needed["gradients"] == 4 * shape.numbers
     assert (needed["optimizer"], needed["copies"]) == (8 * shape.numbers, 0)
-    assert memory.needs(shape, DPO(dtype="float32"), torch.float32)["copies"] == 4 * shape.numbers
+    assert memory.training_memory(shape, DPO(dtype="float32"), torch.float32)["copies"] == 4 * shape.numbers
     adapted = replace(method, lora_rank=4)
     shape = memory.Shape.of(config, adapted, torch.float32)
     assert shape.adapters == 3 * 4 * (2 * (32 + 32) + 2 * (32 + 16) + 3 * (32 + 64))
-    assert memory.needs(shape, adapted, torch.float32)["optimizer"] == 8 * shape.adapters
+    assert memory.training_memory(shape, adapted, torch.float32)["optimizer"] == 8 * shape.adapters
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_every_architecture_that_is_read_can_be_planned_for(name: str) -> None:
 
 
 def test_what_is_no_language_model_has_no_plan() -> None:
-    with pytest.raises(InputError, match="what a t5 needs of memory cannot be told"):
+    with pytest.raises(InputError, match="the memory that a t5 needs is unknown"):
         memory.Shape.of(T5Config(), SFT(dtype="float32"), torch.float32)
 
 

@@ -194,17 +194,17 @@ def test_every_rank_makes_as_many_passes_and_every_pack_counts_once(size: int, p
 def test_a_team_of_one_gives_back_what_it_is_given() -> None:
     team, numbers = Team.here(), torch.tensor([1.0, 2.0])
     assert team == Team(0, 1) and team.leads
-    assert team.total(numbers) is numbers
-    assert team.every("a") == ["a"] and team.same([1, 2]) == [1, 2] and team.mine([1, 2]) == [1, 2]
-    assert team.each([1, 2, 3], lambda pack: pack * 10) == [10, 20, 30]
+    assert team.all_reduce(numbers) is numbers
+    assert team.all_gather("a") == ["a"] and team.collect([1, 2]) == [1, 2] and team.share([1, 2]) == [1, 2]
+    assert team.map([1, 2, 3], lambda pack: pack * 10) == [10, 20, 30]
     assert team.lead(lambda: 5) == 5
 
 
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', which is no number of ranks"),
-        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', which is no number of ranks"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', which is not a number of ranks"),
+        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', which is not a number of ranks"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set: start the ranks by torchrun, or unset WORLD_SIZE"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, "but MASTER_ADDR is not set"),
     ],
@@ -251,7 +251,7 @@ def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: 
     ended = Ranks(words, tmp_path, before=lambda rank: words.extend(["--learning-rate", rates[rank]])).wait()
     assert [one.status for one in ended] == [2, 2]
     [sentence] = said(ended)
-    told = "accord: the ranks do not agree on the options: learning_rate is 0.0001 on rank 0 and 0.0002 on rank 1"
+    told = "accord: the ranks differ in the options: learning_rate is 0.0001 on rank 0 and 0.0002 on rank 1"
     assert sentence.startswith(told)
     assert not (tmp_path / "run").exists()
 

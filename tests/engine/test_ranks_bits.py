@@ -15,7 +15,7 @@ from accord.engine import checkpoint
 from accord.engine.adam import LeanAdamW
 from accord.engine.fit import Optimizer
 from accord.engine.memory import Shape
-from accord.engine.shard import gathered, local, shared_of
+from accord.engine.shard import gathered, local, shard_from_rows
 from accord.engine.shares import Groups, held
 from accord.engine.team import Team
 from accord.methods import SFT
@@ -61,7 +61,7 @@ def moments(optimizer: Optimizer) -> dict[str, Tensor]:
     rule = optimizer.rule
     assert isinstance(rule, LeanAdamW)
     return {
-        f"{key} of {name}": gathered(shared_of(rule.read(rule.state[p], key, p), p, tuple(p.shape)))
+        f"{key} of {name}": gathered(shard_from_rows(rule.read(rule.state[p], key, p), p, tuple(p.shape)))
         .clone()
         .contiguous()
         for name, p in optimizer.named_parameters().items()

@@ -97,7 +97,7 @@ def test_two_of_four_ranks_hold_a_copy(folders: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize("given", [{"shard_ranks": 2}, {"reshard_after_forward": False}])
 def test_one_process_shares_nothing(given: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="is about several ranks"), sharing(TrainingConfig(**given)):
+    with pytest.raises(InputError, match="is for several ranks"), sharing(TrainingConfig(**given)):
         pass
 
 

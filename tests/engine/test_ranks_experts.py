@@ -17,13 +17,13 @@ from transformers import MixtralConfig
 
 from accord.engine import adam, checkpoint
 from accord.engine.adam import round_stochastically
+from accord.engine.checkpoint import RankFiles
 from accord.engine.config import TrainingConfig
 from accord.engine.fit import Optimizer
 from accord.engine.groups import axis_of, mesh_of
 from accord.engine.load import load_model
 from accord.engine.memory import ready
-from accord.engine.parts import Parts
-from accord.engine.shard import gathered, local, shard, shared_of, sharing
+from accord.engine.shard import gathered, local, shard, shard_from_rows, sharing
 from accord.engine.team import Team
 from accord.methods import SFT
 from accord.methods.offline import OfflineLearner
@@ -158,7 +158,7 @@ def test_a_rank_holds_its_part_of_every_expert(folders: dict[int, Path]) -> None
 
 def test_files_say_by_which_axis_they_are_put_together(folders: dict[int, Path]) -> None:
     [folder] = (folders[3] / "mixed").iterdir()
-    parts = Parts(folder, "model", [file.name for file in folder.iterdir()])
+    parts = RankFiles(folder, "model", [file.name for file in folder.iterdir()])
     axes = {key.rsplit(".", 1)[-1]: axis for key, axis in parts._axes.items()}
     assert axes == {"gate_up_proj": 1}
 
@@ -203,7 +203,7 @@ def test_ranks_round_their_rows_of_every_expert_as_those_of_the_whole(tmp_path: 
     def work(team: Team) -> None:
         share = distribute_tensor(weight, mesh_of("cpu", team.size), [Shard(1)], src_data_rank=None)
         rows = round_stochastically(local(share), torch.Generator().manual_seed(1), share)
-        found = gathered(shared_of(rows, share, tuple(weight.shape))).contiguous()
+        found = gathered(shard_from_rows(rows, share, tuple(weight.shape))).contiguous()
         if team.leads:
             save_file({"rounded": found}, tmp_path / "rounded.safetensors")
 

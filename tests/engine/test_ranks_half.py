@@ -18,7 +18,7 @@ from accord.engine.adam import round_stochastically
 from accord.engine.fit import Optimizer
 from accord.engine.groups import by_precision, mesh_of
 from accord.engine.memory import ready
-from accord.engine.shard import gathered, local, shared_of
+from accord.engine.shard import gathered, local, shard_from_rows
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree
 from accord.errors import InputError
@@ -158,7 +158,7 @@ def rounded(shared: bool, drawn: int) -> dict[str, Tensor]:
             if shared:
                 share = distribute_tensor(weight, mesh_of("cpu", Team.here().size), [Shard(0)], src_data_rank=None)
                 rows = round_stochastically(local(share), generator, share)
-                found[str(i)] = gathered(shared_of(rows, share, shape)).contiguous()
+                found[str(i)] = gathered(shard_from_rows(rows, share, shape)).contiguous()
             else:
                 found[str(i)] = round_stochastically(weight, generator)
     return found

@@ -85,7 +85,7 @@ def test_a_prompt_is_counted_once_and_padding_never(name: str) -> None:
     network = prepare_network(random_model(CONFIGS[name](router_aux_loss_coef=1.0)))
     prompt, first, second = (1, 2, 3), (4, 5, 6, 7), (8,)
     trees = Trees.of([Tree(prompt, (Branch(first), Branch(second)))])
-    with Balance({"model": network}).listening() as losses:
+    with Balance({"model": network}).recording() as losses:
         hidden_states(network, trees)
     [(loss, coefficient)] = losses
     kept: list[list[Tensor]] = []
@@ -114,7 +114,7 @@ def test_a_reward_model_of_experts_is_balanced_too() -> None:
     network = prepare_network(MixtralForSequenceClassification(config).eval())
     scorer = Scorer(network, policy_of(random_model(config)).tokenizer)
     trees = Trees.of([Tree((1, 2), (Branch((3, 4)), Branch((5,))))])
-    with Balance({"model": network}).listening() as losses:
+    with Balance({"model": network}).recording() as losses:
         scorer.rewards(trees)
     assert [coefficient for _, coefficient in losses] == [0.5]
     with torch.no_grad():
@@ -125,11 +125,11 @@ def test_a_reward_model_of_experts_is_balanced_too() -> None:
 def test_the_coefficient_can_be_changed_and_passes_without_gradients_are_not_heard() -> None:
     network = prepare_network(random_model(CONFIGS["mixtral"](router_aux_loss_coef=0.3)))
     trees = Trees.of([Tree((1, 2), (Branch((3, 4)),))])
-    with Balance({"model": network}, 0.7).listening() as losses:
+    with Balance({"model": network}, 0.7).recording() as losses:
         hidden_states(network, trees)
         with torch.no_grad():
             hidden_states(network, Trees.of([Tree((9,), (Branch((9,)),))]))
-    with Balance({"model": network}).listening() as once:
+    with Balance({"model": network}).recording() as once:
         hidden_states(network, trees)
     assert (losses[0][0], losses[0][1]) == (once[0][0], 0.7)
     assert Balance({"model": network}, 0.0).networks == []
@@ -148,7 +148,7 @@ def test_packs_share_the_loss_by_their_tokens() -> None:
     packs = [Trees.of([Tree((1,), (Branch(tokens),))]) for tokens in ((2, 3), (4, 5, 6, 7, 8))]
     each = []
     for trees in packs:
-        with Balance({"model": network}).listening() as losses:
+        with Balance({"model": network}).recording() as losses:
             hidden_states(network, trees)
         each.append(losses[0][0].item())
     optimizer = Optimizer({"model": network}, TrainingConfig(dtype="float32"), 1)

@@ -134,7 +134,7 @@ def test_no_score_is_the_lowest_and_the_wrong_is_refused(policy: Policy) -> None
     assert guided_search(policy, PROMPTS[:1], 1, Sampling(3), score=sparing, beams=1, branch=4, block=3) == [last]
     with pytest.raises(InputError, match="a search with 1 beams finds at most as many"):
         guided_search(policy, PROMPTS, 2, Sampling(3), score=goodness, beams=1, branch=4, block=3)
-    with pytest.raises(InputError, match="leave the texts to stop at out"):
+    with pytest.raises(InputError, match="leave out the texts to stop at"):
         guided_search(policy, PROMPTS, 1, Sampling(3, stop=("x",)), score=goodness, beams=1, branch=4, block=3)
 
 

@@ -27,8 +27,8 @@ from accord.engine.models import Policy, prepare_network
 from accord.engine.passes import Batch, Passes, one_pass
 from accord.engine.quantize import few_bits
 from accord.engine.shard import shard
-from accord.engine.shares import Groups, gathered_size, held, scattered_size, share, size
-from accord.engine.trees import Branch, Tree, Trees, shared
+from accord.engine.shares import Groups, gathered_size, rank_memory, scattered_size, share, size
+from accord.engine.trees import Branch, Tree, Trees, balanced_bins
 from accord.errors import InputError
 from accord.methods import DPO, GRPO, PPO, SFT
 
@@ -94,7 +94,7 @@ def test_shares_are_those_of_fully_shard_to_the_byte(config: Any, ranks: int, mo
         with fake:  # which peft does not take
             network: Any = AutoModelForCausalLM.from_config(config)
             network._prepared_by_accord = True  # what preparing does leaves weights as they are
-            memory.ready(Policy(network, None, "", torch.bfloat16), method)  # type: ignore[arg-type]
+            memory.prepare_training(Policy(network, None, "", torch.bfloat16), method)  # type: ignore[arg-type]
         shard(network, torch.bfloat16)
         with fake:
             every = list(network.parameters())
@@ -111,7 +111,7 @@ def test_shares_are_those_of_fully_shard_to_the_byte(config: Any, ranks: int, mo
         found = [local_bytes(every) + whole, local_bytes([p.grad for p in parameters]), local_bytes(states)]
     groups = Groups.of(config, method)
     shape = memory.Shape(1, 1, 1, 1, 0, len(groups.layers), 1, 1, 1, 0.0, 0.0)
-    parts = held(shape, groups, method, torch.bfloat16, ranks, tokens=1)
+    parts = rank_memory(shape, groups, method, torch.bfloat16, ranks, tokens=1)
     assert [parts["weights"], parts["gradients"], parts["optimizer"]] == found
 
 
@@ -126,8 +126,8 @@ METHODS: list[Any] = [
 def test_one_rank_holds_what_doctor_counts(config: Any, more: dict[str, Any]) -> None:
     for method in (SFT(**more), DPO(**more), GRPO(group_size=4, **more), PPO(**more)):
         shape, groups = memory.Shape.of(config, method, torch.bfloat16), Groups.of(config, method)
-        doctors = memory.needs(shape, method, torch.bfloat16, "cuda")
-        ours = held(shape, groups, method, torch.bfloat16, 1, tokens=memory.tokens_at_once(method))
+        doctors = memory.training_memory(shape, method, torch.bfloat16, "cuda")
+        ours = rank_memory(shape, groups, method, torch.bfloat16, 1, tokens=memory.tokens_at_once(method))
         same = ("weights", "gradients", "copies", "activations", "casts", "logits", "program")
         # Doctor has routers as linear layers, and gradients of vectors in the precision of those of matrices.
         near = 1e-2 if more == HALF else 2e-3 if shape.experts else 1e-6
@@ -206,7 +206,7 @@ def test_casts_are_of_the_head_alone(again: bool) -> None:
             with Casts() as casts:
                 policy.log_probs(trees).sum().backward()
         most.append(casts.most)
-    expected = held(shape, groups, SFT(), torch.bfloat16, 2, tokens=16)["casts"]
+    expected = rank_memory(shape, groups, SFT(), torch.bfloat16, 2, tokens=16)["casts"]
     assert expected == pytest.approx(2 * shape.head)  # which is cast by blocks
     assert most[0] <= round(expected) < most[1]
     assert again or most[1] >= 2 * (shape.linear - shape.head)
@@ -250,7 +250,7 @@ def test_experts_by_hand() -> None:
     more = batch.forward(shape, slow) - batch.forward(shape, MACHINE)
     assert more == pytest.approx(9 * 2 * 10 * shape.experts * 2 / 5 / MACHINE.flops)
     # A rank reads its own experts, and the one that leads tries a layer with all.
-    parts = held(shape, groups, SFT(), torch.bfloat16, 8, tokens=1)
+    parts = rank_memory(shape, groups, SFT(), torch.bfloat16, 8, tokens=1)
     plain = [w for w in groups.largest if not w.is_expert]
     thrice = 2 * gathered_size(plain, 8, 2) + 3 * 4 * 5 * expert  # two layers, and a copy of one's experts
     assert parts["gathered"] == thrice + gathered_size(groups.beside, 8)
@@ -269,7 +269,7 @@ def test_adapters_by_hand() -> None:
     assert share(groups.adapters) == shape.adapters == own
     linear = shape.linear
     assert size(groups.all) == 2 * linear + 4 * (shape.embedding + shape.vectors + own)
-    parts = held(shape, groups, method, torch.bfloat16, 4, tokens=10)
+    parts = rank_memory(shape, groups, method, torch.bfloat16, 4, tokens=10)
     ours = share(groups.adapters, 4)
     assert (parts["gradients"], parts["copies"]) == (4 * ours, 4 * ours)  # the reference is adapters of its own
     # Weights under adapters have no gradients: of their products two passes in place of three.
@@ -284,13 +284,13 @@ def test_adapters_by_hand() -> None:
 
 
 def test_what_ranks_cannot_share_is_said() -> None:
-    with pytest.raises(InputError, match="keeps its experts in a way"):
+    with pytest.raises(InputError, match="keeps its experts in an unknown form"):
         Groups.of(Llama4TextConfig(**SMALL, intermediate_size_mlp=8, num_local_experts=2, head_dim=16))
 
 
 @given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 400), st.integers(1, 9))
 def test_passes_are_those_that_a_step_is_packed_into(trees: int, tree: int, budget: int, ranks: int) -> None:
-    packs = shared([tree] * trees, budget, ranks)
+    packs = balanced_bins([tree] * trees, budget, ranks)
     passes = Passes.of(Batch(trees, tree, 0, 0), budget, ranks)
     each = -(-len(packs) // ranks)
     assert passes == Passes(each, max(map(len, packs)), ranks * each - len(packs))

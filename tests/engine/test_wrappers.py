@@ -91,10 +91,10 @@ def test_a_language_model_goes_back_into_the_whole_and_the_rest_stays(kind: str,
 
 def test_what_does_not_fit_into_a_whole_is_refused(tmp_path: Path) -> None:
     gemma, qwen = (load_model(save_wrapper(tmp_path / kind, kind)) for kind in ("gemma3", "qwen3_vl"))
-    with pytest.raises(InputError, match=r"is not of the kind that is in .*/gemma3: they differ in model\.layers\.0\."):
+    with pytest.raises(InputError, match=r"does not fit into .*/gemma3: they differ in model\.layers\.0\."):
         put_back(qwen, *read_wrapper(str(tmp_path / "gemma3")), str(tmp_path / "out"))
     gemma.save(tmp_path / "text")
-    with pytest.raises(InputError, match=r"/text is no model that reads images or sounds too, into which"):
+    with pytest.raises(InputError, match=r"/text reads only text: --into takes a model that"):
         read_wrapper(str(tmp_path / "text"))
     assert not (tmp_path / "out").exists()
 

@@ -166,7 +166,7 @@ def test_what_is_no_reward_model_or_cannot_be_trained_is_refused(
     masked = transformers.AutoModelForMaskedLM.from_config(CONFIGS["deberta"]())
     masked.save_pretrained(tmp_path / "masked")
     tokenizer_of("deberta", None).save_pretrained(tmp_path / "masked")
-    with pytest.raises(InputError, match="is a DebertaV2ForMaskedLM, which is no causal language model"):
+    with pytest.raises(InputError, match="is a DebertaV2ForMaskedLM, which is not a causal language model"):
         load_model(str(tmp_path / "masked"))
 
 

@@ -142,7 +142,10 @@ def test_adapters_that_cannot_be_used_are_told(base: str, tmp_path: Path, capsys
     (lost / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/no/such/base"}))
     for folder, said in (
         (lost, "holds an adapter of /no/such/base, and there is no such folder: name the model it is for in"),
-        (tmp_path / "rm/model", "scores texts and writes none: it is a reward or preference model, no language model."),
+        (
+            tmp_path / "rm/model",
+            "is a reward or preference model, not a language model",
+        ),
     ):
         assert command("sample", "--model", folder, "--data", "hi", "--out", tmp_path / "s.jsonl") == 2
         assert said in capsys.readouterr().err

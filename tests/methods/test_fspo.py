@@ -170,7 +170,7 @@ def test_the_command(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     bad[5] = Preference("hi", KIND, STERN)
     for rows_given, more, why in (
         (bad, (), "row 6 does not say whose preference it is: rows need a column user, or one that --columns"),
-        (rows(4, 1), (), "no user has two comparisons, so none has one to read before another."),
+        (rows(4, 1), (), "no user has two comparisons, so none can be read before another: add rows."),
         (rows(4), ("--given", 0), "given must be at least 1, not 0; without choices it is `accord ipo`."),
         (rows(4), ("--precompute-reference",), "precompute_reference: choices are drawn anew at every step"),
     ):

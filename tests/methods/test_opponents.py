@@ -121,7 +121,7 @@ def test_ipo_md_descends_the_distance_to_the_preferences(mixture: float) -> None
 def test_the_opponent_is_drawn_from_the_mixed_logits() -> None:
     for method in (NashMD(mixture=0.3, **COMMON), IPOMD(mixture=0.3, **COMMON)):
         learner, policy = started(TWO_TOKENS, method, None)
-        speaker = learner.opponent(0) if isinstance(method, NashMD) else learner.speaker
+        speaker = learner.opponent(0) if isinstance(method, NashMD) else learner.sampled
         assert isinstance(speaker.network, Mixture)
         [said] = generate(speaker.network, [TWO_TOKENS.prompt], 200, Sampling(max_new_tokens=2), end=0)
         mixed = mixed_logps(TWO_TOKENS, policy.network, network_in(TWO_TOKENS, 2), 0.3)

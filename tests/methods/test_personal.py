@@ -132,11 +132,11 @@ def test_the_command(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[st
     bad[5] = Preference("hi", KIND, STERN)
     for given, more, why in (
         (bad, (), "row 6 does not say whose preference it is: rows need a column user, or one that --columns"),
-        (rows(4, 1), (), "no user has two comparisons, so none has one before another to read."),
+        (rows(4, 1), (), "no user has two comparisons, so none can be read before another: add rows."),
         (rows(4), ("--comparisons", 1), "comparisons must be at least 2, not 1: one is read for the next."),
         (rows(4), ("--reader-layers", 0), "reader_layers must be at least 1, not 0."),
         (rows(4), ("--planes", -1), "planes must be at least 0, not -1; 0 is a reward model."),
-        (rows(4), ("--lora-rank", 2), "lora_rank: a model that reads choices is trained whole; leave it out."),
+        (rows(4), ("--lora-rank", 2), "lora_rank: a model that reads choices is trained in full; leave it out."),
         ([Ranking("hi", (KIND, STERN), (0, 1))], (), "row 1 does not say whose preference it is"),
     ):
         data = write_jsonl(tmp_path / "bad.jsonl", given)

@@ -125,7 +125,7 @@ def test_a_template_that_is_none_is_refused(hint: str) -> None:
 
 
 def test_a_malformed_template_is_refused() -> None:
-    with pytest.raises(InputError, match="hint '{prompt} {answer' is no template"):
+    with pytest.raises(InputError, match="hint '{prompt} {answer' is not a template"):
         STaR(hint="{prompt} {answer")
 
 

@@ -115,7 +115,7 @@ def test_general_preference_refuses_rows_that_are_no_score_and_planes() -> None:
         general_preference(vector(1), torch.tensor([1]))
     with pytest.raises(ValueError, match="rows of equal length: first 1, second 3"):
         general_preference(vector(1), vector(1, 2, 3))
-    with pytest.raises(ValueError, match="one row a completion"):
+    with pytest.raises(ValueError, match="one row per completion"):
         general_ranking(vector(1, 2, 3), ZERO3, ZERO3)
     with pytest.raises(ValueError, match="group 0 has no completions"):
         general_ranking(vector(1, 2, 3)[:, None], ZERO3 + 1, ZERO3)

@@ -187,7 +187,7 @@ def test_ranks_with_other_versions_are_refused_on_all(command: Command) -> None:
     outcomes, sentences = ended(command, before)
     assert [one.status for one in outcomes] == [2, 2]
     assert sentences == [
-        "accord: the ranks do not agree on what they run: accord is 0.0.0 on rank 0 and 0.1.0 on rank 1; give all the "
+        "accord: the ranks differ in what they run: accord is 0.0.0 on rank 0 and 0.1.0 on rank 1; start all with the "
         "same."
     ]
     assert not (command.out / "run").exists()
@@ -204,7 +204,7 @@ def test_ranks_with_other_data_are_refused_on_all(command: Command) -> None:
     outcomes = Ranks(words, command.home, before=lambda rank: os.chdir(where[rank])).wait()
     assert [one.status for one in outcomes] == [2, 2]
     [sentence] = said(outcomes)
-    assert sentence.startswith("accord: the ranks do not agree on what the run is made of: data is ")
+    assert sentence.startswith("accord: the ranks differ in what the run is made of: data is ")
     assert not (command.out / "run").exists()
 
 

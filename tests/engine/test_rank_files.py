@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from accord.engine.checkpoint import RankFiles, write_rank_file
 from accord.engine.groups import axis_of
-from accord.engine.parts import Parts, write_part
 from accord.engine.team import Team
 
 
@@ -54,13 +54,13 @@ def test_any_number_of_ranks_reads_what_any_number_wrote(rows: int, wrote: int, 
         for rank in range(wrote * (copies if wrote > 1 else 1)):
             patch.setattr(Team, "here", lambda rank=rank: Team(rank, wrote * (copies if wrote > 1 else 1)))
             own = shares(rank % wrote, wrote, None if copies == 1 else rank // wrote)
-            file = write_part(folder, "policy", {**own, "count": count})  # type: ignore[dict-item]
+            file = write_rank_file(folder, "policy", {**own, "count": count})  # type: ignore[dict-item]
             assert (file is not None) == (rank < wrote)
         files = [file.name for file in folder.iterdir()]
         assert len(files) == wrote and all(load_file(folder / file) is not None for file in files)
         for rank in range(reads):
             patch.setattr(Team, "here", lambda rank=rank: Team(rank, reads))
-            found = Parts(folder, "policy", [*files, "policy-2.safetensors", "optimizer.safetensors"])
+            found = RankFiles(folder, "policy", [*files, "policy-2.safetensors", "optimizer.safetensors"])
             assert found.shapes == {"matrix": (rows, 3), "vector": (rows,), "experts": (2, 60, 3), "count": ()}
             for key, share in shares(rank, reads).items():
                 expected = share.to_local() if isinstance(share, Share) else share

@@ -1,9 +1,9 @@
-"""A network proves itself before it is used: on a few random tokens the fast ways must give what the plain one does.
+"""Fast paths, each verified before use: on a few random tokens they must give the same logits as the plain network.
 
-The plain way is the untouched network of transformers, a sequence at a time. The fast ways are fused norms, the forward
-over trees, and the decode cache; each that differs is switched off (unfused, a row a branch, recomputed), and a network
-for which nothing agrees is refused by name. Layers of one kind compute alike, so that only the first are tried, up to
-where every kind has occurred.
+The plain path is the unchanged network of transformers, one sequence at a time. The fast paths are fused norms, the
+forward over trees, and the decode cache. One that differs is switched off (norms unfused, one row per branch, no
+cache), and a network for which no combination agrees is refused. Layers of one kind compute alike, so only the first
+layers are tried, up to where every kind has occurred.
 """
 
 from __future__ import annotations
@@ -32,28 +32,29 @@ from accord.errors import InputError
 from accord.files import write_text
 
 PROMPT, BRANCHES = 6, (5, 3)
-"""Tokens of the prompt and of the two branches that are tried."""
+"""Tokens of the prompt and of the two branches of the trial."""
 
 LOGITS = 1024
-"""Of the vocabulary, so many logits are compared."""
+"""Number of vocabulary entries whose logits are compared."""
 
 CLOSE = 3e-4
-"""Logits may differ by this share of their standard deviation: rounding stays far below it, another model far above."""
+"""Largest difference, relative to the logits' standard deviation: rounding stays far below it, a wrong result far
+above."""
 
 ROUGH = 0.1
-"""The same where weights are quantized, as what is multiplied with them may be too, and then rounds otherwise in
-another batch."""
+"""The same for quantized weights, where activations may be quantized too and then round differently in another
+batch."""
 
 
-class Ways(NamedTuple):
-    """The fast ways that a network takes: forwards over trees, fused norms, a decode cache."""
+class FastPaths(NamedTuple):
+    """Which fast paths a network uses: forwards over trees, fused norms, a decode cache."""
 
     trees: bool
     fused: bool
     cache: bool
 
     def switch_on(self, network: PreTrainedModel, attention: str) -> None:
-        """Have the network take these and no others; `attention` is its own implementation."""
+        """Have the network use these paths and no others; `attention` is its original attention implementation."""
         if self.trees:
             prepare(network)
         else:
@@ -65,74 +66,76 @@ class Ways(NamedTuple):
         network._accord_recomputes = not self.cache  # type: ignore[assignment]
 
 
-ORDER = [Ways(trees, fused, cache) for trees in (True, False) for fused in (True, False) for cache in (trees, False)]
-"""What is tried, the fastest first."""
+ORDER = [
+    FastPaths(trees, fused, cache) for trees in (True, False) for fused in (True, False) for cache in (trees, False)
+]
+"""The combinations to try, the fastest first."""
 
 
-def take_fast_ways(network: PreTrainedModel, name: str = "") -> None:
-    """Switch on the fast ways of a network that give what its plain one does.
+def enable_fast_paths(network: PreTrainedModel, name: str = "") -> None:
+    """Enable the fast paths on which a network gives the same results as on the plain one.
 
-    What was proved is kept by configuration and versions (in `ACCORD_CACHE`, by default ~/.cache/accord), so that a
-    network that passed before is not tried again.
+    Results are cached by configuration and versions (in `ACCORD_CACHE`, by default ~/.cache/accord), so that a network
+    is tried only once.
 
     Raises:
-        InputError: no way agrees with the plain one.
+        InputError: no combination agrees with the plain network.
     """
     attention = network.config.get_text_config()._attn_implementation
     key = _fingerprint(network)
     if unread(network) is None:
-        ways = _read(key) or _tried(network, attention, name, key)
-    else:  # the rank that leads reads a few layers of it for that
-        ways = Team.here().lead(lambda: _read(key) or _tried(network, attention, name, key))
-    (ways or ORDER[0]).switch_on(network, attention)
+        paths = _read(key) or _verify(network, attention, name, key)
+    else:  # rank 0 reads a few layers for the trial
+        paths = Team.here().lead(lambda: _read(key) or _verify(network, attention, name, key))
+    (paths or ORDER[0]).switch_on(network, attention)
 
 
-def _tried(network: PreTrainedModel, attention: str, name: str, key: str) -> Ways | None:
-    """What was proved just now, and is kept; None where there are no numbers to compare."""
+def _verify(network: PreTrainedModel, attention: str, name: str, key: str) -> FastPaths | None:
+    """Try the fast paths now and cache the result; None where there are no numbers to compare."""
     with (
         torch.no_grad(), _first_layers(network), read_for_now(network),
-        _told_apart(network), _few_logits(network), _in_float32(network),
+        _distinct_values(network), _few_logits(network), _in_float32(network),
     ):  # fmt: skip
-        ways = _proved(network, attention, name)
-    if ways is None:
-        with torch.no_grad(), read_for_now(network), _told_apart(network), _in_float32(network):
-            ways = _proved(network, attention, name)
-    if ways is not None:
-        _write(key, ways)
-    return ways
+        paths = _fastest_agreeing(network, attention, name)
+    if paths is None:
+        with torch.no_grad(), read_for_now(network), _distinct_values(network), _in_float32(network):
+            paths = _fastest_agreeing(network, attention, name)
+    if paths is not None:
+        _write(key, paths)
+    return paths
 
 
-def _proved(network: PreTrainedModel, attention: str, name: str) -> Ways | None:
-    """The fastest ways that agree with the plain one; None where that gives no numbers to compare."""
+def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str) -> FastPaths | None:
+    """The fastest paths that agree with the plain network; None where that gives no finite logits."""
     tree = _tree(network)
     close = CLOSE if getattr(network.config, "quantization_config", None) is None else ROUGH
     try:
         plain = _plain(network, tree)
-    except (IndexError, RuntimeError, ValueError):  # a network that reads fewer tokens than are tried
+    except (IndexError, RuntimeError, ValueError):  # a network that reads fewer tokens than the trial has
         return None
     if not all(bool(torch.isfinite(logits).all()) for logits in plain):
         return None
-    for ways in ORDER:
-        ways.switch_on(network, attention)
+    for paths in ORDER:
+        paths.switch_on(network, attention)
         try:
             agree = equal_logits(plain, _read_as_trees(network, tree), close)
             if agree and not _is_classifier(network):
                 agree = equal_logits([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree), close)
-        except Exception:  # an architecture that this way was not made for may fail in any manner
+        except Exception:  # an unsupported architecture may raise anything
             agree = False
         if agree:
-            return ways
+            return paths
     raise InputError(
-        f"the model {name} ({type(network).__name__}) computes other numbers here than in transformers, whichever way "
-        "it is read: its architecture cannot be used."
+        f"the model {name} ({type(network).__name__}) computes different logits here than in transformers, on "
+        "every path: its architecture is not supported."
     )
 
 
 @contextmanager
-def _told_apart(network: nn.Module) -> Iterator[None]:
-    """Weights that are all equal, as of norms and biases that nobody trained yet, have different values meanwhile.
+def _distinct_values(network: nn.Module) -> Iterator[None]:
+    """Within the context, vectors of equal values, such as untrained norms and biases, get distinct values.
 
-    Otherwise a part that is left out might show no difference, and would be taken for proved when it is trained.
+    Otherwise leaving such a part out might make no difference, and would pass although it matters after training.
     """
     generator = torch.Generator().manual_seed(0)
     before = [(p, p.detach().clone()) for p in network.parameters() if p.dim() == 1 and bool((p == p[0]).all())]
@@ -147,7 +150,7 @@ def _told_apart(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _in_float32(network: nn.Module) -> Iterator[None]:
-    """Weights that are held in halves, and would hide a difference by rounding, are float32 meanwhile."""
+    """Within the context, 16-bit weights, whose rounding would hide a difference, are float32."""
     before = [(p, p.data) for p in network.parameters() if p.dtype in (torch.bfloat16, torch.float16)]
     for parameter, value in before:
         parameter.data = value.float()
@@ -160,7 +163,7 @@ def _in_float32(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _first_layers(network: PreTrainedModel) -> Iterator[None]:
-    """The network ends after its first layers meanwhile, which are of all the kinds that it has."""
+    """Within the context, the network ends after its first layers, which include all its kinds of layers."""
     count = getattr(network.config.get_text_config(), "num_hidden_layers", None)
     lists = [
         (module, name, part)
@@ -168,7 +171,7 @@ def _first_layers(network: PreTrainedModel) -> Iterator[None]:
         for name, part in module.named_children()
         if isinstance(part, nn.ModuleList) and len(part) == count
     ]
-    if len(lists) != 1:  # no stack of layers, or several that belong together
+    if len(lists) != 1:  # no stack of layers, or several
         yield
         return
     [(module, name, layers)] = lists
@@ -183,8 +186,8 @@ def _first_layers(network: PreTrainedModel) -> Iterator[None]:
 
 @contextmanager
 def _few_logits(network: PreTrainedModel) -> Iterator[None]:
-    """The output layer has its first rows alone meanwhile: a vocabulary is most of a small network's work, and what is
-    done to logits is done to each alike."""
+    """Within the context, the output layer has only its first rows: the vocabulary is most of a small network's work,
+    and all logits are transformed alike."""
     layer = network.get_output_embeddings()
     whole: Any = getattr(layer, "weight", None)
     if type(layer) is not nn.Linear or type(whole.data) is not Tensor:
@@ -201,7 +204,7 @@ def _few_logits(network: PreTrainedModel) -> Iterator[None]:
 
 
 def _kind(layer: nn.Module, index: int) -> str:
-    """What tells a layer from others: its modules, with their settings, and the shapes of its weights."""
+    """A description of a layer's kind: its modules with their settings, and the shapes of its weights."""
     modules = [
         (name, type(module).__name__, {k: v for k, v in vars(module).items() if isinstance(v, int | float | str)})
         for name, module in layer.named_modules()
@@ -217,7 +220,7 @@ def _tree(network: PreTrainedModel) -> Tree:
     vocabulary = min(embeddings.num_embeddings, int(network.config.get_text_config().vocab_size))
     count = PROMPT + sum(BRANCHES)
     drawn = torch.randint(vocabulary, (count,), generator=torch.Generator().manual_seed(0)).tolist()
-    pad = network.config.get_text_config().pad_token_id  # which a classifier does not read
+    pad = network.config.get_text_config().pad_token_id  # a classifier skips padding
     drawn = [(token + 1) % vocabulary if token == pad else token for token in drawn]
     starts = [PROMPT, PROMPT + BRANCHES[0], count]
     branches = tuple(Branch(tuple(drawn[a:b])) for a, b in pairwise(starts))
@@ -229,7 +232,7 @@ def _is_classifier(network: nn.Module) -> bool:
 
 
 def _plain(network: PreTrainedModel, tree: Tree) -> list[Tensor]:
-    """Of each branch the logits (n, V) from which its tokens are drawn, or a classifier's labels (1, L)."""
+    """For each branch the logits (n, V) from which its tokens are drawn, or a classifier's labels (1, L)."""
     rows = [torch.tensor([tree.prompt + branch.tokens], device=network.device) for branch in tree.branches]
     every = [network(input_ids=row, use_cache=False).logits[0].float() for row in rows]
     return [logits[None] if _is_classifier(network) else logits[PROMPT - 1 : -1] for logits in every]
@@ -244,7 +247,7 @@ def _read_as_trees(network: PreTrainedModel, tree: Tree) -> list[Tensor]:
 
 
 def _decoded(network: PreTrainedModel, tree: Tree) -> list[Tensor]:
-    """The first logits of both, a token at a time."""
+    """The first logits of both branches, decoded token by token."""
     batch = decoder(network, min(BRANCHES))
     steps = [batch.prefill([tree.prompt], 2).expand(2, -1)]
     for step in range(min(BRANCHES) - 1):
@@ -254,7 +257,7 @@ def _decoded(network: PreTrainedModel, tree: Tree) -> list[Tensor]:
 
 
 def equal_logits(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
-    """Whether logits are equal to this share of their standard deviation."""
+    """Whether logits are equal up to a fraction `close` of their standard deviation."""
     return all(
         a.shape == b.shape and bool((a - b).abs().max() <= close * max(float(a.std()) if a.numel() > 1 else 1.0, 1e-6))
         for a, b in zip(plain, fast, strict=True)
@@ -279,12 +282,12 @@ def _known() -> dict[str, list[bool]]:
     return known if isinstance(known, dict) else {}
 
 
-def _read(key: str) -> Ways | None:
+def _read(key: str) -> FastPaths | None:
     known = _known().get(key)
-    is_whole = isinstance(known, list) and [type(way) for way in known] == [bool] * len(Ways._fields)
-    return Ways(*known) if known and is_whole else None
+    is_whole = isinstance(known, list) and [type(way) for way in known] == [bool] * len(FastPaths._fields)
+    return FastPaths(*known) if known and is_whole else None
 
 
-def _write(key: str, ways: Ways) -> None:
-    with suppress(OSError):  # a machine without a place to keep it tries again
-        write_text(_file(), json.dumps(_known() | {key: ways}))
+def _write(key: str, paths: FastPaths) -> None:
+    with suppress(OSError):  # without a writable cache, the next run tries again
+        write_text(_file(), json.dumps(_known() | {key: paths}))

@@ -1,4 +1,4 @@
-"""Networks prove themselves at load: what differs from plain transformers is switched off, or the network refused."""
+"""Networks are verified at load: what differs from plain transformers is switched off, or the network refused."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from accord.engine import prove
+from accord.engine import fast_paths
 from accord.engine.cache import decoder
 from accord.engine.forward import hidden_states, takes_trees
 from accord.engine.models import prepare_network
@@ -64,9 +64,9 @@ def test_what_is_left_on_equals_plain_transformers(family: str) -> None:
         assert torch.allclose(torch.stack(steps, 1)[i], theirs[6:10], atol=1e-4)
 
 
-def test_fast_ways_stay_on_where_they_agree_and_are_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fast_paths_stay_on_where_they_agree_and_are_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert takes_trees(prepare_network(made("llama"))) and cache.exists()
-    monkeypatch.setattr(prove, "_proved", lambda *_: pytest.fail("it was proved before"))
+    monkeypatch.setattr(fast_paths, "_fastest_agreeing", lambda *_: pytest.fail("it was verified before"))
     assert takes_trees(prepare_network(made("llama")))
 
 
@@ -74,13 +74,13 @@ def test_a_part_that_training_has_not_touched_yet_is_tried_as_if_it_had(monkeypa
     network = made("llama")
     weights = {name: p.detach().clone() for name, p in network.named_parameters()}
     seen: list[float] = []
-    plain = prove._plain
+    plain = fast_paths._plain
 
     def noted(network: Any, tree: Tree) -> list[Tensor]:
         seen.append(float(network.model.norm.weight.std()))
         return plain(network, tree)
 
-    monkeypatch.setattr(prove, "_plain", noted)
+    monkeypatch.setattr(fast_paths, "_plain", noted)
     prepare_network(network)
     assert seen[0] > 0.1 and all(torch.equal(p, weights[name]) for name, p in network.named_parameters())
 
@@ -88,7 +88,7 @@ def test_a_part_that_training_has_not_touched_yet_is_tried_as_if_it_had(monkeypa
 def test_a_network_that_nothing_agrees_with_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     network = made("llama")
     monkeypatch.setattr(Readout, "of", staticmethod(lambda model: Readout(model.lm_head.weight.flip(0), None)))
-    with pytest.raises(InputError, match=r"the model odd \(LlamaForCausalLM\) computes other numbers here than in"):
+    with pytest.raises(InputError, match=r"the model odd \(LlamaForCausalLM\) computes different logits here than in"):
         prepare_network(network, "odd")
 
 
@@ -110,7 +110,7 @@ def test_of_layers_that_are_alike_only_the_first_is_tried() -> None:
             config.layer_types = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
         network = transformers.AutoModelForCausalLM.from_config(config)
         before = network.model.layers
-        with prove._first_layers(network):
+        with fast_paths._first_layers(network):
             tried[family] = len(network.model.layers)
         assert network.model.layers is before and len(before) == layers
     # DiffLlama's layers differ by a number that grows with their depth.
@@ -122,5 +122,5 @@ def test_a_layer_unlike_the_others_is_tried_too() -> None:
         transformers.LlamaConfig(**{**SMALL, "num_hidden_layers": 4})
     )
     network.model.layers[2].self_attn.scaling *= 2
-    with prove._first_layers(network):
+    with fast_paths._first_layers(network):
         assert len(network.model.layers) == 3
