@@ -136,11 +136,11 @@ def test_from_the_command_line(
     assert result["order_bias"] is None and result["invalid"]["estimate"] == 1 / 30
     assert {part["label"]: part["accuracy"]["n"] for part in result["by_source"]} == {"x": 19, "y": 10}
     said = capsys.readouterr()
-    assert "the answer that stands first wins" in said.out
+    assert "first answer wins" in said.out
     assert "Whichever answer stands first is favored" in said.out + said.err
     assert accord("report", out) == 0
     page = (out / "report.html").read_text()
-    assert "A judge beside people" in page and "log-odds that twice the length adds" in page.lower()
+    assert "A judge beside people" in page and "log-odds of twice the length" in page.lower()
     tied = write_jsonl(tmp_path / "t.jsonl", [{"prompt": "?", "completions": ["a", "b"], "ranks": [0, 0]}])
     assert accord("evaluate", "judge", "--judge", "some_judge:first", "--data", tied, "--out", out) == 2
     assert "prefers no completion to another, so there is nothing to agree with" in capsys.readouterr().err

@@ -98,7 +98,7 @@ def test_british_spelling_of_before_is_read() -> None:
     [
         ('{"kind": ', "is not a JSON object; restore it or remove it."),
         ("[]", "is not a JSON object"),
-        ('{"kind": "beauty"}', "answers no question of accord evaluate (models, comparisons,"),
+        ('{"kind": "beauty"}', "is no result of a kind that accord knows (models, comparisons,"),
         ('{"kind": "tasks"}', "(clusters: Field required); run accord evaluate tasks again to write it anew."),
         ('{"kind": "verification", "prompts": 1}', "run accord evaluate passes again to write it anew."),
     ],

@@ -125,4 +125,4 @@ def test_a_number_that_no_run_measures_is_refused(runs: list[str], tmp_path: Pat
     result = json.loads(file.read_text())
     result["models"][0]["scores"]["exact"]["estimate"] = inf
     file.write_text(json.dumps(result))
-    assert f"{file} holds Infinity, which is no number of a result" in refused([runs[0], str(copy)], tmp_path)
+    assert f"{file} holds Infinity, which is not a valid number in a result" in refused([runs[0], str(copy)], tmp_path)
