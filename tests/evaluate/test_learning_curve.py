@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from accord.data.judgments import Judgment
-from accord.evaluate.accuracy import Trial
+from accord.evaluate.accuracy import Predictions
 from accord.evaluate.learning_curve import (
     POWERS,
     HeldOutOutcomes,
@@ -134,7 +134,7 @@ def test_outcomes_are_of_prompts_by_their_weights() -> None:
     """Ties are left out, an equal lead is half right, and a judgment drawn rarely weighs more."""
     judged = [("p", 1.0, 2.0, 1.0), ("p", 1.0, -2.0, 3.0), ("q", 0.5, 1.0, 9.0), ("q", 0.0, 0.0, 2.0)]
     judgments = [Judgment(p, "a", "b", label, row, weight=w) for row, (p, label, _, w) in enumerate(judged)]
-    right, weight = by_prompt(Trial(judgments, np.array([lead for _, _, lead, _ in judged])))
+    right, weight = by_prompt(Predictions(judgments, np.array([lead for _, _, lead, _ in judged])))
     assert right.tolist() == [1, 1] and weight.tolist() == [4, 2]
 
 

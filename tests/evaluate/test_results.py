@@ -33,7 +33,7 @@ def test_the_numbers_as_tables() -> None:
     console = Console(width=120, file=StringIO())
     console.print(result.table())
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "Bradley-Terry board" in shown and "82.3% [77.3, 87.3]" in shown
+    assert "Bradley-Terry leaderboard" in shown and "82.3% [77.3, 87.3]" in shown
     assert "82.3%" in result._repr_html_()
     frame = result.frame()
     assert list(frame["name"]) == ["sft", "dpo", "ppo"]

@@ -111,9 +111,9 @@ def refused(runs: list[str], out: Path) -> str:
 
 
 def test_what_is_no_mean_over_seeds_is_refused(runs: list[str], tmp_path: Path) -> None:
-    assert "of two runs or more" in refused(runs[:1], tmp_path)
+    assert "needs two runs or more" in refused(runs[:1], tmp_path)
     assert "each given once" in refused([runs[0], runs[0]], tmp_path)
-    assert "the stage sft max_steps is 2 in the one and 4 in the other" in refused([runs[0], runs[3]], tmp_path)
+    assert "the stage sft max_steps is 2 in the first and 4 in the second" in refused([runs[0], runs[3]], tmp_path)
     assert "have the same seed, 1" in refused([runs[1], runs[4]], tmp_path)
     (tmp_path / "empty").mkdir()
     assert "is no run of a recipe" in refused([runs[0], str(tmp_path / "empty")], tmp_path)

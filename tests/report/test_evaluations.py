@@ -201,7 +201,7 @@ def test_failures(page: Page) -> None:
     # The shade is a fifth of the share each: .30 the second of five, .05 none, .96 the last.
     matrix = page.source.split('id="failures"')[1].split("</table>")[0]
     assert re.findall(r'<td class="(\w+)"', matrix) == ["b2", "even", "none", "b5"]
-    assert table["words of an answer"] == ["24", "40.0 (35.0 to 45.0)", "61.5 (56.5 to 66.5)", "21.5 (17.5 to 25.5)"]
+    assert table["words per answer"] == ["24", "40.0 (35.0 to 45.0)", "61.5 (56.5 to 66.5)", "21.5 (17.5 to 25.5)"]
     assert table["space <b>"] == ["10", "40.0% (20.0%–60.0%)", "10.0% (0.0%–20.0%)", "–"]
     assert table["body"] == ["30", "20.0% (10.0%–30.0%)", "–", "–"]
     text = words(page, "failures")
