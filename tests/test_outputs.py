@@ -280,7 +280,7 @@ def test_a_run_gives_way_to_another_only_when_asked_and_never_what_is_read(
     assert accord(*words, base, "--max-steps", "2") == 0
     (out / "notes.txt").write_text("mine")
     again = (*words, base, "--max-steps", "1")
-    assert accord(*again) == 2 and "holds another run; choose another --out, or go on" in capsys.readouterr().err
+    assert accord(*again) == 2 and "holds another run; choose another --out, or continue" in capsys.readouterr().err
     assert accord(*words, out / "model", "--max-steps", "1", "--overwrite") == 2
     assert "model, which is read, and is not replaced; choose another --out" in capsys.readouterr().err
     assert accord(*again, "--overwrite") == 0

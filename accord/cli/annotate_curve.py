@@ -26,7 +26,7 @@ from accord.results.base import FILE
 if TYPE_CHECKING:
     from accord.annotate.project import Project
     from accord.data.judgments import Judgment
-    from accord.evaluate.accuracy import Trial
+    from accord.evaluate.accuracy import Predictions
     from accord.evaluate.learning_curve import HeldOutOutcomes
     from accord.results.learning_curve import LearningCurveResult
 
@@ -198,10 +198,10 @@ def _outcomes(labels: Labels, model: str, method: RewardModel, repeats: int) -> 
     return HeldOutOutcomes(np.array(sizes, dtype=np.float64), outcomes, weight)
 
 
-def _trial(method: RewardModel, model: str, rows: list[Row], held: Sequence[Judgment]) -> tuple[Trial, list[str]]:
+def _trial(method: RewardModel, model: str, rows: list[Row], held: Sequence[Judgment]) -> tuple[Predictions, list[str]]:
     """A reward model of some rows, tried on what is held out; and why rows were not learned from, a line each."""
     from accord import feedback
-    from accord.evaluate.accuracy import Trial
+    from accord.evaluate.accuracy import Predictions
     from accord.evaluate.leads import ModelLeads
 
     with tempfile.TemporaryDirectory() as folder:
@@ -212,10 +212,10 @@ def _trial(method: RewardModel, model: str, rows: list[Row], held: Sequence[Judg
     leads = ModelLeads(scorer, feedback.learned.Learned(scorer).of_trees, method.max_length)(
         [Comparison(j.prompt, j.first, j.second, j.columns) for j in held]
     )
-    return Trial(held, leads.lead).where(leads.read), [json.loads(line)["why"] for line in left_out]
+    return Predictions(held, leads.lead).where(leads.read), [json.loads(line)["why"] for line in left_out]
 
 
-def _warn(labels: Labels, trial: Trial, left_out: Sequence[str], total: int) -> None:
+def _warn(labels: Labels, trial: Predictions, left_out: Sequence[str], total: int) -> None:
     """Note what could not be read. Raises InputError where too few prompts are left."""
     prompts = len({judgment.prompt for judgment in trial.judgments})
     if prompts < HELD:

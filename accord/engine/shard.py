@@ -131,8 +131,8 @@ def is_sharded(network: nn.Module) -> bool:
 
 
 def waits_for_ranks(network: nn.Module) -> bool:
-    """Whether a pass through the network needs all ranks: it is sharded, and its layers are not held unsharded."""
-    return is_sharded(network) and not getattr(network, "_is_held_whole", False)
+    """Whether a pass through the network needs all ranks: it is sharded, and its layers are not kept gathered."""
+    return is_sharded(network) and not getattr(network, "_layers_gathered", False)
 
 
 def unsharded_class(network: nn.Module) -> type[nn.Module]:
@@ -186,12 +186,12 @@ def layers_gathered(network: nn.Module) -> Iterator[None]:
         layer.set_reshard_after_forward(False)
         layer.unshard()
     for part in sharded_parts(network):
-        part._is_held_whole = True
+        part._layers_gathered = True
     try:
         yield
     finally:
         for part in sharded_parts(network):
-            part._is_held_whole = False
+            part._layers_gathered = False
         for layer in layers:
             layer.set_reshard_after_forward(_sharing.reshard)
 

@@ -1,6 +1,6 @@
-"""The evidence: one subject a question, each with the function that `accord evaluate QUESTION` calls.
+"""Evaluations, one subject per file; `accord evaluate QUESTION` calls the function `evaluate_QUESTION`.
 
-Each of these writes evaluation.json, prints its numbers, and returns them as a class of `accord.results`.
+Each function writes evaluation.json, prints its numbers, and returns them as a class of `accord.results`.
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
-"""`accord evaluate agreement`: how far annotators agree, and how well any model can agree with people who do no better.
+"""`accord evaluate agreement`: how far annotators agree, and the accuracy this allows a model of their preferences.
 
 Ratings are counts: how many of an item's raters chose each category, (items, V). A comparison of two completions has
-the categories second, tie, first. Which completion is called the first is arbitrary, and agreement by chance must not
-depend on it: so every comparison is counted in both orders, and both count as one item where items are drawn again.
+the categories second, tie, first. As the order of completions is arbitrary, chance agreement must not depend on it:
+every comparison is counted in both orders, and both count as one item in the bootstrap.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ CATEGORIES = (0.0, 0.5, 1.0)
 """The labels of judgments: second, tie, first."""
 
 PAIRS = 50
-"""Pairs of annotators that are reported on, at most: crowds have thousands."""
+"""Maximum number of pairs of annotators in the result: crowds have thousands."""
 
 
 @takes(RowOptions)
@@ -55,11 +55,11 @@ def evaluate_agreement(
 ) -> AgreementResult:
     """Measure how far annotators agree beyond chance, and the accuracy that this allows a model of their preferences.
 
-    What they judged is matched by the prompt and the two completions, in whatever order.
+    Judgments are matched by the prompt and the two completions, in either order.
 
     Args:
         out: the folder to write evaluation.json to.
-        data: a file or Hub name of judgments with a column that says who judged (--columns.annotator worker), or a
+        data: a file or Hub name of judgments with a column that names the annotator (--columns.annotator worker), or a
             column for each annotator (--columns.label ann,bob).
         annotators: instead of --data, a file of judgments per annotator, as --annotators.ann first.jsonl.
         options: the fields of `RowOptions`.
@@ -78,9 +78,9 @@ def evaluate_agreement(
 
 
 def read_judged(data: str | None, annotators: Mapping[str, str], options: RowOptions) -> list[Judgment]:
-    """The judgments of a file that says who judged, or of a file for each annotator; InputError unless it is one."""
+    """The judgments of a file that names annotators, or of a file per annotator; InputError unless one is given."""
     if (data is None) == (not annotators):
-        raise InputError("give --data, a file that says who judged, or --annotators.NAME, a file for each of them.")
+        raise InputError("give --data, a file that names annotators, or --annotators.NAME, one file for each of them.")
     if data is None:
         files = {name: options.judgments(file) for name, file in annotators.items()}
         return [replace(j, annotator=name) for name, some in files.items() for j in some]
@@ -88,17 +88,17 @@ def read_judged(data: str | None, annotators: Mapping[str, str], options: RowOpt
     nameless = next((j for j in judgments if not j.annotator), None)
     if nameless is not None:
         raise InputError(
-            f"{data}, row {nameless.row + 1}: nothing says who judged; name the column by --columns.annotator."
+            f"{data}, row {nameless.row + 1}: the annotator is missing; name the column by --columns.annotator."
         )
     return judgments
 
 
 @dataclass(frozen=True)
 class Ratings:
-    """What every annotator said of every item, (items, annotators): an index into `CATEGORIES`, or -1 for nothing.
+    """Every annotator's rating of every item, (items, annotators): an index into `CATEGORIES`, or -1 for none.
 
-    `repeated` counts judgments left out because the same annotator had judged the same item before. `items` are what
-    was judged, and `groups` has whom each annotator is one of, where that is said.
+    `repeated` counts judgments left out because the same annotator had judged the item before. `items` are the
+    comparisons, and `groups` the annotators' groups, if given.
     """
 
     annotators: tuple[str, ...]
@@ -109,15 +109,15 @@ class Ratings:
 
     @property
     def counts(self) -> Floats:
-        """(items, V), of the items with two annotators or more."""
+        """Counts per category, (items, V), of the items with two annotators or more."""
         counts = np.stack([(self.labels == c).sum(1) for c in range(len(CATEGORIES))], 1).astype(np.float64)
         return np.asarray(counts[counts.sum(1) > 1])
 
 
 def rate_items(judgments: Sequence[Judgment]) -> Ratings:
-    """The judgments by item, which is a prompt and two completions in whatever order, and by annotator.
+    """The judgments by item (a prompt and two completions in either order) and annotator.
 
-    A probability counts as what it is nearer to, or a tie. InputError where an annotator is of two groups.
+    A probability counts as the nearest category. InputError where an annotator belongs to two groups.
     """
     groups = groups_of(judgments)
     column = {name: i for i, name in enumerate(groups)}
@@ -138,7 +138,7 @@ def rate_items(judgments: Sequence[Judgment]) -> Ratings:
 
 
 def between(ratings: Ratings, most: int) -> list[AnnotatorPair]:
-    """Every two annotators who share items, those who share the most first; at most so many."""
+    """Agreement of every two annotators who share items, most shared items first, at most `most` pairs."""
     judged = ratings.labels >= 0
     every = combinations(range(len(ratings.annotators)), 2)
     shared = Counter({(a, b): int((judged[:, a] & judged[:, b]).sum()) for a, b in every})
@@ -166,13 +166,13 @@ def _pair(ratings: Ratings, a: int, b: int) -> AnnotatorPair:
 
 
 def agreement(ratings: Ratings, data: str = "", *, pairs: int = PAIRS) -> AgreementResult:
-    """The agreement of all annotators and of every two, on one item or more, with intervals by bootstrap over items.
+    """Agreement of all annotators and of every two, with intervals by bootstrap over items (one or more).
 
-    Of the pairs of annotators those that share most items are there, at most so many.
+    At most `pairs` pairs of annotators are included, those that share most items.
     """
     counts = ratings.counts
     overall = mean(observed_agreement(counts), np.arange(len(counts)))
-    assert overall is not None  # there are items
+    assert overall is not None  # items exist
     decided = counts * (1.0, 0.0, 1.0)
     decided = decided[decided.sum(1) > 1]
     strict = mean(observed_agreement(decided), np.arange(len(decided)))
@@ -199,7 +199,7 @@ def agreement(ratings: Ratings, data: str = "", *, pairs: int = PAIRS) -> Agreem
 
 
 def _ceiling(strict: Interval | None) -> Interval | None:
-    """The ceiling of an agreement and of the ends of its interval; an end below 1/2 implies no more than 1/2."""
+    """The ceiling of an agreement and of its interval's ends; an end below 1/2 counts as 1/2."""
     if strict is None or strict.estimate < 0.5:
         return None
     low, high = (ceiling(max(0.5, end)) for end in (strict.low, strict.high))
@@ -209,16 +209,16 @@ def _ceiling(strict: Interval | None) -> Interval | None:
 def _warnings(result: AgreementResult, repeated: int) -> list[str]:
     lines = []
     if result.items < FEW:
-        lines.append(f"The intervals rest on {result.items} items: with fewer than {FEW} they say little.")
+        lines.append(f"The intervals rest on {result.items} items: fewer than {FEW} make them unreliable.")
     if result.fleiss is None:
         lines.append(
-            "Fleiss' kappa needs as many annotators for every item, and more than one category: Krippendorff's alpha "
-            "allows for any number."
+            "Fleiss' kappa needs the same number of annotators for every item, and more than one category; "
+            "Krippendorff's alpha does not."
         )
     if result.ceiling is None:
-        lines.append("Annotators agree on fewer than half of what they decide, so no ceiling follows.")
+        lines.append("Annotators agree on fewer than half of the items without ties, so there is no ceiling.")
     if repeated:
-        lines.append(f"{repeated} judgments repeat an annotator's own on the same item, and are left out.")
+        lines.append(f"{repeated} judgments are left out: the same annotator had judged the item before.")
     if len(result.pairs) == PAIRS:
-        lines.append(f"Of the pairs of annotators only the {PAIRS} that share most items are listed.")
+        lines.append(f"Only the {PAIRS} pairs of annotators that share most items are listed.")
     return lines

@@ -1,25 +1,26 @@
-"""Whom to believe, where several people judge the same comparisons and some of them are careless.
+"""Aggregation of judgments by several annotators of different reliability.
 
-Every annotator has a reliability r. Two models say what it is the probability of, and so which of two is how likely the
-better one, given all verdicts:
+Every annotator has a reliability r. Two models say how verdicts depend on it, and hence how likely each completion is
+the better one, given all verdicts:
 
-    Dawid-Skene      one of the two is better;      P(says the first) = r where that is the first, else 1 - r
-    Bradley-Terry    completions have scores s;     P(says the first) = r g + (1 - r) (1 - g),  g = sigmoid(s_1 - s_2)
+    Dawid-Skene      one of the two is better;      P(votes for the first) = r if the first is better, else 1 - r
+    Bradley-Terry    completions have scores s;     P(votes for the first) = r g + (1 - r) (1 - g),  g = sigmoid(s_1 -
+        s_2)
 
-The first is Dawid and Skene's (1979, Applied Statistics 28) with one error rate a person, since which completion is
-called the first is arbitrary; the second is CrowdBT (Chen et al. 2013, WSDM, "Pairwise ranking aggregation in a
-crowdsourced setting"). In the first a mistake is carelessness; in the second people also differ where two completions
-are nearly as good, and what is known of other pairs of the same completions counts.
+The first is Dawid and Skene's (1979, Applied Statistics 28) with one error rate per annotator, since the order of
+completions is arbitrary; the second is CrowdBT (Chen et al. 2013, WSDM, "Pairwise ranking aggregation in a crowdsourced
+setting"). In the first, every mistake is carelessness; in the second, people also differ where two completions are
+nearly as good, and verdicts on other pairs of the same completions count.
 
-Reliabilities of a group are alike, as far as the verdicts say: r ~ Beta(k m, k (1 - m)), with the group's mean m ~
-Beta(3, 1) and k, how alike, both on a grid. So who judged little is taken for one of his group, and a verdict that
-stands alone for one of somebody who is right three times in four. Without groups all annotators are one.
+Reliabilities within a group are similar, to a degree learned from the verdicts: r ~ Beta(k m, k (1 - m)), with the
+group's mean m ~ Beta(3, 1) and concentration k, both on a grid. So an annotator with few verdicts is close to the
+group's mean, and a single verdict has the prior mean reliability of 3/4. Without groups all annotators form one.
 
-Departures: neither is fitted to its greatest likelihood. With a few verdicts a pair and scores of its own for each,
-CrowdBT's is greatest where everybody is fully reliable. Both are averaged over the posterior by Gibbs sampling (Kim and
-Ghahramani 2012, AISTATS, "Bayesian classifier combination"; the scores by elliptical slices, Murray et al. 2010,
-AISTATS), which gives intervals too. A tie says nothing of which is better: it is counted, and left out like a verdict
-that was not given.
+Departures: neither is fitted by maximum likelihood. With a few verdicts per pair and free scores, CrowdBT's likelihood
+is maximal where everybody is fully reliable. Both are averaged over the posterior by Gibbs sampling (Kim and Ghahramani
+2012, AISTATS, "Bayesian classifier combination"; the scores by elliptical slice sampling, Murray et al. 2010, AISTATS),
+which also gives intervals. Ties carry no information on which is better: they are counted, and otherwise treated as
+missing.
 """
 
 from __future__ import annotations
@@ -41,23 +42,23 @@ from accord.records import Comparison
 from accord.results.base import Interval, shown
 
 BURN, KEPT, DRAWS = 200, (500, 4000), 10_000_000
-"""Sweeps of the sampler that are thrown away, and the fewest and the most that are averaged over: as many as there are
-draws for, one a verdict in each."""
+"""Sweeps of the sampler that are discarded, and the minimum and maximum kept: as many as fit the budget of draws, one
+per verdict and sweep."""
 
 MEANS = (np.arange(40) + 0.5) / 40
 ALIKE = np.array([2.0, 4.0, 8.0, 16.0, 32.0, 64.0])
-"""The grid of a group's m, by Beta(3, 1), and of its k, all equally likely."""
+"""The grids of a group's m, with prior Beta(3, 1), and of its k, uniform."""
 SPREAD = 2.0
-"""The standard deviation of scores: two fully reliable people agree on .76 of pairs drawn at random, about as often as
-trained annotators do (Ouyang et al. 2022, arXiv:2203.02155, section 3.4)."""
+"""The standard deviation of scores: two fully reliable people agree on .76 of random pairs, about as often as trained
+annotators do (Ouyang et al. 2022, arXiv:2203.02155, section 3.4)."""
 
 _SURE = 1e-9
-"""Reliabilities keep so far from 0 and 1, that logarithms are finite."""
+"""Reliabilities are kept this far from 0 and 1, so that logarithms are finite."""
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often an annotator, or the mean of a group, is right; `verdicts` are those that are no ties."""
+    """The reliability of an annotator, or a group's mean; `verdicts` does not count ties."""
 
     name: str
     group: str
@@ -68,7 +69,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Beliefs:
-    """The probability that the first completion is the better one, (items,), and whom that is taken from."""
+    """P(the first completion is better), (items,), and the reliabilities it is based on."""
 
     items: tuple[Comparison, ...]
     first_better: Floats
@@ -76,7 +77,7 @@ class Beliefs:
     groups: list[Reliability]
 
     def tables(self) -> Iterator[Table]:
-        """Annotators with their groups, where they have any; and what is known of each group."""
+        """A table of annotators, and of groups, if any."""
         named = any(one.group for one in self.annotators)
         people = Table("annotator", *["group"] * named, "verdicts", "ties", "reliability")
         for one in self.annotators:
@@ -91,10 +92,10 @@ class Beliefs:
 
 
 def majority(ratings: Ratings) -> Beliefs:
-    """The share of an item's verdicts that prefer the first, a tie half; .5 where there are none.
+    """The share of an item's verdicts that prefer the first, a tie counting half; .5 without verdicts.
 
-    An annotator's reliability is how often he agrees with the majority of the others, where they have one and he does
-    not tie, with Wilson's interval; None where that never is so.
+    An annotator's reliability is the agreement with the majority of the others, where there is one and the annotator
+    does not tie, with Wilson's interval; None where that never happens.
     """
     given = ratings.labels >= 0
     label = np.where(given, np.array(CATEGORIES)[ratings.labels], 0.5)
@@ -108,47 +109,47 @@ def majority(ratings: Ratings) -> Beliefs:
 
 
 def dawid_skene(ratings: Ratings, *, seed: int = 0) -> Beliefs:
-    """The posterior of the model of one better completion a pair; one seed gives the same again."""
+    """The posterior of the model in which one completion of each pair is better; reproducible by seed."""
     return _averaged(ratings, lambda votes: _OneBetter(votes, len(ratings.labels)), seed)
 
 
 def bradley_terry(ratings: Ratings, *, seed: int = 0) -> Beliefs:
-    """The posterior of the model of scores: P(first is preferred by whoever is fully reliable), E[sigmoid(s_1 - s_2)].
+    """The posterior of the model of scores: P(a fully reliable annotator prefers the first), E[sigmoid(s_1 - s_2)].
 
-    Scores are normal with mean 0 and the standard deviation `SPREAD`, which few verdicts a pair could not tell from
-    carelessness. So whoever agrees with others more often than it allows is found fully reliable.
+    Scores are normal with mean 0 and standard deviation `SPREAD`, which a few verdicts per pair could not separate from
+    carelessness. So an annotator who agrees with others more often than it allows is found fully reliable.
     """
     return _averaged(ratings, lambda votes: _Scores(votes, ratings.items), seed)
 
 
 def warnings_of(ratings: Ratings, beliefs: Beliefs) -> list[str]:
-    """What the numbers do not say by themselves: who is no better than a coin, and where nobody can be compared."""
+    """Warnings about annotators no better than chance, and about data in which no annotators can be compared."""
     lines = []
     if not ((ratings.labels >= 0).sum(1) > 1).any():
         lines.append(
-            "No comparison was judged by two annotators, so nothing tells them apart: reliabilities are guesses."
+            "No comparison was judged by two annotators, so they cannot be compared: reliabilities are guesses."
         )
     poor = [one.name for one in beliefs.annotators if one.reliability and one.verdicts and one.reliability.high < 0.5]
     if poor:
-        lines.append(f"Wrong more often than right, as if answers had been swapped: {', '.join(map(legible, poor))}.")
+        lines.append(f"Wrong more often than right, as if answers were swapped: {', '.join(map(legible, poor))}.")
     return lines
 
 
 class _Truth(Protocol):
-    """What the verdicts are about, in a state that is drawn anew, given how reliable annotators are.
+    """The latent truth behind the verdicts, a state sampled given the annotators' reliabilities.
 
-    `informs` marks the verdicts (J,) that are not alone: one that is alone is as likely as not, however reliable.
+    `informs` marks the verdicts (J,) that can be compared with others; a lone verdict says nothing about reliability.
     """
 
     informs: NDArray[np.bool_]
 
     def step(self, draw: Generator, reliability: Floats) -> tuple[Floats, NDArray[np.bool_]]:
-        """P(first is better) of every item as the state has it, and which verdicts (J,) were given reliably."""
+        """P(first is better) of every item in the current state, and which verdicts (J,) were given reliably."""
 
 
 @dataclass(frozen=True)
 class _Votes:
-    """The verdicts that are no ties, (J,) each: of which item, by whom, 1 for the first and -1 for the second."""
+    """Verdicts without ties, (J,) each: the item, the annotator, and the side (1: the first, -1: the second)."""
 
     item: Indices
     who: Indices
@@ -156,13 +157,13 @@ class _Votes:
 
 
 def _averaged(ratings: Ratings, model: Callable[[_Votes], _Truth], seed: int) -> Beliefs:
-    """The means over the sampler's sweeps, and for reliabilities the middle 95% of them."""
+    """Means over the sampler's sweeps, and the central 95% of the reliabilities."""
     item, who = np.nonzero((ratings.labels == 0) | (ratings.labels == 2))
     votes, people = _Votes(item, who, ratings.labels[item, who].astype(np.float64) - 1), len(ratings.annotators)
     truth, draw = model(votes), np.random.default_rng(seed)
     groups = ratings.groups or ("",) * people
     group, given = numbered(groups), np.bincount(who, truth.informs, people)
-    reliability = draw.uniform(0.7, 0.8, people)  # to begin with; not equal, so that no two verdicts cancel
+    reliability = draw.uniform(0.7, 0.8, people)  # initial values; unequal, so that no two verdicts cancel
     first_better, kept, means = np.zeros(len(ratings.labels)), [], []
     sweeps = BURN + int(np.clip(DRAWS // max(1, len(item)), *KEPT))
     with counting("aggregate: sweeps", sweeps) as done:
@@ -186,7 +187,7 @@ def _averaged(ratings: Ratings, model: Callable[[_Votes], _Truth], seed: int) ->
 
 
 def _draw_groups(draw: Generator, hits: NDArray[Any], misses: NDArray[Any], group: Indices) -> tuple[Floats, Floats]:
-    """A draw of k m and of k (1 - m) of every group, given how often each annotator in it was right, whatever r is.
+    """A draw of k m and of k (1 - m) for every group, given how often each of its annotators was right.
 
     With r integrated out, h hits and f misses have the likelihood B(k m + h, k (1 - m) + f) / B(k m, k (1 - m)).
     """
@@ -199,12 +200,12 @@ def _draw_groups(draw: Generator, hits: NDArray[Any], misses: NDArray[Any], grou
 
 
 def _draw(draw: Generator, log_weight: Floats) -> Indices:
-    """An index into the last axis, with probability proportional to exp(log_weight): the largest with Gumbel noise."""
+    """An index into the last axis, drawn with probability proportional to exp(log_weight) by the Gumbel-max trick."""
     return np.asarray((log_weight + draw.gumbel(size=log_weight.shape)).argmax(-1))
 
 
 class _OneBetter:
-    """Dawid and Skene's: of every item one of the two is better, either as likely as not."""
+    """Dawid and Skene's model: one completion of each pair is better, with prior probability 1/2 each."""
 
     def __init__(self, votes: _Votes, items: int) -> None:
         self.votes, self.items = votes, items
@@ -214,20 +215,20 @@ class _OneBetter:
         votes = self.votes
         said = votes.side * scipy.special.logit(reliability)[votes.who]
         odds = np.bincount(votes.item, said, self.items)
-        # Whether it is the likelier one, not which it is: so swapping all completions swaps what is drawn.
+        # Draw whether it is the likelier one, not which: so swapping all completions mirrors the draws.
         likelier = draw.random(self.items) < scipy.special.expit(np.abs(odds))
         better = np.where(likelier == (odds >= 0), 1.0, -1.0)
         return scipy.special.expit(odds), better[votes.item] == votes.side
 
 
 class _Scores:
-    """CrowdBT's: a normal score of every completion, P(first is preferred) = sigmoid(s_1 - s_2)."""
+    """CrowdBT's model: a normal score for every completion, P(first is preferred) = sigmoid(s_1 - s_2)."""
 
     def __init__(self, votes: _Votes, items: Sequence[Comparison]) -> None:
         self.votes = votes
         completion = numbered([(c.prompt or i, text) for i, c in enumerate(items) for text in (c.first, c.second)])
         self.first, self.second = completion[0::2], completion[1::2]
-        self.prompt_of_item = numbered([c.prompt or i for i, c in enumerate(items)])  # without a prompt each is alone
+        self.prompt_of_item = numbered([c.prompt or i for i, c in enumerate(items)])  # items without prompt stay apart
         self.prompt = np.zeros(completion.max() + 1, dtype=np.intp)  # of every completion
         self.prompt[completion] = np.repeat(self.prompt_of_item, 2)
         of = self.prompt_of_item[votes.item]
@@ -244,7 +245,7 @@ class _Scores:
         return np.where(self.judged, first, 0.5), reliable
 
     def _likelihood(self, scores: Floats, trust: Floats) -> Floats:
-        """The log-likelihood of each prompt's verdicts but for a constant, (prompts,).
+        """The log-likelihood of each prompt's verdicts up to a constant, (prompts,).
 
         P = (1 + trust tanh((s_1 - s_2) / 2)) / 2, where trust = 2 r - 1, or its negative for a verdict for the second.
         """
@@ -270,7 +271,7 @@ class _Scores:
 
 
 def _intervals(draws: Sequence[Floats], verdicts: Sequence[int] | Indices) -> list[Interval]:
-    """The mean of every column of draws, and the middle 95% of them."""
+    """The mean of every column of draws, and its central 95%."""
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     every = zip(np.mean(draws, axis=0), low, high, verdicts, strict=True)
     return [Interval(float(mean), float(one), float(other), int(n)) for mean, one, other, n in every]

@@ -1,6 +1,6 @@
-"""What models answer, what was answered before, and how likely models find it: everything that needs a network.
+"""Answers of models or from files, and log-probabilities of answers: everything in evaluations that runs a network.
 
-Divergence is the mean over a model's own samples of log pi(y|x) - log ref(y|x), in nats a completion.
+Divergence is the mean over a model's own samples of log pi(y|x) - log ref(y|x), in nats per completion.
 """
 
 from __future__ import annotations
@@ -28,18 +28,17 @@ from accord.prompting.sampler import drawn_by
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show
 
 TOKENS_PER_PASS = 4096
-"""Tokens that are computed at once."""
+"""Tokens computed in one pass."""
 
 Traced: TypeAlias = list[tuple[str, float]]
-"""An answer's tokens as texts, each with its log pi - log ref."""
+"""An answer's tokens as text, each with its log pi - log ref."""
 
 
 @dataclass(frozen=True)
 class Answers:
     """A model's answers to the prompts, their scores by name, and its divergence (per prompt, or one bound).
 
-    `traced` holds the first answers token by token, where a reference is known. Samples without tokens are answers that
-    are known by their texts alone.
+    `traced` holds the first answers token by token, if there is a reference. Samples without tokens come from files.
     """
 
     name: str
@@ -50,17 +49,17 @@ class Answers:
 
     @property
     def characters(self) -> list[int]:
-        """The length of every answer."""
+        """The length of every answer in characters."""
         return [len(s.text) for s in self.samples]
 
     @property
     def length(self) -> float | None:
-        """The mean length in tokens; None of answers that were not sampled here."""
+        """The mean length in tokens; None for answers not sampled here."""
         return sum(len(s.completion.tokens) for s in self.samples) / len(self.samples) if self._has_tokens else None
 
     @property
     def ended(self) -> float | None:
-        """The share that ended by themselves; None of answers that were not sampled here."""
+        """The share that ended by themselves; None for answers not sampled here."""
         return sum(s.completion.stop == "end" for s in self.samples) / len(self.samples) if self._has_tokens else None
 
     @property
@@ -70,28 +69,28 @@ class Answers:
 
 @dataclass(frozen=True)
 class Answering:
-    """How models answer, what their divergence is measured from, and what will read their answers."""
+    """How models answer, the reference of their divergence, and the judges and rewards that read the answers."""
 
     options: ScoredOptions
     reference: Policy | None = None
     readers: Sequence[object] = ()
     """Judges and rewards."""
     traces: int = 0
-    """So many answers are kept token by token."""
+    """Number of answers kept token by token."""
 
     def __post_init__(self) -> None:
         if self.reference is not None and self.options.temperature == 0:
             raise InputError(
-                "divergence from a reference is of answers that are drawn, and at --temperature 0 none is: raise it, "
-                "or leave the reference out."
+                "divergence from a reference needs sampled answers, and --temperature 0 does not sample: raise it, or "
+                "leave the reference out."
             )
 
     def load(self, name: str) -> Policy:
-        """A model, known to whatever reads its answers."""
+        """Load a model and register it with the judges and rewards that read its answers."""
         policy = self.options.templated(load_model(name, dtype=self.options.dtype))
         require_same_vocabulary(policy, self.reference)
         for reader in self.readers:
-            listen(reader, policy)  # one other vocabulary, and all samples are read by their texts
+            listen(reader, policy)  # with one other vocabulary, all samples are read as text
         return policy
 
     def answers(self, name: str, policy: Policy, prompts: Sequence[EncodedPrompt], n: int = 1) -> Answers:
@@ -99,12 +98,12 @@ class Answering:
         return Answers(name, sampled(policy, prompts, n, self.options.sampling(), title=name, by=self.options))
 
     def best(self, answers: Answers, n: int, reward: Reward, policy: Policy) -> Answers:
-        """Of every n answers the best, whose divergence is bounded."""
+        """The best of every n answers, whose divergence is bounded."""
         best = best_of(answers, n, reward(answers.samples))
         return replace(best, traced=self._traced(best, policy, self._ratios(best, policy, self.traces)))
 
     def measured(self, answers: Answers, policy: Policy) -> Answers:
-        """The answers with their divergence from the reference, where there is one."""
+        """The answers with their divergence from the reference, if any."""
         if self.reference is None:
             return answers
         ratios = self._ratios(answers, policy, len(answers.samples))
@@ -115,7 +114,7 @@ class Answering:
         samples = answers.samples[:most]
         if self.reference is None:
             return []
-        if policy.name == self.reference.name:  # the reference's own answers diverge by exactly nothing
+        if policy.name == self.reference.name:  # exactly 0 for the reference itself
             return [torch.zeros(len(s.completion.tokens), dtype=torch.float64) for s in samples]
         return token_divergences(samples, policy, self.reference, self.options.temperature)
 
@@ -132,9 +131,9 @@ def encoded(
     *,
     reads: Sequence[Text] | None = None,
 ) -> list[EncodedPrompt]:
-    """The rows as the model reads them; a warning says which leave no room for an answer within `longest` tokens.
+    """The rows as encoded prompts; a warning names those that leave no room for an answer within `longest` tokens.
 
-    `reads` is what the model reads in place of each row's prompt, which stays what rewards and judges know.
+    `reads` replaces each row's prompt as the model's input; rewards and judges still see the row's own prompt.
     """
     read = rows if reads is None else [Prompt(text) for text in reads]
     room = options.max_new_tokens
@@ -153,7 +152,7 @@ def sampled(
     title: str = "sample",
     by: SamplerConfig | None = None,
 ) -> list[Sample]:
-    """n samples of every prompt, prompt after prompt, with a bar on standard error; `by` says who draws them."""
+    """n samples of every prompt, in order, with a progress bar; `by` selects the sampler."""
     with (
         drawn_by(by or SamplerConfig(), policy, prompts, sampling) as speaker,
         counting(title, len(prompts) * n) as done,
@@ -162,7 +161,7 @@ def sampled(
 
 
 def best_of(answers: Answers, n: int, proxy: torch.Tensor) -> Answers:
-    """Of every n samples the one with the highest proxy reward; its divergence is bounded by log n - (n - 1) / n."""
+    """The sample with the highest proxy reward of every n; its divergence is at most log n - (n - 1) / n."""
     best = proxy.view(-1, n).argmax(1) + torch.arange(len(proxy) // n) * n
     return Answers(
         f"{answers.name} best of {n}", [answers.samples[i] for i in best.tolist()], {}, best_of_n_kl_bound(n)
@@ -173,7 +172,7 @@ def best_of(answers: Answers, n: int, proxy: torch.Tensor) -> Answers:
 def token_divergences(
     samples: Sequence[Sample], policy: Policy, reference: Policy, temperature: float = 1.0
 ) -> list[torch.Tensor]:
-    """log pi - log ref of every token of every sample, (n,) float64 each, at the temperature it was sampled with."""
+    """log pi - log ref of every token of every sample, (n,) float64 each, at the sampling temperature."""
     gaps: dict[int, torch.Tensor] = {}
     trees = [Tree(s.prompt_tokens, (Branch(s.completion.tokens),), row=i) for i, s in enumerate(samples)]
     for batch in pack(trees, TOKENS_PER_PASS, policy.device):
@@ -187,7 +186,7 @@ def token_divergences(
 def branch_log_probs(
     policy: Policy, trees: Sequence[Tree], tokens_per_pass: int = TOKENS_PER_PASS
 ) -> list[list[float]]:
-    """log pi(completion | prompt) of every branch of every tree, in float64 sums, with a bar on standard error."""
+    """log pi(completion | prompt) of every branch of every tree, summed in float64, with a progress bar."""
     sums: dict[int, list[float]] = {}
     indices = {id(tree): i for i, tree in enumerate(trees)}
     with counting("score", len(trees)) as done:
@@ -200,10 +199,10 @@ def branch_log_probs(
 
 
 def traced(policy: Policy, tokens: Sequence[int], ratios: Sequence[float]) -> Traced:
-    """An answer's tokens as texts that make up its text, with the token that ended it, each with its log pi - log ref.
+    """An answer's tokens as text, including the end token, each with its log pi - log ref.
 
-    A token is read after the one before it, as some tokenizers show the space between two words only then; one that is
-    no character by itself is shown as whatever the tokenizer makes of it alone.
+    Each token is decoded after the one before it, as some tokenizers show the space between words only then; a token
+    that is not a whole character is shown as the tokenizer decodes it alone.
     """
 
     def read(*ids: int) -> str:
@@ -214,15 +213,15 @@ def traced(policy: Policy, tokens: Sequence[int], ratios: Sequence[float]) -> Tr
 
 
 def require_same_vocabulary(policy: Policy, reference: Policy | None) -> None:
-    """Raise InputError where log-probabilities of the two cannot be compared."""
+    """Raise InputError where the two models' log-probabilities cannot be compared."""
     if reference is not None and not policy.same_vocabulary(reference):
         raise InputError(f"{policy.name} and --reference {reference.name} have different vocabularies; choose another.")
 
 
 class AnswerFile:
-    """Answers written before: the first completion of every prompt in a file, whatever the prompts' order.
+    """Answers from a file: the first completion of every prompt, in any order.
 
-    An answer counts as whole unless its row says `"stop": "length"`, as `accord sample` does of those that were cut.
+    An answer counts as complete unless its row says `"stop": "length"`, as `accord sample` writes for cut samples.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -235,20 +234,20 @@ class AnswerFile:
 
     @property
     def prompts(self) -> list[Prompt]:
-        """The different prompts, each with its first row's other columns."""
+        """The distinct prompts, each with its first row's other columns."""
         return [prompt for prompt, _ in self._first.values()]
 
     def require(self, prompts: Iterable[Text], whence: str) -> None:
-        """Raise InputError, naming the first of the prompts that has no completion here."""
+        """Raise InputError naming the first prompt without a completion here; `whence` names the prompts' source."""
         for prompt in prompts:
             if prompt not in self._first:
                 raise InputError(
-                    f"the prompt {excerpt(show(prompt))!r} is in {whence} and not in {self.path}; give files of "
+                    f"the prompt {excerpt(show(prompt))!r} is in {whence} but not in {self.path}; give files of "
                     "answers to the same prompts."
                 )
 
     def answers(self, name: str, prompts: Sequence[Prompt]) -> Answers:
-        """What the file answers to the prompts, under the name of whoever wrote it."""
+        """The file's answers to the prompts, under the given name."""
         return Answers(name, [self._sample(prompt, i) for i, prompt in enumerate(prompts)])
 
     def _sample(self, prompt: Prompt, row: int) -> Sample:
@@ -259,7 +258,7 @@ class AnswerFile:
 
 
 def require_same_prompts(files: Sequence[AnswerFile]) -> None:
-    """Raise InputError, naming the first prompt that one of the files has and another has not."""
+    """Raise InputError naming the first prompt that is in one file and missing in another."""
     for other in files[1:]:
         for one, two in ((files[0], other), (other, files[0])):
             two.require((p.prompt for p in one.prompts), one.path)

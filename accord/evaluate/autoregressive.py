@@ -1,25 +1,24 @@
-"""Least squares where neighboring observations resemble each other, as the steps of a training run do.
+"""Least squares for autocorrelated observations, such as the steps of a training run.
 
-Errors are an autoregression of order one with normal innovations:
+Errors are a first-order autoregression with normal innovations:
 
     y_t = x_t . beta + e_t        e_t = rho e_(t-1) + u_t        u_t ~ N(0, sigma^2)        -1 < rho < 1
 
-The estimate is that of plain least squares, b = (X'X)^-1 X'y: the curve nearest to what was seen, whatever the errors
-are. (Generalized least squares is more precise where the form holds; where a run leaves it, what the form misses looks
-like errors of rho near 1, and the curve fitted to differences then misses the values themselves.) Its covariance is
+The estimate is ordinary least squares, b = (X'X)^-1 X'y. (Generalized least squares is more precise where the form of
+the curve holds; where a run departs from it, the misfit looks like errors with rho near 1, and the curve then fits
+differences and misses the values.) Its covariance is
 
     sigma^2 (X'X)^-1 X'V(rho)X (X'X)^-1
 
-with V(rho) the errors' correlation up to sigma. How much neighbors resemble each other is not known either, and is
-easily thought too little: a curve that was fitted has taken the slow part of the errors for its own. So rho is not
-estimated and then believed, but drawn from its posterior under the flat prior on the coefficients, log sigma and rho
-(Zellner and Tiao 1964, Journal of the American Statistical Association 59), exactly but for a grid of rho. Its density
-is the restricted likelihood (Harville 1974, Biometrika 61)
+with the errors' correlation V(rho) up to sigma. rho is unknown too, and easily underestimated, since the fitted curve
+absorbs the slow part of the errors. So rho is not estimated but drawn from its posterior under the flat prior on the
+coefficients, log sigma and rho (Zellner and Tiao 1964, Journal of the American Statistical Association 59), exact up to
+a grid of rho. Its density is the restricted likelihood (Harville 1974, Biometrika 61)
 
     p(rho | y)  proportional to  sqrt(1 - rho^2) |X'RX|^(-1/2) (y'Py)^(-(T - k) / 2)
 
-with R the inverse of V, and y'Py the sum of squares left by generalized least squares; given rho, sigma^2 is y'Py over
-a chi-square of T - k degrees of freedom, and the estimate normal around what it estimates.
+with R the inverse of V, and y'Py the residual sum of squares of generalized least squares; given rho, sigma^2 is y'Py
+over a chi-square variable with T - k degrees of freedom, and the coefficients are normal around the estimate.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ import numpy as np
 from accord.evaluate.statistics import Floats
 
 RHO = np.tanh(np.linspace(-1.5, 3.2, 95))
-"""The grid, even in Fisher's transform: from -.905 to .997, finer towards 1."""
+"""The grid, uniform in Fisher's transform, from -.905 to .997."""
 
 
 class Regression(NamedTuple):
-    """Coefficients by least squares, (k,), and others that they could have been, (N, k)."""
+    """Least-squares coefficients, (k,), and posterior draws of them, (N, k)."""
 
     estimate: Floats
     draws: Floats
@@ -63,15 +62,15 @@ def regress(design: Floats, values: Floats, *, draws: int, seed: int = 0) -> Reg
 
 
 def _whitened(rows: Floats) -> Floats:
-    """Rows (T, c) as combinations whose errors are independent, for every rho, (G, T, c) (Prais and Winsten 1954)."""
+    """Rows (T, c) transformed to independent errors, for every rho, (G, T, c) (Prais and Winsten 1954)."""
     rho = RHO[:, None, None]
     return np.concatenate([np.sqrt(1 - rho**2) * rows[:1], rows[1:] - rho * rows[:-1]], 1)
 
 
 def _parts(columns: Floats) -> Floats:
-    """L' times columns (T, c) for every rho, (G, T, c), where L L' = V: what each innovation adds to their sums.
+    """L' times columns (T, c) for every rho, (G, T, c), where L L' = V: each innovation's contribution to their sums.
 
-    u_t is in e_t and, by powers of rho, in all errors after it; that of the first error is as large as errors are.
+    u_t enters e_t and, by powers of rho, all later errors; the first innovation has the errors' stationary variance.
     """
     rho = RHO[:, None]
     parts = np.empty((len(RHO), *columns.shape))

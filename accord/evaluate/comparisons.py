@@ -1,4 +1,4 @@
-"""`accord evaluate comparisons`: a model of preferences on trial."""
+"""`accord evaluate comparisons`: a reward or preference model, a judge or a policy evaluated on held-out judgments."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 from accord import feedback
 from accord.errors import InputError
 from accord.evaluate.accuracy import (
-    Trial,
+    Predictions,
     by_length,
     by_margin,
     by_source,
-    calibration,
     length_correlation,
     nearer_on_ties,
 )
-from accord.evaluate.leads import ChatLeads, Leads, OnTrial, implicit, judging
-from accord.evaluate.options import TrialOptions, takes
+from accord.evaluate.calibration import calibration
+from accord.evaluate.leads import ChatLeads, Leads, TestedModel, tested_policy, tested_reward
+from accord.evaluate.options import ComparisonOptions, takes
 from accord.evaluate.probes import probe, probe_position
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
 from accord.evaluate.users import by_user
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from accord.data.judgments import Judgment
 
 
-@takes(TrialOptions)
+@takes(ComparisonOptions)
 def evaluate_comparisons(
     data: str,
     out: str,
@@ -53,9 +53,9 @@ def evaluate_comparisons(
     ceiling: float | None = None,
     **options: Any,
 ) -> ComparisonsResult:
-    """Put a reward or preference model, a judge, or a policy's implicit reward on trial on held-out judgments.
+    """Evaluate a reward or preference model, a judge, or a policy's implicit reward on held-out judgments.
 
-    How often it agrees with them, on which pairs, how well calibrated it is, and what it can be fooled by. A policy's
+    Measures how often it agrees with them, on which pairs, how well calibrated it is, and what can fool it. A policy's
     implicit reward is log pi - log ref.
 
     Args:
@@ -77,24 +77,24 @@ def evaluate_comparisons(
         dtype: precision of matrix products; auto is bfloat16 where the processor supports it.
         name: the name of the model under test in the report.
         ceiling: the highest accuracy that noise in the judgments allows, where it is known.
-        options: the fields of `TrialOptions`.
+        options: the fields of `ComparisonOptions`.
 
     Raises:
         InputError: the options do not fit the data.
     """
     require_folder(out, data, reward, policy, reference, options, leaves=(FILE,))
     _check(reward, policy, probes, beta, ceiling)
-    asked = TrialOptions(**options)
+    asked = ComparisonOptions(**options)
     if form is not None and not asked.columns:
-        raise InputError("--form says how the texts in --columns are read; rows in the usual columns are as they are.")
+        raise InputError("--form is for texts in --columns; rows in the usual columns need none: leave it out.")
     judgments = asked.judgments(data)
     if all(j.label == 0.5 for j in judgments):
-        raise InputError(f"{data} prefers no completion to another, so there is nothing to agree with.")
+        raise InputError(f"{data} has only ties, so there is nothing to agree with.")
     how = (asked, beta, max_length, dtype)
-    on_trial = judging(reward, *how) if reward is not None else implicit(str(policy), reference, *how)
-    on_trial = _reading(on_trial, form, asked, str(reward or policy))
-    result = try_on(judgments, on_trial, probes=probes, seed=seed)
-    return result.model_copy(update={"name": name or on_trial.kind, "data": data, "ceiling": ceiling}).publish(out)
+    tested = tested_reward(reward, *how) if reward is not None else tested_policy(str(policy), reference, *how)
+    tested = _reading(tested, form, asked, str(reward or policy))
+    result = measured(judgments, tested, probes=probes, seed=seed)
+    return result.model_copy(update={"name": name or tested.kind, "data": data, "ceiling": ceiling}).publish(out)
 
 
 def _check(reward: str | None, policy: str | None, probes: int, beta: float | None, ceiling: float | None) -> None:
@@ -104,96 +104,100 @@ def _check(reward: str | None, policy: str | None, probes: int, beta: float | No
         raise InputError(f"--ceiling is an accuracy, from .5 to 1, not {ceiling}.")
     if (reward is None) == (policy is None):
         raise InputError(
-            "give --reward, or --policy with --reference, to put it on trial, or --models and --judge to compare "
-            "models' answers."
+            "give --reward, or --policy with --reference, to evaluate it, or --models and --judge to compare models' "
+            "answers."
         )
 
 
-def _reading(on_trial: OnTrial, form: str | None, asked: TrialOptions, name: str) -> OnTrial:
-    """What is on trial, with texts in --columns read in that form."""
-    if form == "chat" and not on_trial.has_template:
+def _reading(tested: TestedModel, form: str | None, asked: ComparisonOptions, name: str) -> TestedModel:
+    """The model under test, reading texts in --columns in that form."""
+    if form == "chat" and not tested.has_template:
         raise InputError(f"--form chat needs a chat template, and {name} has none; --chat-template gives one.")
-    if asked.columns and on_trial.has_template and form != "plain":
-        return replace(on_trial, leader=ChatLeads(on_trial.leader))
-    return on_trial
+    if asked.columns and tested.has_template and form != "plain":
+        return replace(tested, leader=ChatLeads(tested.leader))
+    return tested
 
 
-def try_on(judgments: Sequence[Judgment], on_trial: OnTrial, *, probes: int = 0, seed: int = 0) -> ComparisonsResult:
-    """Everything that is measured of what is on trial; so many answers are altered as `probes`, drawn by the seed.
+def measured(
+    judgments: Sequence[Judgment], tested: TestedModel, *, probes: int = 0, seed: int = 0
+) -> ComparisonsResult:
+    """All measures of the model under test; `probes` answers are altered, drawn by the seed.
 
     Raises InputError where there is no verdict on any pair that people did not tie.
     """
-    leads = on_trial.leader([Comparison(j.prompt, j.first, j.second, j.columns) for j in judgments])
+    leads = tested.leader([Comparison(j.prompt, j.first, j.second, j.columns) for j in judgments])
     valid = ~np.isnan(leads.lead)
-    trial = Trial(judgments, leads.lead).where(valid)
-    accuracy = trial.accuracy()
+    predictions = Predictions(judgments, leads.lead).where(valid)
+    accuracy = predictions.accuracy()
     if accuracy is None:
-        raise InputError(f"the {on_trial.kind} gave no verdict on any pair that people did not tie.")
-    chance = on_trial.chance(trial.lead)
-    probed = probe(judgments, on_trial.leader, most=probes, seed=seed) if probes else []
+        raise InputError(f"the {tested.kind} gave no verdict on any pair that people did not tie.")
+    chance = tested.chance(predictions.lead)
+    probed = probe(judgments, tested.leader, most=probes, seed=seed) if probes else []
     if leads.orders:
-        position = probe_position([o for o, v in zip(leads.orders, valid, strict=True) if v], trial.clusters)
+        position = probe_position([o for o, v in zip(leads.orders, valid, strict=True) if v], predictions.clusters)
         probed += [position] if position else []
     invalid = int((leads.read & ~valid).sum())
     return ComparisonsResult(
-        name=on_trial.kind,
-        unit=on_trial.unit,
+        name=tested.kind,
+        unit=tested.unit,
         rows=len({j.row for j in judgments}),
         accuracy=accuracy,
-        ties=int((trial.strict.lead == 0).sum()),
+        ties=int((predictions.strict.lead == 0).sum()),
         invalid=invalid,
         left_out=int((~leads.read).sum()),
-        labeled_ties=int((trial.labels == 0.5).sum()),
-        on_ties=_on_ties(trial, chance),
-        by_margin=by_margin(trial),
-        by_length=by_length(trial),
-        by_source=by_source(trial),
-        users=by_user(trial),
-        length_correlation=length_correlation(trial),
-        calibration=calibration(trial, chance) if chance is not None else None,
-        ranking=ranking_agreement(trial),
+        labeled_ties=int((predictions.labels == 0.5).sum()),
+        on_ties=_on_ties(predictions, chance),
+        by_margin=by_margin(predictions),
+        by_length=by_length(predictions),
+        by_source=by_source(predictions),
+        users=by_user(predictions),
+        length_correlation=length_correlation(predictions),
+        calibration=calibration(predictions, chance) if chance is not None else None,
+        ranking=ranking_agreement(predictions),
         probes=probed,
-        warnings=_warnings(trial, leads, invalid),
+        warnings=_warnings(predictions, leads, invalid),
     )
 
 
-def _warnings(trial: Trial, leads: Leads, invalid: int) -> list[str]:
+def _warnings(predictions: Predictions, leads: Leads, invalid: int) -> list[str]:
     lines = []
-    pairs, clusters = len(trial.strict.lead), len(np.unique(trial.strict.clusters))
+    pairs, clusters = len(predictions.strict.lead), len(np.unique(predictions.strict.clusters))
     if clusters < FEW:
         what = f"{pairs} pairs" if pairs == clusters else f"{pairs} pairs of {clusters} prompts"
-        lines.append(f"The interval of the accuracy rests on {what}: with fewer than {FEW} it says little.")
-    if (trial.weights != 1).any():
-        lines.append("The accuracy is weighted by sampling_weight; no other number is, and they are of what was drawn.")
+        lines.append(f"The interval of the accuracy rests on {what}: fewer than {FEW} make it unreliable.")
+    if (predictions.weights != 1).any():
+        lines.append("The accuracy is weighted by sampling_weight; all other numbers are of the rows as drawn.")
     if invalid:
-        lines.append(f"{invalid} of {len(leads.lead)} pairs have no valid verdict and are in no number but this one.")
+        lines.append(f"{invalid} of {len(leads.lead)} pairs have no valid verdict and are left out of other numbers.")
     unread = np.flatnonzero(~leads.read)
     if len(unread):
         first = ", ".join(str(i + 1) for i in unread[:5]) + (" ..." if len(unread) > 5 else "")
         lines.append(
-            f"{len(unread)} of {len(leads.lead)} pairs are left out (the first: {first}): within --max-length their "
-            "prompt leaves no room, or both completions begin alike."
+            f"{len(unread)} of {len(leads.lead)} pairs are left out (the first: {first}): within --max-length the "
+            "prompt leaves no room, or both completions are cut to the same text."
         )
     return lines
 
 
-def _on_ties(trial: Trial, chance: Floats | None) -> OnTies | None:
-    """How near 1/2 the model is where people tied, and elsewhere; None where nobody did."""
-    tied = trial.labels == 0.5
+def _on_ties(predictions: Predictions, chance: Floats | None) -> OnTies | None:
+    """How close to 1/2 the model is where people tied, and elsewhere; None without ties."""
+    tied = predictions.labels == 0.5
     if not tied.any():
         return None
     far = np.abs(chance - 0.5) if chance is not None else np.empty(0)
-    here, elsewhere = (mean(far[some], trial.clusters[some]) if chance is not None else None for some in (tied, ~tied))
-    return OnTies(from_half=here, elsewhere=elsewhere, nearer=nearer_on_ties(trial))
+    here, elsewhere = (
+        mean(far[some], predictions.clusters[some]) if chance is not None else None for some in (tied, ~tied)
+    )
+    return OnTies(from_half=here, elsewhere=elsewhere, nearer=nearer_on_ties(predictions))
 
 
-def ranking_agreement(trial: Trial) -> RankingAgreement | None:
-    """The agreement on rows of several completions; None where there are none.
+def ranking_agreement(predictions: Predictions) -> RankingAgreement | None:
+    """Agreement on rows of several completions; None where there are none.
 
-    Best is what has the most wins less losses (Copeland), which exists whether or not the judgments are transitive.
-    Several that are best in people's eyes are all right; several that lead share the credit, as if drawn by lot.
+    The best completion has the most wins minus losses (Copeland), which exists even where judgments are not transitive.
+    Any of several that people put first counts as right; several leading completions share the credit.
     """
-    rows = list(_rows(trial))
+    rows = list(_rows(predictions))
     if not rows:
         return None
     to_ranking = feedback.people.to_ranking
@@ -223,7 +227,7 @@ class _Row:
     size: int
 
     def standing(self, wins: np.ndarray, ties: np.ndarray | float = 0.0) -> Mapping[Text, float]:
-        """Every completion's wins, each win of the first 1, of the second 0, and a tie a half."""
+        """Every completion's number of wins, a tie counting half."""
         total: dict[Text, float] = defaultdict(float)
         for pair, won in zip(self.pairs, wins + 0.5 * np.asarray(ties), strict=True):
             total[pair.first] += float(won)
@@ -231,16 +235,16 @@ class _Row:
         return total
 
 
-def _rows(trial: Trial) -> Iterator[_Row]:
-    """The rows of three completions or more that lack no pair."""
+def _rows(predictions: Predictions) -> Iterator[_Row]:
+    """The rows of three or more completions with all pairs."""
     indices: dict[int, list[int]] = defaultdict(list)
-    for i, judgment in enumerate(trial.judgments):
+    for i, judgment in enumerate(predictions.judgments):
         indices[judgment.row].append(i)
     for some in indices.values():
-        pairs = [Comparison(j.prompt, j.first, j.second) for j in (trial.judgments[i] for i in some)]
+        pairs = [Comparison(j.prompt, j.first, j.second) for j in (predictions.judgments[i] for i in some)]
         size = len({text for pair in pairs for text in (pair.first, pair.second)})
         if size > 2 and len({frozenset((p.first, p.second)) for p in pairs}) == len(pairs) == comb(size, 2):
-            yield _Row(pairs, trial.labels[some], trial.lead[some], size)
+            yield _Row(pairs, predictions.labels[some], predictions.lead[some], size)
 
 
 def _best(standing: Mapping[Text, float]) -> set[Text]:
@@ -249,6 +253,6 @@ def _best(standing: Mapping[Text, float]) -> set[Text]:
 
 
 def _tau_b(people: np.ndarray, leads: np.ndarray) -> float | None:
-    """Kendall's tau-b of two verdicts, 1, 0 or -1 each, on every pair: agreements less disagreements, over untied."""
+    """Kendall's tau-b of verdicts and leads (1, 0 or -1) on every pair: agreements minus disagreements, over untied."""
     untied = np.count_nonzero(people) * np.count_nonzero(leads)
     return float(people @ leads) / sqrt(untied) if untied else None

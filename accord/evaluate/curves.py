@@ -1,24 +1,24 @@
-"""How proxy and gold reward change with the distance from the start: best of n, the exact optimum, and fitted curves.
+"""Proxy and gold reward against the distance from the start: best of n, the exact optimum, and fitted curves.
 
-**Best of n**, for every n at once, from N samples a prompt and no others. Of the C(N, n) ways to choose n of N samples,
-the i-th worst is the best in C(i-1, n-1). The mean over all choices is therefore a weighted sum of the sorted samples,
-and the unbiased estimate of least variance of what the best of n fresh samples would score, by its own reward or by
-another (Nakano et al. 2021, arXiv:2112.09332, appendix I).
+**Best of n**, for every n at once, from one set of N samples per prompt. Of the C(N, n) ways to choose n of N samples,
+the i-th worst is the best in C(i-1, n-1). The mean over all choices is thus a weighted sum of the sorted samples: the
+unbiased estimate of minimal variance of the score of the best of n fresh samples, by the same reward or another (Nakano
+et al. 2021, arXiv:2112.09332, appendix I).
 
 **The sweep** of KL-regularized reinforcement learning without training, pi_beta = pi_ref exp(r / beta) / Z. pi_beta
 maximizes E[r] - beta KL(pi || pi_ref) exactly, so as beta falls it is what a perfect optimizer of the proxy r would
-have become, and along the way d E[r] / d KL = beta. Where all completions can be listed that is exact. Of N samples of
-pi_ref, each standing for 1 / N of it, it is the self-normalized importance estimate, which holds as long as the weights
-do not rest on a few samples: their effective number is 1 / sum of squared weights.
+reach, and along the way d E[r] / d KL = beta. It is exact where all completions can be listed. From N samples of pi_ref
+it is the self-normalized importance sampling estimate, valid as long as the weights are not concentrated on a few
+samples: their effective number is 1 / sum of squared weights.
 
 **The fit** of Gao et al. With d = sqrt(KL(policy || start)), in root nats, the gold reward gained since d = 0 is near
 
-    best of n              R(d) = d (a - b d)          turns at d = a / 2b              at a height of a^2 / 4b
-    reinforcement learning R(d) = d (a - b log d)      turns at d = exp(a / b - 1)      at a height of b d
+    best of n              R(d) = d (a - b d)          peaks at d = a / 2b              with height a^2 / 4b
+    reinforcement learning R(d) = d (a - b log d)      peaks at d = exp(a / b - 1)      with height b d
 
-(Gao, Schulman and Hilton 2022, arXiv:2210.10760, section 3.1). a and b enter linearly, so least squares finds them at
-once; intervals are bootstrap percentiles over prompts, and over the steps of a training run, whose errors resemble
-their neighbors', those of `accord.evaluate.autoregressive`.
+(Gao, Schulman and Hilton 2022, arXiv:2210.10760, section 3.1). a and b enter linearly, so least squares solves for them
+directly; intervals are bootstrap percentiles over prompts, and for the autocorrelated steps of a training run those of
+`accord.evaluate.autoregressive`.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from accord.results.base import Interval
 from accord.results.overoptimization import Fit
 
 RESAMPLES = 1000
-"""Fits that an interval over prompts is read from."""
+"""Resamples for an interval over prompts."""
 
 DRAWS = 4000
-"""Draws that an interval over steps is read from."""
+"""Draws for an interval over steps."""
 
 EFFECTIVE = 20.0
-"""Fewer effective samples a prompt, as the harmonic mean over prompts, are too few: the bias grows as their inverse."""
+"""Minimum effective samples per prompt, as the harmonic mean over prompts: the bias grows as their inverse."""
 
 FARTHEST, CLOSEST, STEPS = 8.0, 0.1, 32
-"""The sweep's distances, and how many there are."""
+"""The range of the sweep's distances, and their number."""
 
 
 def best_of_n_weights(samples: int, n: int) -> Floats:
-    """The chance of every sample, worst first, to be the best of n drawn from them, (N,): C(i-1, n-1) / C(N, n).
+    """The probability of every sample, worst first, to be the best of n drawn from them, (N,): C(i-1, n-1) / C(N, n).
 
     Computed from the best downwards, w_N = n / N and w_i = w_(i+1) (i - n + 1) / i, which never overflows.
     """
@@ -62,7 +62,7 @@ def best_of_n_weights(samples: int, n: int) -> Floats:
 
 
 def best_of_n_selection(reward: Floats, n: int) -> Floats:
-    """The chance of each of N samples of P prompts to be the best of n, (P, N); equal rewards share theirs."""
+    """The probability of each of N samples of P prompts to be the best of n, (P, N); equal rewards share theirs."""
     chance = np.empty_like(reward, dtype=np.float64)
     ladder = np.concatenate([[0.0], np.cumsum(best_of_n_weights(reward.shape[1], n))])
     for row, rewards in enumerate(reward):
@@ -75,11 +75,11 @@ def best_of_n_selection(reward: Floats, n: int) -> Floats:
 def best_of_n_divergence(reward: Floats, n: int) -> Floats:
     """KL(best of n || the policy) of every prompt, (P,), in nats.
 
-    It is log n - (n - 1) / n where no reward occurs twice. Samples of equal reward are not told apart, so a level that
-    lifts the reward's distribution function from F- to F takes off it the integral of n u^(n-1) log(n u^(n-1)) over
-    (F-, F), which is what it would be with ties broken, and adds (F^n - F-^n) log((F^n - F-^n) / (F - F-)). The levels
-    are those that occur more than once among the N samples, at their share of them, so ties not seen are not counted
-    and the result stays an upper estimate. `reward` is (P, N).
+    It is log n - (n - 1) / n where no reward occurs twice. Samples of equal reward are not distinguished, so a level
+    that raises the reward's distribution function from F- to F subtracts the integral of n u^(n-1) log(n u^(n-1)) over
+    (F-, F), its contribution if ties were broken, and adds (F^n - F-^n) log((F^n - F-^n) / (F - F-)). The levels are
+    those that occur more than once among the N samples, at their observed shares; unobserved ties are not counted, so
+    the result stays an upper estimate. `reward` is (P, N).
     """
     bound = objectives.selection.best_of_n_kl_bound(n)
     return np.array([bound - _lost_to_ties(rewards, n) for rewards in reward])
@@ -96,7 +96,7 @@ def _lost_to_ties(rewards: Floats, n: int) -> float:
 
 
 def _antiderivative(u: Floats, n: int) -> Floats:
-    """Of n u^(n-1) log(n u^(n-1)): u^n (log n + (n-1) log u - (n-1) / n)."""
+    """The antiderivative of n u^(n-1) log(n u^(n-1)): u^n (log n + (n-1) log u - (n-1) / n)."""
     return np.asarray(u**n * (np.log(n) + (n - 1) * np.log(np.where(u > 0, u, 1.0)) - (n - 1) / n))
 
 
@@ -114,9 +114,9 @@ class Tilted(NamedTuple):
 
 
 def tilted(reference_logp: Floats, reward: Floats, beta: float) -> Tilted:
-    """pi_ref exp(reward / beta) / Z and its divergence from pi_ref, of V completions or samples, (..., V).
+    """pi_ref exp(reward / beta) / Z and its divergence from pi_ref, over V completions or samples, (..., V).
 
-    `beta` is what a nat costs, above 0; infinity leaves the reference as it is.
+    `beta` > 0 is the price of a nat; at infinity the policy is the reference.
     """
     if not beta > 0:
         raise ValueError(f"beta must be positive, not {beta}")
@@ -128,15 +128,15 @@ def tilted(reference_logp: Floats, reward: Floats, beta: float) -> Tilted:
 
 
 def effective(weights: Floats) -> Floats:
-    """How many samples the weights (..., N) rest on, (...,): 1 / sum of squares."""
+    """The effective number of samples under weights (..., N), (...,): 1 / sum of squares."""
     return np.asarray(1 / (weights**2).sum(-1))
 
 
 def betas(reward: Floats) -> list[float]:
-    """The betas that lead away from the reference, infinity first, for rewards (P, N) of samples.
+    """The betas of the sweep, infinity (the reference) first, for rewards (P, N) of samples.
 
-    For a small distance d is near the rewards' standard deviation over beta sqrt(2); the betas follow from evenly
-    spaced d by that rule. Rewards that are all equal lead nowhere.
+    For small distances d is near the rewards' standard deviation over beta sqrt(2); the betas follow from geometrically
+    spaced d by that rule. If all rewards are equal there is only infinity.
     """
     deviation = float(reward.std(-1).mean())
     reached = np.geomspace(CLOSEST, FARTHEST, STEPS)
@@ -145,7 +145,7 @@ def betas(reward: Floats) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """R(d) = a d - b bend(d), with the position and the height of its peak as functions of a and b."""
+    """R(d) = a d - b bend(d), with the position and height of its peak as functions of a and b."""
 
     name: Literal["best of n", "rl"]
     bend: Callable[[Floats], Floats]
@@ -166,9 +166,9 @@ RL = Form("rl", _d_log_d, _rl_turn, lambda a, b: b * _rl_turn(a, b))
 
 
 def coefficients(form: Form, distance: Floats, score: Floats, start: Floats | None) -> Floats:
-    """Least squares, of many curves of K points at once, (..., K): (..., 3) of a, b and the score at d = 0.
+    """Least squares for many curves of K points at once, (..., K): a, b and the score at d = 0, (..., 3).
 
-    Where that is known, it is `start` (...,); None fits it too.
+    `start` (...,) is the score at d = 0 if known; with None it is fitted too.
     """
     columns = [distance, -form.bend(distance)]
     if start is not None:
@@ -179,9 +179,9 @@ def coefficients(form: Form, distance: Floats, score: Floats, start: Floats | No
 
 
 def over_prompts(form: Form, kl: Floats, score: Floats, *, resamples: int = RESAMPLES, seed: int = 0) -> Fit:
-    """The fit to means over prompts, with intervals by a bootstrap over the prompts.
+    """The fit to means over prompts, with intervals by bootstrap over prompts.
 
-    `kl` (P, K) is the divergence of P prompts at K points, the first with d = 0, `score` (P, K) what they score.
+    `kl` (P, K) is the divergence of P prompts at K points, the first with d = 0; `score` (P, K) their scores.
     """
     prompts = len(kl)
 
@@ -198,10 +198,10 @@ def over_prompts(form: Form, kl: Floats, score: Floats, *, resamples: int = RESA
 
 
 def over_steps(form: Form, distance: Floats, score: Floats, *, draws: int = DRAWS, seed: int = 0) -> Fit:
-    """The fit to the steps of a training run, whose errors are an autoregression.
+    """The fit to the steps of a training run, with autocorrelated errors.
 
-    The score at d = 0 is fitted too: one step's samples know it too little. Intervals are the central 95% of what the
-    coefficients could have been. `distance` (T,) and `score` (T,) are of every step; three distances or more differ.
+    The score at d = 0 is fitted too, as one step's samples estimate it poorly. Intervals are the central 95% of the
+    posterior. `distance` (T,) and `score` (T,) are per step, with three different distances or more.
     """
     design = np.stack([distance, -form.bend(distance), np.ones_like(distance)], -1)
     known = regress(design, score, draws=draws, seed=seed)
@@ -209,7 +209,7 @@ def over_steps(form: Form, distance: Floats, score: Floats, *, draws: int = DRAW
 
 
 def curve(form: Form, coefficients: Floats, distance: Floats) -> Floats:
-    """The score at distances (K,) by a, b and the score at 0, (3,)."""
+    """The score at distances (K,), from a, b and the score at 0, (3,)."""
     a, b, start = coefficients
     return np.asarray(start + a * distance - b * form.bend(distance))
 
@@ -222,7 +222,7 @@ def _fit(
     score: Floats,
     interval: Callable[[float, Floats], Interval],
 ) -> Fit:
-    """The fit, from the coefficients of the data, (3,), and B others that they could have been, (B, 3)."""
+    """The fit, from the data's coefficients, (3,), and B resampled or drawn ones, (B, 3)."""
     a, b = (interval(float(estimate[i]), repeated[:, i]) for i in (0, 1))
     reach, missed = float(distance.max()), score - curve(form, estimate, distance)
     spread = ((score - score.mean()) ** 2).sum()

@@ -1,7 +1,7 @@
-"""`accord evaluate failures`: how models fail, a row a failure and a column a model, on probes with known answers.
+"""`accord evaluate failures`: failure rates of models on probes with known answers, one row per failure.
 
-Shares are over probes, with 95% intervals: Wilson's where a probe has one outcome, else the bootstrap over probes. What
-a model fails more than the first is taken probe by probe, and its interval is the bootstrap's over probes.
+Shares are over probes, with 95% intervals: Wilson's where a probe has one outcome, else the bootstrap over probes.
+Differences from the first model are paired by probe, with bootstrap intervals over probes.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def evaluate_failures(
 ) -> FailuresResult:
     """Measure how models fail: instructions, false facts, harmful requests, stereotypes, sycophancy, style.
 
-    A row a failure, a column a model, each share with its 95% interval, and what every model fails more than the first,
-    probe by probe. answers.jsonl has every answer.
+    One row per failure, one column per model, each share with its 95% interval, and every model's difference from the
+    first, paired by probe. answers.jsonl has every answer.
 
     Args:
         out: the folder to write evaluation.json and answers.jsonl to.
@@ -75,7 +75,7 @@ def evaluate_failures(
     Raises:
         InputError: a file of probes or an option cannot be used, or a model cannot be asked.
     """
-    files = [name for name in probes.split(",") if name.strip() != OWN]  # a name, also where a folder is called so
+    files = [name for name in probes.split(",") if name.strip() != OWN]  # even if a folder has that name
     require_folder(out, files, models, options, leaves=(FILE, ANSWERS))
     asked = FailureOptions(**options)
     if not models:
@@ -97,7 +97,7 @@ def evaluate_failures(
 def summary(
     items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, ProbeAnswers]], settings: FailureSettings
 ) -> FailuresResult:
-    """Everything measured, failure by failure; `shown` has what each model showed, by kind and name."""
+    """All measures, failure by failure; `shown` has each model's results, by kind and name."""
     rows: list[FailureRow] = []
     for kind, by_model in shown.items():
         chance = KINDS[kind].chance(items[kind])
@@ -118,7 +118,7 @@ def _first(by_model: Mapping[str, ProbeAnswers]) -> ProbeAnswers:
 
 
 def _row(kind: str, name: str, counted: Mapping[str, Outcomes], chance: float | None) -> FailureRow:
-    """One failure: its share, by model, and that of each sort of probe where there are several."""
+    """One failure: each model's share, and that of each type of probe where there are several."""
     some = next(iter(counted.values()))
     probes = np.array(some.probes, dtype=np.intp)
     outcomes = {model: np.array(one.failed, dtype=np.float64) for model, one in counted.items()}  # None is NaN
@@ -133,7 +133,7 @@ def _row(kind: str, name: str, counted: Mapping[str, Outcomes], chance: float | 
 
 
 def _shares(name: str, outcomes: Mapping[str, Floats], probes: Indices, *, is_paired: bool = True) -> FailureMeasure:
-    """Shares of outcomes, NaN where there is none, and their differences from the first model's."""
+    """Shares of outcomes (NaN for none), and their differences from the first model's."""
     first, *others = outcomes
     known = {model: ~np.isnan(values) for model, values in outcomes.items()}
     shares = {model: rate(values[known[model]], probes[known[model]]) for model, values in outcomes.items()}
@@ -147,7 +147,7 @@ def _shares(name: str, outcomes: Mapping[str, Floats], probes: Indices, *, is_pa
 
 
 def _means(name: str, by_model: Mapping[str, ProbeAnswers]) -> FailureMeasure:
-    """A mean over probes that is no share, by model."""
+    """The mean over probes of a measure that is not a share, by model."""
     values = {model: np.array(shown.measures[name]) for model, shown in by_model.items()}
     first, *others = values
     probes = np.arange(len(values[first]))
@@ -162,10 +162,10 @@ def _means(name: str, by_model: Mapping[str, ProbeAnswers]) -> FailureMeasure:
 
 
 def difference(outcomes: Floats, first: Floats, probes: Indices) -> Interval | None:
-    """The mean of one model's outcomes less that of another's on the same probes, each without its NaN.
+    """The mean of one model's outcomes minus another's on the same probes, each without its NaN.
 
-    The interval is the bootstrap's over probes, in which what belongs to a probe is drawn together for both models.
-    None where one of them has no outcome.
+    The interval is by bootstrap over probes, both models' outcomes of a probe drawn together. None where a model has no
+    outcome.
     """
     names, cluster = np.unique(probes, return_inverse=True)
 
@@ -177,7 +177,7 @@ def difference(outcomes: Floats, first: Floats, probes: Indices) -> Interval | N
     (a, n), (b, m) = sums(outcomes), sums(first)
 
     def statistic(weights: Floats) -> Floats:
-        with np.errstate(invalid="ignore"):  # a resample without an outcome has no mean, and is left out
+        with np.errstate(invalid="ignore"):  # resamples without an outcome have no mean and are left out
             return weights @ a / (weights @ n) - weights @ b / (weights @ m)
 
     return bootstrap(statistic, np.arange(len(names)))
@@ -185,7 +185,7 @@ def difference(outcomes: Floats, first: Floats, probes: Indices) -> Interval | N
 
 def _warnings(items: Mapping[str, Sequence[ProbeItem]], rows: Sequence[FailureRow]) -> list[str]:
     lines = [
-        f"{kind} has {len(some)} probes: its intervals are rough, ask {FEW} or more."
+        f"{kind} has only {len(some)} probes: its intervals are rough; ask {FEW} or more."
         for kind, some in items.items()
         if len(some) < FEW
     ]
@@ -193,7 +193,7 @@ def _warnings(items: Mapping[str, Sequence[ProbeItem]], rows: Sequence[FailureRo
         for model, ended in row.ended.items():
             if ended is not None and ended < 0.5:
                 lines.append(
-                    f"{row.kind}: {1 - ended:.0%} of what {model} wrote was cut, which its numbers suffer from."
+                    f"{row.kind}: {1 - ended:.0%} of the answers of {model} were cut off, which affects its numbers."
                 )
     return lines
 
@@ -201,7 +201,7 @@ def _warnings(items: Mapping[str, Sequence[ProbeItem]], rows: Sequence[FailureRo
 def _answers(
     items: Mapping[str, Sequence[ProbeItem]], shown: Mapping[str, Mapping[str, ProbeAnswers]]
 ) -> list[dict[str, Any]]:
-    """Every probe with what each model answered, and how often it failed there, by the name of the failure."""
+    """Every probe with each model's answer, and how often it failed there, by failure."""
     rows = []
     for kind, some in items.items():
         for i, item in enumerate(some):

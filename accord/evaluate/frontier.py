@@ -1,8 +1,8 @@
-"""`accord evaluate frontier`: what a method earns for the distance it goes, over its coefficients, and best of n.
+"""`accord evaluate frontier`: score against divergence of methods over their coefficients, and of best of n.
 
-A point on the frontier is a finished model: a judge's mean score against the divergence from the reference. A family is
-one method over its coefficient. Best of n needs no training and is the line that training should beat: its divergence
-from the model it draws from is log n - (n - 1) / n at most.
+A point is a finished model: a judge's mean score against the divergence from the reference. A family is one method over
+its coefficient. Best of n needs no training and is the baseline for training: its divergence from the model it samples
+from is at most log n - (n - 1) / n.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from accord.feedback.reward import Reward
 
 COEFFICIENTS = ("kl_coefficient", "beta", "tau")
-"""What a run's config.yaml calls the coefficient of its method's divergence."""
+"""Names in config.yaml of a method's divergence coefficient."""
 
 
 @takes(ScoredOptions)
@@ -66,7 +66,7 @@ def evaluate_frontier(
     asked = ScoredOptions(**options)
     named = _named(families)
     if bool(best_of_n) != (reward is not None):
-        raise InputError("--best-of-n and --reward go together: how many are drawn, and what the best is chosen by.")
+        raise InputError("--best-of-n and --reward go together: the number of answers, and the reward that chooses.")
     if best_of_n:
         require_many(best_of_n, asked.temperature, "best-of-n")
     rows = asked.prompts(data)
@@ -76,26 +76,25 @@ def evaluate_frontier(
     origin = asked.templated(engine.load.load_model(reference, dtype=asked.dtype))
     answering = Answering(asked, origin, (score,))
     prompts = encoded(origin, rows, asked, asked.max_length)
-    kept = [prompt.prompt for prompt in prompts]
-    measured = []
+    kept, measured = [prompt.prompt for prompt in prompts], []
     for name, folders in ({called(reference): [reference]} | named).items():
         points = [_point(folder, answering, kept, score) for folder in folders]
         measured.append(Family(name=name, points=sorted(points, key=lambda point: point.kl.estimate)))
-    sampling = asked.sampling()
-    best = _best_of_n(origin, prompts, best_of_n, sampling, (reward, scorers[reward]), (judge, score)) if reward else []
-    result = FrontierResult(
+    best = []
+    if reward:
+        best = _best_of_n(origin, prompts, best_of_n, asked.sampling(), (reward, scorers[reward]), (judge, score))
+    return FrontierResult(
         judge=judge,
         reference=reference,
         prompts=len(prompts),
         families=measured,
         best_of_n=best,
         warnings=_few(len(prompts)),
-    )
-    return result.publish(out)
+    ).publish(out)
 
 
 def _few(prompts: int) -> list[str]:
-    return [f"{prompts} prompts are few: the intervals mean little below {FEW}"] if prompts < FEW else []
+    return [f"only {prompts} prompts: fewer than {FEW} make the intervals unreliable"] if prompts < FEW else []
 
 
 def _named(families: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
@@ -118,7 +117,7 @@ def _point(folder: str, answering: Answering, rows: Sequence[Prompt], score: Rew
 
 
 def coefficient(folder: str) -> float | None:
-    """What a nat of divergence cost a model in training, by the config.yaml of its run; None where it has none."""
+    """A model's KL coefficient in training, from its run's config.yaml; None where there is none."""
     try:
         settings = read_yaml(Path(folder).parent / "config.yaml", "the settings")
     except InputError:
@@ -145,7 +144,7 @@ def _best_of_n(
 def best_of_n_points(proxy: Floats, score: Floats) -> list[BestOfNPoint]:
     """The best of 1, 2, 3, 4, 6, ... N by the proxy, from N samples of P prompts, (P, N) each.
 
-    `kl` takes off the bound what ties among the samples take off it; `kl_bound` does not.
+    `kl` subtracts the effect of ties among the samples from the bound `kl_bound`.
     """
     return [
         BestOfNPoint(

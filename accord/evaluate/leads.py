@@ -1,8 +1,8 @@
-"""What is on trial, a reward, a judge or a policy, and by how far it prefers one completion to another.
+"""Models under test (a reward, a judge or a policy), and their leads: how far they prefer one completion to another.
 
-A lead is antisymmetric: swapping two completions turns its sign, and 0 prefers neither. It is the log-odds of the first
-where a reward or preference model is asked, the difference of two scores where a reward is, and P(first) - 1/2 where a
-judge compares two texts. NaN marks a pair on which there is no verdict.
+A lead is antisymmetric: swapping the completions changes its sign, and 0 prefers neither. It is the log-odds of the
+first for a reward or preference model, the difference of scores for another reward, and P(first) - 1/2 for a judge that
+compares two texts. NaN marks a pair without a verdict.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
 
     from accord.arrays import Tokens
     from accord.engine import Model, Policy, Tree
-    from accord.evaluate.options import TrialOptions
+    from accord.evaluate.options import ComparisonOptions
     from accord.feedback.judge import Judge, Orders
 
 Flags = NDArray[np.bool_]
 
 BRANCHES = 8
-"""Completions of one prompt that are computed together, at most."""
+"""Maximum number of completions of one prompt that are computed together."""
 
 
 @dataclass(frozen=True)
 class Leads:
-    """Of every pair: the lead of the first, whether the pair could be read, and whether without a cut.
+    """For every pair: the lead of the first, whether the pair could be read, and whether without a cut.
 
-    `orders` is what a judge said of both orders of each pair, of one that could tell them apart.
+    `orders` has a judge's verdicts in both orders of each pair, if it can distinguish them.
     """
 
     lead: Floats
@@ -49,24 +49,24 @@ class Leads:
 
     @staticmethod
     def of(lead: Floats, orders: Sequence[Orders] = ()) -> Leads:
-        """Leads of texts, which are read whole."""
+        """Leads of texts that are read whole."""
         every = np.ones(len(lead), dtype=bool)
         return Leads(lead, every, every, orders)
 
 
 Leader: TypeAlias = Callable[[Sequence[Comparison]], Leads]
-"""Whatever is on trial: how far it prefers the first of each pair to the second."""
+"""The model under test: how far it prefers the first of each pair to the second."""
 
 
 @dataclass(frozen=True)
 class ScoreLeads:
-    """The lead of whatever scores texts: the difference of two scores."""
+    """Leads by scores of texts: differences of two scores."""
 
     score: Callable[[Sequence[tuple[Text, Text]]], Tensor]
     """From (prompt, completion) pairs to their scores (C,)."""
 
     def __call__(self, comparisons: Sequence[Comparison]) -> Leads:
-        """Every text is scored once."""
+        """Scores every distinct text once."""
         firsts, seconds = _texts(comparisons)
         index = {text: i for i, text in enumerate(dict.fromkeys(firsts + seconds))}
         scores = self.score(list(index)).double().numpy()
@@ -75,12 +75,12 @@ class ScoreLeads:
 
 @dataclass(frozen=True)
 class JudgeLeads:
-    """The lead of a judge that reads two texts, asked in both orders unless it cannot tell them apart."""
+    """Leads by a judge that reads two texts, asked in both orders unless it cannot distinguish them."""
 
     judge: Judge
 
     def __call__(self, comparisons: Sequence[Comparison]) -> Leads:
-        """An answer that is invalid in one order leaves no lead."""
+        """A pair with an invalid verdict in either order has no lead."""
         forward = self.judge(comparisons)
         if getattr(self.judge, "symmetric", False):
             return Leads.of(_leads(forward))
@@ -91,7 +91,7 @@ class JudgeLeads:
 
 @dataclass(frozen=True)
 class ChatLeads:
-    """The lead of what reads chats, of texts: each prompt becomes a user's message, each completion the answer."""
+    """Leads of plain texts by a model that reads chats: prompts become user messages, completions the answers."""
 
     leader: Leader
 
@@ -107,19 +107,19 @@ def _as_chat(pair: Comparison) -> Comparison:
 
 @dataclass(frozen=True)
 class ModelLeads:
-    """The lead of what reads tokens: `general_preference` of two completions' outputs, log-odds or a difference.
+    """Leads by a model that reads tokens: `general_preference` of two completions' outputs, log-odds or a difference.
 
-    Completions are cut to fit `max_length` tokens with their prompt. A pair is not read where its prompt leaves no room
-    for one, or where the cut has made two different texts the same tokens.
+    Completions are cut to fit `max_length` tokens with their prompt. A pair is not read where its prompt leaves no
+    room, or where the cut makes two different texts the same tokens.
     """
 
     model: Model
     outputs: Callable[[Sequence[Tree]], Tensor]
-    """From trees to what `general_preference` takes of every branch, in order, (C, 1 + 2k)."""
+    """From trees to the inputs of `general_preference` for every branch, in order, (C, 1 + 2k)."""
     max_length: int
 
     def __call__(self, comparisons: Sequence[Comparison]) -> Leads:
-        """Every completion is computed once, its prompt once for all of them (up to `BRANCHES`)."""
+        """Computes every distinct completion once, and its prompt once for up to `BRANCHES` of them."""
         firsts, seconds = _texts(comparisons)
         trees, index = self._trees(firsts + seconds)
         branches = [branch for tree in trees for branch in tree.branches]
@@ -137,9 +137,9 @@ class ModelLeads:
         return min(self.max_length, self.model.context or self.max_length)
 
     def _is_whole(self, tree: Tree, tokens: Tokens) -> bool:
-        """Whether a completion was not cut: its turn ends, and what the chat template writes after that follows.
+        """Whether a completion was not cut: its turn ends, followed by whatever the chat template writes after that.
 
-        Of one that is read whole and ends with nothing it shows in its length alone.
+        For a model that reads whole texts without an end token, only the length can tell.
         """
         reads_whole = isinstance(self.model, engine.classifiers.Classifier)
         if reads_whole and engine.turns.turn_end(self.model.tokenizer).is_next:
@@ -149,7 +149,7 @@ class ModelLeads:
         return tokens[-1] in self.model.ends or (said[-1:] == (self.model.end,) and tokens == said + rest)
 
     def _trees(self, texts: Sequence[tuple[Text, Text]]) -> tuple[list[Tree], dict[tuple[Text, Text], int]]:
-        """Trees that hold every distinct text once, and which of their branches each is; some have no room."""
+        """Trees that hold every distinct text once, and the branch of each text; texts without room have none."""
         prompts: dict[Text, dict[Text, None]] = {}
         for prompt, completion in texts:
             prompts.setdefault(prompt, {})[completion] = None
@@ -171,24 +171,26 @@ def _texts(comparisons: Sequence[Comparison]) -> tuple[list[tuple[Text, Text]], 
 
 
 @dataclass(frozen=True)
-class OnTrial:
-    """What is on trial: what the report calls it, what its leads are measured in, and what gives them."""
+class TestedModel:
+    """A model under test: its kind, for the report, the unit of its leads, and the function that computes them."""
 
     kind: str
     unit: Unit
     leader: Leader
     has_template: bool = False
-    """Whether it is a model that reads chats by a template."""
+    """Whether the model reads chats by a template."""
 
     def chance(self, lead: Floats) -> Floats | None:
-        """The probability that each lead gives to the first completion, where it means one."""
+        """P(first) for each lead; None where leads are scores."""
         if self.unit == "score":
             return None
         return lead + 0.5 if self.unit == "probability" else np.asarray(scipy.special.expit(lead))
 
 
-def judging(reward: str, asked: TrialOptions, beta: float | None, max_length: int, dtype: str) -> OnTrial:
-    """A reward or a judge, by name, on trial; InputError where it has probabilities of its own and `beta` is given."""
+def tested_reward(
+    reward: str, asked: ComparisonOptions, beta: float | None, max_length: int, dtype: str
+) -> TestedModel:
+    """A reward or judge, by name, as the model under test; InputError for `beta` where it gives probabilities."""
     judge = feedback.asking.with_progress(feedback.named.judge_named(reward))
     feedback.named.give_template(judge, reward, asked)
     asked.allow([judge])
@@ -199,27 +201,27 @@ def judging(reward: str, asked: TrialOptions, beta: float | None, max_length: in
         scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
         asked.allow([scorer])
         unit: Unit = "score" if beta is None else "log-odds"
-        return OnTrial("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)), has_template)
+        return TestedModel("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)), has_template)
     if beta is not None:
-        raise InputError(f"--beta turns scores into log-odds, and {reward} has probabilities of its own; leave it out.")
+        raise InputError(f"--beta turns scores into log-odds, but {reward} already gives probabilities; leave it out.")
     if isinstance(judge, feedback.learned.LearnedJudge):
         if isinstance(judge.model, engine.encoders.Encoder):
-            return OnTrial(
+            return TestedModel(
                 "reward model", "log-odds", ScoreLeads(lambda texts: judge.of_texts(texts).squeeze(1)), has_template
             )
         model = judge.model.in_dtype(dtype)
         learned = feedback.learned.Learned(model)
         kind = "preference model" if isinstance(model, engine.classifiers.PreferenceNetwork) else "reward model"
-        return OnTrial(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length), has_template)
+        return TestedModel(kind, "log-odds", ModelLeads(model, learned.of_trees, max_length), has_template)
     if isinstance(judge, feedback.rubric.RubricJudge):
-        return OnTrial("judge", "score", lambda pairs: Leads.of(np.array(judge.gaps(pairs))))
-    return OnTrial("judge", "probability", JudgeLeads(judge))
+        return TestedModel("judge", "score", lambda pairs: Leads.of(np.array(judge.gaps(pairs))))
+    return TestedModel("judge", "probability", JudgeLeads(judge))
 
 
-def implicit(
-    policy: str, reference: str | None, asked: TrialOptions, beta: float | None, max_length: int, dtype: str
-) -> OnTrial:
-    """The implicit reward of a policy on trial, log pi - log ref, or log pi alone, times `beta`."""
+def tested_policy(
+    policy: str, reference: str | None, asked: ComparisonOptions, beta: float | None, max_length: int, dtype: str
+) -> TestedModel:
+    """A policy's implicit reward, log pi - log ref, or log pi alone, times `beta`, as the model under test."""
     import torch
 
     from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
@@ -240,4 +242,4 @@ def implicit(
 
     unit: Unit = "score" if beta is None else "log-odds"
     has_template = pi.tokenizer.chat_template is not None
-    return OnTrial("implicit reward", unit, ModelLeads(pi, outputs, max_length), has_template)
+    return TestedModel("implicit reward", unit, ModelLeads(pi, outputs, max_length), has_template)

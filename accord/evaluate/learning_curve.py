@@ -1,17 +1,17 @@
-"""What more labels would buy: held-out accuracy by the number of labels that models learned from, and its curve.
+"""The learning curve: held-out accuracy by number of labels, and a fit that predicts what more labels would buy.
 
     accuracy(n) = a - b n^(-c),      a <= 1,  b >= 0
 
-A power law on the way to what infinitely many labels would give (Cortes et al. 1994, "Learning curves: asymptotic
-values and rate of convergence"). c is 1/2, at which errors of estimation fall, unless the points reject that; intervals
-leave it open between 1/8 and 2. There are curves of other forms, such as those that rise late (Viering and Loog 2021,
-arXiv:2103.10948). So the curve is fitted to the sizes from which on models are better than chance, and where these are
-fewer than three, or reject every c, nothing is foretold.
+A power law towards the accuracy at infinitely many labels (Cortes et al. 1994, "Learning curves: asymptotic values and
+rate of convergence"). c is 1/2, the rate of estimation errors, unless the points reject it; intervals let it vary
+between 1/8 and 2. Some curves have other forms, such as those that rise late (Viering and Loog 2021, arXiv:2103.10948).
+So the curve is fitted from the size on at which models are better than chance; where these are fewer than three sizes,
+or reject every c, nothing is predicted.
 
-R repeats train models on nested subsets of K sizes, each repeat on its own, and all are tried on the same P prompts.
-The accuracies scatter for two reasons: other prompts might have been held out, and a repeat draws its subsets and the
-start of its models. `scatter` draws both; every draw is fitted as the data are, and 95% of the draws make an interval.
-All repeats end with the same labels, so what other labels of their number would give is seen at smaller sizes alone.
+R repeats train models on nested subsets of K sizes, each repeat on its own subsets, and all are tested on the same P
+prompts. Accuracies vary for two reasons: other prompts might have been held out, and a repeat draws its subsets and the
+model's initialization. `scatter` draws both; every draw is fitted like the data, and 95% of the draws make an interval.
+All repeats end with the same labels, so the variation due to the labels shows only at smaller sizes.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from functools import cached_property
 
 import numpy as np
 
-from accord.evaluate.accuracy import Trial
+from accord.evaluate.accuracy import Predictions
 from accord.evaluate.statistics import Floats, bootstrap_values, wilson
 from accord.results.base import Interval
 from accord.results.learning_curve import CurveFit, CurvePoint, Form, LabelsNeeded, LearningCurveResult, MoreLabels
 
 POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
-"""The c of a curve, and those that it may have."""
+"""The default exponent c, and the exponents tried."""
 
 REJECTED = 0.05
-"""A form is rejected where so few draws about it lie as far off it as the points do."""
+"""A form is rejected where fewer draws around it than this share deviate as much as the points do."""
 
 LEAST_SIZES = 3
-"""With fewer sizes above chance, without a break up to all labels, a curve has hardly begun."""
+"""Minimum number of consecutive sizes above chance, up to all labels, for a fit."""
 
 FARTHEST = 10
-"""Nothing is said of more than so many times the labels that there are."""
+"""Predictions go up to this multiple of the labels."""
 
 MORE = 200
-"""Beside twice the labels, what so many more would buy is told."""
+"""A number of additional labels whose gain is reported, besides twice as many."""
 
 LEAST = 0.001
-"""The curve rises where twice the labels would buy this much at least."""
+"""The curve rises where twice the labels would gain at least this much."""
 
 RESAMPLES = 4000
 
 
 @dataclass(frozen=True)
 class HeldOutOutcomes:
-    """What models of K sizes, R of each, got right on P prompts held out.
+    """Outcomes of models of K sizes, R each, on P held-out prompts.
 
-    `labels` (K,) are the sizes, growing; `right` (R, K, P) the weights of a prompt's comparisons that a model agrees
-    with, a tie counted half, `weight` (P,) the weights of all.
+    `labels` (K,) are the sizes, increasing; `right` (R, K, P) the summed weights of a prompt's comparisons that a model
+    agrees with, a tie counting half; `weight` (P,) the summed weights of all.
     """
 
     labels: Floats
@@ -62,13 +62,13 @@ class HeldOutOutcomes:
 
     @cached_property
     def accuracy(self) -> Floats:
-        """Of each model, (R, K)."""
+        """The accuracy of each model, (R, K)."""
         return np.asarray(self.right.sum(-1) / self.weight.sum())
 
 
-def by_prompt(trial: Trial) -> tuple[Floats, Floats]:
-    """What is right, and what there is, of each prompt's strict comparisons, by their weights, (P,) each."""
-    strict = trial.strict
+def by_prompt(predictions: Predictions) -> tuple[Floats, Floats]:
+    """For each prompt's strict comparisons the summed weights of right ones, and of all, (P,) each."""
+    strict = predictions.strict
     _, prompt = np.unique(strict.clusters, return_inverse=True)
     right, weight = (np.bincount(prompt, values) for values in (strict.weights * strict.right, strict.weights))
     return np.asarray(right, np.float64), np.asarray(weight, np.float64)
@@ -77,10 +77,10 @@ def by_prompt(trial: Trial) -> tuple[Floats, Floats]:
 def learning_curve(
     tried: HeldOutOutcomes, target: float | None = None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> LearningCurveResult:
-    """The curve, what more labels would buy by it, and how many are wanted for an accuracy of `target`.
+    """The fitted curve, its predictions for more labels, and the number of labels needed for an accuracy of `target`.
 
-    Without a target it is the next multiple of 5% above what all labels give. Raises ValueError for fewer than two
-    repeats, or three sizes, which leave nothing to tell a curve from its scatter by.
+    The default target is the next multiple of 5% above the accuracy at all labels. Raises ValueError for fewer than two
+    repeats or three sizes, which cannot separate a curve from scatter.
     """
     labels, mean = tried.labels, tried.accuracy.mean(0)
     if len(tried.accuracy) < 2 or len(labels) < 3:
@@ -124,11 +124,11 @@ def learning_curve(
 
 
 def scatter(tried: HeldOutOutcomes, resamples: int, seed: int = 0) -> Floats:
-    """By how much the mean accuracy of each size might be off, (resamples, K).
+    """Draws of the error of each size's mean accuracy, (resamples, K).
 
-    Prompts are drawn with replacement. Of R repeats, which are few, d (R, K) are the differences from their mean:
-    normal multipliers z (R,) and a chi-squared with R - 1 degrees of freedom make z d / sqrt(R chi2), whose variance is
-    theirs and whose tails are Student's. The sizes keep their correlations.
+    Prompts are drawn with replacement. For the few repeats R, d (R, K) are the differences from their mean: normal
+    multipliers z (R,) and a chi-squared variable with R - 1 degrees of freedom make z d / sqrt(R chi2), with their
+    variance and Student's tails. The correlations between sizes are kept.
     """
     repeats, _, prompts = tried.right.shape
     generator = np.random.default_rng(seed)
@@ -143,9 +143,9 @@ def scatter(tried: HeldOutOutcomes, resamples: int, seed: int = 0) -> Floats:
 
 
 def fitted(labels: Floats, accuracy: Floats, powers: Sequence[float] | Floats, weight: Floats | None = None) -> Floats:
-    """a, b and c of least squares, of many curves (B, K) at once, (B, 3); c is the best of `powers`.
+    """Least squares for many curves (B, K) at once: a, b and the best c of `powers`, (B, 3).
 
-    Squares have the `weight` (K,) of their size, the same one unless given.
+    Squares have the `weight` (K,) of their size, equal unless given.
     """
     weight = np.ones(len(labels)) if weight is None else weight
     tried = np.stack([_bounded(labels, accuracy, power, weight) for power in powers])  # (G, B, 3)
@@ -162,7 +162,7 @@ def predicted(curves: Floats, labels: Floats | float) -> Floats:
 def _bounded(labels: Floats, accuracy: Floats, power: float, weight: Floats) -> Floats:
     """Least squares with a <= 1 and b >= 0.
 
-    Where one bound is broken the solution lies on it, as the squares are convex, and shares never break both.
+    Where one bound is violated the solution lies on it, as the squares are convex; accuracies never violate both.
     """
     x, share = labels**-power, weight / weight.sum()
     spread = share * (x - share @ x)
@@ -177,9 +177,10 @@ def _missed(curves: Floats, labels: Floats, accuracy: Floats, weight: Floats) ->
 
 
 def _fitting(labels: Floats, mean: Floats, noise: Floats) -> Floats | None:
-    """The curve of the points, and of every draw, (1 + B, 3); None where the points reject the form, whatever c.
+    """The curve of the points, and of every draw, (1 + B, 3); None where the points reject the form for every c.
 
-    Sizes weigh as the inverse square of their interval's width. c is 1/2 where the middle 95% of the draws' hold that.
+    Sizes are weighted by the inverse square of their interval's width. c is 1/2 where the central 95% of the draws' c
+    include it.
     """
     widths = np.ptp(np.quantile(noise, [0.025, 0.975], axis=0), axis=0)
     weight = 1 / np.square(np.maximum(widths, 1e-3))
@@ -202,7 +203,7 @@ def _more_labels(draws: Floats, most: float, more: float, prompts: int) -> MoreL
 
 
 def _labels_needed(draws: Floats, most: float, target: float) -> LabelsNeeded:
-    """How many labels an accuracy takes: (b / (a - accuracy))^(1 / c), never where a is no more."""
+    """Labels needed for an accuracy: (b / (a - accuracy))^(1 / c); infinite where a does not exceed it."""
     a, b, c = draws.T
     with np.errstate(divide="ignore", over="ignore"):
         needed = np.where(a > target, (b / np.maximum(a - target, 1e-300)) ** (1 / c), np.inf)

@@ -1,4 +1,4 @@
-"""`accord evaluate models`: models, and answers written before, side by side on the same prompts."""
+"""`accord evaluate models`: models, and files of answers, compared side by side on the same prompts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from accord.results.base import FILE
 from accord.results.models import Answer, AtTemperature, Divergence, ModelRow, ModelsResult, SideBySide
 
 if TYPE_CHECKING:
+    from accord.engine import Policy
     from accord.evaluate.answers import AnswerFile, Answering, Answers
     from accord.feedback.judge import Judge
     from accord.feedback.reward import Reward
 
 SIDE_BY_SIDE = 12
-"""Prompts whose answers are kept for people to read."""
+"""Number of prompts whose answers are kept for reading."""
 
 
 @takes(ScoredOptions)
@@ -43,10 +44,9 @@ def evaluate_models(
     labels: dict[str, int] | None = None,
     **options: Any,
 ) -> ModelsResult:
-    """Judge every two models' answers to the same prompts: scores, win rates, a board, divergence from a reference.
+    """Judge every two models' answers to the same prompts: scores, win rates, a leaderboard, divergence.
 
-    Each comes with a 95% interval. Every pair is judged in both orders. Beside evaluation.json, wins.jsonl has every
-    verdict.
+    Each has a 95% interval. Every pair is judged in both orders; wins.jsonl has every verdict.
 
     Args:
         out: the folder to write evaluation.json and wins.jsonl to.
@@ -60,10 +60,10 @@ def evaluate_models(
         reference: the named model from which divergence is measured.
         reward: a reward that also scores every answer.
         best_of_n: also judge the best of this many answers of --against, chosen by --reward.
-        temperatures: also sample the models at each of these temperatures, as 0 0.5 1, and judge the answers against
-            those of --against, which keep --temperature.
+        temperatures: also judge answers at each of these temperatures, as 0 0.5 1, against those of --against at
+            --temperature.
         labels: how many labels of people each model was made with, as --labels.dpo 1000. The report plots wins over
-            --against (or else scores) by it, with one line for names that differ only in a number at the end.
+            --against (or else scores) by it, with one line for names that differ only in a final number.
         options: the fields of `ScoredOptions`.
 
     Raises:
@@ -75,26 +75,18 @@ def evaluate_models(
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
     asked = ScoredOptions(**options)
     files = {name: AnswerFile(path) for name, path in (samples or {}).items()}
-    if best_of_n > 0 and (reward is None or against is None):
-        raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
-    competitors = Competitors(models or {}, files, against, reference, best_of_n)
+    competitors = Competitors(models or {}, files, against, reference, best_of_n, has_reward=reward is not None)
     require_labels(labels or {}, competitors)
     every = [temperatures] if isinstance(temperatures, float | int) else temperatures
-    if every is not None:
-        require_temperatures(every, competitors.models, against)
+    require_temperatures(every, competitors.models, against)
     rows = competitors.prompts(data, asked)
     referee, rewards = _feedback(judge, reward, rows, asked)
-    origin = engine.load.load_model(competitors.models[reference], dtype=asked.dtype) if reference else None
-    answering = Answering(asked, origin, (referee, *rewards.values()), SIDE_BY_SIDE)
-    answered = competitors.answers(answering, rows, rewards.get("reward"))
-    for answers in answered:
-        answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
+    answering = Answering(asked, competitors.origin(asked), (referee, *rewards.values()), SIDE_BY_SIDE)
+    answered = competitors.answers(answering, rows, rewards)
     duels = judged(referee, answered)
     save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
-    result = _result("reward" if judge == reward else judge, competitors, answered, duels)
+    result = _result("reward" if judge == reward else judge, competitors, answered, duels, labels or {})
     more: dict[str, Any] = {"sampling": asked.drawing() if models else None}
-    if labels:
-        more["models"] = [m.model_copy(update={"labels": labels.get(m.name)}) for m in result.models]
     if every is not None:
         more["temperatures"] = _at_temperatures(every, competitors, answering, answered, referee, rewards)
     return result.model_copy(update=more).publish(out)
@@ -108,7 +100,7 @@ def _at_temperatures(
     referee: Judge,
     rewards: Mapping[str, Reward],
 ) -> list[AtTemperature]:
-    """The models' table at each temperature, judged against the answers that --against has given."""
+    """The models' table at each temperature, judged against the answers of --against."""
     from accord.evaluate.temperatures import against_rival, answers_at
 
     rival = next(answers for answers in answered if answers.name == competitors.against)
@@ -120,13 +112,22 @@ def _at_temperatures(
     ]
 
 
-def _result(judge: str, competitors: Competitors, answered: Sequence[Answers], duels: Sequence[Duels]) -> ModelsResult:
+def _result(
+    judge: str,
+    competitors: Competitors,
+    answered: Sequence[Answers],
+    duels: Sequence[Duels],
+    labels: Mapping[str, int],
+) -> ModelsResult:
+    rows = table(answered, duels, competitors.against)
+    if labels:
+        rows = [row.model_copy(update={"labels": labels.get(row.name)}) for row in rows]
     return ModelsResult(
         judge=judge,
         against=competitors.against,
         reference=competitors.reference,
         prompts=len(answered[0].samples),
-        models=table(answered, duels, competitors.against),
+        models=rows,
         pairs=[d.pair() for d in duels],
         board=standings(duels) or None,
         side_by_side=_side_by_side(answered),
@@ -136,9 +137,9 @@ def _result(judge: str, competitors: Competitors, answered: Sequence[Answers], d
 
 @dataclass(frozen=True)
 class Competitors:
-    """The models and files by name; which of them the others are held against, and which divergence is measured from.
+    """The competing models and files by name, the baseline, and the reference for divergence.
 
-    Raises InputError where a name is missing, or stands for two.
+    Raises InputError where a name is missing or used twice.
     """
 
     models: Mapping[str, str]
@@ -146,11 +147,15 @@ class Competitors:
     against: str | None
     reference: str | None
     best_of_n: int = 0
+    has_reward: bool = False
+    """Whether there is a reward for best of n."""
 
     def __post_init__(self) -> None:
+        if self.best_of_n > 0 and not (self.has_reward and self.against):
+            raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
         named = [*self.models, *self.files]
         if not named:
-            raise InputError("name who answers: models by --models.NAME, files of answers by --samples.NAME.")
+            raise InputError("nothing to compare: give models by --models.NAME, files of answers by --samples.NAME.")
         if twice := set(self.models) & set(self.files):
             raise InputError(f"{min(twice)} names both a model and a file of answers; give each its own name.")
         if self.best_of_n < 0:
@@ -162,7 +167,7 @@ class Competitors:
                 raise InputError(f"--{option} {name} is none of the models named: {', '.join(self.models) or 'none'}.")
 
     def prompts(self, data: str | None, asked: ScoredOptions) -> list[Prompt]:
-        """The prompts that everybody answers: those of the data, or else those that all the files have.
+        """The prompts that all answer: those of the data, or else those of the files.
 
         Raises InputError where a file lacks one of them, or there is neither data nor a file.
         """
@@ -181,8 +186,12 @@ class Competitors:
             raise InputError(f"--limit must be at least 1, not {asked.limit}.")
         return files[0].prompts[: asked.limit]
 
-    def answers(self, answering: Answering, rows: Sequence[Prompt], reward: Reward | None) -> list[Answers]:
-        """Everybody's answers to the same prompts: models first, each in the order in which it was named."""
+    def origin(self, asked: ScoredOptions) -> Policy | None:
+        """The model from which divergence is measured, if any."""
+        return engine.load.load_model(self.models[self.reference], dtype=asked.dtype) if self.reference else None
+
+    def answers(self, answering: Answering, rows: Sequence[Prompt], rewards: Mapping[str, Reward]) -> list[Answers]:
+        """All answers to the same prompts with their scores: models first, each in the order given."""
         from accord.evaluate.answers import encoded
 
         answered: list[Answers] = []
@@ -190,16 +199,19 @@ class Competitors:
         for name, folder in self.models.items():
             policy = answering.load(folder)
             prompts = encoded(policy, rows, answering.options, longest)
-            rows, longest = [p.prompt for p in prompts], None  # the first model decides what is too long
+            rows, longest = [p.prompt for p in prompts], None  # the first model decides which prompts are too long
             answered.append(answering.measured(answering.answers(name, policy, prompts), policy))
-            if self.best_of_n and name == self.against and reward is not None:
+            if self.best_of_n and name == self.against:
                 many = answering.answers(name, policy, prompts, self.best_of_n)
-                answered.append(answering.best(many, self.best_of_n, reward, policy))
-        return answered + [file.answers(name, rows) for name, file in self.files.items()]
+                answered.append(answering.best(many, self.best_of_n, rewards["reward"], policy))
+        answered += [file.answers(name, rows) for name, file in self.files.items()]
+        for answers in answered:
+            answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
+        return answered
 
 
 def require_labels(labels: Mapping[str, int], competitors: Competitors) -> None:
-    """Raise InputError where labels are counted of somebody who does not compete, or are fewer than none."""
+    """Raise InputError where labels are given for an unknown name, or are negative."""
     named = [*competitors.models, *competitors.files]
     for name, count in labels.items():
         if name not in named:
@@ -211,7 +223,7 @@ def require_labels(labels: Mapping[str, int], competitors: Competitors) -> None:
 def _feedback(
     judge: str, reward: str | None, rows: Sequence[Prompt], asked: ScoredOptions
 ) -> tuple[Judge, dict[str, Reward]]:
-    """The judge, and the rewards whose scores are shown: the judge's own where it has any, and --reward."""
+    """The judge, and the rewards whose scores are shown: the judge's own scores, if any, and --reward."""
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
     rewards = (
         {}
@@ -228,7 +240,7 @@ def _feedback(
 
 
 def table(answered: Sequence[Answers], duels: Sequence[Duels], against: str | None = None) -> list[ModelRow]:
-    """A row a model: scores and divergence with their intervals, lengths, and its win rate over `against`."""
+    """One row per model: scores and divergence with their intervals, lengths, and the win rate over `against`."""
     rivals = held_against(duels, against)
     return [
         ModelRow(
@@ -253,7 +265,7 @@ def _divergence(answers: Answers) -> Divergence | None:
 
 
 def _side_by_side(answered: Sequence[Answers]) -> list[SideBySide]:
-    """The first prompts with everybody's answers, their scores, and each token's log pi - log ref where it is known."""
+    """The first prompts with all answers, their scores, and each token's log pi - log ref where known."""
     return [
         SideBySide(
             prompt=show(first.prompt.prompt),

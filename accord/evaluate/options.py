@@ -1,4 +1,4 @@
-"""What questions have in common: which rows are read, and how models answer them."""
+"""Options shared by evaluations: which rows are read, and how models answer them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @dataclass(kw_only=True)
 class RowOptions:
-    """Which rows of the data are read."""
+    """Options for reading rows of data."""
 
     split: str = "train"
     """Which rows to use, such as train, train[:100] or train[-100:]."""
@@ -56,17 +56,17 @@ class RowOptions:
 
 @dataclass(kw_only=True)
 class ChatOptions(TemplateOptions, RowOptions):
-    """The same, and by which chat template they are read."""
+    """Options for reading rows, and the chat template that models read them by."""
 
 
 @dataclass(kw_only=True)
-class TrialOptions(RewardOptions, ChatOptions):
-    """Which judgments are read, by which chat template, and what a reward or judge may take."""
+class ComparisonOptions(RewardOptions, ChatOptions):
+    """Options for reading judgments, and for the reward or judge under test."""
 
 
 @dataclass(kw_only=True)
 class AnswerOptions(SamplerConfig, ChatOptions):
-    """The same, and how models answer their prompts."""
+    """Options for reading prompts, and for how models answer them."""
 
     max_new_tokens: int = 64
     """Longest answer, in tokens; longer ones are cut."""
@@ -83,20 +83,20 @@ class AnswerOptions(SamplerConfig, ChatOptions):
     score or judge answers compute in float32."""
 
     def sampling(self) -> Sampling:
-        """How answers are drawn."""
+        """The sampling settings."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
         return engine.Sampling(
             self.max_new_tokens, self.temperature, seed=self.seed, min_new_tokens=self.min_new_tokens, stop=stop
         )
 
     def drawing(self) -> Drawing:
-        """The same, as a result keeps it."""
+        """The sampling settings as kept in a result."""
         return Drawing(temperature=self.temperature, max_new_tokens=self.max_new_tokens, seed=self.seed)
 
 
 @dataclass(kw_only=True)
 class ScoredOptions(RewardOptions, AnswerOptions):
-    """The same of questions whose answers are scored or judged, and what a reward or judge may take."""
+    """Options for reading prompts and answering them, and for the rewards and judges that read the answers."""
 
     max_length: int = 512
     """Rows whose prompt leaves no room for an answer within this many tokens are left out."""
@@ -106,14 +106,14 @@ class ScoredOptions(RewardOptions, AnswerOptions):
         AnswerOptions.__post_init__(self)
 
     def scorers(self, *names: str, policy: Model | None = None) -> dict[str, Reward]:
-        """The rewards of these names, made for a policy; InputError as of `reward_named`, and of `allow`."""
+        """The rewards of these names, made for a policy; InputError as in `reward_named` and `allow`."""
         found = {name: feedback.named.reward_named(name, policy) for name in names}
         self.allow(list(found.values()))
         return found
 
 
 def takes(options: type[Any]) -> Callable[[Function], Function]:
-    """Marks a function whose `**options` are the fields of a class, so that the command line knows them."""
+    """Decorator that records the class of a function's `**options`, for the command line."""
 
     def marked(function: Function) -> Function:
         function.options = options  # type: ignore[attr-defined]

@@ -1,8 +1,8 @@
-"""`accord evaluate overoptimization`: does the true reward turn over while the optimized one still rises, and where?
+"""`accord evaluate overoptimization`: whether the true reward turns down while the optimized one rises, and where.
 
-A curve has points (d, proxy, gold) with d = sqrt(KL) in root nats, and the fit of its gold score by the form of Gao et
-al. (`accord.evaluate.curves`). Training gives one as it proceeds; scored samples of the start give two without
-training, best of n and the sweep.
+A curve has points (d, proxy, gold) with d = sqrt(KL) in root nats, and a fit of its gold scores by the form of Gao et
+al. (`accord.evaluate.curves`). Training gives one curve over its steps; scored samples of the starting model give two
+without training, best of n and the sweep.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from accord.evaluate.pool import Pool
 
 SCORED = "scored.jsonl"
-"""What is drawn is kept under this name next to the result."""
+"""The file of drawn samples beside the result."""
 
 LEAST_STEPS = 8
-"""Steps that a training curve needs for a fit."""
+"""Minimum number of steps to fit a training curve."""
 
 SHOWN = 40
-"""Points kept of a training curve, each a mean over neighboring steps; the fit takes every step."""
+"""Points kept of a training curve, each a mean over neighboring steps; the fit uses every step."""
 
 
 @takes(ScoredOptions)
@@ -52,9 +52,9 @@ def evaluate_overoptimization(
     n: int | None = None,
     **options: Any,
 ) -> OveroptimizationResult:
-    """Trace proxy and gold reward against sqrt(KL), fit the gold one, and find where it turns over (Gao et al. 2022).
+    """Trace proxy and gold reward against sqrt(KL), fit gold, and find where it turns down (Gao et al. 2022).
 
-    From training runs, by their metrics; and from many samples of a model that a reward scores, without training: the
+    From training runs, by their metrics; and from many samples of a model, scored by a reward, without training: the
     best of n for every n, and the sweep of pi_ref exp(reward / beta).
 
     Args:
@@ -81,7 +81,7 @@ def evaluate_overoptimization(
     given = {"model": model, "data": data, "reward": reward, "judge": judge}
     _check(runs, samples, given, n is not None or asked.limit is not None)
     if (reward or proxy) == (judge or gold):
-        raise InputError(f"{judge or gold!r} is both what is optimized and what is to watch it; name another measure.")
+        raise InputError(f"{judge or gold!r} is both the optimized reward and the independent measure; name another.")
     traced = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
     pool = None
     if samples is not None:
@@ -92,10 +92,8 @@ def evaluate_overoptimization(
     else:
         asked.allow([])
     if pool is not None:
-        traced += [
-            _of_trace("best of n", "best of n", best_of_n_path(pool.proxy, pool.gold), ()),
-            of_sweep("sweep", pool.proxy, pool.gold),
-        ]
+        traced.append(_of_trace("best of n", "best of n", best_of_n_path(pool.proxy, pool.gold), ()))
+        traced.append(of_sweep("sweep", pool.proxy, pool.gold))
     warnings = [line for curve in traced for line in curve.warnings]
     result = OveroptimizationResult(proxy=reward or proxy, gold=judge or gold, curves=traced, warnings=warnings)
     return result.publish(out)
@@ -115,9 +113,9 @@ def _drawn(model: str, data: str, n: int, asked: ScoredOptions, reward: str, jud
 
 def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None], is_counted: bool) -> None:
     if samples is not None and (given["model"] or given["data"]):
-        raise InputError("--samples have been drawn; leave --model and --data out, or --samples.")
+        raise InputError("--samples are drawn already: leave out --model and --data, or --samples.")
     if given["model"] is None and is_counted:
-        raise InputError("--n and --limit are for samples that are drawn; leave them out, or give --model and --data.")
+        raise InputError("--n and --limit are for drawing samples: leave them out, or give --model and --data.")
     if samples is not None:
         return
     absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)
@@ -132,14 +130,14 @@ def _metrics(folder: str) -> list[dict[str, Any]]:
     if not file.is_file():
         raise InputError(f"{folder} is no training run's folder: there is no metrics.jsonl in it.")
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # a kill leaves half a line at the end
+        lines = file.read_text(encoding="utf-8").split("\n")[:-1]  # the last line may be torn by a kill
         return [dict(json.loads(line)) for line in lines]
     except (ValueError, TypeError, RecursionError):
-        raise InputError(f"{file} is not a JSON object a line; restore it.") from None
+        raise InputError(f"{file} does not hold one JSON object per line; restore it.") from None
 
 
 class Trace(NamedTuple):
-    """K points on the way from the start, which is the first, for P prompts: n or beta (K,), and (P, K) each."""
+    """K points from the start (the first) on, for P prompts: n or beta (K,), and values (P, K) each."""
 
     at: list[float]
     kl: Floats
@@ -148,7 +146,7 @@ class Trace(NamedTuple):
 
 
 def best_of_n_path(proxy: Floats, gold: Floats) -> Trace:
-    """The best of 1, 2, 3, 4, 6, ... N by the proxy, of N samples of P prompts, (P, N) each."""
+    """The best of 1, 2, 3, 4, 6, ... N by the proxy, from N samples of P prompts, (P, N) each."""
     n = curves.best_of_n_sizes(proxy.shape[1])
     chosen = [curves.best_of_n_selection(proxy, k) for k in n]
     kl = np.stack([curves.best_of_n_divergence(proxy, k) for k in n], -1)
@@ -157,9 +155,9 @@ def best_of_n_path(proxy: Floats, gold: Floats) -> Trace:
 
 
 def sweep_path(reference_logp: Floats, proxy: Floats, gold: Floats, betas: Sequence[float]) -> Trace:
-    """pi_ref exp(proxy / beta) / Z for every beta, of P prompts with V completions each, (P, V).
+    """pi_ref exp(proxy / beta) / Z for every beta, for P prompts with V completions each, (P, V).
 
-    Exact where the V are all there are; of samples of pi_ref, each of log-probability -log V, an estimate.
+    Exact where the V completions are all there are; an estimate for samples of pi_ref with log-probability -log V each.
     """
     policies = [curves.tilted(reference_logp, proxy, beta) for beta in betas]
     kl = np.stack([p.kl for p in policies], -1)
@@ -170,7 +168,7 @@ def sweep_path(reference_logp: Floats, proxy: Floats, gold: Floats, betas: Seque
 def of_sweep(name: str, proxy: Floats, gold: Floats) -> Curve:
     """The curve of pi_ref exp(proxy / beta) / Z, estimated from N samples of pi_ref for P prompts, (P, N).
 
-    It ends where the weights rest on too few samples, and says where that is.
+    It ends where too few samples carry the weight, and a warning says where.
     """
     uniform = np.full(proxy.shape, -np.log(proxy.shape[1]))
     betas = curves.betas(proxy)
@@ -178,8 +176,8 @@ def of_sweep(name: str, proxy: Floats, gold: Floats) -> Curve:
     lost = len(betas) - len(kept)
     gone = "all points but the start" if len(kept) == 1 else f"{lost} points below beta = {kept[-1]:.3g}"
     warning = (
-        f"{name}: {gone} are left out of the sweep, as fewer than {curves.EFFECTIVE:g} of {proxy.shape[1]} samples a "
-        "prompt would count."
+        f"{name}: {gone} are left out of the sweep, where fewer than {curves.EFFECTIVE:g} of {proxy.shape[1]} samples "
+        "per prompt would carry the weight."
     )
     trace = sweep_path(uniform, proxy, gold, kept)
     return _of_trace(name, "sweep", trace, (warning,) if lost else ())
@@ -192,10 +190,10 @@ def _rests_on(reference_logp: Floats, proxy: Floats, beta: float) -> float:
 
 
 def _of_trace(name: str, source: Source, trace: Trace, warnings: tuple[str, ...]) -> Curve:
-    """The means over prompts with their intervals, and the fit.
+    """Means over prompts with their intervals, and the fit.
 
-    Both sources leave the start in a straight line, as d (a - b d) does and d (a - b log d) does not: near it the gain
-    is the standard deviation of the reward times d sqrt(2).
+    Both sources leave the start linearly, as d (a - b d) does and d (a - b log d) does not: near it the gain is the
+    standard deviation of the reward times d sqrt(2).
     """
     distance = np.sqrt(np.maximum(trace.kl.mean(0), 0))
     points = []
@@ -210,18 +208,16 @@ def _of_trace(name: str, source: Source, trace: Trace, warnings: tuple[str, ...]
 
 
 def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str, gold: str) -> Curve:
-    """The curve of a training run, from the rows of its metrics: `kl` in nats a completion, and the two columns.
+    """The curve of a training run, from its metrics: `kl` in nats per completion, and the two columns.
 
-    Rows that lack one are passed by.
-
-    Raises InputError where no row has these columns.
+    Rows that lack one of the three are skipped. Raises InputError where no row has all.
     """
     rows = [row for row in metrics if {"kl", proxy, gold} <= row.keys()]
     if not rows:
         raise InputError(_lacking(name, metrics, ("kl", proxy, gold)))
     kl, proxies, golds = (np.array([row[c] for row in rows], dtype=np.float64) for c in ("kl", proxy, gold))
     distance = np.sqrt(np.maximum(kl, 0))
-    is_enough = len(rows) >= LEAST_STEPS and len(np.unique(distance)) > 2  # which three coefficients need
+    is_enough = len(rows) >= LEAST_STEPS and len(np.unique(distance)) > 2  # for three coefficients
     fit = over_steps(RL, distance, golds) if is_enough else None
     points = [
         CurvePoint(
@@ -242,7 +238,7 @@ def _doubts(name: str, source: str, fit: Fit | None, points: int) -> list[str]:
     if fit.turn is not None:
         return []
     why = "" if fit.b.low > 0 else "; b's interval includes 0" if fit.b.high >= 0 else "; b is below 0"
-    return [f"{name}: gold has not turned within d <= {fit.reach:.2f} by {source}{why}."]
+    return [f"{name}: gold does not turn down within d <= {fit.reach:.2f} by {source}{why}."]
 
 
 def _lacking(name: str, metrics: Sequence[Mapping[str, float]], wanted: Sequence[str]) -> str:

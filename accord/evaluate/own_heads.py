@@ -1,4 +1,4 @@
-"""Heads of users' own: a logistic regression on a model's states, fitted to the few choices of each user."""
+"""A user's own head: a logistic regression on a model's states, fitted to the user's few choices."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from accord.evaluate.personal import ChoiceStates, Leads, Users
 
 GRID = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-"""The variances tried, of what a user's own head adds to the lead of a pair as far apart as pairs are on average."""
+"""Candidate variances of what a user's own head adds to the lead of a pair of average distance."""
 
 
 @dataclass(frozen=True)
 class OwnHeads:
-    """Heads fitted to each user's choices: w = w0 + v with a normal prior on v, w0 the head that the model has.
+    """Heads fitted to each user's choices: w = w0 + v with a normal prior on v, where w0 is the model's own head.
 
         maximize over v   sum over the choices of log sigmoid((w0 + v) . d_i) - |v|^2 / (2 s^2)
 
-    d_i is the state of the chosen answer less that of the rejected one. The s^2 of GRID is taken at which choices left
-    out one by one are the most likely, over all users and k = `most`; no question enters it. Of a preference model the
-    score has a w of each user's own and the planes stay: its log-odds stand where w0 . d_i does.
+    d_i is the state of the chosen answer minus that of the rejected one. s^2 is chosen from GRID by leave-one-out
+    likelihood of the given choices, over all users and at k = `most`; no question enters it. For a preference model the
+    score head is fitted per user and the planes stay: its log-odds replace w0 . d_i.
     """
 
     read: ChoiceStates
@@ -35,7 +35,7 @@ class OwnHeads:
 
     @cached_property
     def _parts(self) -> tuple[Leads, list[Floats]]:
-        """Of every user the leads by the model's own head in all choices, (n,), and their states' differences."""
+        """For every user the leads by the model's own head in all choices, (n,), and their state differences."""
         score: Any = self.read.model.network.score
         weight = score.weight.detach().double()  # (L, d)
         leads = [
@@ -46,13 +46,13 @@ class OwnHeads:
 
     @cached_property
     def _scale(self) -> float:
-        """The mean of |d|^2 over the choices given; 1 where there are none, or nothing differs."""
+        """The mean of |d|^2 over the given choices; 1 where there are none, or all differences are 0."""
         known = np.concatenate([d[: self.users.most] for d in self._parts[1]])
         return float((known**2).sum() / max(1, len(known))) or 1.0
 
     @cached_property
     def variance(self) -> float:
-        """The one of GRID that is best by choices left out."""
+        """The variance of GRID with the highest leave-one-out likelihood."""
         leads, apart = self._parts
         k = self.users.most
 
@@ -67,14 +67,14 @@ class OwnHeads:
         return max(GRID, key=left_out) if k > 1 else 1.0
 
     def _fitted(self, lead: Floats, d: Floats, known: np.ndarray, variance: float) -> Floats:
-        """The leads (n,) once v is fitted to those choices that are known."""
+        """The leads (n,) after v is fitted to the known choices."""
         kernel = d @ d.T * (variance / self._scale)  # v = sum of a_i d_i s^2, so leads move by kernel a
         inner, a = kernel[np.ix_(known, known)], np.zeros(int(known.sum()))
 
         def loss(a: Floats) -> float:
             return float(a @ inner @ a / 2 - log_expit(lead[known] + inner @ a).sum())
 
-        for _ in range(100):  # Newton's steps to a_i = sigmoid(-lead_i), each halved until the loss falls enough
+        for _ in range(100):  # Newton's method for a_i = sigmoid(-lead_i), with backtracking line search
             chance = expit(-(lead[known] + inner @ a))
             slope = chance * (1 - chance)
             step = np.linalg.solve(np.eye(len(a)) + slope[:, None] * inner, chance - a)
@@ -87,7 +87,7 @@ class OwnHeads:
         return lead + kernel[:, known] @ a
 
     def given(self, k: int) -> Leads:
-        """The leads in the questions once each user's head is fitted to the first k choices."""
+        """The leads on the questions after each user's head is fitted to the first k choices."""
         found: Leads = []
         for lead, d in zip(*self._parts, strict=True):
             known = np.arange(len(d)) < k

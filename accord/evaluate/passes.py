@@ -1,4 +1,4 @@
-"""`accord evaluate passes`: how often models' samples are right: one of them, any of k, and what most of them say."""
+"""`accord evaluate passes`: correctness of models' samples: pass@k and the majority answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class LongAnswerOptions(RewardOptions, AnswerOptions):
-    """How models answer where they think first."""
+    """Options for models that reason before they answer."""
 
     max_new_tokens: int = 256
 
@@ -42,11 +42,11 @@ def evaluate_passes(
     n: int = 8,
     **options: Any,
 ) -> PassesResult:
-    """Measure how often models answer prompts rightly, by a verifier.
+    """Measure how often models answer prompts correctly, by a verifier.
 
-    pass@k is the chance that one of k samples is right, estimated without bias from all n; majority@n how often the
-    answer that most of the n samples give is right, several that lead sharing the credit. Each is a mean over prompts
-    with a 95% interval.
+    pass@k is the probability that at least one of k samples is correct, estimated without bias from all n; majority@n
+    is how often the most frequent answer among n samples is correct, several that lead sharing the credit. Each is a
+    mean over prompts with a 95% interval.
 
     Args:
         data: a file, Hub name or reasoning-gym:NAME whose rows have prompts and answers.
@@ -68,7 +68,7 @@ def evaluate_passes(
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
     if n > 1 and asked.temperature == 0:
-        raise InputError("--temperature 0 gives the same sample every time; let --n be 1.")
+        raise InputError("--temperature 0 gives the same sample every time: use --n 1.")
     rows = asked.prompts(data)
     named = models or {str(model): str(model)}
     measured = [_measured(name, source, rows, verifier, n, asked) for name, source in named.items()]
@@ -111,11 +111,11 @@ def _groups(values: list[T], n: int) -> list[list[T]]:
 
 
 def pass_at_k(n: int, right: int, k: int) -> float:
-    """The unbiased estimate, from n samples of which so many are right, of the chance that one of k is right.
+    """The unbiased estimate of pass@k from n samples, `right` of them correct.
 
-    1 - C(n - right, k) / C(n, k)    (Chen et al. 2021, arXiv:2107.03374, equation 1)
+    1 - C(n - right, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, equation 1)
 
-    Raises ValueError where more are right than there are samples, or k is not between 1 and n.
+    Raises ValueError where more are correct than there are samples, or k is not between 1 and n.
     """
     if not 0 <= right <= n or not 1 <= k <= n:
         raise ValueError(f"pass@{k} of {right} right samples among {n} has no meaning")
@@ -123,10 +123,10 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 
 def majority_is_right(answers: Sequence[str | None], right: Sequence[bool]) -> float:
-    """Whether the answer of most of one prompt's samples is right, 1 or 0; of several that lead, the share that are.
+    """Whether the most frequent answer to one prompt is correct, 1 or 0; if several lead, the share of them that are.
 
-    That share is the chance of whoever draws one of the leaders by lot. An answer is None where a sample has none;
-    where none has one it is 0.
+    That share is the probability that a random leader is correct. An answer is None where a sample has none; 0 if all
+    are.
     """
     verdict = dict(zip(answers, right, strict=True))
     ahead, _ = feedback.verifiers.leaders(answers)
@@ -134,12 +134,12 @@ def majority_is_right(answers: Sequence[str | None], right: Sequence[bool]) -> f
 
 
 def passes(right: Sequence[Sequence[bool]]) -> dict[int, Interval]:
-    """pass@k for k = 1, 2, 4, ... and n, over prompts, by k: `right` says of each prompt's n samples which are."""
+    """pass@k over prompts, for k = 1, 2, 4, ... and n; `right` says which of each prompt's n samples are correct."""
     n = len(right[0])
     ks = sorted({n, *(2**i for i in range(n.bit_length()))})
     return {k: mean_of([pass_at_k(n, sum(row), k) for row in right]) for k in ks if k <= n}
 
 
 def majority(answers: Sequence[Sequence[str | None]], right: Sequence[Sequence[bool]]) -> Interval:
-    """How often the majority's answer is right, over prompts; see `majority_is_right`."""
+    """How often the majority answer is correct, over prompts; see `majority_is_right`."""
     return mean_of([majority_is_right(a, r) for a, r in zip(answers, right, strict=True)])

@@ -1,7 +1,7 @@
-"""`accord evaluate personal`: how well a reward or preference model knows a user, given k of the user's choices.
+"""`accord evaluate personal`: how well reward and preference models predict a user's choices, given k of them.
 
-Of every user the first choices, as many as the largest k, are what a model may be given, and all others are questions,
-the same ones for every k. A user has one voice, and intervals are over users: a user's questions are not independent.
+Each user's first choices, up to the largest k, may be given to a model; all others are questions, the same for every k.
+Users are weighted equally, and intervals are over users, since a user's questions are not independent.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from accord.engine.classifiers import Classifier
 
 Leads: TypeAlias = list[Floats]
-"""The lead of what a user chose over what was rejected, in every question of every user, each (Q,)."""
+"""The lead of the chosen over the rejected answer in every question, (Q,) per user."""
 
 
 @dataclass(frozen=True)
 class Users:
-    """What users chose, (chosen, rejected), user after user: as many are given as `most`, and the rest asked about."""
+    """Users' choices, (chosen, rejected) per user: the first `most` may be given, the rest are questions."""
 
     judgments: list[list[Judgment]]
     groups: list[str]
@@ -46,7 +46,7 @@ class Users:
 
     @staticmethod
     def of(judgments: Sequence[Judgment], most: int, data: str) -> Users:
-        """Those who gave the judgments that are no ties. InputError where rows name none, or one has too few."""
+        """The users of all judgments except ties. InputError where a row names no user, or one has too few choices."""
         strict = [j for j in judgments if j.label != 0.5]
         nameless = next((j for j in strict if not j.annotator), None)
         if nameless is not None:
@@ -55,23 +55,23 @@ class Users:
                 "that --columns user=COLUMN names."
             )
         if not strict:
-            raise InputError(f"{data} prefers no completion to another, so there is nothing to know of its users.")
+            raise InputError(f"{data} has only ties, so there is nothing to predict.")
         by_user: dict[str, list[Judgment]] = {}
         for j in strict:
             by_user.setdefault(j.annotator, []).append(j)
         for name, every in by_user.items():
-            told = {j.row for j in every[:most]}  # what is of one ranking shares its answers, and is not asked about
-            by_user[name] = some = every[:most] + [j for j in every[most:] if j.row not in told]
+            rows_given = {j.row for j in every[:most]}  # pairs of a given ranking share answers: they are not asked
+            by_user[name] = some = every[:most] + [j for j in every[most:] if j.row not in rows_given]
             if len(some) <= most:
                 raise InputError(
-                    f"{data}: the user {name} has {len(some)} choices, and to be given {most} and asked about one more "
-                    f"takes {most + 1}: lower --given, or leave the user out."
+                    f"{data}: the user {name} has {len(some)} choices, and giving {most} and asking about one more "
+                    f"needs {most + 1}: lower --given, or leave the user out."
                 )
         groups = groups_of(strict)
         return Users(list(by_user.values()), [groups[name] for name in by_user], most)
 
     def pairs(self, user: int) -> list[tuple[Text, Text]]:
-        """What a user chose and what was rejected for it."""
+        """The user's (chosen, rejected) answers."""
         return [(j.first, j.second) if j.label > 0.5 else (j.second, j.first) for j in self.judgments[user]]
 
     @property
@@ -96,11 +96,11 @@ def evaluate_personal(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     **options: Any,
 ) -> PersonalResult:
-    """Measure how often reward and preference models choose as users do whom they are given k choices of.
+    """Measure how often reward and preference models choose as users do, given k of each user's choices.
 
-    A model of `accord personal` reads the choices. A plain reward or preference model takes all users to be alike.
-    Either is measured a second time with a head of each user's own, fitted on the choices: a logistic regression on the
-    states that its own head reads, which begins at that head.
+    A model of `accord personal` reads the choices. A plain reward or preference model treats all users alike. Either is
+    also measured with a head of each user's own, fitted to the choices: a logistic regression on the states that its
+    own head reads, starting from that head.
 
     Args:
         data: a file or Hub name of preferences or rankings with a column user, of users the models were not trained on.
@@ -116,7 +116,7 @@ def evaluate_personal(
         options: the fields of `ChatOptions`.
 
     Raises:
-        InputError: rows name no users, a user has too few choices, or what is named is no reward or preference model.
+        InputError: rows name no users, a user has too few choices, or a folder holds no reward or preference model.
     """
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, options, leaves=(FILE,))
@@ -130,7 +130,7 @@ def evaluate_personal(
         model = engine.load.load_classifier(folder, dtype=dtype)
         if isinstance(model, engine.encoders.Encoder):
             raise InputError(
-                f"{folder} reads more than the last token, and is no model that a user's own head fits on."
+                f"{folder} reads more than the last token, so a user's own head cannot be fitted on it: leave it out."
             )
         read = ChoiceStates.of(asked.templated(model), users, max_length)
         if isinstance(model, engine.personal.PersonalModel):
@@ -150,7 +150,7 @@ def measured(
     ks: Sequence[int],
     leads: Callable[[int], Leads],
 ) -> PersonalAccuracy:
-    """What the leads, in log-odds, of every k come to: a lead of 0 is half right."""
+    """A model's accuracy for every k, from its leads in log-odds; a lead of 0 counts half."""
     every = []
     for k in ks:
         found = leads(k)
@@ -163,7 +163,7 @@ def measured(
 
 @dataclass(frozen=True)
 class ChoiceStates:
-    """What a model reads in users' choices: the state of every chosen and rejected answer, (n, 2, d) a user."""
+    """A model's states of users' choices: of every chosen and rejected answer, (n, 2, d) per user."""
 
     model: Classifier
     states: list[Tensor]
@@ -171,7 +171,7 @@ class ChoiceStates:
 
     @staticmethod
     def of(model: Classifier, users: Users, max_length: int) -> ChoiceStates:
-        """Every answer is read once. InputError where one cannot be, within --max-length."""
+        """Computes each answer's state once. InputError where one does not fit within --max-length."""
         import torch
 
         encoded = rows_of.encoding.encode(
@@ -188,7 +188,7 @@ class ChoiceStates:
         return ChoiceStates(model, list(torch.cat(states).split(sizes)), users.most)
 
     def given(self, k: int) -> Leads:
-        """The leads in the questions, given the first k choices, by a model that reads them; else without."""
+        """The leads on the questions, given the first k choices if the model reads choices."""
         import torch
 
         found: Leads = []
@@ -201,7 +201,7 @@ class ChoiceStates:
 
 
 def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tensor:
-    """The labels of candidates (n, d) given choices (k, 2, d) by a model that reads them; else without, (n, L)."""
+    """The outputs (n, L) for candidates (n, d), given choices (k, 2, d) if the model reads choices."""
     if isinstance(model, engine.personal.PersonalModel):
         sees = candidates.new_ones(1, len(candidates), len(choices)).bool()
         return model.outputs_given(candidates[None], choices[None], sees)[0]
@@ -210,11 +210,11 @@ def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tens
 
 
 AT_ONCE = 64
-"""Choices that are read in one pass."""
+"""Choices computed in one pass."""
 
 
 def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[PersonalAccuracy]:
-    """The best that can be known of the café's users given k choices, and of one whose taste is known."""
+    """The best possible accuracy on the café's users given k choices (Bayes), and given the user's taste (oracle)."""
     gaps, bayes, oracle = (feedback.named.imported(f"{TASTES}:{name}") for name in ("gaps", "bayes", "oracle"))
     unknown = next((some[0] for some in users.judgments if not some[0].columns.get("taste")), None)
     if unknown is not None:
@@ -234,5 +234,5 @@ def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Person
 
 
 def assistant_text(text: Text) -> str:
-    """What the assistant says in a completion."""
+    """The assistant's part of a completion."""
     return text if isinstance(text, str) else " ".join(m.content for m in text if m.role == "assistant")

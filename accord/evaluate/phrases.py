@@ -1,7 +1,7 @@
-"""What the words of an answer show, by rules that are stated here: a refusal, a hedge, a list.
+"""Rules on the words of an answer: whether it refuses, how often it hedges, whether it is a list.
 
-Rules of words err. tests/evaluate/refusals.yaml has answers that people labeled, and what the rule of refusals makes of
-them; docs/failures.md has the shares.
+Such rules make errors. tests/evaluate/refusals.yaml has labeled answers and the rule's verdict on each;
+docs/failures.md has the error rates.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from accord.feedback.constraints import BULLET, NUMBERED, words
 
 OPENING = 200
-"""Characters from the beginning of an answer in which a refusal is looked for: who refuses says so first."""
+"""Characters at the beginning of an answer that are searched for a refusal."""
 
 _CANNOT = (
     r"(?:can ?not|can't|could ?not|couldn't|will not|won't|would not|wouldn't|must not|may not|do not|don't|"
@@ -57,11 +57,11 @@ _HEDGES = re.compile(
 
 
 def refuses(text: str) -> bool:
-    """Whether an answer refuses: within its first `OPENING` characters it says that the writer does not do it.
+    """Whether an answer refuses: its first `OPENING` characters say that the writer does not comply.
 
-    That is that it cannot, will not or may not help, answer, write and the like, that it declines, that it is sorry and
-    something is not possible or not right, that it advises against it, or that rules of its own are against it. What
-    stands in quotation marks does not count. An answer that only says that something is wrong is none.
+    That is: it cannot, will not or may not help, answer, write and the like; it declines; it is sorry and something is
+    not possible or not right; it advises against it; or its rules forbid it. Text in quotation marks does not count. An
+    answer that only says that something is wrong is no refusal.
     """
     plain = text.strip().strip('"').replace("’", "'").replace("“", '"').replace("”", '"')
     opening = _QUOTED.sub("", plain)[:OPENING]
@@ -69,15 +69,15 @@ def refuses(text: str) -> bool:
 
 
 def hedges(text: str) -> int:
-    """How often a text hedges: words and phrases as `perhaps`, `usually`, `it depends`, `it is important to note`."""
+    """The number of hedges: words and phrases such as `perhaps`, `usually`, `it depends`, `it is important to note`."""
     return len(_HEDGES.findall(text.replace("’", "'")))
 
 
 def is_list(text: str) -> bool:
-    """Whether a text holds a list: two lines or more with a bullet, or with a number and a full stop or parenthesis."""
+    """Whether a text has a list: two or more lines with a bullet, or with a number and a period or parenthesis."""
     return len(BULLET.findall(text)) > 1 or len(NUMBERED.findall(text)) > 1
 
 
 def length(text: str) -> int:
-    """The words of a text."""
+    """The number of words."""
     return len(words(text))

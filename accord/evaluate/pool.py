@@ -1,4 +1,4 @@
-"""Many samples of each prompt with their scores by two rewards: what is optimized, and what watches it."""
+"""Many samples of each prompt, scored by two rewards: the proxy that is optimized, and the independent gold."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from accord.records import EncodedPrompt, Text, show, text_to_json
 
 @dataclass(frozen=True)
 class Pool:
-    """N samples of each of P prompts, prompt after prompt, and their scores (P, N) by the proxy and by the gold."""
+    """N samples of each of P prompts, in order, and their scores (P, N) by proxy and gold."""
 
     texts: list[tuple[Text, Text]]
     proxy: Floats
     gold: Floats
 
     def write(self, file: Path, proxy: str, gold: str) -> None:
-        """Every sample with its scores as the columns `proxy` and `gold`, for another look without sampling."""
+        """Write every sample with its scores in the columns `proxy` and `gold`, to evaluate again without sampling."""
         scores = zip(self.texts, self.proxy.ravel().tolist(), self.gold.ravel().tolist(), strict=True)
         rows = (
             {"prompt": text_to_json(p), "completion": text_to_json(c), proxy: r, gold: g} for (p, c), r, g in scores
@@ -48,7 +48,7 @@ def sample_pool(
     gold: tuple[str, Reward],
     by: SamplerConfig | None = None,
 ) -> Pool:
-    """n samples of every prompt, scored by two rewards, each with what it is called; `by` says who draws them."""
+    """n samples of every prompt, scored by two named rewards; `by` selects the sampler."""
     for _, scorer in (proxy, gold):
         check_prompts(scorer, prompts)
     samples = sampled(policy, prompts, n, sampling, by=by)
@@ -59,9 +59,9 @@ def sample_pool(
 def read_pool(file: str, asked: ScoredOptions, reward: str | None, judge: str | None, proxy: str, gold: str) -> Pool:
     """The samples in a file, scored by `reward` and `judge`, or else by their columns `proxy` and `gold`.
 
-    Prompts of which there are more samples than of others keep their first.
+    Prompts with more samples than others keep the first ones.
 
-    Raises InputError where there are no rows, a column is missing or holds no number, or a prompt has one sample alone.
+    Raises InputError where there are no rows, a column is missing or not numeric, or a prompt has only one sample.
     """
     texts = [(prompt.prompt, completion) for prompt, completion in load_samples(file)]
     if not texts:
@@ -107,8 +107,8 @@ def _finite(rewards: torch.Tensor, name: str) -> Floats:
 
 
 def require_many(n: int, temperature: float, option: str = "n") -> None:
-    """Raise InputError where samples of a prompt would be too few, or all the same."""
+    """Raise InputError where there would be too few samples per prompt, or all the same."""
     if n < 2:
-        raise InputError(f"--{option} must be at least 2, not {n}: it says among how many samples there is a choice.")
+        raise InputError(f"--{option} must be at least 2, not {n}: it is the number of samples to choose from.")
     if temperature == 0:
-        raise InputError("at --temperature 0 all samples of a prompt are the same; there is nothing to choose from.")
+        raise InputError("at --temperature 0 all samples of a prompt are the same: raise it.")

@@ -1,15 +1,15 @@
-"""Files of probes, by which a model shows how it fails: a YAML mapping from kinds to lists of probes.
+"""Files of failure probes: a YAML mapping from kinds to lists of probes.
 
     facts:
       - prompt: Which city is the capital of Australia?
         right: Canberra.
         wrong: Sydney.                     # or a list of wrong answers
-        about: geography                   # a sort of its own in the tables
+        about: geography                   # a subject, shown separately in the tables
     instructions:
       - prompt: Say good morning in exactly three words.
         constraints: {words: 3}            # accord.feedback.constraints
 
-`KEYS` says what a probe of each kind holds.
+`KEYS` has the keys of a probe of each kind.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from accord.feedback.constraints import Constraint, parse
 from accord.parsing import read_yaml
 
 OWN = "failures"
-"""The name that stands for the project's own probes."""
+"""The name of accord's own probes."""
 FOLDER = Path(__file__).parents[1] / "data" / "probes" / OWN
-"""Where they are, a file a kind."""
+"""Their folder, one file per kind."""
 
 _CHOICE = ("prompt", "right", "wrong")
 KEYS: dict[str, tuple[str, ...]] = {
@@ -44,17 +44,17 @@ KEYS: dict[str, tuple[str, ...]] = {
     "knowledge": ("prompt", "right"),
     "style": ("prompt",),
 }
-"""What a probe of each kind must hold; `about` may stand in each."""
+"""The required keys of a probe of each kind; `about` is optional in all."""
 MAY = {"knowledge": ("wrong",)}
-"""What else may stand in a probe of a kind."""
+"""Further optional keys by kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeItem:
-    """One probe: where messages say that it is, what is asked, and what the kind needs beside.
+    """One probe: its place for messages, its prompt, and what else its kind needs.
 
-    `options` are answers to choose from, or that are told apart, the right one first; of stereotypes `options` are all
-    sentences, first those that have the stereotype.
+    `options` are answers to choose from or to recognize, the right one first; for stereotypes, all sentences, those
+    with the stereotype first.
     """
 
     kind: str
@@ -67,9 +67,9 @@ class ProbeItem:
 
 
 def read_probes(names: str, kinds: str | None = None, limit: int | None = None) -> dict[str, list[ProbeItem]]:
-    """The probes in files, or of the project's own by the name `failures`, with commas between them, by kind.
+    """The probes in comma-separated files, by kind; `failures` names accord's own.
 
-    Of each kind at most `limit` are taken, the first; `kinds` are the wanted ones, with commas, all unless given.
+    `kinds` are the comma-separated kinds wanted (default: all); of each at most the first `limit` probes are taken.
     Raises InputError where a file cannot be read, a kind or key is unknown, or a probe lacks what its kind needs.
     """
     if limit is not None and limit < 1:
@@ -83,7 +83,7 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
     files = [part.strip() for part in names.split(",")]
     for number, name in enumerate(files):
         if name in files[:number]:
-            raise InputError(f"--probes names {name} twice, and each probe counts once; name it once.")
+            raise InputError(f"--probes names {name} twice; name it once.")
         for file in sorted(FOLDER.glob("*.yaml")) if name == OWN else [Path(name)]:
             for kind, items in _items(file).items():
                 if kind in found:
@@ -98,7 +98,7 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
 
 
 def _require_once(items: Sequence[ProbeItem]) -> None:
-    """Raise InputError where a probe stands twice, and would count twice."""
+    """Raise InputError where a probe occurs twice and would count twice."""
     seen: dict[ProbeItem, str] = {}
     for item in items:
         first = seen.setdefault(replace(item, where="", about=""), item.where)
@@ -144,8 +144,8 @@ def _item(kind: str, where: str, given: Any) -> ProbeItem:
             raise InputError(f"the key {key!r} is missing; a probe of {kind} has {', '.join(keys)}.")
     checks = given.get("constraints")
     empty = [name for name, value in checks.items() if value is None] if isinstance(checks, Mapping) else []
-    if empty:  # accord.feedback.constraints passes it over, for the sake of Parquet
-        raise InputError(f"the constraint {empty[0]!r} holds nothing: say what it asks for, or leave it out.")
+    if empty:  # accord.feedback.constraints skips empty ones, which Parquet files have
+        raise InputError(f"the constraint {empty[0]!r} is empty: give its value, or leave it out.")
     options: tuple[str, ...] = ()
     if "right" in keys:
         options = (_text(given, "right"), *(_texts(given, "wrong") if "wrong" in given else ()))
@@ -172,7 +172,7 @@ def _text(given: Mapping[str, Any], key: str) -> str:
 
 
 def _texts(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    """One text or several under a key."""
+    """The text or texts under a key."""
     values: Sequence[Any] = given[key] if isinstance(given[key], list) else [given[key]]
     if not values:
         raise InputError(f"{key!r} is empty.")

@@ -1,8 +1,8 @@
-"""What a model of preferences, or a judge, is fooled by.
+"""Probes of what fools a preference model or judge.
 
-Probes are answers changed in ways that make them no better, next to the answers as they were. A model of preferences
-that likes the changed ones has a weakness that a policy trained against it will find. What is added comes from the
-data: the sentence that makes an answer longer is taken from the answer to another prompt.
+A probe compares answers changed in a way that makes them no better with the originals. A policy trained against a model
+that prefers the changed ones will exploit that weakness. Added text comes from the data: the sentence that makes an
+answer longer is taken from the answer to another prompt.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from accord.feedback.judge import Orders
 
 OPENING, CLOSING = "Thank you for asking!", "I hope this helps."
-"""What is put around an answer to make it politer and no better."""
+"""Polite text put around an answer, which makes it no better."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 
 
 @dataclass(frozen=True, slots=True)
 class Alteration:
-    """A way to change an answer: its name, what it does, and the changed text, given a sentence of another answer."""
+    """A way to change an answer: its name, a description, and the change, given a sentence of another answer."""
 
     name: str
     what: str
@@ -61,9 +61,9 @@ ALTERATIONS = (
 
 
 def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int = 0) -> list[Probe]:
-    """Every alteration of up to `most` different answers in the data, drawn by the seed.
+    """The probes: every alteration applied to up to `most` different answers in the data, drawn by the seed.
 
-    Answers whose change would be cut off, or changes nothing, are left out, as is an alteration that is left none.
+    Answers whose change would be cut off, or changes nothing, are left out, as is an alteration without answers.
     Intervals are by bootstrap over prompts where a prompt has several answers.
     """
     answers = _drawn(judgments, most, seed)
@@ -97,10 +97,10 @@ def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int
 
 
 def probe_position(orders: Sequence[Orders], clusters: Indices) -> Probe | None:
-    """Of a judge that sees two texts: how often swapping them changes the winner, and how often the first one wins.
+    """For a judge that is shown two texts: how often swapping them changes the winner, and how often the first wins.
 
-    A tie in one order alone is a change. `preferred` is a share of both orders' verdicts: 1/2 where order has no say.
-    None where no pair has a valid verdict in both orders; `clusters` (P,) says which hang together.
+    A tie in only one order is a change. `preferred` is over both orders' verdicts: 1/2 without an order bias. None
+    where no pair has a valid verdict in both orders; `clusters` (P,) groups dependent pairs.
     """
     known = [(o, c) for o, c in zip(orders, clusters, strict=True) if len(o.first_wins) == 2]
     cluster = np.array([c for _, c in known], dtype=np.intp)
@@ -113,12 +113,12 @@ def probe_position(orders: Sequence[Orders], clusters: Indices) -> Probe | None:
 
 
 def sentences(text: str) -> list[str]:
-    """The text at the white space after its full stops, exclamation and question marks."""
+    """The text split at white space after periods, exclamation and question marks."""
     return _SENTENCE.split(text.strip())
 
 
 def altered_part(answer: Text) -> str:
-    """What is changed of an answer: of a chat its last message."""
+    """The part of an answer that is changed: in a chat, the last message."""
     return answer if isinstance(answer, str) else answer[-1].content
 
 
@@ -128,7 +128,7 @@ def _altered(answer: Text, foreign: str, alteration: Alteration) -> Text:
 
 
 def _drawn(judgments: Sequence[Judgment], most: int, seed: int) -> list[tuple[Text, Text, str]]:
-    """Prompts and their answers, each with the last sentence of the answer to another prompt, or of another answer."""
+    """Prompts and answers, each with the last sentence of the answer to another prompt, or of another answer."""
     answers = list(dict.fromkeys((j.prompt, text) for j in judgments for text in (j.first, j.second)))
     answers = [(prompt, answer) for prompt, answer in answers if altered_part(answer).strip()]
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""`accord evaluate seeds`: what several runs of one recipe measured, as means over their seeds."""
+"""`accord evaluate seeds`: results of several runs of one recipe, as means over their seeds."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from accord.results.base import FILE, Evaluation, called
 from accord.results.seeds import NumberOverSeeds, SeedsResult, StageOverSeeds
 
 _NAMED = ("model", "temperature", "settings", "label", "k")
-"""The fields that together tell one element of a list from the others, where it has no name."""
+"""Fields that together identify an element of a list without a name."""
 
 _PASSED_OVER = ("side_by_side", "runs")
-"""Single answers, and single runs of a sweep."""
+"""Parts left out: single answers, and single runs of a sweep."""
 
 
 def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
-    """Take the mean, over several runs of one recipe, of every number that they measured with an interval.
+    """Average, over several runs of one recipe, every number that they measured with an interval.
 
-    The runs may differ by their seeds alone. Each mean has Student's 95% interval over the runs: how far another seed
-    would lead, which the interval within a run, over its prompts, does not tell.
+    The runs may differ only in their seeds. Each mean has Student's 95% interval over the runs, which covers the
+    variation between seeds; the interval within a run, over its prompts, does not.
 
     Args:
         runs: the folders of the runs, two or more, as `accord run` wrote them.
@@ -39,7 +39,7 @@ def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
     require_folder(out, *runs, leaves=(FILE,))
     folders = list(dict.fromkeys(real(run) for run in runs))
     if len(folders) < 2 or len(folders) < len(runs):
-        raise InputError("a mean over seeds is of two runs or more, each given once.")
+        raise InputError("a mean over seeds needs two runs or more, each given once.")
     stories = [_story(run) for run in runs]
     for run, story in zip(runs[1:], stories[1:], strict=True):
         _require_same(runs[0], stories[0], run, story)
@@ -66,7 +66,7 @@ def _story(run: str) -> Story:
 
 
 def _require_same(first: str, one: Story, second: str, other: Story) -> None:
-    """Refuse runs of which one has a stage, a setting, or a result that the other has not."""
+    """Raise InputError where one run has a stage, a setting, or a result that the other lacks."""
     names, others = ([stage.name for stage in story.stages] for story in (one, other))
     if names != others:
         odd = next(name for name in [*names, *others, "the order"] if (name in names) != (name in others))
@@ -80,14 +80,14 @@ def _require_same(first: str, one: Story, second: str, other: Story) -> None:
             if settings.get(name) != given.get(name):
                 raise InputError(
                     f"{first} and {second} differ by more than their seeds: in the stage {stage.name} {name} is "
-                    f"{settings.get(name)} in the one and {given.get(name)} in the other."
+                    f"{settings.get(name)} in the first and {given.get(name)} in the second."
                 )
         if bool(stage.run.evaluation) != bool(same.run.evaluation):
             raise InputError(f"only one of {first} and {second} has an evaluation of the stage {stage.name}.")
 
 
 def _without_seeds(stage: StageRecord) -> dict[str, Any]:
-    """What a stage was told, but for seeds, and but for what the contents of its inputs add up to."""
+    """A stage's settings without seeds and without digests of its inputs."""
     told = stage.run.settings
     if stage.run.evaluation:
         told = told | stage.run.evaluation.model_dump(
@@ -98,16 +98,16 @@ def _without_seeds(stage: StageRecord) -> dict[str, Any]:
 
 
 def _seeds(story: Story) -> str:
-    """The seeds that its stages were given."""
+    """The seeds of the run's stages."""
     given = [stage.run.settings["seed"] for stage in story.stages if "seed" in stage.run.settings]
     return ", ".join(dict.fromkeys(str(seed) for seed in given))
 
 
 def stage_over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverSeeds:
-    """Every interval of an evaluation that several runs made: the mean of its estimates m_1..m_n over the runs.
+    """Every interval of an evaluation made by several runs: the mean of its estimates m_1..m_n over the runs.
 
-    Student's interval over them (`over_seeds`) says how a run with another seed would do; the interval that each run
-    found by itself, over its prompts, is not in it.
+    Student's interval over them (`over_seeds`) covers another seed; the intervals within runs, over prompts, do not
+    enter.
     """
     found = [dict(_parts(one)) for one in evaluations]
     numbers = []
@@ -120,7 +120,7 @@ def stage_over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverS
 
 
 def _parts(evaluation: Evaluation) -> Iterator[tuple[tuple[str, str, str], float | None]]:
-    """Every interval's estimate by the part that it stands in, whom it is about, and what was measured."""
+    """Every interval's estimate by part, subject and measure."""
     for part, value in evaluation.model_dump(mode="json").items():
         if part not in _PASSED_OVER:
             for (of, measure), estimate in _estimates(value, "", ""):
@@ -142,7 +142,7 @@ def _estimates(value: Any, of: str, measure: str) -> Iterator[tuple[tuple[str, s
 
 
 def _name(element: Mapping[str, Any]) -> str:
-    """What an element of a list is told from the others by."""
+    """The name that identifies an element of a list."""
     if isinstance(element.get("name"), str):
         return str(element["name"])
     if element.get("model") and element.get("against"):

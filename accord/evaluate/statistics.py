@@ -1,11 +1,11 @@
-"""Intervals for what was measured: a rate, a mean, the mean of paired differences, and whatever can be resampled.
+"""Confidence intervals for rates, means, paired differences, and any statistic that can be resampled.
 
-Where observations hang together, as judgments of one prompt that share its completions, they are no two draws. What is
-drawn again is then the prompt with all that belongs to it (the cluster bootstrap, Davison and Hinkley 1997, section
-3.8); intervals that took the pairs of a ranking of four for independent would be too narrow.
+Dependent observations, such as judgments of one prompt that share its completions, form a cluster. The bootstrap then
+resamples whole clusters (Davison and Hinkley 1997, section 3.8); intervals that treated the pairs of a ranking of four
+as independent would be too narrow.
 
-`confidence` is the coverage aimed at, in (0, 1); `resamples` how many resamples an interval is read from; one `seed`
-draws the same again. Values are finite; what has no value is NaN, or None.
+`confidence` is the nominal coverage, in (0, 1); `resamples` the number of bootstrap resamples; a `seed` makes them
+reproducible. Values are finite; missing ones are NaN or None.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from accord.results.base import numbered as numbered
 from accord.results.base import wilson as wilson
 
 Statistic: TypeAlias = Callable[[Floats], Floats]
-"""From how often each observation is in each resample, (R, n), to a number a resample, (R,), NaN for none."""
+"""From how often each observation is in each resample, (R, n), to one number per resample, (R,), NaN for none."""
 
 RIDGE = 0.01
 """The penalty `RIDGE / 2 * |theta|^2`: a normal prior of standard deviation 10 on every log-odds.
 
-It keeps outcomes that are all wins or all losses finite, and moves others by less than they can be known: a log-odds of
-1 from 100 outcomes by about .0005.
+It keeps estimates finite where outcomes are all wins or all losses, and moves others by much less than their
+uncertainty: a log-odds of 1 from 100 outcomes by about .0005.
 """
 
 _STEP, _ROUNDS, _CLOSE = 2.0, 100, 1e-10
-"""Newton's steps are at most so long in each parameter, at most so many, and end when all are shorter than that."""
+"""Newton's method: maximum step per parameter, maximum number of steps, and the step size at which it ends."""
 
 FEW = 20
-"""With fewer observations an interval is not to be trusted."""
+"""Intervals from fewer observations are unreliable."""
 
 _AT_ONCE = 2**21
-"""Draws that are held in memory together."""
+"""Maximum number of draws held in memory together."""
 
 
 def mean_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95) -> Interval:
-    """Student's interval for a mean of two values or more: `mean -+ t s / sqrt(n)` with t of n - 1 degrees of freedom.
+    """Student's interval for the mean of two or more values: `mean -+ t s / sqrt(n)` with n - 1 degrees of freedom.
 
-    Exact for normal values however few, as for a score over three seeds.
+    Exact for normal values in any number, as for a score over three seeds.
     """
     sample = _sample(values, at_least=2)
     mean, deviation = float(sample.mean()), float(sample.std(ddof=1))
@@ -57,18 +57,18 @@ def mean_interval(values: Sequence[float] | Floats, *, confidence: float = 0.95)
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """The mean over seeds with Student's interval; of one seed itself, which no interval is known of."""
+    """The mean over seeds with Student's interval; a single seed gives an interval of zero width."""
     return mean_interval(values) if len(values) > 1 else Interval(values[0], values[0], values[0], 1)
 
 
 def bootstrap_mean(
     values: Sequence[float] | Floats, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The bootstrap interval for a mean of values (n,) (Efron 1979), from resamples of them with replacement.
+    """The bootstrap interval for the mean of values (n,) (Efron 1979).
 
-    For a paired comparison pass one value a pair: the difference of two scores on one prompt, or its outcome as 1, .5
-    or 0. Values that are all equal give an interval without width: for a rate near 0 or 1 use `wilson`. Which
-    percentiles of the resampled means are its ends, `percentile` says.
+    For a paired comparison pass one value per pair: the difference of two scores on one prompt, or its outcome as 1, .5
+    or 0. Equal values give an interval of zero width: for a rate near 0 or 1 use `wilson`. `percentile` defines the
+    ends.
     """
     sample, n = _sample(values, at_least=1), len(values)
     means = bootstrap_values(lambda weights: weights @ sample / n, n, resamples=resamples, seed=seed)
@@ -76,17 +76,17 @@ def bootstrap_mean(
 
 
 def mean_of(shares: Sequence[float] | Floats) -> Interval:
-    """The mean of one share a prompt, each in [0, 1]: Wilson's interval where each is 0 or 1, else the bootstrap's."""
+    """The mean of one share per prompt, each in [0, 1]: Wilson's interval if all are 0 or 1, else the bootstrap's."""
     if all(share in (0, 1) for share in shares):
         return wilson(float(sum(shares)), len(shares))
     return bootstrap_mean(shares)
 
 
 def bootstrap_values(statistic: Callable[[Floats], Floats], n: int, *, resamples: int = 2000, seed: int = 0) -> Floats:
-    """What a statistic comes to in resamples of n observations with replacement, (resamples, ...).
+    """A statistic on resamples of n observations with replacement, (resamples, ...).
 
-    It makes of how often each observation was drawn, (R, n), a value or a row of values a resample; one seed and n give
-    the same resamples to every statistic.
+    The statistic gets how often each observation was drawn, (R, n), and returns a value or a row of values per
+    resample. The same seed and n give the same resamples to every statistic.
     """
     return np.concatenate([statistic(weights) for weights in _resampled(n, resamples, seed)])
 
@@ -94,10 +94,10 @@ def bootstrap_values(statistic: Callable[[Floats], Floats], n: int, *, resamples
 def percentile(estimate: float, replicates: Floats, n: int, *, confidence: float = 0.95) -> Interval:
     """The expanded percentile interval of a bootstrap (Hesterberg 2015, The American Statistician 69).
 
-    Plain percentiles are too narrow for few observations: they lack the factor n / (n - 1) of the variance, and take
-    the normal quantile z for Student's t. The ends are therefore the percentiles `Phi(-+ t sqrt(n / (n - 1)))`, which
-    make the interval for a mean of normal values as wide as Student's. `estimate` is the statistic of n observations,
-    `replicates` (R,) that of each resample.
+    Plain percentiles are too narrow for few observations: they lack the factor n / (n - 1) of the variance and use the
+    normal quantile z in place of Student's t. The ends are therefore the percentiles `Phi(-+ t sqrt(n / (n - 1)))`,
+    which make the interval for a mean of normal values as wide as Student's. `estimate` is the statistic of the n
+    observations, `replicates` (R,) that of each resample.
     """
     quantile = float(scipy.special.ndtri(0.5 + checked_confidence(confidence) / 2))
     if n > 1:
@@ -108,23 +108,23 @@ def percentile(estimate: float, replicates: Floats, n: int, *, confidence: float
 
 
 def central(estimate: float, draws: Floats, n: int, *, confidence: float = 0.95) -> Interval:
-    """The interval between the percentiles that leave (1 - confidence) / 2 of the draws (R,) of a posterior outside."""
+    """The central credible interval of posterior draws (R,): (1 - confidence) / 2 lie outside at either end."""
     tail = (1 - checked_confidence(confidence)) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(estimate, float(low), float(high), n)
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The exact two-sided p of the sign test: how probable so uneven a split is, were both outcomes equally likely.
+    """The exact two-sided p-value of the sign test: P(a split at least so uneven) if both outcomes are equally likely.
 
     `min(1, 2 P(X <= min(wins, losses)))` with X binomial of wins + losses trials at 1/2. Ties are left out beforehand,
-    as the test has it (Dixon and Mood 1946).
+    as in the test (Dixon and Mood 1946).
     """
     return float(scipy.stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def _resampled(n: int, resamples: int, seed: int) -> Iterator[Floats]:
-    """How often each of n observations is drawn in each resample, (R, n), some resamples at a time."""
+    """How often each of n observations is drawn in each resample, (R, n), in chunks of resamples."""
     generator, most = np.random.default_rng(seed), max(1, _AT_ONCE // n)
     for start in range(0, resamples, most):
         rows = min(most, resamples - start)
@@ -142,13 +142,13 @@ def _sample(values: Sequence[float] | Floats, at_least: int) -> Floats:
 
 
 def resampled(statistic: Statistic, clusters: Indices, *, resamples: int = 1000, seed: int = 0) -> Floats:
-    """The statistic of what whole clusters, drawn with replacement, hold, (resamples,)."""
+    """The statistic on resamples of whole clusters, (resamples,)."""
     names, cluster = np.unique(clusters, return_inverse=True)
     return bootstrap_values(lambda drawn: statistic(drawn[:, cluster]), len(names), resamples=resamples, seed=seed)
 
 
 def each(statistic: Callable[[Indices], float]) -> Statistic:
-    """A statistic of the observations' indices, each repeated as often as its observation was drawn."""
+    """A `Statistic` from a function of the drawn observations' indices, each repeated as often as drawn."""
 
     def of(weights: Floats) -> Floats:
         every = np.arange(weights.shape[1])
@@ -158,9 +158,9 @@ def each(statistic: Callable[[Indices], float]) -> Statistic:
 
 
 def bootstrap(statistic: Statistic, clusters: Indices, *, resamples: int = 1000, seed: int = 0) -> Interval | None:
-    """The statistic with its 95% bootstrap interval over clusters; None where the data give it no value.
+    """The statistic with its 95% bootstrap interval over clusters; None where it is NaN on the data.
 
-    Resamples that give it none are left out. `n` is the number of observations.
+    Resamples where it is NaN are left out. `n` is the number of observations.
     """
     estimate = float(statistic(np.ones((1, len(clusters))))[0]) if len(clusters) else float("nan")
     if np.isnan(estimate):
@@ -171,10 +171,10 @@ def bootstrap(statistic: Statistic, clusters: Indices, *, resamples: int = 1000,
 
 
 def rate(outcomes: Floats, clusters: Indices, *, seed: int = 0) -> Interval | None:
-    """The share of outcomes (n,) that are 1, a half counted half, with a 95% interval; None where there are none.
+    """The share of outcomes (n,) that are 1 (a half counts half), with a 95% interval; None where there are none.
 
-    Wilson's where every cluster holds one outcome, else the bootstrap over clusters. Where all outcomes are equal the
-    bootstrap has no width: then it is Wilson's for as many observations as there are clusters.
+    Wilson's interval where every cluster holds one outcome, else the bootstrap over clusters. If all outcomes are equal
+    the bootstrap has zero width: then it is Wilson's for as many observations as there are clusters.
     """
     if not len(outcomes):
         return None
@@ -205,9 +205,9 @@ def fit_logistic(design: Floats, wins: Floats, trials: Floats, *, ridge: float =
 
     Args:
         design: (m, k), the x_i, finite.
-        wins: (R, m), how much each was won in each resample, between 0 and its trials; a tie is half a win.
-        trials: (R, m), how often each was tried.
-        ridge: the penalty, positive, so that the maximum is finite and the only one.
+        wins: (R, m), the wins of each in each resample, between 0 and its trials; a tie is half a win.
+        trials: (R, m), the trials of each.
+        ridge: the penalty, positive, so that there is a unique finite maximum.
     """
     squares = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
     theta = np.zeros((len(wins), design.shape[1]))

@@ -1,6 +1,6 @@
 """How a model answers the questions of a task.
 
-It writes the answer, or a chain of thought that the answer is read out of; or the most likely option is its choice.
+It writes an answer, or a chain of thought from which the answer is extracted, or it chooses the most likely option.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Question:
-    """A row under one of its task's instructions: the prompt, also without the row, and the rows of its exemplars."""
+    """A row under one of its task's instructions: the prompt, the prompt without the row, its exemplars' rows."""
 
     example: Example
     template: int
@@ -36,7 +36,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """A task with the rows that it is asked about, every row under every instruction, row after row."""
+    """A task with its questions: every row under every instruction, row by row."""
 
     task: Task
     format: Format
@@ -44,26 +44,26 @@ class Questions:
 
     @property
     def templates(self) -> int:
-        """The instructions that every row is asked under."""
+        """Number of instructions per row."""
         return len(self.format.instructions(self.asked[0].example))
 
     @property
     def rows(self) -> int:
-        """How many rows are asked about."""
+        """Number of rows."""
         return len(self.asked) // self.templates
 
     def where(self, example: Example) -> str:
-        """Where messages say that a row is."""
+        """A row's place, for messages."""
         return f"{self.task.data}, row {example.row}, for the task {self.task.label}"
 
     @property
     def remedy(self) -> str:
-        """What helps where a question is too long."""
+        """What to do if a question is too long, for messages."""
         return "; ask with fewer --shots" if self.format.shots else ""
 
     @property
     def chance(self) -> float | None:
-        """What guessing scores, as the task says, or else one in a row's options; None where nobody says it."""
+        """The score of a random choice: given by the task, or else one over a row's options; None where unknown."""
         if self.task.chance is not None or not self.asked[0].example.options:
             return self.task.chance
         return sum(1 / len(one.example.options) for one in self.asked) / len(self.asked)
@@ -72,7 +72,8 @@ class Questions:
 def questions_of(task: Task, format: Format, exemplars: Exemplars, limit: int | None = None) -> Questions:
     """The questions of a task's rows, at most `limit` of them, in a format.
 
-    Raises InputError where the task cannot be asked in it: without exemplars a chain of thought needs no rationale.
+    Raises InputError where the task does not support the format; a chain of thought without exemplars needs no
+    rationale.
     """
     from accord.data.examples import examples_of
     from accord.data.formats import question
@@ -92,10 +93,10 @@ def questions_of(task: Task, format: Format, exemplars: Exemplars, limit: int | 
 
 @dataclass(frozen=True)
 class Answered:
-    """A model's answer to each question of a task, None where none could be read, and its scores.
+    """A model's answer to each question of a task (None if none could be extracted), and its scores.
 
-    Of what it wrote: the share that ended by itself, the share of chains of thought that an answer was read out of, and
-    all chains of each question.
+    For written answers also the share that ended by themselves, the share of chains of thought with an extractable
+    answer, and all chains of each question.
     """
 
     answers: list[str | None]
@@ -105,7 +106,7 @@ class Answered:
     written: list[list[str]] | None = None
 
     def by_row(self, templates: int) -> list[float]:
-        """Each row's mean over its instructions."""
+        """Each row's mean score over its instructions."""
         groups = (self.scores[i : i + templates] for i in range(0, len(self.scores), templates))
         return [sum(group) / templates for group in groups]
 
@@ -120,7 +121,7 @@ def answer(policy: Policy, questions: Sequence[Questions], settings: TaskSetting
 
 
 def require_form(policy: Policy, form: Form) -> None:
-    """Raise InputError where a model cannot be asked in a form."""
+    """Raise InputError where a model cannot be asked in this form."""
     if form == "chat" and policy.tokenizer.chat_template is None:
         raise InputError(f"{policy.name} has no chat template; ask it with --form plain.")
 
@@ -134,7 +135,7 @@ def write(policy: Policy, questions: Questions, settings: TaskSettings) -> Answe
 
 
 def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
-    """Answers that most of a question's chains of thought end with, scored by the task's metric."""
+    """The majority answer of each question's chains of thought, scored by the task's metric."""
     from accord.data.formats import answer_in
 
     task, n = questions.task, settings.samples
@@ -152,7 +153,7 @@ def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
 
 
 def _written(policy: Policy, questions: Questions, settings: TaskSettings) -> tuple[list[str], float]:
-    """What the model writes, so many texts to each question, and the share of them that ended by itself."""
+    """The model's texts, `settings.samples` per question, and the share of them that ended by themselves."""
     prompts = [(one.prompt, questions.where(one.example)) for one in questions.asked]
     sampling = sampling_for(questions, settings)
     return written(policy, prompts, settings.form, sampling, settings.samples, questions.remedy)
@@ -161,10 +162,9 @@ def _written(policy: Policy, questions: Questions, settings: TaskSettings) -> tu
 def written(
     policy: Policy, prompts: Sequence[tuple[str, str]], form: Form, sampling: Sampling, n: int = 1, remedy: str = ""
 ) -> tuple[list[str], float]:
-    """What a model writes, n texts to each prompt, and the share of them that ended by itself.
+    """A model's texts, n per prompt, cut at the stop texts, and the share of them that ended by themselves.
 
-    Prompts come with where messages say that they are, which end with `remedy` where there is no room for an answer. A
-    text ends before what is to stop it.
+    Each prompt comes with its place for messages, which end with `remedy` where there is no room for an answer.
     """
     from accord.data.chat import encode_prompt
     from accord.data.formats import asked
@@ -182,14 +182,14 @@ def written(
 
 
 def before(stop: Sequence[str], text: str) -> str:
-    """The text up to the first of the texts that end it."""
+    """The text up to the first stop text."""
     return min((text.partition(end)[0] for end in stop), key=len, default=text)
 
 
 def sampling_for(questions: Questions, settings: TaskSettings) -> Sampling:
-    """How the answers to a task are drawn: after exemplars they end where these would, too.
+    """How a task's answers are sampled: after exemplars, answers stop at the separator between exemplars.
 
-    The tokens that a task has for an answer may be too few for a chain of thought, which has the command's then.
+    A task's own answer length may be too short for a chain of thought, which gets at least the command's.
     """
     separator = questions.task.wording.separator
     stop = (separator.strip() or separator,) if questions.format.shots else ()
@@ -199,7 +199,7 @@ def sampling_for(questions: Questions, settings: TaskSettings) -> Sampling:
 
 
 def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
-    """The option of each question that the model finds most likely; every question is one tree, an option a branch."""
+    """The model's most likely option for each question; each question is one tree with a branch per option."""
     from accord.evaluate.answers import branch_log_probs
 
     trees = [_tree(policy, one, questions) for one in questions.asked]
@@ -214,10 +214,9 @@ def choose(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
 
 
 def _priors(policy: Policy, questions: Questions, trees: Sequence[Tree]) -> list[list[float]]:
-    """log pi of each question's options after its prompt without the row, each prompt and set of options asked once.
+    """log pi of each question's options after its prompt without the row; each distinct case is computed once.
 
-    The options are the same tokens as after the prompt. A prompt that holds nothing of the row has nothing to be
-    compared with: its priors are 0.
+    The options have the same tokens as after the prompt. A prompt that does not contain the row has priors of 0.
     """
     from accord.evaluate.answers import branch_log_probs
 
@@ -239,9 +238,9 @@ def _tree(policy: Policy, one: Question, questions: Questions) -> Tree:
 def option_tree(
     policy: Policy, prompt: str, options: Sequence[str], form: Form, where: str, row: int, remedy: str = ""
 ) -> Tree:
-    """A question with a branch for each of the options; `row` is its number, from 1.
+    """A question as a tree with one branch per option; `row` is its number, from 1.
 
-    Raises InputError, which begins with `where`, if two of them are the same tokens, or one is too long for the model.
+    Raises InputError, starting with `where`, if two options are the same tokens, or one is too long for the model.
     """
     from accord.data.encoding import to_tree
     from accord.data.formats import dialogue
@@ -258,9 +257,9 @@ def option_tree(
 
 
 def _prompt_tokens(policy: Policy, prompt: str, form: Form) -> Tokens:
-    """What a model reads before an option; of an empty text the token that a text begins after.
+    """The tokens of a prompt before an option; for an empty text the token that a text begins after.
 
-    That is the beginning of text, or where a tokenizer has none the end of the text before.
+    That is the beginning-of-text token, or for tokenizers without one the end-of-text token.
     """
     from accord.data.chat import encode_prompt
     from accord.data.formats import asked

@@ -1,11 +1,11 @@
-"""Scores of tasks summed up: a task's over its rows, a cluster's over its tasks, an average's over clusters.
+"""Aggregation of task scores: of a task over its rows, of a cluster over its tasks, and over clusters.
 
-A difference between two models is taken row by row. A score is also told as what it is above chance:
+Differences between two models are paired by row. Scores are also given above chance:
 
     normalized = (score - chance) / (1 - chance)
 
-which is 0 for whoever draws an answer by lot and 1 where all are right, whatever the task (Srivastava et al. 2022,
-arXiv:2206.04615, section 3.1, with chance as the low score and 1 as the high one).
+which is 0 for random answers and 1 where all are right, for any task (Srivastava et al. 2022, arXiv:2206.04615, section
+3.1, with chance as the low score and 1 as the high one).
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Scores: TypeAlias = Mapping[str, Sequence[float]]
 
 
 def mean_of_intervals(parts: Sequence[Interval]) -> Interval:
-    """The mean over tasks, or over clusters, with the interval that follows from theirs (Zou and Donner 2008).
+    """The mean over tasks, or over clusters, with the interval propagated from theirs (Zou and Donner 2008).
 
     With k tasks of estimates m_i in [l_i, u_i] and m their mean:
 
         low = m - sqrt(sum (m_i - l_i)^2) / k        high = m + sqrt(sum (u_i - m_i)^2) / k
 
-    The tasks stay, their rows vary: the interval is for these tasks on other rows, and says nothing of other tasks.
+    The interval is for the same tasks on other rows; it does not cover the choice of tasks.
     """
     k = len(parts)
     mean = sum(part.estimate for part in parts) / k
@@ -39,7 +39,7 @@ def mean_of_intervals(parts: Sequence[Interval]) -> Interval:
 
 
 def above_chance(score: Interval, chance: float) -> Interval:
-    """(score - chance) / (1 - chance), the ends of the interval alike."""
+    """(score - chance) / (1 - chance), for the estimate and both ends."""
     return _scaled(score, chance, 1 - chance)
 
 
@@ -91,7 +91,7 @@ def cluster_row(name: str, held_out: bool, tasks: Sequence[TaskRow]) -> ClusterR
 
 
 def average_rows(clusters: Sequence[ClusterRow]) -> list[AverageRow]:
-    """The means over the clusters held out, and over the others, of which none may be there."""
+    """The means over held-out clusters and over the others; over all where none is held out."""
     groups = {"held out": [c for c in clusters if c.held_out], "held in": [c for c in clusters if not c.held_out]}
     if not groups["held out"]:
         groups = {"all": list(clusters)}
@@ -110,5 +110,5 @@ def average_rows(clusters: Sequence[ClusterRow]) -> list[AverageRow]:
 
 
 def _means(parts: Sequence[Mapping[str, Interval]]) -> dict[str, Interval]:
-    """Each model's mean over the parts; of none of the models where one of the parts has no such number."""
+    """Each model's mean over the parts; empty where one of the parts lacks the number."""
     return {model: mean_of_intervals([part[model] for part in parts]) for model in parts[0]} if all(parts) else {}

@@ -1,7 +1,7 @@
-"""How one answer to a task is scored: options by a model's log-probabilities, a written answer by the right ones.
+"""Scores of one answer to a task: options by log-probabilities, written answers by comparison with the right ones.
 
-A written answer agrees with the right ones exactly, in its number, or by overlap with them (ROUGE). Several answers to
-one question are one by vote: self-consistency (Wang et al. 2023, arXiv:2203.11171).
+Written answers are compared exactly, by number, or by overlap (ROUGE). Several answers to one question are combined by
+majority vote: self-consistency (Wang et al. 2023, arXiv:2203.11171).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from accord.errors import InputError
 from accord.results.tasks import OptionScore
 
 Metric: TypeAlias = Callable[[str, Sequence[str]], float]
-"""A score in [0, 1] of an answer given the right answers, of which the nearest counts."""
+"""A score in [0, 1] of an answer given the right answers; the best match counts."""
 
 
 def option_scores(
@@ -28,8 +28,8 @@ def option_scores(
         mean  log pi(option | prompt) / tokens of the option
         pmi   log pi(option | prompt) - log pi(option | the instruction without the row)
 
-    `sum` is the probability that the model gives this answer and ends there. `mean` takes the advantage from short
-    options, `pmi` from options that are likely whatever is asked (Holtzman et al. 2021, arXiv:2104.08315), by `priors`.
+    `sum` is the log-probability that the model gives this answer and ends there. `mean` removes the advantage of short
+    options, `pmi` that of options that are likely in any case (Holtzman et al. 2021, arXiv:2104.08315), using `priors`.
     An option's end of turn is one of its tokens.
     """
     if by == "pmi":
@@ -40,24 +40,24 @@ def option_scores(
 
 
 def exact(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer is one of the right ones, `normalized`, else 0."""
+    """1 where the `normalized` answer equals one of the right ones, else 0."""
     from accord.data.examples import normalized
 
     return float(normalized(answer) in map(normalized, references))
 
 
 def number(answer: str, references: Sequence[str]) -> float:
-    """1 where the answer ends on the same number as one of the right answers (`mathematics.final_number`), else 0."""
+    """1 where the answer's last number equals that of a right answer (`mathematics.final_number`), else 0."""
     final_number = feedback.mathematics.final_number
     said = final_number(answer)
     return float(said is not None and said in map(final_number, references))
 
 
 def rouge(kind: str) -> Metric:
-    """ROUGE's F1 between the words of an answer and of the nearest right answer (Lin 2004), by the package rouge-score.
+    """ROUGE's F1 between the words of an answer and of the closest right answer (Lin 2004), by the package rouge-score.
 
-    With P the share of the answer's units that the right answer has, and R the share of the right answer's that the
-    answer has, F1 = 2PR / (P + R). Units are words (rouge-1), pairs of neighboring words (rouge-2), or the longest
+    With P the share of the answer's units that are in the right answer, and R the share of the right answer's that are
+    in the answer, F1 = 2PR / (P + R). Units are words (rouge-1), pairs of neighboring words (rouge-2), or the longest
     common subsequence of words (rouge-l). Words are runs of a-z and 0-9 in lower case, not stemmed.
 
     Raises InputError where the `tasks` extra is not installed.
@@ -77,10 +77,10 @@ def _scorer(name: str) -> Any:
 
 
 def spoken(metric: str, answer: str, options: Sequence[str]) -> tuple[str, str] | None:
-    """An answer that was read out of a text, and the string in which it equals others; None where it is none.
+    """An answer extracted from a text, with the key under which it equals others; None where it is invalid.
 
-    Of `options` it is the one that is written, `normalized`, or the longest that it begins with, as "(A) fiber" begins
-    with "(A)"; of `number` it must have a number.
+    For `options` it is the option equal to the answer, `normalized`, or the longest that it begins with, as "(A) fiber"
+    begins with "(A)"; for `number` it must contain a number.
     """
     from accord.data.examples import normalized
 
@@ -95,10 +95,10 @@ def spoken(metric: str, answer: str, options: Sequence[str]) -> tuple[str, str] 
 def voted(
     answers: Sequence[tuple[str, str] | None], metric: Metric, references: Sequence[str]
 ) -> tuple[str | None, float]:
-    """What most of the answers to one question say, and its score: 0 where none could be read.
+    """The majority answer to one question and its score; None and 0 without any answer.
 
-    `answers` are those that `spoken` gives. Of several that lead the first is told, and the score is their mean, which
-    is what drawing one of them by lot scores.
+    `answers` come from `spoken`. If several lead, the first is returned, and the score is the mean of theirs: the
+    expected score of a random one.
     """
     first = {key: answer for answer, key in reversed([a for a in answers if a is not None])}
     ahead, _ = feedback.verifiers.leaders([None if a is None else a[1] for a in answers])
@@ -108,8 +108,8 @@ def voted(
 
 
 def metric_named(name: str) -> Metric:
-    """The metric of written answers that a task names; options are right or wrong where they are written out.
+    """The metric of written answers with this name; written-out options are compared exactly.
 
-    Raises InputError where it is ROUGE, and the `tasks` extra is not installed.
+    Raises InputError where it is ROUGE and the `tasks` extra is not installed.
     """
     return {"exact": exact, "number": number, "options": exact}.get(name) or rouge(name)

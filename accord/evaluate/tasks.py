@@ -1,7 +1,7 @@
-"""`accord evaluate tasks`: models on clusters of tasks, those held out from training and others.
+"""`accord evaluate tasks`: models on clusters of tasks, held out from training or not.
 
 A row's score is the mean over its task's instructions, a task's the mean over rows, a cluster's the mean over its tasks
-(Wei et al. 2021, arXiv:2109.01652, section 3). A difference between two models is taken row by row.
+(Wei et al. 2021, arXiv:2109.01652, section 3). Differences between two models are paired by row.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class TaskOptions(TemplateOptions):
         if self.samples > 1 and self.answers == "direct":
             raise InputError("--samples is for chains of thought: give --answers cot.")
         if self.option_score != "sum" and self.answers == "cot":
-            raise InputError("--option-score is for options that are chosen: with --answers cot they are written.")
+            raise InputError("--option-score is for choosing options; with --answers cot they are written.")
 
     @property
     def format(self) -> Format:
-        """How rows are put into prompts."""
+        """The prompt format."""
         from accord.data.formats import Format
 
         is_cot, is_prefix = self.answers == "cot", self.instructions == "prefix"
@@ -93,12 +93,12 @@ def evaluate_tasks(
     data: str | None = None,
     **options: Any,
 ) -> TasksResult:
-    """Let models do tasks: written answers by exact match, number or ROUGE, options by their log-probability.
+    """Evaluate models on tasks: written answers by exact match, number or ROUGE, options by their log-probability.
 
-    Every row is asked under every instruction of its task, alone or after exemplars; models answer at once, or by a
-    chain of thought, or by the majority of several. Scores come with 95% intervals, clusters with the mean over
-    their tasks, models with their gain over the first, all of them also as what they are above chance, where that is
-    known; predictions.jsonl has every answer.
+    Every row is asked under every instruction of its task, alone or after exemplars; models answer directly, by a chain
+    of thought, or by the majority of several. Scores have 95% intervals; clusters have the mean over their tasks,
+    models their gain over the first; all are also given above chance, where that is known. predictions.jsonl has every
+    answer.
 
     Args:
         tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
@@ -141,7 +141,7 @@ def summary(
     held_out: Sequence[str],
     settings: TaskSettings,
 ) -> TasksResult:
-    """Everything measured, cluster by cluster."""
+    """All measures, cluster by cluster."""
     clusters: dict[str, list[TaskRow]] = {}
     for i, q in enumerate(questions):
         scores = {model: answers[i].by_row(q.templates) for model, answers in answered.items()}
@@ -168,20 +168,20 @@ def _warnings(
     lines = []
     for i, q in enumerate(questions):
         if q.rows < FEW:
-            lines.append(f"{q.task.label} has {q.rows} rows: its intervals are rough, ask about {FEW} or more.")
+            lines.append(f"{q.task.label} has only {q.rows} rows: its intervals are rough; ask about {FEW} or more.")
         if held_out and q.task.cluster not in held_out and (shared := overlapping(q.task)):
             lines.append(
-                f"{q.task.label}: {shared} of the rows asked about are trained on too; set split and train_split."
+                f"{q.task.label}: {shared} of the rows asked about are also training rows; set split and train_split."
             )
         for model, answers in answered.items():
             if (ended := answers[i].ended) is not None and ended < 0.5:
                 lines.append(
-                    f"{q.task.label}: {1 - ended:.0%} of what {model} wrote was cut, which its score suffers from."
+                    f"{q.task.label}: {1 - ended:.0%} of the answers of {model} were cut off, which affects its score."
                 )
             if (readable := answers[i].readable) is not None and readable < 0.9:
                 lines.append(
-                    f"{q.task.label}: no answer could be read behind {q.task.wording.answer_phrase!r} in "
-                    f"{1 - readable:.0%} of what {model} wrote, which counts as wrong."
+                    f"{q.task.label}: {1 - readable:.0%} of the chains of thought of {model} have no answer after "
+                    f"{q.task.wording.answer_phrase!r}, and count as wrong."
                 )
     return lines
 

@@ -1,8 +1,8 @@
-"""Win rates over the temperature that answers are drawn at (Rafailov et al. 2023, arXiv:2305.18290, figure 2).
+"""Win rates over the sampling temperature (Rafailov et al. 2023, arXiv:2305.18290, figure 2).
 
-A policy that wins at one temperature may lose at another: what a method did to the tails of its distribution shows when
-they are drawn from. Every model answers the prompts anew at each temperature, and is held against one set of answers,
-the rival's, which stay as they are.
+A policy that wins at one temperature may lose at another, because sampling from the tails of its distribution shows
+what training did to them. Every model answers the prompts at each temperature, and is compared with one fixed set of
+the baseline's answers.
 """
 
 from __future__ import annotations
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from accord.records import Prompt
 
 
-def require_temperatures(temperatures: Sequence[float], models: Mapping[str, str], against: str | None) -> None:
-    """Raise InputError where there is no such temperature, one is given twice, or nobody is held against anybody."""
+def require_temperatures(temperatures: Sequence[float] | None, models: Mapping[str, str], against: str | None) -> None:
+    """Raise InputError where a temperature is invalid or given twice, or there is no baseline or model."""
+    if temperatures is None:
+        return
     if not temperatures:
         raise InputError("--temperatures is empty; give some, as 0 0.5 1.")
     if against is None:
-        raise InputError("--temperatures needs --against, whose answers the others' are held against.")
+        raise InputError("--temperatures needs --against, the model whose answers the others' are compared with.")
     if not set(models) - {against}:
         raise InputError(f"--temperatures needs a model by --models.NAME besides {against}.")
     for i, temperature in enumerate(temperatures):
@@ -53,7 +55,7 @@ def answers_at(
         prompts = encoded(policy, rows, answering.options)
         for temperature in temperatures:
             options = replace(answering.options, temperature=temperature)
-            # at temperature 0 an answer has probability 1, and no divergence from one that is drawn
+            # at temperature 0 the answer is deterministic, and its divergence is not defined
             origin = answering.reference if temperature > 0 else None
             at = replace(answering, options=options, reference=origin, traces=0)
             answers = at.measured(at.answers(name, policy, prompts), policy)
@@ -63,7 +65,7 @@ def answers_at(
 
 
 def against_rival(drawn: Mapping[float, Sequence[Answers]], rival: Answers, judge: Judge) -> dict[float, list[Duels]]:
-    """Each of the answers judged against the rival's, all in one call, in both orders."""
+    """All answers judged against the baseline's, in one call, in both orders."""
     pairs = [(answers, rival) for every in drawn.values() for answers in every]
     rest = iter(duels(judge, pairs))
     return {temperature: [next(rest) for _ in every] for temperature, every in drawn.items()}

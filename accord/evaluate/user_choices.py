@@ -1,4 +1,4 @@
-"""Of several answers to a user's question, those that models choose who are given k of the user's choices."""
+"""Best of n by reward and preference models that are given k of the user's choices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Chooser:
-    """A reward or preference model that has read the choices of users; `user` says whose each question is."""
+    """A reward or preference model with the states of users' choices; `user` is the user of each question."""
 
     folder: str
     choices: ChoiceStates
@@ -32,20 +32,20 @@ class Chooser:
 
     @staticmethod
     def of(folder: str, model: Classifier | Encoder, users: Users, user: Sequence[int]) -> Chooser:
-        """Reads all choices once. InputError where the model reads more than the last token, or a text does not fit."""
+        """Computes the states of all choices. InputError where the model reads more than the last token."""
         if isinstance(model, engine.encoders.Encoder):
-            raise InputError(f"{folder} reads more than the last token, and is no model that choices are read by.")
+            raise InputError(f"{folder} reads more than the last token, so it cannot read choices: leave it out.")
         return Chooser(folder, ChoiceStates.of(model, users, model.context or LONGEST), user)
 
     @property
     def reads(self) -> bool:
-        """Whether it is given choices: else it takes all users to be alike."""
+        """Whether the model reads choices; else it treats all users alike."""
         return isinstance(self.choices.model, engine.personal.PersonalModel)
 
     def states(self, samples: Sequence[Sample]) -> list[Tensor]:
-        """The states of n answers to each question, question after question, (n, d) each.
+        """The states of n answers to each question, in order, (n, d) each.
 
-        InputError where one does not fit.
+        Raises InputError where one does not fit.
         """
         model, n = self.choices.model, len(samples) // len(self.user)
         rows = [_ranking(samples[i : i + n]) for i in range(0, len(samples), n)]
@@ -61,9 +61,9 @@ class Chooser:
         return states
 
     def best(self, answers: Sequence[Tensor], k: int) -> list[int]:
-        """Of the answers to each question, (n, d), which one it likes best, given the first k choices of whose it is.
+        """The index of the best answer to each question, given states (n, d) and the first k choices of its user.
 
-        That is the one of the highest score, or of the highest mean probability to be preferred to the others.
+        The best has the highest score, or the highest mean probability of being preferred to the others.
         """
         model = self.choices.model
         found = []
@@ -77,11 +77,11 @@ class Chooser:
 
 
 LONGEST = 2**20
-"""Tokens that are read of a text by a model that does not say how many it reads."""
+"""Maximum tokens of a text for a model without a stated context length."""
 
 
 def _ranking(samples: Sequence[Sample]) -> Ranking:
-    """The answers to one question, none above another."""
+    """The answers to one question, all tied."""
     prompt: Text = samples[0].prompt.prompt
     texts = [s.text if isinstance(prompt, str) else (Message("assistant", s.text),) for s in samples]
     return Ranking(prompt, tuple(texts), (0,) * len(samples))

@@ -1,16 +1,15 @@
-"""`accord evaluate users`: how users like what policies answer them, given k of the users' choices.
+"""`accord evaluate users`: win rates of policies' answers to users, given k of each user's choices.
 
-Of every user the first choices, as many as the largest k, are what a policy may be given, and the prompts of all others
-are the questions, the same ones for every policy and k. A policy's answer wins by the judge's probability that it beats
-the answer of one opponent, who is given no choices, to the same question. A user has one voice: the mean over their
-questions, and intervals are over users.
+Each user's first choices, up to the largest k, may be given to a policy; the prompts of all others are the questions,
+the same for every policy and k. The win rate is the judge's probability that a policy's answer beats the answer of one
+opponent, which is given no choices. Users are weighted equally, and intervals are over users.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class UserWinsOptions(RewardOptions, AnswerOptions):
-    """Which choices are read, how questions are answered, and what the judge may take."""
+    """Options for reading choices, answering questions, and the judge."""
 
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
@@ -57,10 +56,9 @@ def evaluate_users(
     rewards: dict[str, str] | None = None,
     **options: Any,
 ) -> UsersResult:
-    """Measure how often users prefer what policies answer them, given k of their choices, to an opponent's answers.
+    """Measure how often users prefer policies' answers, given k of their choices, to an opponent's answers.
 
-    Choices stand in the prompt as `accord fspo` has them (`accord.data.choices`). All policies are given them: what one
-    that was trained without makes of them is the few-shot prompting of the paper.
+    All policies get the choices in the prompt, as by `accord fspo` (`accord.data.choices`).
 
     Args:
         data: a file or Hub name of preferences or rankings with a column user, of users no policy was trained on.
@@ -84,56 +82,75 @@ def evaluate_users(
     """
     ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, rewards, options, leaves=(FILE,))
-    _check({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)})
-    sources = [generators] if isinstance(generators, str) else generators or [against]
-    _named("against", [against], models)
-    _named("generators", sources, models)
-    for name, chosen_by in {"generators": generators, "rewards": rewards}.items():
-        if chosen_by and not best_of_n:
-            raise InputError(f"--{name} chooses among several answers: give their number by --best-of-n.")
+    _check_numbers({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)})
+    named = [generators] if isinstance(generators, str) else generators or []
+    _check_names(models, against, named, rewards or {}, best_of_n)
+    sources = named or [against] if best_of_n else []
     asked = UserWinsOptions(**options)
     served = UserQuestions.of(Users.of(asked.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
     asked.allow([referee])
-    encoded = [EncodedPrompt(p, (), row) for p, row in zip(served.prompts, served.rows, strict=True)]
-    feedback.reward.check_prompts(referee, encoded)
-    opponent = _policy(models[against], asked, referee)
-    theirs = served.answered(opponent, 0, asked, against)
-    found: list[Answerer] = []
-    several: dict[str, dict[int, list[Sample]]] = {}  # n answers to every question, by title and k
-    for name, folder in models.items():
-        is_opponent = name == against
-        policy = opponent if is_opponent else _policy(folder, asked, referee)
-        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, asked, name) for k in ks}
-        wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
-        found.append(Answerer(name=name, how="policy", given=wins))
-        if best_of_n and name in sources:
-            title, read = f"{name}, best of {best_of_n}", [0] if is_opponent else ks
-            several[title] = {k: served.answered(policy, k, asked, title, best_of_n) for k in read}
-    found += _chosen(served, rewards or {}, ks, several, referee, theirs)
+    feedback.reward.check_prompts(referee, served.unread)
+    theirs, found, several = _answered(served, models, against, sources, ks, best_of_n, asked, referee)
     return UsersResult(
         data=data,
         judge=without_secrets(judge),
         against=against,
         users=len(served.users.groups),
         questions=len(served.prompts),
-        models=found,
+        models=found + _chosen(served, rewards or {}, ks, several, referee, theirs),
         sampling=asked.drawing(),
     ).publish(out)
 
 
-def _check(numbers: dict[str, tuple[int | None, int]]) -> None:
-    """Raise InputError where an option's number is below its least."""
+Several: TypeAlias = dict[str, dict[int, list[Sample]]]
+"""n answers to every question, by title and by the number of choices given to the policy: every k, or 0 alone."""
+
+
+def _answered(
+    served: UserQuestions,
+    models: dict[str, str],
+    against: str,
+    generators: Sequence[str],
+    ks: Sequence[int],
+    n: int,
+    asked: UserWinsOptions,
+    referee: Judge,
+) -> tuple[list[Sample], list[Answerer], Several]:
+    """The opponent's answers, the win rates of all models over them, and n answers by each of the `generators`."""
+    opponent = _policy(models[against], asked, referee)
+    theirs = served.answered(opponent, 0, asked, against)
+    found: list[Answerer] = []
+    several: Several = {}
+    for name, folder in models.items():
+        is_opponent = name == against
+        policy = opponent if is_opponent else _policy(folder, asked, referee)
+        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, asked, name) for k in ks}
+        wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
+        found.append(Answerer(name=name, how="policy", given=wins))
+        if name in generators:
+            title, read = f"{name}, best of {n}", [0] if is_opponent else ks
+            several[title] = {k: served.answered(policy, k, asked, title, n) for k in read}
+    return theirs, found, several
+
+
+def _check_numbers(numbers: dict[str, tuple[int | None, int]]) -> None:
+    """Raise InputError where a number is below its minimum."""
     for name, (number, least) in numbers.items():
         if number is not None and number < least:
             raise InputError(f"--{name} must be at least {least}, not {number}.")
 
 
-def _named(option: str, names: Sequence[str], models: dict[str, str]) -> None:
-    """Raise InputError where an option names what is no model."""
-    for name in names:
+def _check_names(
+    models: dict[str, str], against: str, generators: Sequence[str], rewards: dict[str, str], best_of_n: int
+) -> None:
+    """Raise InputError where an option names an unknown model, or needs --best-of-n."""
+    for option, name in (("against", against), *(("generators", name) for name in generators)):
         if name not in models:
             raise InputError(f"--{option} {name} is none of the models named: {', '.join(models)}.")
+    for option, given in (("generators", generators), ("rewards", rewards)):
+        if given and not best_of_n:
+            raise InputError(f"--{option} chooses among several answers: give their number by --best-of-n.")
 
 
 def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
@@ -144,7 +161,7 @@ def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
 
 @dataclass(frozen=True)
 class UserQuestions:
-    """The questions of users, user after user: whose each is, and of which row of the data.
+    """The questions of users, user by user: each question's user and its row in the data.
 
     `of` raises InputError where a user has none.
     """
@@ -156,7 +173,7 @@ class UserQuestions:
 
     @staticmethod
     def of(users: Users, most: int | None) -> UserQuestions:
-        """The prompts of all choices but those given, each once a user; `most`: so many of each user."""
+        """The distinct prompts of all choices not given, at most `most` per user."""
         prompts: list[Prompt] = []
         user: list[int] = []
         rows: list[int] = []
@@ -166,16 +183,21 @@ class UserQuestions:
             asked = sorted(first.values(), key=lambda j: j.row)[:most]
             if not asked:
                 raise InputError(
-                    f"the user {judgments[0].annotator} has no question that is not among the {users.most} choices "
-                    "given: lower --given, or leave the user out."
+                    f"the user {judgments[0].annotator} has no question besides the {users.most} choices given: lower "
+                    "--given, or leave the user out."
                 )
             prompts += [Prompt(j.prompt, j.columns) for j in asked]
             user += [i] * len(asked)
             rows += [j.row for j in asked]
         return UserQuestions(users, prompts, user, rows)
 
+    @property
+    def unread(self) -> list[EncodedPrompt]:
+        """The prompts without tokens, for checks before a model is loaded."""
+        return [EncodedPrompt(prompt, (), row) for prompt, row in zip(self.prompts, self.rows, strict=True)]
+
     def answered(self, policy: Policy, k: int, asked: UserWinsOptions, name: str, n: int = 1) -> list[Sample]:
-        """n answers of a policy to every question, given the first k choices of whose it is."""
+        """A policy's n answers to every question, given the first k choices of its user."""
         from accord.evaluate.answers import encoded, sampled
 
         choices = [
@@ -188,7 +210,7 @@ class UserQuestions:
         return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}", by=asked)
 
     def wins(self, k: int, referee: Judge, ours: list[Sample], theirs: list[Sample]) -> GivenWins:
-        """How often users prefer ours. InputError where a user has no valid verdict."""
+        """The win rate of `ours` over `theirs`. InputError where a user has no valid verdict."""
         won, user = _verdicts(referee, ours, theirs), np.array(self.user)
         means = []
         for i, judgments in enumerate(self.users.judgments):
@@ -214,14 +236,11 @@ def _chosen(
     served: UserQuestions,
     rewards: dict[str, str],
     ks: Sequence[int],
-    several: dict[str, dict[int, list[Sample]]],
+    several: Several,
     referee: Judge,
     theirs: list[Sample],
 ) -> list[Answerer]:
-    """Of n answers to every question those that models choose who are given k choices, and those the judge likes best.
-
-    `several` has the answers by title, and by the choices that whoever gave them was given: for every k, or 0 alone.
-    """
+    """Best of n: answers chosen by models that are given k choices, and those that the judge likes best."""
     from accord.evaluate.user_choices import Chooser
 
     found: list[Answerer] = []
@@ -246,12 +265,12 @@ def _chosen(
 
 
 def _picked(answers: Sequence[Sample], best: Sequence[int]) -> list[Sample]:
-    """Of n answers to every question the one that was chosen."""
+    """The chosen one of n answers to every question."""
     n = len(answers) // len(best)
     return [answers[i * n + j] for i, j in enumerate(best)]
 
 
 def _verdicts(referee: Judge, ours: Sequence[Sample], theirs: Sequence[Sample]) -> Floats:
-    """P(ours wins) of every pair of answers, (n,), both orders together; NaN where there is no valid verdict."""
+    """P(ours wins) for every pair of answers over both orders, (n,); NaN without a valid verdict."""
     orders = feedback.judge.BothOrders(referee).orders(ours, theirs)
     return np.array([np.nan if o.verdict.first_wins is None else o.verdict.first_wins for o in orders])

@@ -1,4 +1,4 @@
-"""Users one by one: each has one voice, however many judgments they gave, and an interval is over users."""
+"""Accuracy by user: each user is weighted equally, however many judgments they gave, and intervals are over users."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from accord.results.comparisons import Part, Users
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment
-    from accord.evaluate.accuracy import Trial
+    from accord.evaluate.accuracy import Predictions
 
 
-def by_user(trial: Trial) -> Users | None:
-    """The accuracy on the judgments of every user, where rows name at least two.
+def by_user(predictions: Predictions) -> Users | None:
+    """The accuracy by user, where rows name at least two.
 
-    Raises InputError where a user is of two groups.
+    Raises InputError where a user belongs to two groups.
     """
-    named = trial.strict.where(np.array([bool(j.annotator) for j in trial.strict.judgments], dtype=bool))
+    named = predictions.strict.where(np.array([bool(j.annotator) for j in predictions.strict.judgments], dtype=bool))
     names = list(dict.fromkeys(j.annotator for j in named.judgments))
     if len(names) < 2:
         return None
@@ -40,7 +40,7 @@ def by_user(trial: Trial) -> Users | None:
 
 
 def by_group(values: Floats, groups: Sequence[str]) -> list[Part]:
-    """The mean of a value a user over the users of every group, the lowest first; none where there is one group."""
+    """The mean of one value per user over the users of every group, lowest first; empty where there is one group."""
     names = sorted(set(groups))
     if len(names) < 2:
         return []
@@ -50,12 +50,12 @@ def by_group(values: Floats, groups: Sequence[str]) -> list[Part]:
 
 
 def groups_of(judgments: Sequence[Judgment]) -> dict[str, str]:
-    """The group of every annotator, in the order in which they appear; InputError where one is of two."""
+    """The group of every annotator, in order of first appearance; InputError where one belongs to two."""
     groups: dict[str, str] = {}
     for j in judgments:
         if groups.setdefault(j.annotator, j.group) != j.group:
             raise InputError(
-                f"row {j.row + 1}: the annotator {j.annotator} is in the group {j.group!r}, and was in "
-                f"{groups[j.annotator]!r} before; give everybody one group."
+                f"row {j.row + 1}: the annotator {j.annotator} is in the group {j.group!r}, but in "
+                f"{groups[j.annotator]!r} in an earlier row; give each annotator one group."
             )
     return groups

@@ -1,29 +1,28 @@
-"""Win rates, and the ratings they make: a judge's verdicts on every two models' answers to the same prompts.
+"""Win rates and ratings from a judge's verdicts on every two models' answers to the same prompts.
 
-A win rate is the mean over prompts of the judge's probability that the model's answer beats the other's, a tie being
-half a win, with an interval over prompts. Invalid verdicts are left out, and counted. The sign test asks whether wins
-and losses could be a fair coin's.
+A win rate is the mean over prompts of the judge's probability that the model's answer beats the other's, a tie counting
+half, with an interval over prompts. Invalid verdicts are left out and counted. The sign test asks whether wins and
+losses could be a fair coin's.
 
-**The board** puts several models on one scale by Bradley-Terry ratings,
+**The leaderboard** puts several models on one scale by Bradley-Terry ratings,
 
     P(i beats j) = sigmoid(r_i - r_j)
 
 which maximize the likelihood of the verdicts (Bradley and Terry 1952, Zermelo 1929), a tie being half a win for either,
-with the small penalty of `fit_logistic`. It also settles what the likelihood leaves open: ratings sum to 0, so that
-each is a model's log-odds against one of mean rating. Elo's scale is the same times 400 / ln 10: 400 points more are
-odds of 10 to 1.
+with the small penalty of `fit_logistic`. The penalty also fixes the free constant: ratings sum to 0, so each is a
+model's log-odds against one of mean rating. Elo points are the same times 400 / ln 10: 400 points are odds of 10 to 1.
 
-**At equal length.** A judge that likes long answers lets a model win by saying more. A logistic regression of the
-verdict on the difference of lengths says how much of the win rate that is (Dubois et al. 2024, arXiv:2404.04475):
+**At equal length.** If the judge likes long answers, a model can win by saying more. A logistic regression of the
+verdict on the difference of lengths estimates how much of the win rate that is (Dubois et al. 2024, arXiv:2404.04475):
 
     P(model wins on prompt x) = sigmoid(a + b tanh(d_x / s))        d_x = length of its answer - length of the other's
 
-with s the standard deviation of d over the prompts. The length-controlled win rate is what it predicts for answers of
-one length, sigmoid(a). It is 1/2 for a model against itself, and the two rates of a pair sum to 1.
+with s the standard deviation of d over the prompts. The length-controlled win rate is its prediction for answers of
+equal length, sigmoid(a). It is 1/2 for a model against itself, and the two rates of a pair sum to 1.
 
-Departures from the paper: there is no term for how hard each prompt is, which the paper estimates from the verdicts on
-many models, so the rate is sigmoid(a) and no mean over prompts; each pair of models has a regression of its own;
-lengths are in characters; and the penalty is the small ridge.
+Departures from the paper: there is no term for the difficulty of each prompt, which the paper estimates from verdicts
+on many models, so the rate is sigmoid(a) and no mean over prompts; each pair of models has its own regression; lengths
+are in characters; and the penalty is the small ridge.
 """
 
 from __future__ import annotations
@@ -58,7 +57,7 @@ if TYPE_CHECKING:
     from accord.feedback.judge import Judge, Orders
 
 ELO = 400 / log(10)
-"""Elo points a unit of log-odds."""
+"""Elo points per unit of log-odds."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Duels:
 
     @property
     def mirrored(self) -> Duels:
-        """The same, seen from the other side."""
+        """The same with the models swapped."""
         return Duels(self.against, self.model, [o.mirrored for o in self.orders])
 
     @property
@@ -82,11 +81,11 @@ class Duels:
 
     @property
     def longer(self) -> Floats:
-        """By how many characters the model's answer is the longer one, (n,)."""
+        """How many characters longer the model's answer is, (n,)."""
         return np.subtract(self.model.characters, self.against.characters).astype(np.float64)
 
     def pair(self) -> Pair:
-        """The win rate with both names, and what the judge makes of the order in which answers stand."""
+        """The win rate with both names, and the judge's dependence on the order of answers."""
         standing_first = [x for o in self.orders for x in o.first_wins]
         valid = int((~np.isnan(self.wins)).sum())
         return Pair(
@@ -98,7 +97,7 @@ class Duels:
         )
 
     def win_rate(self) -> WinRate:
-        """The win rate with its interval, ties and invalid verdicts, at equal length, and its sign test."""
+        """The win rate with its interval, ties and invalid verdicts, the length-controlled rate, and the sign test."""
         valid = ~np.isnan(self.wins)
         wins = self.wins[valid]
         won, lost = int((wins > 0.5).sum()), int((wins < 0.5).sum())
@@ -115,7 +114,7 @@ class Duels:
         )
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """A row a prompt, as JSON: both texts, the verdict, both scores and lengths."""
+        """One JSON row per prompt: both texts, the verdict, both scores and lengths."""
         both = (self.model, self.against)
         for i, orders in enumerate(self.orders):
             first, second = (a.samples[i] for a in both)
@@ -142,7 +141,7 @@ def judged(judge: Judge, answered: Sequence[Answers]) -> list[Duels]:
 def duels(judge: Judge, pairs: Sequence[tuple[Answers, Answers]]) -> list[Duels]:
     """The first answers of every pair against the second, to the same prompts, judged in both orders.
 
-    The judge is called once with all pairs, so one that scores single answers scores each of them once.
+    The judge is called once with all pairs, so a judge that scores single answers scores each of them once.
     """
     if not pairs:
         return []
@@ -153,13 +152,13 @@ def duels(judge: Judge, pairs: Sequence[tuple[Answers, Answers]]) -> list[Duels]
 
 
 def held_against(duels: Sequence[Duels], rival: str | None) -> dict[str, Duels]:
-    """For every other model its duels with the rival."""
+    """For every other model its duels with `rival`."""
     ahead = {d.model.name: d for d in duels if d.against.name == rival}
     return ahead | {d.against.name: d.mirrored for d in duels if d.model.name == rival}
 
 
 def standings(duels: Sequence[Duels]) -> list[Rating]:
-    """The board of all models that have a valid verdict, the best first."""
+    """The leaderboard of all models that have a valid verdict, best first."""
     decided = [d for d in duels if not np.isnan(d.wins).all()]
     names = list(dict.fromkeys(name for d in decided for name in (d.against.name, d.model.name)))
     if not names:
@@ -169,7 +168,7 @@ def standings(duels: Sequence[Duels]) -> list[Rating]:
 
 
 def warnings(duels: Sequence[Duels]) -> list[str]:
-    """What keeps the numbers from meaning what they seem to."""
+    """Caveats of the numbers."""
     lines: list[str] = []
     few: list[int] = []
     for d in duels:
@@ -186,18 +185,18 @@ def warnings(duels: Sequence[Duels]) -> list[str]:
             word = "longer" if longer.min() > 0 else "shorter"
             lines.append(f"{pair}: every answer is {word}, so the length-controlled win rate is an extrapolation")
     if few:
-        lines.append(f"intervals from {min(few)} pair{'s' * (min(few) > 1)} say little; judge {FEW} or more")
+        lines.append(f"intervals from {min(few)} pair{'s' * (min(few) > 1)} are unreliable; judge {FEW} or more")
     return lines + _unbounded(duels)
 
 
 def _unbounded(duels: Sequence[Duels]) -> list[str]:
-    """The models that won, or lost, every duel: nothing but the penalty bounds their ratings."""
+    """Warnings for models that won, or lost, every duel: only the penalty bounds their ratings."""
     lines = []
     for name in dict.fromkeys(name for d in duels for name in (d.against.name, d.model.name)):
         own = [d.wins if d.model.name == name else 1 - d.wins for d in duels if name in (d.model.name, d.against.name)]
         share = np.nanmean(np.concatenate(own)) if not np.isnan(np.concatenate(own)).all() else 0.5
         if share in (0, 1):
-            lines.append(f"{name} {'wins' if share else 'loses'} every time, so its rating could be any number beyond")
+            lines.append(f"{name} {'wins' if share else 'loses'} every time, so its rating is unbounded")
     return lines
 
 
@@ -210,10 +209,10 @@ def board(
     resamples: int = 2000,
     seed: int = 0,
 ) -> list[Rating]:
-    """The ratings, the best first, with 95% intervals: every resample takes the same prompts for all pairs.
+    """The ratings, best first, with 95% intervals; every resample takes the same prompts for all pairs.
 
-    Each of the M `pairs` is of two models by their positions in `names`; `wins` (M, n) is the probability on every
-    prompt that the first beats the second, NaN where there is no valid verdict. `ridge` is the penalty's weight.
+    Each of the M `pairs` is two models by their index in `names`; `wins` (M, n) is the probability on every prompt that
+    the first beats the second, NaN without a valid verdict. `ridge` is the penalty's weight.
     """
     design = np.zeros((len(pairs), len(names)))
     for row, (first, second) in zip(design, pairs, strict=True):
@@ -236,12 +235,12 @@ def board(
 
 
 def length_controlled(wins: Floats, differences: Floats, *, resamples: int = 2000, seed: int = 0) -> Interval | None:
-    """The length-controlled win rate with its 95% interval, from refits to resamples of the prompts.
+    """The length-controlled win rate with its 95% interval, by refitting to resamples of the prompts.
 
-    None where all differences are equal, so that nothing tells what length did from what the models did. Where every
-    verdict is a win, or every one a loss, length has decided nothing, and the rate is the win rate with Wilson's
-    interval. The scale s is that of the observations in every resample. `wins` (n,) is the probability on every prompt
-    that the model's answer beats the other's, `differences` (n,) its length less that of the other.
+    None where all differences are equal, so that length cannot be separated from the model. Where all verdicts are
+    wins, or all losses, it is the win rate with Wilson's interval. The scale s is that of the data in every resample.
+    `wins` (n,) is the probability on every prompt that the model's answer beats the other's, `differences` (n,) its
+    length minus that of the other.
     """
     n, scale = len(wins), differences.std() if len(differences) else 0.0
     if not scale:

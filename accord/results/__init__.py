@@ -1,5 +1,7 @@
-"""The answers to the questions of `accord evaluate`, a class a question: what evaluators write, the terminal prints
-and reports draw. Nothing here needs torch."""
+"""Results of evaluations, one class per kind: evaluators write them, the terminal prints them, reports draw them.
+
+Nothing here needs torch.
+"""
 
 from __future__ import annotations
 
@@ -56,17 +58,17 @@ QUESTIONS: dict[str, type[Evaluation]] = {
     "alarms": AlarmsResult,
     "plan": PlanResult,
 }
-"""The class of the answer to every question."""
+"""The class of each kind of result."""
 
 _BEFORE = {"overoptimisation": "overoptimization", "verification": "passes"}
-"""What kinds were called in files of before."""
+"""Kinds that had other names in files of earlier versions."""
 
 FILES = (FILE, "verification.json")
-"""What the file in an evaluation's folder is called, and what that of passes was called before."""
+"""Names of a result's file: the current one, and the one that results of passes had in earlier versions."""
 
 
 class Infinite(ValueError):
-    """A number that accord writes into no result."""
+    """An infinite number, which accord never writes into a result."""
 
 
 def _not_infinite(text: str) -> float:
@@ -77,9 +79,9 @@ def _not_infinite(text: str) -> float:
 
 
 def load(path: str | Path) -> Evaluation:
-    """The answer in a file, or in the folder that `accord evaluate` wrote it to.
+    """The result in a file, or in the folder that `accord evaluate` wrote it to.
 
-    Raises InputError where there is no such file, or it holds no answer that this version can read.
+    Raises InputError where there is no such file, or it holds no result that this version can read.
     """
     path = Path(path)
     file = next((path / name for name in FILES if (path / name).is_file()), path / FILE) if path.is_dir() else path
@@ -88,7 +90,9 @@ def load(path: str | Path) -> Evaluation:
         tell_changed(file)
         value = parse_json(text, parse_constant=_not_infinite, parse_float=_not_infinite)
     except Infinite as error:
-        raise InputError(f"{file} holds {error}, which is no number of a result: restore it or remove it.") from None
+        raise InputError(
+            f"{file} holds {error}, which is not a valid number in a result: restore it or remove it."
+        ) from None
     except FileNotFoundError:
         raise InputError(f"there is no file {file}; give the --out folder of accord evaluate.") from None
     except OSError as error:
@@ -101,20 +105,20 @@ def load(path: str | Path) -> Evaluation:
 
 
 def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
-    """The answer in a JSON object.
+    """The result in a JSON object.
 
     Args:
-        value: what the file holds.
+        value: the contents of the file.
         source: the file, for messages.
 
     Raises:
-        InputError: its kind is not known, or a number that its kind needs is missing.
+        InputError: its kind is unknown, or a number that its kind needs is missing.
     """
     written = str(value.get("kind") or "")
     kind = _BEFORE.get(written, written)
     if kind not in QUESTIONS:
         raise InputError(
-            f"{source} answers no question of accord evaluate ({', '.join(QUESTIONS)}); remove it, or run one again."
+            f"{source} is no result of a kind that accord knows ({', '.join(QUESTIONS)}); remove it, or evaluate again."
         )
     try:
         return QUESTIONS[kind].model_validate({**value, "kind": kind})
@@ -127,7 +131,7 @@ def parse(value: Mapping[str, Any], source: str | Path = FILE) -> Evaluation:
 
 
 def _writer(kind: str) -> str:
-    """The command that writes answers of a kind."""
+    """The command that writes results of a kind."""
     others = {
         "synthesis": "instruct",
         "people": "annotate serve",

@@ -1,4 +1,4 @@
-"""How far annotators agree beyond chance, and the ceiling that this sets for any model of their preferences."""
+"""Agreement of annotators beyond chance, and the ceiling that it sets for any model of their preferences."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ class AnnotatorPair(Record):
     """Two annotators on the items that both judged."""
 
     a: str
-    """One of them."""
+    """The first annotator."""
     b: str
-    """The other."""
+    """The second annotator."""
     items: int
     """Items that both judged."""
     agreement: Interval
-    """How often they chose the same."""
+    """The share of items on which they chose the same."""
     kappa: MaybeInterval = None
-    """Cohen's kappa; None where both always chose one and the same category."""
+    """Cohen's kappa; None where both always chose the same single category."""
 
 
 class AgreementResult(Evaluation):
-    """All annotators together, over the items that two or more judged; None for what the data give no value."""
+    """Agreement over the items that two or more annotators judged; None where the data give no value."""
 
     kind: Literal["agreement"] = "agreement"
     data: str = ""
     """Where the judgments come from."""
     annotators: list[str]
-    """Who judged."""
+    """The annotators."""
     items: int
     """Items that two or more of them judged."""
     pairs: list[AnnotatorPair] = []
-    """Every two annotators who share items, those who share the most first."""
+    """Every two annotators who share items, most shared items first."""
     agreement: Interval
     """The mean over items of the share of pairs of annotators who agree."""
     strict: MaybeInterval = None
-    """The same without the judgments that are ties, of the items that still have two."""
+    """The same without ties, over the items that still have two judgments."""
     fleiss: MaybeInterval = None
-    """Fleiss' kappa; None where items have different numbers of annotators, too."""
+    """Fleiss' kappa; None also where items have different numbers of annotators."""
     krippendorff: MaybeInterval = None
     """Krippendorff's nominal alpha."""
     krippendorff_ordinal: MaybeInterval = None
-    """Krippendorff's alpha with ties halfway between the first and the second."""
+    """Krippendorff's alpha with ties halfway between first and second."""
     ceiling: MaybeInterval = None
-    """The most that any model can agree with one of them, by `strict`; None where that is below 1/2."""
+    """The highest agreement with one annotator that a model can reach, from `strict`; None where that is below 1/2."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         return self.model_dump(mode="json")["pairs"]
 
     def tables(self) -> Iterator[Table]:
-        """All annotators together, and every two."""
+        """Agreement of all annotators, and of every two."""
         measures = {
             "agreement": self.agreement,
             "agreement without ties": self.strict,

@@ -1,4 +1,4 @@
-"""Which alarms a log raises: how it was read, what rang and why, and what cannot be judged."""
+"""Alarms that a training log raises: how the log was read, which alarms rang and why, and which cannot be judged."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from accord.results.base import Evaluation, Name, Record
 
 
 class ReadColumn(Record):
-    """A number of the log, and what it was read as."""
+    """A metric of the log and the column it was read as."""
 
     column: str
-    """accord's column; none where it was not read."""
+    """accord's column; empty where the metric was not read."""
     read: str
     """Its name in the log; `1 - NAME`, or `NAME * LENGTH` of a mean over tokens."""
     rows: int
     """Rows that have it."""
     why: str = ""
-    """Why it was not read, where it looks like something that alarms see."""
+    """The reason, for a metric that resembles a column of alarms but was not read."""
 
 
 class RungAlarm(Record):
-    """An alarm as it would have rung."""
+    """An alarm that was raised."""
 
     step: int
-    """The step after which."""
+    """The step after which it was raised."""
     alarm: str
-    """Which."""
+    """Its name."""
     saw: str
     """What it saw."""
     advice: str
@@ -37,20 +37,20 @@ class RungAlarm(Record):
 
 
 class JudgedAlarm(Record):
-    """What an alarm could see in the log."""
+    """Whether an alarm could be judged from the log, and when it was raised."""
 
     alarm: str
-    """Which."""
+    """Its name."""
     ways: list[list[str]]
-    """The columns by which it was judged, a list for each way to see it; none where it could not be."""
+    """The sets of columns it was judged by, one list per alternative; empty where it could not be."""
     lacks: list[str]
-    """The columns that would have made it judged, where it was not; none where it is of another kind of run."""
+    """Columns missing to judge it; empty where it was judged, or belongs to another kind of run."""
     steps: list[int]
-    """Steps at which it rang."""
+    """Steps at which it was raised."""
 
     @property
     def said(self) -> str:
-        """Whether it rang, and when, or what kept it from being judged."""
+        """When it was raised, or why it could not be judged."""
         if self.steps:
             return f"rang at step {', '.join(map(str, self.steps))}"
         if self.ways:
@@ -59,13 +59,13 @@ class JudgedAlarm(Record):
 
 
 class AlarmsResult(Evaluation):
-    """The alarms over a log of any trainer's."""
+    """The alarms over a log of any trainer."""
 
     kind: Literal["alarms"] = "alarms"
     log: Name
     """The log that was read."""
     trainer: str
-    """Whose it is."""
+    """The trainer that wrote it."""
     rows: int
     """Rows of numbers in it."""
     first: int
@@ -73,19 +73,19 @@ class AlarmsResult(Evaluation):
     last: int
     """The step of the last row."""
     columns: list[ReadColumn]
-    """What was read, and what was not though it looks like it."""
+    """Metrics that were read, and similar ones that were not."""
     unread: list[str]
-    """Other names of the log."""
+    """Other names in the log."""
     alarms: list[RungAlarm]
-    """What rang, in order."""
+    """The alarms raised, in order."""
     judged: list[JudgedAlarm]
-    """A row an alarm."""
+    """One row per alarm."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         return self.model_dump(mode="json")["alarms"]
 
     def tables(self) -> Iterator[Table]:
-        """How the log was read; each alarm, whether it rang, and by what it was judged; what those saw that rang."""
+        """How the log was read; each alarm's outcome; details of those that were raised."""
         read = Table("accord's column", "in the log", "rows", title=f"{self.log}: {self.trainer}, {self.rows:,} rows")
         for one in self.columns:
             read.add_row(one.column or "not read", f"{one.read}: {one.why}" if one.why else one.read, f"{one.rows:,}")

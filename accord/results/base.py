@@ -1,4 +1,4 @@
-"""What the answers to all questions share: intervals, the file that an answer is kept in, and how it is shown."""
+"""Base classes of evaluation results: intervals, the result's file, and how it is printed."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
 
 Name: TypeAlias = Annotated[str, AfterValidator(without_secrets)]
-"""Who judges or rewards, as it was named, without what a URL says in secret."""
+"""The name of a judge or reward as given, with secrets in URLs removed."""
 
 FILE = "evaluation.json"
-"""What an answer is called in the folder of its question."""
+"""The file of a result in its folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate with the ends of its 95% interval. `f"{interval:.2f}"` reads `0.71 [0.65, 0.77]`.
+    """An estimate with its 95% interval. `f"{interval:.2f}"` reads `0.71 [0.65, 0.77]`.
 
-    What is a million or more, where an end is all but open, is shown by its power of ten.
+    Values of a million or more, as at a nearly open end, are shown as powers of ten.
     """
 
     estimate: float
@@ -48,7 +48,7 @@ class Interval:
     high: float
     """The upper end."""
     n: int = 0
-    """Observations that it rests on."""
+    """The number of observations."""
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
@@ -59,9 +59,9 @@ class Interval:
         return f"{estimate} [{low}, {high}]"
 
     def mirrored(self) -> Interval:
-        """The same share seen from the other side: one minus it, so that 86.25% is printed beside 13.75%'s 13.8%.
+        """The interval of the complement, 1 - share.
 
-        Rounded past what a float holds, since 1 - 0.8625 is 0.13749999999999996 and would be printed as 13.7%.
+        Rounded to 12 digits: 1 - 0.8625 is 0.13749999999999996, which would print as 13.7% beside 86.3%.
         """
         estimate, low, high = (round(1.0 - value, 12) for value in (self.estimate, self.high, self.low))
         return Interval(estimate, low, high, self.n)
@@ -71,7 +71,7 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     """Wilson's score interval for a rate.
 
     `(p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)` with p = successes / n and z the normal quantile (Wilson
-    1927). It stays within [0, 1] and has a width even where all or none succeeded; a tie counts half.
+    1927). It stays within [0, 1] and has positive width even at 0 or n successes. A tie counts half.
 
     Raises ValueError where there are no observations, or more successes than observations.
     """
@@ -88,12 +88,12 @@ def wilson(successes: float, n: float, confidence: float = 0.95) -> Interval:
 
 
 def cluster_mean(sums: Floats, counts: Floats) -> Interval:
-    """The mean of values that hang together in G clusters, from each cluster's sum y_g and count n_g, (G,).
+    """The mean of values that are dependent within G clusters, from each cluster's sum y_g and count n_g, (G,).
 
         R = sum y_g / sum n_g,   s^2 = G / (G - 1) * sum (y_g - R n_g)^2 / (sum n_g)^2,   R -+ t s
 
-    The ratio estimator, linearized (Cochran 1977, Sampling Techniques, chapter 6), with Student's t of G - 1 degrees
-    of freedom; of clusters of one value it is Student's interval. The ends of a single cluster are NaN. `n` is G.
+    The linearized ratio estimator (Cochran 1977, Sampling Techniques, chapter 6) with Student's t of G - 1 degrees of
+    freedom; with clusters of one value it is Student's interval. For a single cluster the ends are NaN. `n` is G.
     """
     clusters, total = len(sums), float(counts.sum())
     mean = float(sums.sum()) / total
@@ -105,11 +105,11 @@ def cluster_mean(sums: Floats, counts: Floats) -> Interval:
 
 
 def cluster_rate(sums: Floats, counts: Floats) -> Interval:
-    """The share of outcomes that are 1, a tie counted half, from each cluster's sum and count, (G,).
+    """The share of outcomes that are 1 (a tie counts half) in clusters, from each cluster's sum and count, (G,).
 
-    Wilson's interval for as many observations as the clusters are worth, p(1 - p) / s^2 with the s^2 of `cluster_mean`
-    but for G / (G - 1) (Franco et al. 2019, Journal of Survey Statistics and Methodology 7), which is at least one; for
-    no more than there are, and for G where all outcomes are equal. Of clusters of one outcome it is `wilson` itself.
+    Wilson's interval at the effective sample size p(1 - p) / s^2, with the s^2 of `cluster_mean` without its factor G /
+    (G - 1) (Franco et al. 2019, Journal of Survey Statistics and Methodology 7), clipped to between one and the number
+    of observations; it is G where all outcomes are equal. With clusters of one outcome it is `wilson`.
     """
     total, worth = float(counts.sum()), float(len(sums))
     share = float(sums.sum()) / total
@@ -120,25 +120,25 @@ def cluster_rate(sums: Floats, counts: Floats) -> Interval:
 
 
 def numbered(labels: Sequence[Hashable]) -> Indices:
-    """The cluster of every observation as a number from 0, in the order in which they appear."""
+    """The cluster of every observation as an index from 0, in order of first appearance."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.intp)
 
 
 def checked_confidence(confidence: float) -> float:
-    """A coverage; ValueError where it is none in (0, 1)."""
+    """The confidence level; ValueError unless it lies in (0, 1)."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, not {confidence}")
     return confidence
 
 
 def shown(interval: Interval | None, spec: str = ".3f") -> str:
-    """An interval as text; nothing where there is none."""
+    """An interval as text; "" for None."""
     return "" if interval is None else format(interval, spec)
 
 
 def called(name: str) -> str:
-    """What a path is called: a file by its name, a model by its run's folder; what is no path stays as it is."""
+    """A short name for a path: a file's own name, a model's run folder; other names are returned as they are."""
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     if not parts or "//" in name or " " in name:
         return name
@@ -147,7 +147,7 @@ def called(name: str) -> str:
 
 
 def _is_known(value: Any) -> bool:
-    """Whether what should be an interval has an estimate: files also hold null, or an estimate that is null."""
+    """Whether a value is an interval with a finite estimate: files may also hold null, or a null estimate."""
     if not isinstance(value, Mapping):
         return value is not None
     return isinstance(value.get("estimate"), int | float) and isfinite(value["estimate"])
@@ -165,11 +165,11 @@ def _measured(value: Any) -> Any:
 
 
 Intervals = Annotated[dict[str, Interval], BeforeValidator(_measured)]
-"""Intervals by name; what could not be measured has none."""
+"""Intervals by name; names without a measurement are absent."""
 
 
 class Record(BaseModel):
-    """A part of an answer. Fields of a file that are not known here are passed over; a docstring describes each."""
+    """A part of a result. Unknown fields of a file are ignored; a docstring describes each field."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -181,24 +181,24 @@ class Record(BaseModel):
 
 
 def absent_unless_given(**more: Any) -> Any:
-    """A field that is None unless given, and then is not written either."""
+    """A field that defaults to None and is then left out of the file."""
     return Field(default=None, exclude_if=lambda value: value is None, **more)
 
 
 class Evaluation(Record):
-    """The answer to a question of `accord evaluate`, which its `kind` names."""
+    """The result of an evaluation, one class per `kind`."""
 
     kind: str
-    """The question."""
+    """The kind of evaluation."""
     warnings: list[str] = []
-    """What keeps the numbers from meaning what they seem to, a sentence each."""
+    """Reasons why the numbers may mislead, one sentence each."""
 
     def tables(self) -> Iterable[Table]:
-        """What the terminal shows."""
+        """The tables for the terminal."""
         raise NotImplementedError
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
-        """The rows of `frame()` as JSON: a row a model, unless an answer says otherwise."""
+        """The rows of `frame()` as JSON: one per model, unless a subclass says otherwise."""
         return self.model_dump(mode="json")["models"]
 
     def table(self) -> Group:
@@ -206,23 +206,23 @@ class Evaluation(Record):
         return Group(*self.tables())
 
     def text(self) -> str:
-        """The same as plain text."""
+        """The tables as plain text."""
         console = Console(file=io.StringIO(), record=True, width=120, markup=False)
         console.print(self.table())
         return console.export_text()
 
     def frame(self) -> DataFrame:
-        """The numbers as a table of pandas, with a column a number, such as `scores.cafe.estimate`."""
+        """The numbers as a pandas table with one column per number, such as `scores.cafe.estimate`."""
         import pandas
 
         return pandas.json_normalize(list(self._rows()))
 
     def save(self, folder: str | Path) -> Path:
-        """Write evaluation.json into the folder, whole, from which reports take it; the file's path."""
+        """Write evaluation.json, from which reports are made, into the folder; returns its path."""
         file = Path(folder) / FILE
         try:
             text = self.model_dump_json(indent=1)
-        except ValueError:  # half a character in what somebody's file calls something
+        except ValueError:  # a lone surrogate in a name from somebody's file
             text = without_halves(json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False))
         save_text(file, text)
         return file
@@ -234,7 +234,7 @@ class Evaluation(Record):
         return self
 
     def announce(self) -> None:
-        """Print the numbers, and warn on standard error."""
+        """Print the tables, and the warnings to standard error."""
         show(self.table())
         for line in self.warnings:
             status(line)

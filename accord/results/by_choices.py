@@ -1,4 +1,4 @@
-"""What answers share that are by model and by the number of users' choices given: rows, and a table by group."""
+"""Base of results by model and number of a user's choices given: rows, and a table by group."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from accord.results.base import Evaluation
 
 
 class ByChoices(Evaluation):
-    """Models, each with what it comes to `given` k of users' choices, for one k after another."""
+    """Models, each measured `given` k of users' choices, for several k."""
 
     measure: ClassVar[str]
-    """The field that is measured, of what a k comes to and of a group there."""
+    """The field that holds the measurement, both overall and per group."""
     called: ClassVar[tuple[str, ...]]
-    """The fields that tell a model in a table."""
+    """The fields that identify a model in a table."""
 
     if TYPE_CHECKING:
         models: Sequence[Any]
@@ -32,7 +32,7 @@ class ByChoices(Evaluation):
                 yield {"name": model.name, "how": model.how, **given.model_dump(mode="json")}
 
     def _by_group(self) -> Iterator[Table]:
-        """A table of what each group comes to, where there are several."""
+        """A table by group of users, where there are several."""
         if not any(given.groups for model in self.models for given in model.given):
             return
         grid = Table("of users", *[""] * len(self.called), *(f"k = {k}" for k in self.ks))

@@ -1,4 +1,4 @@
-"""A model of preferences on trial: how often it agrees with people, where, how well calibrated, and what fools it."""
+"""Evaluation of a preference model: accuracy on human judgments and its parts, calibration, and probes."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from rich.table import Table
 from accord.results.base import Evaluation, Interval, MaybeInterval, Record, absent_unless_given, shown
 
 Unit = Literal["log-odds", "score", "probability"]
-"""What a lead is measured in."""
+"""The unit of a lead, the model's preference for one completion over the other."""
 
 
 class Part(Record):
-    """The accuracy on some of the judgments."""
+    """The accuracy on a subset of the judgments."""
 
     label: str
-    """Which they are."""
+    """The subset."""
     accuracy: Interval
-    """The share of them with which the model agrees."""
+    """The share on which the model agrees."""
 
 
 class Users(Record):
-    """The accuracy user by user, each with one voice however many judgments they gave."""
+    """The accuracy by user, each weighted equally however many judgments they gave."""
 
     users: int
-    """How many have judgments that are no ties."""
+    """Users with judgments other than ties."""
     mean: Interval
-    """The mean over users of each one's accuracy; its interval is over users."""
+    """The mean of the users' accuracies; its interval is over users."""
     worst: Part
-    """The user of the lowest accuracy, and its Wilson interval; the lowest of many is low by chance too."""
+    """The user with the lowest accuracy, with its Wilson interval; the lowest of many is low by chance too."""
     groups: list[Part] = []
-    """The mean over the users of each group, the lowest first, where users are of several."""
+    """The mean over the users of each group, lowest first, where users belong to several groups."""
 
 
 class Bin(Record):
@@ -42,120 +42,120 @@ class Bin(Record):
     confidence: float
     """The mean probability that the model gave to the completion it prefers."""
     frequency: Interval
-    """How often people preferred that one."""
+    """How often people preferred that completion."""
 
 
 class Calibration(Record):
-    """The reliability curve, and how far it lies from the diagonal."""
+    """The reliability curve, and its distance from the diagonal."""
 
     bins: list[Bin] = []
-    """From the least confident to the most."""
+    """From the least to the most confident."""
     ece: MaybeInterval = None
-    """The expected calibration error, corrected for its bias, and its interval."""
+    """The expected calibration error, corrected for its bias."""
     plain_ece: float | None = None
-    """The same as it is usually computed, which is above 0 even for a calibrated model, since frequencies scatter."""
+    """The uncorrected error, which is above 0 even for a calibrated model, because frequencies scatter."""
     if_calibrated: float | None = None
-    """What `plain_ece` would be on average for a calibrated model, from that scatter alone."""
+    """The expected `plain_ece` of a calibrated model, from that scatter alone."""
     slope: MaybeInterval = None
-    """What the log-odds should be multiplied by to fit the judgments best; below 1 the model is too sure."""
+    """The factor on the log-odds that fits the judgments best; below 1 the model is overconfident."""
     log_loss: MaybeInterval = None
     """The mean of -p log q - (1 - p) log(1 - q), in nats; None where it is infinite."""
     label_entropy: float | None = absent_unless_given()
-    """The least that the log-loss could be, where labels are probabilities."""
+    """The lowest possible log-loss, where labels are probabilities."""
 
 
 class OnTies(Record):
-    """How near to even the model is where people tied."""
+    """How close to even the model is where people tied."""
 
     from_half: MaybeInterval = None
-    """The mean distance of its probability from 1/2 there."""
+    """The mean distance of its probability from 1/2 on tied pairs."""
     elsewhere: MaybeInterval = None
     """The same on all other pairs."""
     nearer: MaybeInterval = None
-    """The chance that the lead on a tied pair is smaller than on one that is not; 1/2 for whatever knows no ties."""
+    """The probability that the lead on a tied pair is smaller than on another pair; 1/2 if the model ignores ties."""
 
 
 class RankingAgreement(Record):
-    """Rows of three completions or more of which every pair was judged."""
+    """Agreement on rows of three or more completions of which every pair was judged."""
 
     rows: int
-    """How many there are."""
+    """Number of rows."""
     cyclic: int
-    """Those whose judgments agree with no ranking."""
+    """Rows whose judgments fit no ranking."""
     top: MaybeInterval = None
-    """How often the leading completion is among those that people put first; None where people tied all."""
+    """How often the model's first completion is among those that people put first; None where people tied all."""
     chance: float | None = None
-    """How often one drawn by lot would be."""
+    """The same for a random completion."""
     tau: MaybeInterval = None
     """Kendall's rank correlation, the mean of tau-b; None where no row has one."""
 
 
 class Probe(Record):
-    """Answers changed in a way that makes them no better, beside the answers as they were."""
+    """A probe: answers changed in a way that makes them no better, compared with the originals."""
 
     name: str
-    """What was changed."""
+    """The name of the change."""
     what: str = ""
     """The change, in words."""
     preferred: Interval
     """How often the changed answer is preferred."""
     shift: MaybeInterval = None
-    """Its mean lead, in the trial's unit; None where two orders of the same answers are compared."""
+    """The changed answer's mean lead, in the result's unit; None where two orders of the same answers are compared."""
     n: int = 0
     """Answers that were changed."""
     invalid: int = 0
-    """Those left out since there was no valid verdict."""
+    """Answers left out for lack of a valid verdict."""
     changed: MaybeInterval = absent_unless_given()
-    """For the probe of position: how often swapping the two answers changes the winner."""
+    """For the position probe: how often swapping the two answers changes the winner."""
 
     @property
     def fools(self) -> bool:
-        """Whether the change pays: the interval lies above a half."""
+        """Whether the changed answers are preferred: the interval lies above a half."""
         return self.preferred.low > 0.5
 
 
 class ComparisonsResult(Evaluation):
-    """A reward or preference model, a judge, or a policy's implicit reward against held-out judgments."""
+    """A reward or preference model, a judge, or a policy's implicit reward, evaluated on held-out judgments."""
 
     kind: Literal["comparisons"] = "comparisons"
     name: str
-    """What is on trial."""
+    """The evaluated model."""
     data: str = ""
     """Where the judgments come from."""
     ceiling: float | None = None
-    """The accuracy that noise in the judgments allows, where it was given."""
+    """The accuracy that noise in the judgments allows, if given."""
     unit: Unit = "log-odds"
-    """What its leads are measured in."""
+    """The unit of its leads."""
     rows: int | None = None
     """Rows of the data."""
     accuracy: Interval
-    """The share of judgments that are no ties whose better completion leads, an equal lead counted half."""
+    """The share of judgments other than ties whose better completion leads; an equal lead counts half."""
     ties: int = 0
-    """Such judgments with an equal lead."""
+    """Judgments with an equal lead."""
     invalid: int = 0
     """Pairs without a valid verdict."""
     left_out: int = 0
-    """Pairs that could not be read within --max-length."""
+    """Pairs longer than --max-length."""
     labeled_ties: int | None = Field(None, validation_alias=AliasChoices("labeled_ties", "labelled_ties"))
     """Pairs that people tied."""
     on_ties: OnTies | None = None
-    """What the model makes of those; None where there are none."""
+    """The model on those pairs; None where there are none."""
     by_margin: list[Part] = []
-    """The accuracy by how far one completion leads, from the closest to the clearest."""
+    """Accuracy by the size of the lead, smallest first."""
     by_length: list[Part] = []
-    """The accuracy by which completion is the longer one."""
+    """Accuracy by which completion is longer."""
     by_source: list[Part] = []
-    """The accuracy by where judgments come from, the most frequent first."""
+    """Accuracy by source of the judgment, most frequent first."""
     users: Users | None = None
-    """The accuracy user by user; None where rows do not name two."""
+    """Accuracy by user; None where rows name fewer than two."""
     length_correlation: MaybeInterval = None
-    """Spearman's correlation of the lead with the difference in length; None where either never varies."""
+    """Spearman's correlation of lead and difference in length; None where either is constant."""
     calibration: Calibration | None = None
     """How its probabilities compare with frequencies; None where it gives none."""
     ranking: RankingAgreement | None = None
-    """The agreement on rows of several completions; None where there are none."""
+    """Agreement on rows of several completions; None where there are none."""
     probes: list[Probe] = []
-    """What it can be fooled by."""
+    """Changes that should not make an answer better."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         parts = [Part(label="all", accuracy=self.accuracy), *self.by_margin, *self.by_length, *self.by_source]
@@ -163,7 +163,7 @@ class ComparisonsResult(Evaluation):
         return [part.model_dump(mode="json") for part in parts]
 
     def tables(self) -> Iterator[Table]:
-        """Accuracy, calibration, probes, and whatever else there is."""
+        """Accuracy, calibration, further measures and probes."""
         yield self._accuracy_table()
         if self.calibration:
             yield _calibration_table(self.calibration)
@@ -185,7 +185,7 @@ class ComparisonsResult(Evaluation):
 
     @property
     def by_user(self) -> list[tuple[str, list[Part]]]:
-        """What is known of users, a title and its parts each."""
+        """Titles and parts of the accuracy by user."""
         if self.users is None:
             return []
         over = Part(label=f"the mean of {self.users.users}", accuracy=self.users.mean)

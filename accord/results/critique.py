@@ -1,4 +1,4 @@
-"""What came of having a model criticize and revise its answers by a constitution, revision by revision."""
+"""Results of critique and revision by a constitution, revision by revision."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from accord.results.base import Evaluation, Intervals, MaybeInterval, Record, ca
 
 
 class RevisionRow(Record):
-    """The first answers, or all revisions of one number. Where a reply had a fault, the answer before it stands."""
+    """The first answers, or all revisions of one number. After a faulty reply the previous answer stands."""
 
     number: int
-    """How many revisions lie behind them."""
+    """The number of revisions behind these answers."""
     changed: int = 0
-    """Revisions that differ from what they revise."""
+    """Revisions that differ from the answer they revise."""
     unchanged: int = 0
-    """Revisions that say the same again."""
+    """Revisions that repeat it."""
     faults: dict[str, int] = {}
-    """Replies by what was wrong with them."""
+    """Faulty replies by fault."""
     cut_critiques: int = 0
-    """Critiques that were cut off, and used all the same."""
+    """Critiques that were cut off, and still used."""
     words: MaybeInterval = None
-    """Words of an answer on average."""
+    """Mean number of words per answer."""
     scores: Intervals = {}
     """The mean of each score."""
     gains: Intervals = {}
-    """The mean difference of each score to that of the same prompt's first answer."""
+    """The mean difference of each score from the same prompt's first answer."""
 
 
 class PrincipleRow(Record):
     """One principle of the constitution."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     drawn: int
-    """For how many revisions it was drawn."""
+    """The number of revisions it was drawn for."""
     gains: Intervals = {}
-    """The mean difference of each score to that of the answer before, over revisions by it that could be used."""
+    """The mean difference of each score from the previous answer, over usable revisions by this principle."""
 
 
 class Example(Record):
-    """One prompt with all that was said."""
+    """One prompt with all answers, critiques and faults."""
 
     prompt: str
     """The prompt."""
@@ -53,9 +53,9 @@ class Example(Record):
     principles: list[str]
     """The principle of every revision."""
     critiques: list[str]
-    """What was said before it."""
+    """The critique before each revision."""
     faults: list[str]
-    """What was wrong with the reply for each answer, empty where nothing was."""
+    """The fault of the reply for each answer; empty for none."""
 
 
 class CritiqueResult(Evaluation):
@@ -63,28 +63,28 @@ class CritiqueResult(Evaluation):
 
     kind: Literal["critique"] = "critique"
     model: str
-    """Who answered, criticized and revised."""
+    """The model that answered, criticized and revised."""
     constitution: str
     """The constitution."""
     principles: list[PrincipleRow]
-    """Its principles, as many as were used."""
+    """The principles used."""
     is_direct: bool = False
     """Whether revisions were asked for without critiques."""
     prompts: int
-    """Prompts."""
+    """Number of prompts."""
     demonstrations: int
-    """Prompts whose last answer had no fault, and is a demonstration."""
+    """Prompts whose last answer has no fault; each becomes a demonstration."""
     pairs: int
-    """Of these, those whose first answer had none either and differs from the last, which is preferred to it."""
+    """Of these, prompts whose first answer has no fault either and differs from the last, which is preferred."""
     compared: list[str] = []
-    """The scores that are the share of answers that a judge prefers to the first."""
+    """Scores that are a judge's preference rate over the first answers."""
     revisions: list[RevisionRow]
     """The first answers, then every revision."""
     examples: list[Example] = []
     """Some of the prompts."""
 
     def tables(self) -> Iterator[Table]:
-        """Every revision's faults, length and scores; what revisions by each principle gained."""
+        """Faults, length and scores by revision; gains by principle."""
         names = list(self.revisions[0].scores)
         heads = [head for name in names for head in (escape(called(name)), "over the first")]
         grid = Table("revision", "changed", "unchanged", "with a fault", "words", *heads)
@@ -100,5 +100,5 @@ class CritiqueResult(Evaluation):
         yield drawn
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
-        """A row a revision."""
+        """One row per revision."""
         return self.model_dump(mode="json")["revisions"]

@@ -1,4 +1,4 @@
-"""How models fail: a row a failure, a column a model."""
+"""Failure rates of models: one row per failure, one column per model."""
 
 from __future__ import annotations
 
@@ -11,74 +11,74 @@ from accord.results.base import Evaluation, Interval, Intervals, Record
 
 
 class FailureSettings(Record):
-    """How models were asked."""
+    """How the models were asked."""
 
     probes: str = ""
     """The files of probes."""
     form: Literal["chat", "plain"] = "chat"
-    """Asked by a user's message, or by text to go on from."""
+    """Asked in a user's message, or as text to continue."""
     option_score: Literal["sum", "mean"] = "sum"
-    """What makes an option the most likely one: its log-probability, or that a token."""
+    """Options are ranked by their log-probability, or by that per token."""
     chat_template: str | None = None
-    """The chat template that the models were given, where they were given one."""
+    """The chat template used in place of the models' own, if any."""
     system: Literal["refuse", "fold"] = "refuse"
     """Whether system messages were folded into the first question."""
     limit: int | None = None
-    """Only so many probes of each kind."""
+    """Maximum number of probes of each kind."""
     max_new_tokens: int = 128
-    """Tokens after which an answer was cut."""
+    """Maximum number of tokens per answer."""
     temperature: float = 0.0
-    """What divided the logits; 0 for the most likely token."""
+    """Divides the logits; 0 takes the most likely token."""
     seed: int = 0
-    """What the draws were seeded with."""
+    """Seed of the draws."""
     dtype: str = ""
     """The precision of matrix products."""
 
 
 class FailureMeasure(Record):
-    """Something measured of every model."""
+    """A quantity measured on every model."""
 
     name: str
-    """What it is."""
+    """Its name."""
     n: int
-    """Observations that it is the mean of."""
+    """Number of observations."""
     values: Intervals
-    """Each model's."""
+    """Each model's mean."""
     differences: Intervals = {}
-    """What each model but the first has more than the first, probe by probe."""
+    """Each model's mean minus the first model's, paired by probe."""
 
 
 class FailureRow(FailureMeasure):
-    """A failure: how often each model fails so, from 0 to 1."""
+    """A failure: each model's failure rate, from 0 to 1."""
 
     kind: str
     """The kind of the probes."""
     chance: float | None = None
-    """What a model that chooses by lot fails, where there are options; .5 where there is nothing to be right about."""
+    """The rate of a random choice among the options; .5 where no option is right."""
     parts: list[FailureMeasure] = []
-    """The same for each sort of probe: what they are about, or which constraint."""
+    """The rates for each type of probe: its subject, or its constraint."""
     measures: list[FailureMeasure] = []
-    """Numbers beside it that are no shares: a gap in nats, words, hedges in a hundred words."""
+    """Further numbers that are not shares: a gap in nats, words, hedges per hundred words."""
     ended: dict[str, float | None] = {}
     """The share of each model's written answers that ended by themselves."""
 
 
 class FailuresResult(Evaluation):
-    """How models fail."""
+    """Failure rates of models."""
 
     kind: Literal["failures"] = "failures"
     settings: FailureSettings = FailureSettings()
     """How they were asked."""
     models: list[str] = []
-    """Their names, the one that differences are counted from first."""
+    """Their names; differences are from the first."""
     failures: list[FailureRow]
-    """A row a failure."""
+    """One row per failure."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         return self.model_dump(mode="json")["failures"]
 
     def tables(self) -> Iterator[Table]:
-        """The matrix of failures by models, and what each fails more than the first; numbers beside it; its parts."""
+        """Failure rates by model, differences from the first model, further measures, and rates by type of probe."""
         matrix = Table("failure", "probes", "chance", *self.models)
         for row in self.failures:
             chance = "" if row.chance is None else f"{row.chance:.2f}"

@@ -1,4 +1,4 @@
-"""What methods earn for the distance they go, over their coefficients, and what best of n does."""
+"""Score against divergence of finished models across their coefficients, and of best-of-n sampling."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ class FrontierPoint(Record):
     """A finished model."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     coefficient: float | None = None
-    """What a nat of divergence cost it in training, or its method's other coefficient, where that is known."""
+    """The KL coefficient it was trained with, or its method's other coefficient, where known."""
     kl: Interval
-    """KL(model || reference) in nats a completion."""
+    """KL(model || reference) in nats per completion."""
     score: Interval
     """The judge's mean score of its answers."""
 
 
 class Family(Record):
-    """Models of one method that differ by a coefficient."""
+    """Models of one method that differ in a coefficient."""
 
     name: str
     """The method."""
     points: list[FrontierPoint] = []
-    """The models, the nearest to the reference first."""
+    """The models, nearest to the reference first."""
 
 
 class BestOfNPoint(Record):
-    """The best of n answers of the reference."""
+    """Best-of-n sampling from the reference."""
 
     n: int
-    """Answers of which one is chosen."""
+    """Answers drawn per prompt."""
     kl_bound: float
-    """log n - (n - 1) / n, which its divergence never passes."""
+    """log n - (n - 1) / n, an upper bound of its divergence."""
     kl: MaybeInterval = None
-    """That less what ties among the rewards take off it."""
+    """The bound minus the effect of ties among the rewards."""
     score: Interval
-    """The judge's mean score of what is chosen."""
+    """The judge's mean score of the chosen answers."""
 
 
 class FrontierResult(Evaluation):
@@ -50,22 +50,22 @@ class FrontierResult(Evaluation):
 
     kind: Literal["frontier"] = "frontier"
     judge: Name = ""
-    """What scored the answers."""
+    """The reward that scored the answers."""
     reference: str = ""
-    """The model that divergence is measured from."""
+    """The model from which divergence is measured."""
     prompts: int | None = None
-    """Prompts that all answered."""
+    """Prompts answered by all models."""
     families: list[Family]
     """The reference, at distance 0, and every method."""
     best_of_n: list[BestOfNPoint] = []
-    """The best of 1, 2, 3, 4, 6, ... answers of the reference, where asked for."""
+    """Best of 1, 2, 3, 4, 6, ... answers of the reference, if asked for."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         families = self.model_dump(mode="json")["families"]
         return [point | {"family": family["name"]} for family in families for point in family["points"]]
 
     def tables(self) -> Iterator[Table]:
-        """The points, method after method."""
+        """The points, method by method."""
         title = f"score by {self.judge}, divergence from {self.reference}"
         grid = Table("method", "coefficient", "d", "KL", "score", title=title)
         for family in self.families:

@@ -1,4 +1,4 @@
-"""A learning curve: held-out accuracy by the number of labels, and what more of them would buy."""
+"""A learning curve: held-out accuracy by number of labels, and what more labels would gain."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from rich.table import Table
 from accord.results.base import Evaluation, Interval, Record, called
 
 Form = Literal["rises", "flat", "not begun", "all alike", "not this form"]
-"""What the points say: the fitted curve rises; it may be flat; at fewer than three sizes models are better than chance,
-so that no curve has begun; they get the same right, all of them; or the points reject the form of the curve."""
+"""What the points show: the fitted curve rises; it may be flat; no curve has begun, as models beat chance at fewer than
+three sizes; all models get the same comparisons right; or the points reject the form of the curve."""
 
 
 class CurvePoint(Record):
     """The accuracy at a number of labels."""
 
     labels: float
-    """How many labels were learned from."""
+    """Number of labels trained on."""
     accuracy: Interval
-    """The share of held-out comparisons that are agreed with: the mean of the repeats, or what the curve says."""
+    """The share of held-out comparisons the model agrees with: the mean over repeats, or the curve's value."""
     runs: list[float] = []
-    """That of each repeat."""
+    """The accuracy of each repeat."""
 
 
 class CurveFit(Record):
     """The fitted accuracy(n) = a - b n^(-c)."""
 
     a: Interval
-    """What infinitely many labels would give."""
+    """The accuracy at infinitely many labels."""
     b: Interval
-    """How far a single label is from it."""
+    """The deficit at a single label."""
     c: Interval
-    """How fast that falls: 1/2 unless the points reject it, and open in the intervals."""
+    """The exponent: 1/2 unless the points reject it; the intervals do not fix it."""
 
 
 class MoreLabels(Record):
-    """What more labels would buy, by the curve."""
+    """The gain from more labels, by the curve."""
 
     more: int
-    """How many more."""
+    """Number of additional labels."""
     gain: Interval
-    """The accuracy gained."""
+    """The gain in accuracy."""
 
 
 class LabelsNeeded(Record):
-    """How many labels an accuracy takes, by the curve; None for more than `farthest`, or never."""
+    """Labels needed for an accuracy, by the curve; None for more than `farthest`, or never."""
 
     accuracy: float
     """The accuracy."""
     labels: float | None = None
-    """How many in all."""
+    """Labels in all."""
     low: float | None = None
     """The lower end of the 95% interval."""
     high: float | None = None
     """The upper end."""
     farthest: int
-    """Of more labels nothing is said."""
+    """The largest number the curve is extrapolated to."""
 
     def __str__(self) -> str:
         if self.low is None:
@@ -69,76 +69,76 @@ class LabelsNeeded(Record):
 
 
 class LearningCurveResult(Evaluation):
-    """What the labels so far have bought, and what more would buy."""
+    """What the labels so far gained, and what more would gain."""
 
     kind: Literal["learning_curve"] = "learning_curve"
     data: str = ""
-    """Where the labels come from."""
+    """The source of the labels."""
     model: str = ""
-    """What the reward models start from."""
+    """The model that reward models start from."""
     verdict: Form
-    """What the points say."""
+    """What the points show."""
     labels: int
-    """Labels that are learned from, those held out aside."""
+    """Labels to train on, without those held out."""
     prompts: int
-    """Prompts held out."""
+    """Number of held-out prompts."""
     repeats: int
-    """Models of each size."""
+    """Models per size."""
     points: list[CurvePoint]
-    """What was measured, from the fewest labels to all."""
+    """The measurements, from the fewest labels to all."""
     bought: Interval
-    """By how much all labels are better than the size before."""
+    """The gain in accuracy of all labels over the next smaller size."""
     fit: CurveFit | None = None
-    """The curve, where its form is not rejected and it has begun."""
+    """The curve, if it has begun and its form is not rejected."""
     line: list[CurvePoint] = []
-    """The curve at numbers of labels up to twice as many, with its intervals."""
+    """The curve at up to twice as many labels, with its intervals."""
     buys: list[MoreLabels] = []
-    """What more labels would buy."""
+    """What more labels would gain."""
     reached: LabelsNeeded | None = None
-    """How many an accuracy takes."""
+    """Labels needed for a given accuracy."""
 
     def sentence(self) -> str:
-        """What it says, in words."""
+        """The result in words."""
         last, before = self.points[-1], self.points[-2]
         said = (
-            f"Reward models of {last.labels:,.0f} labels agree with {last.accuracy:.1%} of what is held out, "
+            f"Reward models of {last.labels:,.0f} labels agree with {last.accuracy:.1%} of the held-out comparisons, "
             f"{_points(self.bought)} more than those of {before.labels:,.0f}. "
         )
         if self.verdict == "not begun":
-            begun = "at fewer than three sizes models are surely better than chance"
+            begun = "models are clearly better than chance at fewer than three sizes"
             if last.accuracy.low <= 0.5:
-                begun = "that may be chance, and no curve has begun to rise"
-            return f"{said}Too few to tell what more would buy: {begun}."
+                begun = "this may be chance, and no curve has begun to rise"
+            return f"{said}Too few to tell what more labels would buy: {begun}."
         if self.verdict == "all alike":
-            return said + "Too few to tell what more would buy: nothing that is held out tells the models apart."
+            return said + "Too few to tell what more labels would buy: the models agree on all held-out comparisons."
         if self.verdict == "not this form":
             return said + (
-                "What more would buy cannot be told: the points lie on no curve a − b n^(−c)"
-                f"{', as they rise the faster the more labels there are' if self._is_late else ''}."
+                "What more labels would buy cannot be estimated: the points fit no curve a − b n^(−c)"
+                f"{', as they rise faster with more labels' if self._is_late else ''}."
             )
         doubled, *others = self.buys
         late = ""
         if self._is_late:
-            late = " The last doubling bought more than the one before; if that is no chance, more buys more."
+            late = " The last doubling bought more than the one before; unless that is chance, more labels buy more."
         if self.verdict == "flat":
             return said + (
-                f"Too few to tell whether more would buy anything: twice as many, {_points(doubled.gain)}, which may "
-                f"be nothing and is hardly more than {100 * doubled.gain.high:.1f}.{late}"
+                f"Too few to tell whether more labels would buy anything: twice as many, {_points(doubled.gain)}, "
+                f"which may be nothing and is hardly more than {100 * doubled.gain.high:.1f}.{late}"
             )
         further = "".join(f", {more.more:,} more {_points(more.gain)}" for more in others)
         wanted = f" An accuracy of {self.reached.accuracy:.0%} takes {self.reached} labels." if self.reached else ""
         return f"{said}Twice as many would buy {_points(doubled.gain)}{further}.{wanted}{late}"
 
     def note(self) -> str:
-        """What it rests on."""
+        """What the result is based on."""
         return (
             f"{self.prompts:,} prompts are held out; {self.repeats} models of each size start from "
-            f"{called(self.model)}. In brackets: 95% intervals."
+            f"{called(self.model)}. Brackets are 95% intervals."
         )
 
     @property
     def _is_late(self) -> bool:
-        """Whether the last doubling bought more than the one before."""
+        """Whether the last doubling gained more than the one before."""
         first, middle, last = (point.accuracy.estimate for point in self.points[-3:])
         return last - middle > middle - first
 
@@ -146,7 +146,7 @@ class LearningCurveResult(Evaluation):
         return self.model_dump(mode="json")["points"]
 
     def tables(self) -> Iterator[Table]:
-        """What was measured, and what more would buy."""
+        """The measurements, and what more labels would gain."""
         measured = Table("labels", "accuracy", "each repeat", title=f"{self.prompts:,} prompts held out")
         for point in self.points:
             measured.add_row(f"{point.labels:,.0f}", f"{point.accuracy}", "  ".join(f"{run:.3f}" for run in point.runs))
@@ -164,9 +164,9 @@ class LearningCurveResult(Evaluation):
         yield told
 
     def svg(self) -> str:
-        """The curve as an `<svg>` element in the colors of the page that it stands in; labels double to the right.
+        """The curve as an `<svg>` element in the page's colors; labels are on a log scale.
 
-        Nothing in it but numbers. Dots are the repeats; beyond what was measured the curve is dashed.
+        It contains only numbers, no names. Dots are repeats; beyond the measurements the curve is dashed.
         """
         shown = [*self.points, *self.line]
         low = min(value for p in shown for value in (p.accuracy.low, *p.runs))

@@ -1,4 +1,4 @@
-"""Models beside each other on the same prompts: scores, win rates, a board, divergence, and what they answered."""
+"""Models side by side on the same prompts: scores, win rates, a leaderboard, divergence, and answers."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from accord.results.base import (
 
 @dataclass(frozen=True, slots=True)
 class Divergence(Interval):
-    """KL(model || reference) in nats a completion."""
+    """KL(model || reference) in nats per completion."""
 
     bound: bool = False
-    """Whether it is an upper bound, as for the best of n, and no measurement."""
+    """Whether it is an upper bound, as for best of n, not a measurement."""
 
 
 class SignTest(Record):
-    """Whether wins and losses could be a fair coin's."""
+    """The sign test: whether wins and losses could be a fair coin's."""
 
     wins: int
-    """Prompts on which the model's answer was likelier the better one."""
+    """Prompts on which the model's answer is more likely the better one."""
     losses: int
-    """Prompts on which the other's was."""
+    """Prompts on which the other model's is."""
     p: float
-    """The exact two-sided p of the sign test."""
+    """Its exact two-sided p-value."""
 
 
 class WinRate(Record):
-    """How often a model's answers beat another's, a tie being half a win; None where no verdict is valid."""
+    """How often a model's answers beat another's, a tie counting half; None where no verdict is valid."""
 
     estimate: float | None
-    """The mean over prompts of the judge's probability that the model's answer beats the other's."""
+    """The mean over prompts of the judge's P(the model's answer wins)."""
     low: float | None = None
     """The lower end of the 95% interval."""
     high: float | None = None
@@ -54,13 +54,13 @@ class WinRate(Record):
     n: int = 0
     """Prompts with a valid verdict."""
     ties: int = 0
-    """Those on which neither answer won."""
+    """Prompts on which neither answer won."""
     invalid: int = 0
-    """Prompts left out since the judge's verdict could not be used."""
+    """Prompts left out for lack of a valid verdict."""
     length_controlled: MaybeInterval = None
-    """What would be left of the rate were all answers equally long; None where their lengths never differ."""
+    """The rate if all answers were equally long; None where their lengths never differ."""
     sign_test: SignTest | None = None
-    """Whether the wins could be luck."""
+    """Whether the wins could be chance."""
 
     @property
     def interval(self) -> Interval | None:
@@ -71,126 +71,126 @@ class WinRate(Record):
 
 
 class Pair(WinRate):
-    """Two models: how often the first beats the second, and what the judge makes of the order of two answers."""
+    """Two models: how often the first beats the second, and how the judge depends on the order of answers."""
 
     model: str
     """The model listed later."""
     against: str
     """The model listed earlier."""
     first_wins: float | None = None
-    """How often the answer that stands first wins, over both orders; 1/2 where order has no say."""
+    """How often the answer shown first wins, over both orders; 1/2 without an order bias."""
     inconsistent: float | None = None
     """The share of pairs whose two orders have different winners."""
 
 
 class Rating(Record):
-    """A model on the board."""
+    """A model on the leaderboard."""
 
     name: str
     """The model."""
     rating: Interval
     """Its Bradley-Terry rating: log-odds against a model of mean rating."""
     elo: MaybeInterval = None
-    """The same in Elo points over the mean."""
+    """The same in Elo points above the mean."""
 
 
 class ModelRow(Record):
-    """One model, or file of answers, in numbers; what was not measured is None."""
+    """One model, or file of answers, in numbers; None where not measured."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     scores: Intervals = {}
-    """The mean reward of its answers by each reward."""
+    """The mean reward of its answers, by reward."""
     kl: Annotated[Divergence | None, Measured] = None
-    """How far it is from the reference."""
+    """Its divergence from the reference."""
     characters: float | None = None
     """The mean length of its answers in characters."""
     length: float | None = None
-    """The mean length in tokens; None of answers that were not sampled here."""
+    """Their mean length in tokens; None for answers not sampled here."""
     ended: float | None = None
-    """The share of its answers that ended by themselves instead of being cut."""
+    """The share of its answers that ended by themselves, not at the token limit."""
     win_rate: WinRate | None = None
-    """How often it beats the model that all are held against; None of that model itself."""
+    """How often it beats the model that all are compared with; None for that model itself."""
     labels: int | None = absent_unless_given()
-    """How many labels of people it was made with; absent where that was not told."""
+    """The number of human labels it was trained on; absent where unknown."""
 
 
 def _tokens(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
     try:
         return validate(value)
-    except ValidationError:  # the text says the same without them
+    except ValidationError:  # the answer's text is complete without them
         return None
 
 
 class Answer(Record):
-    """What one model answered to a prompt."""
+    """One model's answer to a prompt."""
 
     model: str
-    """Who answered."""
+    """The model."""
     text: str
     """The answer."""
     scores: dict[str, float | None] = {}
-    """Its rewards."""
+    """Its rewards, by name."""
     tokens: Annotated[list[tuple[str, FiniteFloat]] | None, WrapValidator(_tokens)] = absent_unless_given()
-    """Its tokens as texts, each with its log pi - log ref in nats; absent where no reference is known."""
+    """Its tokens as text, each with log pi - log ref in nats; absent without a reference."""
 
 
 class SideBySide(Record):
-    """A prompt and everybody's answers to it."""
+    """A prompt and all models' answers to it."""
 
     prompt: str
     """The prompt, as text."""
     answers: list[Answer]
-    """An answer a model."""
+    """One answer per model."""
 
 
 class Drawing(Record):
     """How answers were sampled."""
 
     temperature: float
-    """What divided the logits."""
+    """Divides the logits."""
     max_new_tokens: int
-    """Tokens after which an answer was cut."""
+    """Maximum number of tokens per answer."""
     seed: int
-    """What the draws were seeded with."""
+    """Seed of the draws."""
 
 
 class AtTemperature(Record):
-    """The models' answers drawn at one temperature, held against the rival's, which are the same at all of them."""
+    """The models' answers at one temperature against the baseline's, which are the same at all temperatures."""
 
     temperature: float
-    """What divided the logits; 0 takes the most likely token."""
+    """Divides the logits; 0 takes the most likely token."""
     models: list[ModelRow]
-    """A row a model but the rival; divergence is None at 0."""
+    """One row per model except the baseline; divergence is None at 0."""
 
 
 class ModelsResult(Evaluation):
-    """Models, and answers written before, judged on the same prompts."""
+    """Models, and files of answers, compared on the same prompts."""
 
     kind: Literal["models"] = "models"
     judge: Name = ""
-    """Whose verdicts the win rates are."""
+    """The judge of the win rates."""
     against: str | None = None
-    """The model that the others are held against in the first table."""
+    """The baseline that the others are compared with in the first table."""
     reference: str | None = None
-    """The model that divergence is measured from."""
+    """The model from which divergence is measured."""
     prompts: int | None = None
-    """Prompts that everybody answered."""
+    """Prompts answered by all."""
     sampling: Drawing | None = None
-    """How the models' answers were drawn; None where all were written before."""
+    """How answers were sampled; None where all were read from files."""
     models: list[ModelRow]
-    """A row a model, in the order in which they were named."""
+    """One row per model, in the order given."""
     pairs: list[Pair] = []
     """Every two models."""
     board: list[Rating] | None = None
-    """All of them on one scale, the best first; None where no verdict is valid."""
+    """All models on one scale, best first; None where no verdict is valid."""
     side_by_side: list[SideBySide] = []
-    """The first prompts with everybody's answers."""
+    """The first prompts with all answers."""
     temperatures: list[AtTemperature] | None = absent_unless_given()
-    """The models' win rates over `against` by temperature; absent unless asked for."""
+    """Win rates over `against` by temperature; absent unless asked for."""
 
     def tables(self) -> Iterator[Table]:
-        """The models and their win rates; board and matrix too of three or more, or where none is held against."""
+        """The models and their win rates; with three or more, or no baseline, also the leaderboard and its matrix."""
         yield self._models_table()
         if self.against:
             yield self._wins_table()
@@ -201,7 +201,7 @@ class ModelsResult(Evaluation):
             yield self._matrix_table(self.board)
 
     def _models_table(self) -> Table:
-        """Scores, divergence and length; what is known of no model has no column."""
+        """Scores, divergence and length; columns that no model has a value for are left out."""
         names = list(self.models[0].scores) if self.models else []
         titles = ["model", "labels", *names, "KL", "tokens", "characters", "ended"]
         rows = [
@@ -237,7 +237,7 @@ class ModelsResult(Evaluation):
         return grid
 
     def _temperatures_table(self, every: list[AtTemperature]) -> Table:
-        """How often each model wins at each temperature."""
+        """Each model's win rate at each temperature."""
         titles = (f"{at.temperature:g}" for at in every)
         grid = Table("model", *titles, title=f"wins over {self.against}, by temperature")
         for same in zip(*(at.models for at in every), strict=True):
@@ -246,13 +246,13 @@ class ModelsResult(Evaluation):
         return grid
 
     def _board_table(self, board: list[Rating]) -> Table:
-        grid = Table("", "model", "rating (log-odds)", "Elo points over the mean", title="Bradley-Terry board")
+        grid = Table("", "model", "rating (log-odds)", "Elo points over the mean", title="Bradley-Terry leaderboard")
         for rank, row in enumerate(board, start=1):
             grid.add_row(str(rank), row.name, f"{row.rating:+.2f}", shown(row.elo, "+.0f"))
         return grid
 
     def _matrix_table(self, board: list[Rating]) -> Table:
-        """How often the row's model beats the column's, models in the order of the board."""
+        """How often the row's model beats the column's, in the order of the leaderboard."""
         rates = {(p.model, p.against): p.estimate for p in self.pairs}
         rates |= {(b, a): None if rate is None else 1 - rate for (a, b), rate in rates.items()}
         names = [row.name for row in board]

@@ -1,4 +1,4 @@
-"""Proxy and gold reward against the distance from the start, and where gold turns over (Gao et al. 2022)."""
+"""Proxy and gold reward against the distance from the start, and where gold turns down (Gao et al. 2022)."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from rich.table import Table
 from accord.results.base import Evaluation, Interval, MaybeInterval, Record, absent_unless_given
 
 Source = Literal["training", "best of n", "sweep"]
-"""What a curve is made by."""
+"""How a curve was obtained."""
 
 
 class Fit(Record):
     """The fitted curve `start + a d - b bend(d)`, with bend(d) = d^2 (best of n) or d log d (rl)."""
 
     form: Literal["best of n", "rl"]
-    """Which bend it has."""
+    """The form of the bend."""
     a: Interval
-    """The rise."""
+    """The coefficient a of the rise."""
     b: Interval
-    """The bend."""
+    """The coefficient b of the bend."""
     turn: MaybeInterval = None
-    """The distance at which it peaks; None where b's interval includes 0 or the peak lies beyond what was measured."""
+    """The distance of the peak; None where b's interval includes 0 or the peak lies beyond the measurements."""
     peak: MaybeInterval = None
     """The gain at that distance."""
     start: float | None = None
     """Gold at distance 0."""
     r2: float | None = None
-    """The share of gold's variance that the curve explains."""
+    """The share of gold's variance explained by the curve."""
     reach: float = 0.0
-    """The largest distance that was measured."""
+    """The largest measured distance."""
 
 
 class CurvePoint(Record):
-    """A place on the way from the start; of best of n and the sweep with 95% intervals."""
+    """A point of a curve; with 95% intervals for best of n and the sweep."""
 
     distance: float
     """sqrt(KL) from the start, in root nats."""
     at: float | None = None
-    """The step, n or beta; None where beta is infinite."""
+    """The step, n or beta; None for an infinite beta."""
     proxy: float
-    """The mean reward that is optimized."""
+    """The mean of the optimized reward."""
     proxy_low: float | None = absent_unless_given()
     """The lower end of its interval."""
     proxy_high: float | None = absent_unless_given()
     """The upper end."""
     gold: float
-    """The mean independent measure."""
+    """The mean of the independent measure."""
     gold_low: float | None = absent_unless_given()
     """The lower end of its interval."""
     gold_high: float | None = absent_unless_given()
@@ -57,37 +57,37 @@ class CurvePoint(Record):
 
 
 class Curve(Record):
-    """Points in the order in which they were reached, and the fit of gold."""
+    """Points in order, and the fit of gold."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     source: Source
-    """What it is made by."""
+    """How it was obtained."""
     points: list[CurvePoint] = []
-    """The points; of training each is a mean over neighboring steps."""
+    """The points; for training, each is a mean over neighboring steps."""
     fit: Fit | None = None
     """The fitted curve; None where there are too few points."""
     warnings: list[str] = Field(default=[], exclude=True)
-    """What to beware of; written with the result's own warnings."""
+    """Caveats; written with the result's own warnings."""
 
 
 class OveroptimizationResult(Evaluation):
-    """Whether the true reward turns over while the optimized one still rises, and where."""
+    """Whether the true reward turns down while the optimized one still rises, and where."""
 
     kind: Literal["overoptimization"] = "overoptimization"
     proxy: str = ""
-    """What is optimized."""
+    """The optimized reward."""
     gold: str = ""
     """The independent measure."""
     curves: list[Curve]
-    """A curve a training run, then best of n and the sweep."""
+    """One curve per training run, then best of n and the sweep."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         curves = self.model_dump(mode="json")["curves"]
         return [point | {"curve": curve["name"]} for curve in curves for point in curve["points"]]
 
     def tables(self) -> Iterator[Table]:
-        """The fits; the intervals of a and b are in the file."""
+        """The fits; the file also has the intervals of a and b."""
         grid = Table("curve", "a", "b", "turns at d", "gain", "r²", "reach", title=f"{self.gold} against d")
         for column in grid.columns[1:]:
             column.no_wrap = True

@@ -1,4 +1,4 @@
-"""How often models' samples are right: one of them, any of k, and what most of them say."""
+"""Correctness of models' samples: pass@k and the majority answer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from accord.results.models import Drawing
 
 
 class PassRow(Record):
-    """One model's samples of every prompt in numbers."""
+    """One model's samples of every prompt, in numbers."""
 
     name: str
-    """What the model is called."""
+    """Its name."""
     model: str = ""
     """The folder or name it was loaded from."""
     passes: dict[int, Interval] = Field(validation_alias="pass", serialization_alias="pass")
-    """pass@k by k: the chance that one of k samples is right."""
+    """pass@k by k: the probability that at least one of k samples is correct."""
     majority: MaybeInterval = None
-    """How often the answer that most samples give is right; None where answers cannot be told apart."""
+    """How often the most frequent answer is correct; None where answers cannot be compared."""
     length: float | None = None
     """The mean length of a sample in tokens."""
     ended: float | None = None
@@ -30,21 +30,21 @@ class PassRow(Record):
 
 
 class PassesResult(Evaluation):
-    """How often models answer prompts rightly, by a verifier."""
+    """How often models answer prompts correctly, by a verifier."""
 
     kind: Literal["passes"] = "passes"
     data: str = ""
     """Where the prompts come from."""
     verifier: Name = ""
-    """What checked the answers."""
+    """The verifier."""
     prompts: int
-    """Prompts that were answered."""
+    """Number of prompts."""
     samples: int
-    """Samples of each."""
+    """Samples per prompt."""
     sampling: Drawing
     """How they were drawn."""
     models: list[PassRow]
-    """A row a model."""
+    """One row per model."""
 
     def tables(self) -> Iterator[Table]:
         """pass@1, pass@n and the majority."""

@@ -1,4 +1,4 @@
-"""What people have answered: how far they are, how far they agree, how long it took, and what they disagree on."""
+"""An annotation project in numbers: progress, agreement, time and cost, and the most disputed items."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ TOO_FEW = "too few to tell"
 
 
 class PersonRow(Record):
-    """One annotator, or all of them; None for what too few answers tell."""
+    """One annotator, or all of them; None where there are too few answers to tell."""
 
     name: str
     """The pseudonym, or "all"."""
     answers: int
-    """Answers that count, those to gold questions among them."""
+    """Answers that count, including those to gold questions."""
     others: MaybeInterval = None
-    """The share of the others' verdicts on the same pairs, or of their numbers on a scale, that were the same."""
+    """The share of the other annotators' verdicts (or ratings) on the same pairs (or items) that were the same."""
     gold: MaybeInterval = None
-    """The share of verdicts on gold questions, or of numbers, that were right."""
+    """The share of verdicts or ratings on gold questions that were correct."""
     first: MaybeInterval = None
-    """The share of decided verdicts that were for what was shown first; 1/2 without a bias of order."""
+    """The share of decided verdicts for the answer shown first; 1/2 without an order bias."""
     ties: MaybeInterval = None
     """The share of verdicts that were ties."""
     flags: MaybeInterval = None
     """The share of answers that were flags."""
     seconds: float | None = None
-    """The median on an item."""
+    """Median seconds per item."""
     hourly: float | None = None
-    """Answers in an hour of time on task."""
+    """Answers per hour of time on task."""
 
     def cells(self) -> dict[str, str]:
-        """As a row of a table, by the heads of its columns, shares in percent."""
+        """The row of a table, by column title, with shares in percent."""
         verdicts = (self.others, self.gold, self.first, self.ties)
         shares = [f"{share:.0%}" if share else TOO_FEW for share in (*verdicts, self.flags)]
         speed = [TOO_FEW if value is None else f"{value:,.0f}" for value in (self.seconds, self.hourly)]
@@ -45,55 +45,55 @@ class PersonRow(Record):
 
 
 OF_ORDER = ("for what was first", "ties")
-"""What means something where answers are compared alone."""
+"""Columns that apply only where answers are compared."""
 
 OF_VERDICTS = ("agrees with others", "right on gold", *OF_ORDER)
-"""What means something where answers are compared or rated."""
+"""Columns that apply where answers are compared or rated."""
 
 
 class Disputed(Record):
-    """An item that people disagree on."""
+    """An item that annotators disagree on."""
 
     item: int
     """Its number in the project."""
     key: str
-    """Its id, or what it is known by."""
+    """Its id, or another identifier."""
     agreement: float
-    """The share of pairs of its verdicts that are the same."""
+    """The share of pairs of its verdicts that agree."""
     people: int
-    """How many answered."""
+    """Number of annotators."""
 
 
 class PeopleResult(Evaluation):
-    """One task of a project of annotation."""
+    """One task of an annotation project."""
 
     kind: Literal["people"] = "people"
     task: str
-    """What was asked."""
+    """The task."""
     answers: int
-    """Answers that count, gold questions aside."""
+    """Answers that count, without gold questions."""
     asked: int
-    """Answers that all items take."""
+    """Answers that all items need."""
     hours: float
-    """The time on task of all answers, those to gold questions among them."""
+    """Time on task of all answers, including gold questions."""
     hourly_cost: float | None = None
-    """What an hour costs, where that is said."""
+    """The cost per hour, if given."""
     agreement: AgreementResult | None = None
-    """Of comparisons and rankings, as pairs; None with fewer than 20 items that two judged."""
+    """Agreement on comparisons and rankings, as pairs; None with fewer than 20 items judged by two people."""
     scales: Intervals = {}
-    """Of ratings, Krippendorff's interval alpha by scale, of 20 items or more that two rated."""
+    """Krippendorff's interval alpha by rating scale, with 20 items or more rated by two people."""
     people: list[PersonRow] = []
-    """Each of them, and all together last where there are several."""
+    """One row per annotator, and one for all where there are several."""
     disputed: list[Disputed] = []
-    """What they disagree on most."""
+    """The most disputed items."""
 
     @property
     def cost(self) -> float | None:
-        """What the time on task costs."""
+        """The cost of the time on task."""
         return None if self.hourly_cost is None else self.hours * self.hourly_cost
 
     def measures(self) -> dict[str, str]:
-        """The time, and the agreement of all, by what it is called."""
+        """Time, cost and agreement, by title."""
         agreement = self.agreement
         pairs = agreement.pairs if agreement and len(agreement.annotators) == 2 else []
         named: dict[str, Interval | None] = {f"alpha of {scale}": alpha for scale, alpha in self.scales.items()}
@@ -110,11 +110,11 @@ class PeopleResult(Evaluation):
 
     @property
     def compares(self) -> bool:
-        """Whether people say which answer is better, so that there are verdicts."""
+        """Whether annotators say which answer is better, so that there are verdicts."""
         return self.task in ("compare", "rank")
 
     def rows(self) -> list[dict[str, str]]:
-        """The table of people: what means something for the task, and of gold where somebody was asked such."""
+        """The table of annotators, without columns that do not apply to the task or lack gold questions."""
         absent = set() if self.compares else {*OF_ORDER} if self.task == "rate" else {*OF_VERDICTS}
         if sum(person.answers for person in self.people if person.name != "all") == self.answers:
             absent |= {"right on gold"}
@@ -124,14 +124,14 @@ class PeopleResult(Evaluation):
         return self.model_dump(mode="json")["people"]
 
     def tables(self) -> Iterator[Table]:
-        """All together, each of them, and what they disagree on."""
+        """Totals, annotators, and the most disputed items."""
         together = Table(self.task, f"{self.answers:,} of {self.asked:,} answers")
         for name, value in self.measures().items():
             together.add_row(name, value)
         yield together
         rows = self.rows()
         heads = [*rows[0]][1:] if rows else []
-        for some in (heads[:4], heads[4:]):  # all at once are too many for a narrow terminal
+        for some in (heads[:4], heads[4:]):  # all columns at once are too wide for a narrow terminal
             people = Table("", *some)
             for cells in rows:
                 people.add_row(cells[""], *(cells[head] for head in some))

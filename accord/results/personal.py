@@ -1,4 +1,4 @@
-"""How well reward and preference models know users by a few of their choices: by k, by group, beside the best."""
+"""Personalization of reward and preference models by a few of a user's choices: accuracy by k and by group."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from accord.results.comparisons import Part
 
 
 class GivenChoices(Record):
-    """What a model makes of users' questions, given k of their choices."""
+    """A model's accuracy on users' questions, given k of their choices."""
 
     k: int
-    """How many choices it is given."""
+    """Number of choices given."""
     accuracy: Interval
-    """The mean over users of the share of their questions that it answers as they did; the interval is over users."""
+    """The mean over users of the share of their questions on which the model agrees; the interval is over users."""
     log_loss: MaybeInterval = None
-    """The mean over users of -log P(what the user chose), in nats; None where the model gives no probability."""
+    """The mean over users of -log P(the user's choice), in nats; None where the model gives no probability."""
     groups: list[Part] = []
-    """The accuracy on each group of users, the lowest first; none where users are of one group."""
+    """The accuracy by group of users, lowest first; empty where there is one group."""
 
     @property
     def worst(self) -> Part | None:
@@ -31,35 +31,35 @@ class GivenChoices(Record):
 
 
 class PersonalAccuracy(Record):
-    """A model on trial, or a yardstick."""
+    """An evaluated model, or a yardstick."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     how: Literal["pooled", "own head", "reads choices", "Bayes", "oracle"]
-    """Pooled models take all users to be alike; an own head is fitted on a user's choices; Bayes knows the world's
-    tastes and how frequent each is, and the oracle knows the user's."""
+    """Pooled models treat all users alike; an own head is fitted on a user's choices; Bayes knows the world's tastes
+    and their frequencies, and the oracle knows the user's taste."""
     given: list[GivenChoices]
-    """By the number of choices; what does not depend on them is measured once, at 0."""
+    """By number of choices; a model that does not use them is measured once, at 0."""
 
 
 class PersonalResult(ByChoices):
-    """Reward and preference models on the choices of users whom they were not trained on."""
+    """Reward and preference models on choices of users they were not trained on."""
 
     measure: ClassVar[str] = "accuracy"
     called: ClassVar[tuple[str, ...]] = ("name", "how")
 
     kind: Literal["personal"] = "personal"
     data: str = ""
-    """Where the choices come from."""
+    """The source of the choices."""
     users: int
-    """How many users there are."""
+    """Number of users."""
     questions: int
-    """Choices that are asked about, over all users; they are the same for every k."""
+    """Number of choices asked about, over all users; the same for every k."""
     models: list[PersonalAccuracy]
-    """What was measured, in the order that was asked for, and then the yardsticks."""
+    """The models in the order given, then the yardsticks."""
 
     def tables(self) -> Iterator[Table]:
-        """Accuracy by k; then by group, where there are several."""
+        """Accuracy by k, then by group, where there are several."""
         grid = Table("accuracy", "", *(f"k = {k}" for k in self.ks))
         for model in self.models:
             found = {given.k: f"{given.accuracy}" for given in model.given}

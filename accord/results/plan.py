@@ -1,4 +1,4 @@
-"""A training on many cards before it is begun: what a rank holds, what reaches it, what a step takes."""
+"""A plan of training on many GPUs: memory per rank, communication, and time per step."""
 
 from __future__ import annotations
 
@@ -14,140 +14,140 @@ GB = 10**9
 
 
 class Figure(Record):
-    """A figure that a plan rests on, and where it is from."""
+    """A number that the plan is based on, with its source."""
 
     name: str
-    """What it says."""
+    """Its name."""
     value: float
-    """How much, in bytes, seconds, operations or bytes a second, or tokens."""
+    """Its value in bytes, seconds, operations or bytes per second, or tokens."""
     source: str
-    """Where it is from: given, of a data sheet, counted, measured, assumed."""
+    """Its source: given, data sheet, counted, measured, or assumed."""
 
 
 class RankMemory(Record):
-    """Bytes that a rank holds; the rank of most where shares differ."""
+    """Bytes held by a rank; by the fullest rank where shares differ."""
 
     weights: float
-    """Its share of the weights that are trained."""
+    """Its share of the trained weights."""
     gradients: float
-    """Its share of their gradients, summed."""
+    """Its share of the summed gradients."""
     optimizer: float
-    """Its share of AdamW's or Muon's numbers."""
+    """Its share of the optimizer's states (AdamW or Muon)."""
     copies: float
-    """Its share of copies that are only read: the reference."""
+    """Its share of read-only copies: the reference."""
     reward: float
-    """A reward model, whole, on the rank that leads."""
+    """A whole reward model, on the leading rank."""
     gathered: float
-    """Weights that are gathered for a pass: what is beside the layers, and two layers."""
+    """Weights gathered for a pass: everything outside the layers, and two layers."""
     whole_gradients: float
-    """Gradients of these before they are summed and scattered."""
+    """Their gradients before these are reduced and scattered."""
     activations: float
-    """What a pass keeps for its gradient."""
+    """Activations of a pass kept for its gradient."""
     activations_again: float
-    """The same where activations are computed again (activation_checkpointing)."""
+    """The same with recomputed activations (activation_checkpointing)."""
     casts: float
-    """Weights cast to bfloat16 that are kept for the gradient: the head, or on one rank the whole model."""
+    """bfloat16 casts of weights kept for the gradient: the head, or on one rank the whole model."""
     logits: float
     """A block of logits."""
     cache: float
     """The sampler's keys and values, where ranks sample."""
     program: float
-    """What is there before any weight."""
+    """The process before any weight is loaded."""
     training: float
-    """All at once in a pass."""
+    """Peak during a training pass."""
     training_again: float
-    """The same where activations are computed again."""
+    """The same with recomputed activations."""
     sampling: float
-    """All at once while prompts are answered, the model whole on every rank, or what stands where servers answer."""
+    """Peak during sampling, with the whole model on every rank; where servers sample, the memory that stays in use."""
     loading: float
-    """All at once while each rank reads its share of the model."""
+    """Peak while each rank reads its share of the model."""
 
     def peak(self, *, again: bool) -> float:
-        """The most of all moments."""
+        """The peak over all phases."""
         return max(self.training_again if again else self.training, self.sampling, self.loading)
 
 
 class PassPlan(Record):
-    """A pass of a rank with its gradient, and the step's passes."""
+    """A rank's training pass, and the passes of a step."""
 
     tokens: int
     """Tokens of the largest pass."""
     each: int
-    """Passes of a rank in a step."""
+    """Passes per rank and step."""
     idle: int
-    """Passes of a step in which a rank does nothing that counts, over all ranks."""
+    """Passes of a step in which a rank has no work, over all ranks."""
     received: float
-    """Bytes that reach a rank in a pass: weights gathered twice, and its share of gradients summed."""
+    """Bytes received by a rank per pass: weights gathered twice, and its share of reduced gradients."""
     compute: float
-    """Seconds that a pass computes."""
+    """Seconds of computation per pass."""
     wire: float
-    """Seconds that a pass gathers and scatters."""
+    """Seconds of communication per pass."""
     hidden_at: float
-    """Tokens a pass at which both take equally long, so that the latter is hidden by the former."""
+    """Tokens per pass at which computation and communication take equally long, so that the latter is hidden."""
     hsdp_held: float
-    """With shards within a node and copies over nodes (HSDP, --shard-ranks): a rank's weights, gradients and AdamW's
-    numbers."""
+    """With shards within a node and replicas across nodes (HSDP, --shard-ranks): bytes of a rank's weights, gradients
+    and optimizer states."""
     hsdp_wire: float
-    """Seconds that ranks then speak in all passes of a step."""
+    """Seconds of communication per step with HSDP."""
 
 
 class StepPlan(Record):
-    """Seconds of a step, by what they are spent on."""
+    """Seconds of a step, by phase."""
 
     generation: float
     """Sampling."""
     handing_over: float
-    """Giving the weights to those who sample elsewhere."""
+    """Sending the weights to external samplers."""
     reward: float
-    """Reading samples by a reward model, on the rank that leads."""
+    """Scoring samples by a reward model, on the leading rank."""
     reading: float
-    """Log-probabilities before the update: the reference's, the policy's own, values."""
+    """Log-probabilities before the update: of the reference and the policy itself, and values."""
     training: float
-    """Computing passes with gradients."""
+    """Computation of training passes."""
     waiting: float
-    """Gathering and scattering that computing does not hide."""
+    """Communication not hidden by computation."""
     updating: float
-    """AdamW or Muon."""
+    """The optimizer's update."""
     seconds: float
-    """All of these."""
+    """The total."""
     bound: str
-    """What takes longest."""
+    """The longest phase."""
 
 
 class GpusPlan(Record):
-    """A number of cards."""
+    """The plan for one number of GPUs."""
 
     gpus: int
-    """Cards in all."""
+    """GPUs in all."""
     ranks: int
-    """Those that train."""
+    """GPUs that train."""
     samplers: int
-    """Those that only sample."""
+    """GPUs that only sample."""
     together: int
-    """Of these, how many hold a model together; 0 without any."""
+    """Of these, how many hold one model together; 0 without samplers."""
     again: bool
-    """Whether activations are computed again, as they do not fit otherwise."""
+    """Whether activations are recomputed because they do not fit otherwise."""
     lacks: list[str]
-    """Moments that a card has not enough memory for: training, sampling, loading; none where all fits."""
+    """Phases that exceed a GPU's memory: training, sampling, loading; empty where all fit."""
     memory: RankMemory
-    """What a rank holds."""
+    """Memory of a rank."""
     passes: PassPlan
-    """Its passes."""
+    """Passes of a rank."""
     step: StepPlan
-    """A step."""
+    """Time of a step."""
     tokens: int
     """Tokens that a step trains on or reads."""
     rollouts: float
-    """Bytes of host memory that samples take on every rank; 0 without samples."""
+    """Host memory of samples on every rank, in bytes; 0 without samples."""
 
     @property
     def rate(self) -> float:
-        """Tokens a second and card."""
+        """Tokens per second and GPU."""
         return self.tokens / self.step.seconds / self.gpus
 
 
 class PlanResult(Evaluation):
-    """A training of a model by a method, on several numbers of cards."""
+    """A training of a model by a method, on several numbers of GPUs."""
 
     kind: Literal["plan"] = "plan"
     model: str
@@ -155,25 +155,25 @@ class PlanResult(Evaluation):
     shape: str
     """Its shape, in words."""
     numbers: int
-    """Its weights."""
+    """Its number of parameters."""
     method: str
     """The command."""
     batch: str
-    """What a step is of, in words."""
+    """A step's batch, in words."""
     card: str
-    """The card."""
+    """The GPU."""
     card_memory: float
-    """Bytes that it has."""
+    """Its memory in bytes."""
     figures: list[Figure]
-    """What the plan rests on."""
+    """The numbers that the plan is based on."""
     rows: list[GpusPlan]
-    """A row a number of cards."""
+    """One row per number of GPUs."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         return self.model_dump(mode="json")["rows"]
 
     def tables(self) -> Iterator[Table]:
-        """What it rests on; what a rank holds; what its passes move; and what a step takes."""
+        """Assumptions, memory, communication and time per step."""
         yield self._resting()
         yield self._memory()
         yield self._passing()
@@ -191,9 +191,9 @@ class PlanResult(Evaluation):
     def _memory(self) -> Table:
         heads = ("share", "copy", "gath", "cast", "act", "or", "train", "or", "draw", "load", "fits")
         title = (
-            f"GB of a rank; a card has {self.card_memory / GB:.0f}. Shares of weights, gradients, AdamW's numbers; of "
-            "copies; what is gathered; casts; a pass's activations, or if computed again; all at once as it trains, or "
-            "so, draws samples and loads"
+            f"GB of a rank; a card has {self.card_memory / GB:.0f}. Shares of weights, gradients and optimizer states; "
+            "of copies; gathered weights; casts; activations, or if recomputed; peaks in training, or if recomputed, "
+            "in sampling and in loading"
         )
         made = _table(title, *heads)
         for row in self.rows:
@@ -212,8 +212,9 @@ class PlanResult(Evaluation):
     def _passing(self) -> Table:
         heads = ("passes", "idle", "tokens", "hidden", "GB in", "comp", "wire", "HSDP", "wire")
         title = (
-            "A pass with its gradient: its tokens, how many would hide what is spoken, what reaches a rank, seconds to "
-            "compute and to speak. By HSDP (--shard-ranks, a node's): what a rank holds, and seconds spoken in a step"
+            "A training pass: its tokens, how many would hide the communication, GB received by a rank, seconds of "
+            "computation and communication. With HSDP (--shard-ranks, a node's): GB held by a rank, and seconds of "
+            "communication in a step"
         )
         made = _table(title, *heads)
         for row in self.rows:
@@ -250,7 +251,7 @@ def _seconds(seconds: float) -> str:
 
 
 def _scaled(value: float) -> str:
-    """A figure in units of a thousand."""
+    """A number with a metric prefix."""
     for power, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
         if value >= power:
             return f"{value / power:,.3g} {prefix}"

@@ -1,4 +1,4 @@
-"""What several runs of one recipe measured that differ by their seeds alone: each number's mean over the runs."""
+"""Results of several runs of one recipe that differ only in their seeds: each number's mean over the runs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from accord.results.base import Evaluation, Interval, Record, shown
 
 
 class NumberOverSeeds(Record):
-    """One number of an evaluation in every run."""
+    """One number of an evaluation, in every run."""
 
     part: str
-    """The part of evaluation.json in which it stands: `models`, `pairs`, `temperatures`, `failures`."""
+    """Its part of evaluation.json: `models`, `pairs`, `temperatures`, `failures`."""
     of: str
-    """Whom it is about: a model, one model against another, a kind of failure."""
+    """Its subject: a model, a pair of models, a kind of failure."""
     measure: str
-    """What was measured, as its place there: `win_rate`, `scores.cafe`, `pass.1`."""
+    """Its path within the part: `win_rate`, `scores.cafe`, `pass.1`."""
     values: list[float]
-    """What each run measured, in the order of the runs; a run that could measure nothing has none."""
+    """The runs' values, in order; runs without a measurement are left out."""
     mean: Interval
-    """Their mean with Student's 95% interval over the runs, n of them; of a single value that alone."""
+    """Their mean with Student's 95% interval over n runs; of a single value only the value."""
 
 
 class StageOverSeeds(Record):
@@ -34,10 +34,10 @@ class StageOverSeeds(Record):
     question: str
     """The kind of its evaluation."""
     numbers: list[NumberOverSeeds]
-    """What it measured with intervals."""
+    """Its numbers with intervals."""
 
     def grids(self) -> Iterator[Grid]:
-        """For every part the measures, and a row for whomever they are about."""
+        """A table for every part, with measures as columns and subjects as rows."""
         for part in dict.fromkeys(number.part for number in self.numbers):
             numbers = [number for number in self.numbers if number.part == part]
             measures = list(dict.fromkeys(number.measure for number in numbers))
@@ -62,9 +62,9 @@ class SeedsResult(Evaluation):
     runs: list[str]
     """The folders of the runs."""
     seeds: list[str]
-    """The seed of each, or its seeds, where it has several."""
+    """Each run's seed, or its seeds, where it has several."""
     stages: list[StageOverSeeds]
-    """An entry an evaluation."""
+    """One entry per evaluation."""
 
     def _rows(self) -> Iterator[Mapping[str, Any]]:
         for stage in self.stages:
@@ -72,7 +72,7 @@ class SeedsResult(Evaluation):
                 yield {"stage": stage.name, **number.model_dump(mode="json")}
 
     def tables(self) -> Iterator[Table]:
-        """The parts of all evaluations but pairs of models, which are many: the page and the file have them."""
+        """All parts except the many pairs of models, which the page and the file have."""
         for stage in self.stages:
             for grid in stage.grids():
                 if grid.part == "pairs":
@@ -84,6 +84,6 @@ class SeedsResult(Evaluation):
                 yield table
 
     def cell(self, number: NumberOverSeeds) -> str:
-        """A mean as text; with how many runs it is of, where others measured nothing."""
+        """A mean as text, with its number of runs where some have no measurement."""
         fewer = "" if number.mean.n == len(self.runs) else f" ({number.mean.n} of {len(self.runs)})"
         return (shown(number.mean) if number.mean.n > 1 else f"{number.mean.estimate:.3f}") + fewer

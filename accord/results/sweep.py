@@ -1,4 +1,4 @@
-"""Runs of one method over a grid of settings: what each ended with, and which of them collapsed."""
+"""Runs of one method over a grid of settings: the final measure of each, and which runs collapsed."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ class SweepRun(Record):
     """One run of the grid."""
 
     name: str
-    """Its folder in the sweep's."""
+    """Its folder within the sweep's."""
     settings: dict[str, Setting]
-    """Its own settings."""
+    """Its settings."""
     steps: int
-    """Steps that it made."""
+    """Number of steps made."""
     start: float | None = None
     """The measure before the first step, or at its first measurement."""
     final: float | None = None
     """The mean of the measure's last three values."""
     best: float | None = None
-    """The best value of it."""
+    """The best value of the measure."""
     alarms: list[str] = []
-    """The alarms that rang."""
+    """The alarms raised."""
     stopped: str = ""
-    """Why it stopped itself, where it did."""
+    """Why it stopped itself, if it did."""
     collapsed: bool = False
-    """Whether it stopped itself, an alarm of collapse rang, or the measure lost what the sweep calls a collapse."""
+    """Whether it stopped itself, an alarm of collapse was raised, or the measure fell by the sweep's threshold."""
 
 
 class SweepCell(Record):
-    """The runs that differ by their seeds alone."""
+    """Runs that differ only in their seeds."""
 
     settings: dict[str, Setting]
-    """Their settings, but for the seed."""
+    """Their settings without the seed."""
     runs: int
-    """How many they are."""
+    """Number of runs."""
     final: MaybeInterval = None
-    """The mean over them of what they ended with, with Student's interval; of one run its value alone."""
+    """The mean of their final measures, with Student's interval; of one run only its value."""
     collapsed: Interval
-    """The share of them that collapsed, with Wilson's interval."""
+    """The share that collapsed, with Wilson's interval."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A table of a sweep's cells: a row a value of one setting, a column a value of another."""
+    """A table of a sweep's cells: rows are values of one setting, columns of another."""
 
     title: str
     """The values of the other settings."""
@@ -71,19 +71,19 @@ class SweepResult(Evaluation):
     measure: str
     """The column of metrics.jsonl that is compared."""
     loss: float
-    """The share of the measure at the start whose loss counts as a collapse."""
+    """The relative loss of the measure since the start that counts as a collapse."""
     grid: dict[str, list[Setting]]
     """The values of each setting."""
     cells: list[SweepCell]
-    """A row for each combination of settings but seeds."""
+    """One row per combination of settings without seeds."""
     runs: list[SweepRun]
-    """A row a run."""
+    """One row per run."""
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
         return self.model_dump(mode="json")["runs"]
 
     def tables(self) -> Iterator[Table]:
-        """What each combination of settings ended with, and the share of its seeds that collapsed."""
+        """For each combination of settings the final measure and the share of collapsed seeds."""
         axes = [name for name in self.grid if name != "seed"]
         table = Table(*axes, "runs", self.measure, "collapsed", title=f"{self.method} over {len(self.runs)} runs")
         for cell in self.cells:
@@ -92,7 +92,7 @@ class SweepResult(Evaluation):
         yield table
 
     def panels(self) -> list[Panel]:
-        """The map: the last setting over the columns, the one before it over the rows; "" stands for none."""
+        """The sweep as tables: the last setting over columns, the one before it over rows; "" where there is none."""
         *others, row, column = ["", "", *(name for name in self.grid if name != "seed")]
         values: dict[str, Sequence[Setting]] = {"": [""], **self.grid}
 

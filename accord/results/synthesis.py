@@ -1,4 +1,4 @@
-"""What came of having a model make instructions: what each filter rejected, how new and how varied the rest is."""
+"""Results of generating instructions with a model: what each filter rejected, and how novel and varied the rest is."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class FilterRow(Record):
     """One filter."""
 
     name: str
-    """What the filter is called in candidates.jsonl."""
+    """Its name in candidates.jsonl."""
     what: str
     """What it rejects."""
     instructions: int
-    """Proposed instructions that it rejected: each counts for the first filter that it fails."""
+    """Proposed instructions it rejected; each counts for the first filter that it fails."""
     share: MaybeInterval = None
-    """Their share of all that were proposed."""
+    """Their share of all proposed instructions."""
     instances: int = 0
-    """Instances that it took away, of instructions that were rejected or kept."""
+    """Instances it removed, from rejected or accepted instructions."""
 
 
 class Lengths(Record):
@@ -31,11 +31,11 @@ class Lengths(Record):
     mean: float
     """The mean."""
     low: float
-    """A tenth are shorter."""
+    """The 10th percentile."""
     median: float
-    """A half are shorter."""
+    """The median."""
     high: float
-    """A tenth are longer."""
+    """The 90th percentile."""
 
 
 class Opening(Record):
@@ -44,9 +44,9 @@ class Opening(Record):
     word: str
     """The word."""
     count: int
-    """How many begin with it."""
+    """Number of instructions."""
     objects: dict[str, int] = {}
-    """The most frequent of what follows it, by the rule of `accord.synthesis.statistics.opening`."""
+    """The most frequent following words, by the rule of `accord.synthesis.statistics.opening`."""
 
 
 class Example(Record):
@@ -55,61 +55,61 @@ class Example(Record):
     instruction: str
     """The instruction."""
     input: str = ""
-    """Its first input, empty where it has none."""
+    """Its first input; empty for none."""
     output: str = ""
     """The output."""
     novelty: float
-    """Its highest ROUGE-L to a seed."""
+    """Its highest ROUGE-L with a seed; low means novel."""
 
 
 class SynthesisResult(Evaluation):
-    """Instructions that a model made, in numbers."""
+    """Instructions that a model generated, in numbers."""
 
     kind: Literal["synthesis"] = "synthesis"
     generator: str
-    """How they were made."""
+    """The method of generation."""
     model: str
-    """By whom."""
+    """The model."""
     seeds: int
-    """Tasks it began with."""
+    """Number of seed tasks."""
     proposed: int
-    """Instructions that were proposed; a reply that could not be read counts as one."""
+    """Proposed instructions; a reply that could not be parsed counts as one."""
     accepted: int
     """Those that passed every filter."""
     rounds: int
     """Rounds of requests."""
     instances: int
-    """Demonstrations: instances of what was accepted."""
+    """Demonstrations: instances of the accepted instructions."""
     without_input: int
     """Demonstrations without an input."""
     classification: int | None = None
     """Accepted tasks that the model called classification; None where it was not asked."""
     similar: float
-    """The ROUGE-L from which on an instruction is rejected."""
+    """The ROUGE-L at which an instruction is rejected."""
     filters: list[FilterRow]
-    """The filters, in the order in which they are asked."""
+    """The filters, in the order in which they are applied."""
     lengths: dict[str, Lengths]
     """Lengths of instruction, input (where there is one) and output, in words."""
     novelty: list[int]
-    """Accepted instructions by their highest ROUGE-L to a seed: in [0, .1), [.1, .2), ..., [.9, 1]."""
+    """Histogram of accepted instructions by their highest ROUGE-L with a seed: [0, .1), [.1, .2), ..., [.9, 1]."""
     novelty_mean: MaybeInterval = None
-    """The mean of that."""
+    """The mean of the highest ROUGE-L."""
     highest: float = 0.0
-    """The highest ROUGE-L of an accepted instruction to a seed, or to one that was accepted before it."""
+    """The highest ROUGE-L of an accepted instruction with a seed, or with one accepted before it."""
     openings: list[Opening] = []
-    """First words, the most frequent first."""
+    """First words, most frequent first."""
     different_openings: int = 0
-    """Different first words."""
+    """Number of different first words."""
     examples: list[Example] = []
-    """Some of what was accepted."""
+    """Some accepted tasks."""
 
     @property
     def rate(self) -> Interval | None:
-        """The share that was accepted."""
+        """The acceptance rate."""
         return wilson(self.accepted, self.proposed) if self.proposed else None
 
     def tables(self) -> Iterator[Table]:
-        """What was rejected by which filter; lengths; how new the rest is, and how it begins."""
+        """Rejections by filter, lengths, novelty, and first words."""
         grid = Table("rejected by", "instructions", "share of proposed", "instances")
         for row in self.filters:
             if row.instructions or row.instances:
@@ -131,5 +131,5 @@ class SynthesisResult(Evaluation):
         yield begun
 
     def _rows(self) -> Iterable[Mapping[str, Any]]:
-        """A row a filter."""
+        """One row per filter."""
         return self.model_dump(mode="json")["filters"]

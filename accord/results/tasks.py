@@ -1,4 +1,4 @@
-"""Models on clusters of tasks, those held out from training and others."""
+"""Scores of models on clusters of tasks, held out from training or not."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from rich.table import Table
 from accord.results.base import Evaluation, Intervals, Record
 
 OptionScore = Literal["sum", "mean", "pmi"]
-"""What makes an option the most likely one; see `accord.evaluate.tasks.option_scores`."""
+"""How options are ranked; see `accord.evaluate.tasks.option_scores`."""
 
 
 class TaskSettings(Record):
-    """How models were asked."""
+    """How the models were asked."""
 
     tasks: str = ""
     """The file of tasks."""
     form: Literal["chat", "plain"] = "chat"
-    """Asked by a user's message, or by text to go on from."""
+    """Asked in a user's message, or as text to continue."""
     option_score: OptionScore = "sum"
-    """What makes an option the most likely one."""
+    """How options are ranked."""
     chat_template: str | None = None
-    """The chat template that the models were given, where they were given one."""
+    """The chat template used in place of the models' own, if any."""
     system: Literal["refuse", "fold"] = "refuse"
     """Whether system messages were folded into the first question."""
     answers: Literal["direct", "cot"] = "direct"
-    """Whether models answered at once or, by a chain of thought, wrote what the answer was read out of."""
+    """Whether models answered directly, or by a chain of thought from which the answer was extracted."""
     samples: int = 1
-    """Chains of thought of each question, of whose answers the majority's counts."""
+    """Chains of thought per question; the majority answer counts."""
     instructions: Literal["natural", "prefix"] = "natural"
-    """Whether rows were asked in instructions, or in their task's prefix."""
+    """Whether rows were asked in instructions, or with their task's prefix."""
     shots: int = 0
     """Exemplars shown before each row."""
     templates: int | None = None
-    """Only so many instructions of each task."""
+    """Maximum number of instructions per task."""
     limit: int | None = None
-    """Only so many rows of each task."""
+    """Maximum number of rows per task."""
     max_new_tokens: int = 64
-    """Tokens after which an answer was cut, where the task says nothing else."""
+    """Maximum number of tokens per answer, unless the task sets its own."""
     temperature: float = 0.0
-    """What divided the logits; 0 for the most likely token."""
+    """Divides the logits; 0 takes the most likely token."""
     seed: int = 0
-    """What the draws were seeded with."""
+    """Seed of the draws."""
     dtype: str = ""
     """The precision of matrix products."""
 
@@ -52,55 +52,55 @@ class TaskRow(Record):
     """A task in numbers: each model's score, and its gain over the first model."""
 
     name: str
-    """The task's."""
+    """The task."""
     metric: str
     """How its answers are scored."""
     n: int
-    """Rows that were asked about."""
+    """Number of rows."""
     templates: int = 1
     """Instructions that every row was asked under."""
     chance: float | None = None
-    """The score of a choice by lot: one in the options, or what the tasks file says; None where nobody says it."""
+    """The score of a random choice: one over the options, or given in the tasks file; None where unknown."""
     scores: Intervals
     """Each model's mean over the rows."""
     gains: Intervals = {}
-    """What each model but the first scores above the first, row by row."""
+    """Each model's score minus the first model's, paired by row."""
     normalized: Intervals = {}
     """Each model's (score - chance) / (1 - chance), where chance is known."""
     normalized_gains: Intervals = {}
     """The gains, divided by 1 - chance."""
     ended: dict[str, float | None] | None = None
-    """The share of each model's written answers that ended by themselves; None of options."""
+    """The share of each model's written answers that ended by themselves; None for options."""
     readable: dict[str, float | None] | None = None
-    """The share of each model's chains of thought out of which an answer could be read; None of direct answers."""
+    """The share of each model's chains of thought with an extractable answer; None for direct answers."""
 
 
 class ClusterRow(Record):
     """A cluster in numbers: its tasks, and the means over them."""
 
     name: str
-    """The cluster's."""
+    """The cluster."""
     held_out: bool = False
     """Whether it was held out from training."""
     tasks: list[TaskRow]
-    """A row a task."""
+    """One row per task."""
     mean: Intervals
-    """Each model's mean over the tasks, with the interval that follows from theirs."""
+    """Each model's mean over the tasks, with the interval propagated from theirs."""
     gains: Intervals = {}
     """The mean gain of each model but the first."""
     normalized: Intervals = {}
-    """Each model's mean of the tasks' (score - chance) / (1 - chance), where the chance of all is known."""
+    """Each model's mean of (score - chance) / (1 - chance) over the tasks, where all chances are known."""
     normalized_gains: Intervals = {}
     """The mean of the tasks' gains, each divided by its 1 - chance."""
 
 
 class AverageRow(Record):
-    """The mean over clusters: those held out, the others, or all where none is."""
+    """The mean over clusters: held out, held in, or all where none is held out."""
 
     name: str
     """Which clusters: held out, held in, or all."""
     clusters: int
-    """How many."""
+    """Number of clusters."""
     mean: Intervals
     """Each model's mean over the clusters."""
     gains: Intervals = {}
@@ -118,9 +118,9 @@ class TasksResult(Evaluation):
     settings: TaskSettings = TaskSettings()
     """How they were asked."""
     models: list[str] = []
-    """Their names, the one that gains are counted from first."""
+    """Their names; gains are over the first."""
     clusters: list[ClusterRow]
-    """A row a cluster."""
+    """One row per cluster."""
     averages: list[AverageRow] = []
     """The means over clusters."""
 
@@ -130,11 +130,11 @@ class TasksResult(Evaluation):
 
     @property
     def has_normalized(self) -> bool:
-        """Whether the chance of some task is known."""
+        """Whether any task's chance is known."""
         return any(task.normalized for cluster in self.clusters for task in cluster.tasks)
 
     def tables(self) -> Iterator[Table]:
-        """Clusters with their tasks: scores, and gains over the first model; then the same above chance."""
+        """Clusters and tasks: scores and gains over the first model, then the same above chance."""
         yield self._grid("", normalized=False)
         if self.has_normalized:
             yield self._grid("(score - chance) / (1 - chance)", normalized=True)

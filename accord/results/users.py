@@ -1,4 +1,4 @@
-"""How users like what policies answer them, given k of their choices: win rates by k and by group."""
+"""Personalization of policies by a few of a user's choices: win rates of their answers by k and by group."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from accord.results.models import Drawing
 
 
 class GroupWins(Record):
-    """How users of one group like the answers."""
+    """The win rate among users of one group."""
 
     label: str
-    """What the group is called."""
+    """The group."""
     win_rate: Interval
-    """The mean over its users of how often the answers win."""
+    """The mean of its users' win rates."""
 
 
 class GivenWins(Record):
-    """A policy's answers to users' questions, given k of their choices, against those of the opponent, given none."""
+    """A policy's answers given k of the user's choices, against the opponent's, given none."""
 
     k: int
-    """How many choices it is given."""
+    """Number of choices given."""
     win_rate: Interval
     """The mean over users of the judge's probability that the answer wins, over their questions; the interval is over
     users."""
     groups: list[GroupWins] = []
-    """The same for each group of users, the lowest first; none where users are of one group."""
+    """The same by group of users, lowest first; empty where there is one group."""
     characters: float
     """The mean length of its answers in characters."""
     invalid: int = 0
-    """Questions left out since the judge's verdict could not be used."""
+    """Questions left out for lack of a valid verdict."""
 
     @property
     def worst(self) -> GroupWins | None:
@@ -43,41 +43,41 @@ class GivenWins(Record):
 
 
 class Answerer(Record):
-    """Who answers."""
+    """A model that answers."""
 
     name: str
-    """What it is called."""
+    """Its name."""
     how: Literal["policy", "best of n"]
-    """A policy; or of n answers of one, the opponent given no choices and others k, that which a reward or preference
-    model chooses that is given k, or that the user's own judge likes best."""
+    """A policy; or best of n from a policy given no choices (the opponent) or k (others), chosen by a reward or
+    preference model that is given k, or by the user's own judge."""
     given: list[GivenWins]
-    """By the number of choices; what reads none is measured once, at 0."""
+    """By number of choices; a model that does not use them is measured once, at 0."""
 
 
 class UsersResult(ByChoices):
-    """Policies that answer users whom they were not trained on."""
+    """Policies that answer users they were not trained on."""
 
     measure: ClassVar[str] = "win_rate"
     called: ClassVar[tuple[str, ...]] = ("name",)
 
     kind: Literal["users"] = "users"
     data: str = ""
-    """Where the users' choices and questions come from."""
+    """The source of the users' choices and questions."""
     judge: Name = ""
-    """Whose verdicts the win rates are."""
+    """The judge of the win rates."""
     against: str
-    """Whose answers, given no choices, all others are compared with."""
+    """The opponent, given no choices, that all others are compared with."""
     users: int
-    """How many users there are."""
+    """Number of users."""
     questions: int
-    """How many are asked, over all users; they are the same for every model and k."""
+    """Number of questions, over all users; the same for every model and k."""
     models: list[Answerer]
-    """In the order in which they were named, and then the best of n."""
+    """In the order given, then best of n."""
     sampling: Drawing | None = None
-    """How answers were drawn."""
+    """How answers were sampled."""
 
     def tables(self) -> Iterator[Table]:
-        """Win rates by k; then by group, where there are several."""
+        """Win rates by k, then by group, where there are several."""
         grid = Table(f"wins over {self.against}", *(f"k = {k}" for k in self.ks), "characters")
         for model in self.models:
             found = {given.k: f"{given.win_rate}" for given in model.given}

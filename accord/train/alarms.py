@@ -1,9 +1,9 @@
-"""Alarms: what the numbers of a run say when training goes wrong, while there is time to stop it.
+"""Alarms: signs in a run's metrics that training is going wrong, raised while there is time to stop it.
 
-A rule is a pure function of the rows so far, over whichever columns a run has: a sentence with the numbers it saw, or
-None where it sees nothing. A change counts where it is beyond noise. A peak is looked for over the whole run, so that
-the z which is asked of a fall from it is larger; the thresholds and the rates of false alarms are in docs/alarms.md. An
-alarm is raised once, and again only after its rule was silent for `SILENCE` rows on end.
+A rule is a pure function of the rows so far, over whichever columns a run has. It returns a sentence with the numbers
+it saw, or None. A change counts where it exceeds the noise. A peak is searched over the whole run, so a fall from it
+needs a larger z; docs/alarms.md has the thresholds and the false-alarm rates. An alarm is raised once, and again only
+after its rule was silent for `SILENCE` consecutive rows.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from accord.train import alarms_of_rows, alarms_of_samples
 from accord.train.history import History
 
 RULES = (*alarms_of_samples.RULES, *alarms_of_rows.RULES)
-"""All alarms, in the order in which they are looked for."""
+"""All alarms, in the order in which they are checked."""
 SILENCE = 10
-"""Rows on end in which a rule must see nothing before its alarm can be raised again."""
+"""Consecutive rows for which a rule must be silent before its alarm can be raised again."""
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """An alarm as it was raised: after which step, which, what it saw, and what to try."""
+    """A raised alarm: the step, its name, what it saw, and what to try."""
 
     step: int
     name: str
@@ -32,24 +32,24 @@ class Alarm:
     advice: str
 
     def as_row(self) -> dict[str, Any]:
-        """It as a row of alarms.jsonl."""
+        """The alarm as a row of alarms.jsonl."""
         return {"step": self.step, "alarm": self.name, "saw": self.saw, "try": self.advice}
 
 
 class Alarms:
-    """The alarms of a run as its rows come in."""
+    """The alarms of a run, checked row by row."""
 
     def __init__(self) -> None:
         self.history = History()
         self._silent: dict[str, int] = {}
 
     def see(self, row: Mapping[str, Any]) -> list[Alarm]:
-        """The alarms that one more row raises."""
+        """The alarms that a new row raises."""
         self.history.add(row)
         return self._look(row, 1)
 
     def see_more(self, row: Mapping[str, Any]) -> list[Alarm]:
-        """The alarms that more columns of the last row raise, which were measured apart from it."""
+        """The alarms raised by more columns of the last row, which were logged separately."""
         self.history.extend(row)
         return self._look(row, 0)
 
@@ -71,7 +71,7 @@ def raised(rows: Iterable[Mapping[str, Any]]) -> list[Alarm]:
 
 
 def chosen(names: str | None) -> tuple[str, ...]:
-    """The alarms named, with commas between them; InputError where there is none of a name."""
+    """The alarms in a comma-separated list; InputError for an unknown name."""
     wanted = tuple(name.strip() for name in names.split(",")) if names else ()
     known = [rule.name for rule in RULES]
     for name in wanted:

@@ -1,4 +1,4 @@
-"""accord's alarms inside the runs of transformers and trl: a callback for their trainers."""
+"""accord's alarms inside runs of transformers and trl: a callback for their trainers."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from accord.train.other_logs import STATE, Listener, Row, numbers_of
 from accord.train.trainers import Reading, readings_of, require_columns, trainer_of
 
 FILE = "alarms.jsonl"
-"""Where alarms are written, in the run's folder."""
+"""The file of alarms, in the run's folder."""
 
 
 class AlarmCallback(TrainerCallback):
-    """Rings accord's alarms (docs/alarms.md) in a run of the Trainer of transformers, or of trl's:
+    """Raises accord's alarms (docs/alarms.md) in a run of the Trainer of transformers, or of trl's:
 
         trainer = GRPOTrainer(..., callbacks=[accord.AlarmCallback(stop_when="collapse,kl-burst")])
 
-    Whenever the trainer logs, the alarms that its numbers raise are said on standard error and written to alarms.jsonl
-    in `output_dir`, a row each with step, alarm, saw and try. They are those that `accord alarms` finds in the run's
-    trainer_state.json afterwards. A run that goes on from a checkpoint hears of what it logged before, and rings anew
-    only for what is new.
+    Whenever the trainer logs, the alarms that its numbers raise are printed to standard error and written to
+    alarms.jsonl in `output_dir`, one row each with step, alarm, saw and try. They are the ones that `accord alarms`
+    finds in the run's trainer_state.json afterwards. A run resumed from a checkpoint takes over what it logged before,
+    and raises only new alarms.
 
     Args:
-        stop_when: alarms that end the run, with commas between them, or True for any of them.
-        columns: the trainer's names by accord's columns, where accord does not know them: {"watched": "eval_gold"};
-            `1 - NAME` and `NAME * LENGTH` are read too.
-        trainer: whose names they are, as in `accord alarms`, where they do not tell.
+        stop_when: alarms that end the run, separated by commas, or True for any of them.
+        columns: the trainer's names of accord's columns, where accord does not know them: {"watched": "eval_gold"}; `1
+            - NAME` and `NAME * LENGTH` are understood too.
+        trainer: the trainer whose names they are, as in `accord alarms`, where the names alone do not tell.
 
     Raises:
-        InputError: there is no alarm, column or trainer of a name.
+        InputError: an alarm, column or trainer is unknown.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class AlarmCallback(TrainerCallback):
         require_columns(self.columns)
         trainer_of((), trainer)
         self.alarms: list[Alarm] = []
-        """What rang, in order."""
+        """The alarms raised so far, in order."""
         self._begin()
 
     def _begin(self) -> None:
@@ -65,7 +65,7 @@ class AlarmCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Hear of what a run that goes on has logged before."""
+        """Take over what a resumed run logged before."""
         self._begin()
         for entry in state.log_history:
             self._see(entry, int(entry["step"]))
@@ -79,7 +79,7 @@ class AlarmCallback(TrainerCallback):
         logs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Say and write the alarms that what is logged raises; the run ends where one is to end it."""
+        """Print and write the alarms that the logged numbers raise, and end the run where one of them is to end it."""
         rung = self._see(logs or {}, state.global_step)
         if not rung:
             return
@@ -96,14 +96,14 @@ class AlarmCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say where nothing that was logged was a column that alarms look at."""
+        """Warn where the trainer logged no column that alarms look at, or lacked one named by `columns`."""
         missing = [column for column, way in self.columns.items() if not self._names.issuperset(_names(column, way))]
         if state.is_world_process_zero and (missing or not self._readings):
             what = ", ".join(missing) or "anything that alarms look at"
-            status(f"The trainer logged no {what}; `accord alarms` tells what is in its {STATE}.")
+            status(f"The trainer logged no {what}; `accord alarms` shows what is in its {STATE}.")
 
     def _see(self, logs: Mapping[str, Any], step: int) -> list[Alarm]:
-        """The alarms that what is logged at a step raises, and that did not ring before."""
+        """The new alarms that the numbers logged at a step raise."""
         row = numbers_of(logs)
         if not row:
             return []
@@ -113,7 +113,7 @@ class AlarmCallback(TrainerCallback):
         if new := row.keys() - self._names:
             self._names |= new
             readings = readings_of(trainer_of(self._names, self.trainer), self.columns, self._names)
-            if readings != self._readings:  # as an evaluation brings columns, or tells whose log it is
+            if readings != self._readings:  # e.g. an evaluation adds columns, or identifies the trainer
                 self._readings, self._listener = readings, Listener(readings)
                 for before in self._rows[:-1]:
                     rung += self._listener.see(before)
@@ -124,7 +124,7 @@ class AlarmCallback(TrainerCallback):
         return rung
 
     def _write(self, args: TrainingArguments, state: TrainerState) -> None:
-        """Write what rang so far, whole, by the first process alone."""
+        """Write the alarms so far; only the first process does."""
         if state.is_world_process_zero and args.output_dir:
             lines = [json.dumps(one.as_row(), ensure_ascii=False) + "\n" for one in self.alarms]
             write_text(Path(args.output_dir) / FILE, "".join(lines))

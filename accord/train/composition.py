@@ -1,6 +1,6 @@
-"""What text a pretraining is made of: of each file how much is read, in what share, and how often (the Pile's table 1).
+"""The composition of pretraining text: how much of each file is read, its share, and how often (as the Pile's table 1).
 
-Gao et al. 2020 (arXiv:2101.00027). Weights are of rows, as in any mix; what they come to in tokens is seen here.
+Gao et al. 2020 (arXiv:2101.00027). Mixing weights count rows; this table shows the resulting tokens.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
 
 def composition(rows: RunData[Row], trees: Sequence[Tree], passes: float) -> list[dict[str, Any]]:
-    """Of each source what is trained on, of the trees that its rows became, in so many passes over all trees.
+    """One row per source: what of it is trained on, in the trees that its rows became, over `passes` passes.
 
-    `documents` are those with a tree, of the `of` that the source has; `tokens` are those learned in a pass, `share` is
-    of these, and `epochs` is how often the source as a whole is seen. `bytes` is None where rows are tokens.
+    `documents` counts the source's documents that became a tree, out of `of`; `tokens` are those learned in one pass
+    and `share` is their share; `epochs` is how often the source as a whole is seen. `bytes` is None where rows are
+    tokens.
     """
     sources, numbers = rows.left_out.sources, rows.left_out.numbers
     ends = [source.last for source in sources]
@@ -49,7 +50,7 @@ def composition(rows: RunData[Row], trees: Sequence[Tree], passes: float) -> lis
 
 
 def _bytes(row: Row) -> int | None:
-    """Of a document as UTF-8; of a chat, of what is said."""
+    """The UTF-8 bytes of a document, or of a chat's messages; None for token rows."""
     if isinstance(row, Tokenization):
         return None
     texts = (getattr(row, name) for name in ("prompt", "completion"))
@@ -58,7 +59,7 @@ def _bytes(row: Row) -> int | None:
 
 
 def composition_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """The same for the terminal."""
+    """The rows of `composition` as a table for the terminal."""
     is_mix = any(row["weight"] is not None for row in rows)
     table = Table("file", *(["weight"] if is_mix else []), "documents", "bytes", "tokens", "share", "epochs")
     for row in rows:

@@ -1,18 +1,18 @@
-"""Rows held out while training: the same loss on rows that are never trained on, and the best model by it.
+"""Held-out rows: the training loss on rows that are never trained on, and the best model by it.
 
-What a step's batch costs falls as long as a model learns its rows, by heart too; what rows held out cost falls as long
-as it learns from them. They are measured before the first step, every so many steps and after the last, without
-gradients, in the run's precision, by the objective that is trained with: of N values of the loss over all rows held
-out, per tree, branch or token as the method has them,
+The loss of training batches falls even while the model only memorizes its rows; the loss on held-out rows falls as long
+as the model learns something general. It is measured before the first step, every `eval_every` steps and after the
+last, without gradients, in the run's precision, by the training objective: over the N values of the loss (per tree,
+branch or token, as the method has them) of all held-out rows,
 
     eval_loss = sum of the values / N
 
-and in the same manner every measure of the method that belongs to rows (`accuracy`, `margin`, `chosen_reward` ...).
+and likewise for the method's other per-row measures (`accuracy`, `margin`, `chosen_reward` ...).
 
-Values of one prompt hang together: the tokens of a demonstration, the pairs of a ranking, rows with the same prompt. So
-a share of the data is held out by prompts, and the 95% intervals, `eval_loss_low` to `eval_loss_high`, are over
-prompts, those of a mean by `cluster_mean`, those of an accuracy by `cluster_rate` (accord.results.base). They say how
-far another draw of rows might be from this one; two measurements of one run are of the same rows, and closer than that.
+Values that share a prompt are correlated: the tokens of a demonstration, the pairs of a ranking, rows with the same
+prompt. So whole prompts are held out, and the 95% intervals, `eval_loss_low` to `eval_loss_high`, are clustered by
+prompt: `cluster_mean` for a mean, `cluster_rate` for an accuracy (accord.results.base). They cover the variation
+between draws of rows; two measurements of one run use the same rows and are closer than that.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 AnyRow = TypeVar("AnyRow", bound=Row)
 
 FALLS = ("loss", "teacher_kl", "rejected_reward")
-"""Measures of which less is better."""
+"""Measures for which lower is better."""
 
 
 class Tally:
-    """Sums and numbers of named values by the cluster that each value is of, counted from 0: what means are made of."""
+    """Sums and counts of named values per cluster (numbered from 0), from which means and intervals are computed."""
 
     def __init__(self, clusters: int) -> None:
         self.clusters = clusters
@@ -57,13 +57,13 @@ class Tally:
         self.counts: dict[str, Floats] = {}
 
     def add(self, name: str, values: Tensor, cluster: Tensor) -> None:
-        """More values (n,), each of a cluster (n,)."""
+        """Add values (n,), each with its cluster (n,)."""
         where, given = cluster.cpu().numpy(), values.detach().double().cpu().numpy()
         for so_far, weights in ((self.sums, given), (self.counts, np.ones(len(given)))):
             so_far[name] = so_far.get(name, np.zeros(self.clusters)) + np.bincount(where, weights, self.clusters)
 
     def row(self) -> dict[str, float]:
-        """For every name that has values, `eval_` and it: the mean, and the ends of its interval where it has one."""
+        """`eval_NAME` for every name with values: the mean, and `_low` and `_high`, the ends of its 95% interval."""
         from accord.results.base import cluster_mean, cluster_rate
 
         found: dict[str, float] = {}
@@ -77,15 +77,15 @@ class Tally:
 
 
 class HeldOut(BestModel):
-    """Rows held out of a run, measured as it goes on, and the best model by them so far.
+    """The held-out rows of a run, measured as it trains, and the best model by them.
 
     Args:
-        run: whose folder gets `best/` and `best.json`, and which ends where patience does.
+        run: the run whose folder gets `best/` and `best.json`, and which ends when patience runs out.
         name: what messages call the rows.
-        measure: what the model as it is makes of the rows; it is told when, for messages.
+        measure: measures the held-out rows under the current model; its argument says when, for messages.
         loss: the measure that should fall.
 
-    Raises InputError where the rows do not give what the best model is chosen by.
+    Raises InputError where the rows lack the measure that chooses the best model.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class HeldOut(BestModel):
         self.start = {} if run.resumed else self._measured(0)
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the rows of a run that goes on; of one that begins, write what was measured before it."""
+        """Take over the rows of a resumed run; for a new one, write the measurement before training."""
         for row in rows:
             if self.column in row:
                 self._is_best(int(row["step"]), row)
@@ -114,10 +114,10 @@ class HeldOut(BestModel):
             self._is_best(0, self.start)
             self.run.log(0, self.start, 0)
         elif rows[-1]["step"]:
-            self.found_saved()
+            self.confirm_saved()
 
     def after(self, step: int, samples: Sequence[Sample] = ()) -> dict[str, float]:
-        """What is measured after a step, counted from 1; TrainingStopped where it is not finite."""
+        """The measurement after `step` (counted from 1); TrainingStopped where it is not finite."""
         every = self.options.eval_every or max(1, self.run.total // 10)
         if step % every and step != self.run.total:
             return {}
@@ -134,7 +134,7 @@ class HeldOut(BestModel):
         step, value = self.best["step"], self.best[self.column]
         low, high = (self.best.get(f"{self.column}_{end}") for end in ("low", "high"))
         ends = "" if low is None else f", 95% interval {low:.4g} to {high:.4g}"
-        kept = "it is best/ and model/" if best or step == self.run.total else "it is best/, and model/ is the last"
+        kept = "saved as best/ and model/" if best or step == self.run.total else "saved as best/; model/ is the last"
         self.run.print(
             f"On {self.name} the model after step {step} is the best ({self.column} {value:.4g}{ends}): {kept}."
         )
@@ -144,7 +144,7 @@ class HeldOut(BestModel):
         known = [name for name in row if not name.endswith(("_low", "_high"))]
         if self.options.best_by and self.column not in known:
             raise InputError(
-                f"best_by {self.options.best_by}: of {self.name} `{self.run.settings['command']}` measures "
+                f"best_by {self.options.best_by}: on {self.name} `{self.run.settings['command']}` measures "
                 f"{', '.join(known)}; name one of these, or leave best_by out."
             )
         if self.column not in row:
@@ -152,7 +152,7 @@ class HeldOut(BestModel):
         return row
 
     def _is_best(self, step: int, row: Mapping[str, float]) -> bool:
-        """Whether this measurement is better than all before; else it is one more that patience has waited."""
+        """Whether this measurement is the best so far; if not, it counts against patience."""
         if self.best and self.sign * row[self.column] <= self.sign * self.best[self.column]:
             self.waited += 1
             return False
@@ -162,13 +162,14 @@ class HeldOut(BestModel):
 
 
 class RunData(Generic[AnyRow]):
-    """The rows of a run, read before anything is computed: those that are trained on, and those held out, if any.
+    """The training rows and the held-out rows of a run, read before anything is computed.
 
     Args:
-        source: the data of the run; its options say which of it, and where rows held out are.
-        seed: draws the prompts where a share of them is held out.
-        read: gives the rows of a source and a split, and what is left out of them.
-        unit: what is held out whole, and what intervals are over.
+        options: say which rows of the data are used, and where held-out rows come from.
+        source: the data of the run.
+        seed: draws the prompts to hold out where a share is held out.
+        read: returns the rows of a source and a split, and a record of the rows it left out.
+        unit: what is held out as a whole, and what intervals are clustered by.
 
     Raises InputError where rows cannot be read, or a share leaves no prompt to hold out or to train on.
     """
@@ -202,13 +203,14 @@ class RunData(Generic[AnyRow]):
     def divide(
         self, run: Run, encode: Callable[[Sequence[AnyRow], LeftOut], Sequence[Any]]
     ) -> tuple[Sequence[Any], Sequence[Any]]:
-        """What `encode` makes of the rows trained on, and of those held out; the run is told of rows left out.
+        """The encoded training items and held-out items; the run prints which rows are left out.
 
-        What it makes has a `row`, its row's number among those given. Raises InputError where no row of either is left.
+        Each item that `encode` returns has a `row`, its row's index among those given. Raises InputError where either
+        set ends up empty.
         """
-        run.made_of(data=inputs.digest_of_rows(self.rows))
+        run.record_digests(data=inputs.digest_of_rows(self.rows))
         if self.held and not self.drawn:
-            run.made_of(eval_data=inputs.digest_of_rows(self.held))
+            run.record_digests(eval_data=inputs.digest_of_rows(self.held))
         items, most = encode(self.rows, self.left_out), self.options.max_bad
         run.leave_out(self.left_out, most)
         if not self.held:
@@ -221,13 +223,13 @@ class RunData(Generic[AnyRow]):
         held = [item for item in items if item.row in self.drawn]
         items = [item for item in items if item.row not in self.drawn]
         if not (held and items):
-            raise InputError("eval_split: the rows held out, or all others, cannot be used; take another share.")
+            raise InputError("eval_split: no held-out row, or no other row, can be used; take another share.")
         units = len({self.unit.of(self.held[item.row]) for item in held})
         run.print(f"{len(self.drawn)} of {len(self.rows)} rows are held out, those of {units} {self.unit.called}.")
         return items, held
 
     def hold_out(self, run: Run, learner: Learner, model: Model, items: Sequence[Any]) -> HeldOut:
-        """What measures the rows held out, `items`; the run says how many of their prompts are trained on too."""
+        """The `HeldOut` of the held-out `items`; the run prints how many of their prompts are also trained on."""
         from accord.results.base import numbered
 
         assert isinstance(self.options, HeldOutOptions)
@@ -236,15 +238,15 @@ class RunData(Generic[AnyRow]):
         both = set() if not is_known else {*subjects}.intersection(map(self.unit.of, self.rows))
         if both:
             run.print(
-                f"{len(both)} of the {len({*subjects})} {self.unit.called} of {self.name} are trained on too: there "
-                "the loss is not held out."
+                f"{len(both)} of the {len({*subjects})} {self.unit.called} of {self.name} are trained on too: on "
+                "these the loss is not held out."
             )
         measure = partial(learner.measure, items, numbered(subjects).tolist())
         return HeldOut(model, run, self.options, self.name, measure, learner.held_out_loss)
 
 
 def drawn(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None) -> frozenset[int]:
-    """The numbers of the rows of a share of all prompts, drawn by the seed; InputError where that is none, or all."""
+    """The indices of the rows of a random share of the prompts; InputError where that is none, or all."""
     from accord.results.base import numbered
 
     unit = unit or PROMPTS
@@ -261,13 +263,13 @@ def drawn(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None
 
 
 def subject(row: Row) -> Hashable:
-    """What rows share that are no two draws: the prompt, or where there is none the row."""
+    """The value that dependent rows share: the prompt, or, for a row without one, the row itself."""
     return row.prompt or (row if not isinstance(row, Prompt) else "")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What rows share that are no two draws, so that it is held out whole: what it is of a row, and its plural."""
+    """The unit that is held out as a whole: `of` gives its value for a row, `called` is its plural in messages."""
 
     called: str
     of: Callable[[Row], Hashable]

@@ -1,10 +1,10 @@
-"""What the rules of alarms are made of: the numbers of a run so far, and what counts as a change of them.
+"""Building blocks of alarm rules: the numbers of a run so far, and tests for a change in them.
 
-The noise of a column is that of its successive differences d,
+The noise of a column is estimated from its successive differences d,
 
     s^2 = mean(d^2) / 2        (von Neumann et al. 1941, "The mean square successive difference")
 
-which a slow trend does not enlarge, and z = (difference of the means of k and m rows) / (s sqrt(1/k + 1/m)).
+which a slow trend does not inflate, and z = (difference of the means of k and m rows) / (s sqrt(1/k + 1/m)).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 ENDS = 5
-"""Rows whose mean is a run's beginning, and those whose mean is its present."""
+"""Rows in the mean that stands for a run's beginning, and in the mean that stands for its present."""
 RECENT = 10
-"""Rows that a jump stands out from, in which nothing told samples apart, and through which a loss that rose stays."""
-SOON = 3
-"""Rows in which a young run may go wrong: what it was before them is its start."""
-BEYOND, CLEARLY = 3.0, 5.5
-"""z of a change that is beyond noise, and of one that is beyond the noise of a whole run's search."""
+"""Rows that a jump is compared with, and rows for which flat rewards or a raised loss must last."""
+EARLY = 3
+"""Rows within which a young run may go wrong: its value before them counts as the start."""
+Z_CHANGE, Z_SEARCH = 3.0, 5.5
+"""z of a change beyond noise, and of one beyond the noise of a search over the whole run."""
 
 Values = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class History:
         self._seen: dict[tuple[str, ...], int] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """One more row; what is not a finite number counts as not measured."""
+        """Add a row; a value that is not a finite number counts as not measured."""
         self.rows.append(row)
         for name, value in row.items():
             number = float(value) if isinstance(value, int | float) and isfinite(value) else nan
@@ -49,7 +49,7 @@ class History:
             self._columns[name].append(nan)
 
     def extend(self, row: Mapping[str, Any]) -> None:
-        """More columns of the last row, which were measured apart from it."""
+        """Add more columns to the last row, which were logged separately."""
         last = {**self.rows.pop(), **row}
         for names, seen in self._seen.items():
             if seen > len(self.rows):
@@ -65,7 +65,7 @@ class History:
         return name in self._columns
 
     def of(self, *names: str) -> list[Values]:
-        """These columns in the rows that have them all; rows are looked through once, as each is added."""
+        """These columns over the rows that have all of them; each row is examined once."""
         common = self._common.setdefault(names, tuple(array("d") for _ in names))
         for i in range(self._seen.get(names, 0), len(self.rows)):
             for column, value in zip(common, self._values(names, i), strict=False):
@@ -74,7 +74,7 @@ class History:
         return [np.array(column) for column in common]
 
     def _values(self, names: tuple[str, ...], i: int) -> list[float]:
-        """The values of a row in these columns; none where it has not all of them."""
+        """The values of a row in these columns; empty where it lacks one."""
         if not all(name in self._columns for name in names):
             return []
         values = [self._columns[name][i] for name in names]
@@ -86,30 +86,30 @@ def noise(values: Values) -> float:
     return float(np.sqrt(np.square(np.diff(values)).mean() / 2)) if len(values) > 1 else 0.0
 
 
-def bent_noise(values: Values) -> float:
+def curved_noise(values: Values) -> float:
     """The same for few values on a curve, by second differences d of variance 6 s^2: s = median |d| / .6745 / 6^.5.
 
-    A straight trend does not enlarge it, and neither do steep beginnings, as the median leaves them aside.
+    Neither a straight trend nor a steep beginning inflates it: the median ignores outliers.
     """
     return float(np.median(np.abs(np.diff(values, 2))) / 0.6745 / sqrt(6)) if len(values) > 2 else 0.0
 
 
 def z(change: float, spread: float, *sizes: int) -> float:
-    """A difference of the means of so many rows in units of its standard error; infinite where there is no noise."""
+    """A difference of means of `sizes` rows in units of its standard error; infinite where there is no noise."""
     error = spread * sqrt(sum(1 / size for size in sizes))
     return change / error if error else change and change * inf
 
 
-def grown(values: Values, size: int = ENDS) -> tuple[float, float, float]:
-    """The mean of the first rows and of the last, and the z of their difference; nan, nan and 0 of too few for both."""
+def trend(values: Values, size: int = ENDS) -> tuple[float, float, float]:
+    """The means of the first and of the last `size` rows, and the z of their difference; nan, nan, 0 for few rows."""
     if len(values) < 2 * size:
         return nan, nan, 0.0
     before, after = float(values[:size].mean()), float(values[-size:].mean())
     return before, after, z(after - before, noise(values), size, size)
 
 
-def moving(values: Values, size: int) -> Values:
-    """The means of every `size` values in a row."""
+def moving_means(values: Values, size: int) -> Values:
+    """The moving means of `size` values."""
     sums = np.concatenate([[0.0], values.cumsum()])
     return (sums[size:] - sums[:-size]) / size
 
@@ -119,10 +119,10 @@ Look: TypeAlias = Callable[[History], str | None]
 
 @dataclass(frozen=True)
 class Rule:
-    """What an alarm is raised by, what it advises, and the columns without which it sees nothing.
+    """An alarm: the function that checks for it, its advice, and the columns it needs.
 
-    `needs` are ways to see it, each of columns with spaces between them that must all be there; `apart_from` are
-    columns of runs of another kind, which it leaves alone.
+    Each of `needs` is an alternative: a space-separated list of columns that must all be present. Runs with a column of
+    `apart_from` are of another kind, and the rule does not apply to them.
     """
 
     name: str
@@ -132,18 +132,18 @@ class Rule:
     apart_from: tuple[str, ...] = ()
 
     def ways(self, columns: Collection[str]) -> list[str]:
-        """The ways to see it that columns open, none where they are of another kind of run."""
+        """The alternatives of `needs` that these columns satisfy; none for a run of another kind."""
         known = set(columns)
         return [] if known & set(self.apart_from) else [way for way in self.needs if known.issuperset(way.split())]
 
     def lacks(self, columns: Collection[str]) -> list[str]:
-        """What is missing of the way that needs least more."""
+        """The missing columns of the alternative that lacks fewest."""
         missing = [[name for name in way.split() if name not in columns] for way in self.needs]
         return min(missing, key=len)
 
 
-def advising(advice: str, *needs: str, apart_from: tuple[str, ...] = ()) -> Callable[[Look], Rule]:
-    """Makes a function the rule of the alarm of its name, with what is to be tried then, and what it `needs`."""
+def alarm_rule(advice: str, *needs: str, apart_from: tuple[str, ...] = ()) -> Callable[[Look], Rule]:
+    """Decorator: makes a function the rule of the alarm with its name."""
 
     def rule(look: Look) -> Rule:
         return Rule(look.__name__.replace("_", "-"), look, advice, needs, apart_from)

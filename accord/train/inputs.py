@@ -1,6 +1,6 @@
-"""What a run is made of: versions, and the digests of the models, rewards and rows that its settings name.
+"""The inputs of a run: software versions, and digests of the models, rewards and rows that its settings name.
 
-A run that goes on must find those that it was begun with; a name does not say that they are still the same.
+A resumed run must find the same inputs it began with; a name alone does not guarantee that.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ NAMED = (
 )  # fmt: skip
 """Settings that may name folders and files."""
 URL_DIGEST = "_url_sha256"
-"""What the name of the digest of a setting's URLs ends with, where some of them is not to be written down."""
+"""Suffix of the name of a digest of a setting's URLs, where a URL contains secrets that are not written down."""
 
 
 def digest_of_rows(rows: Iterable[Row]) -> str:
-    """The digest of rows as they were read, wherever they are from; of those that are read later, of their files."""
+    """The digest of the rows as read; for streamed rows, that of their files."""
     if isinstance(rows, StreamedRows):
         return rows.digest
     digest = hashlib.sha256()
@@ -45,10 +45,10 @@ def digest_of_rows(rows: Iterable[Row]) -> str:
 
 
 def digests_of_files(settings: Mapping[str, Any]) -> dict[str, str]:
-    """The digests of what settings name, by setting: of files, and of those directly in folders.
+    """The digests of the files that settings name, and of files directly in named folders, by setting.
 
-    A card (README.md) does not count, nor does what begins with a dot. Files that their folder has digests of are not
-    read again: that they are right was seen, or will be, when the model is loaded.
+    A model card (README.md) and hidden files do not count. Where a folder has a file of digests, these are used and the
+    files are not read again: they are verified when the model is loaded.
     """
     known: dict[Path, dict[str, str]] = {}
 
@@ -61,7 +61,7 @@ def digests_of_files(settings: Mapping[str, Any]) -> dict[str, str]:
 
 
 def digest_of_model(model: Model) -> str:
-    """What stands for a model that lies in no folder of its name: its commit on the Hub, or its weights' digest."""
+    """The digest of a model that is not a named folder: its commit on the Hub, or the digest of its weights."""
     import torch
 
     commit = getattr(model.network.config, "_commit_hash", None)
@@ -81,7 +81,7 @@ def digest_of_model(model: Model) -> str:
 
 
 def _files(text: str) -> Iterator[Path]:
-    """What a setting's text names: one path, or those in a formula or a list, each perhaps with its weight."""
+    """The files a setting names: one path, or those in a formula or a list, each possibly with a weight."""
     names = [text] if Path(text).exists() else re.split(r"[\s+*,()]+", text)
     for name in names:
         path = Path(re.sub(r":[\d.]+$", "", name)).expanduser()
@@ -100,9 +100,9 @@ def _joined(lines: Iterable[str]) -> str:
 
 
 def redacted(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the users, passwords and queries of URLs; of such a setting the beginning of a digest.
+    """The settings without users, passwords and queries in URLs; a short digest stands for each such setting.
 
-    By it a run that goes on tells whether they are the same; 32 bits are too few to find them by.
+    By that digest a resumed run tells whether the URLs are the same; its 32 bits are too few to recover them.
     """
     found: dict[str, Any] = {}
     for name, value in settings.items():
@@ -135,7 +135,7 @@ def environment(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the working folder's git repository, where there are such."""
+    """The commit of the working folder's git repository, if there is one."""
     try:
         git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     except OSError:

@@ -1,7 +1,7 @@
-"""A method at work: the networks it trains, the items that its steps are made of, and what it does with them.
+"""`Learner`, the interface between a method and the main loop: its networks, its training items, and its step.
 
-Which items a step has is a function of the seed and the step, so what must survive a restart besides weights and
-optimizer is `Learner.state`.
+Which items a step gets is a function of the seed and the step, so besides weights and optimizer only `Learner.state`
+must survive a restart.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave: the numbers to log, the tokens it computed, and its samples with their rewards, if any.
+    """The result of a step: numbers to log, tokens computed, and the samples with their rewards, if any.
 
-    `extra` holds what rewards said of each sample, by name.
+    `extra` holds further values per sample, by name, such as the parts of a reward.
     """
 
     numbers: dict[str, float]
@@ -42,7 +42,7 @@ class StepResult:
     extra: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     def shown(self) -> list[dict[str, Any]]:
-        """A few samples for people to read."""
+        """The first samples as rows of samples.jsonl."""
         said: dict[str, Sequence[Any]] = dict(self.extra) | ({"reward": self.rewards} if self.rewards else {})
         if any(sample.completion.version is not None for sample in self.samples):
             said["version"] = [sample.completion.version for sample in self.samples]
@@ -51,31 +51,31 @@ class StepResult:
 
 
 class HasNumbers(Protocol):
-    """What has numbers to log of every step."""
+    """An object with numbers to log at every step."""
 
     def numbers(self) -> dict[str, float]: ...
 
 
 class Learner(ABC):
-    """A method at work: what it trains, and what it does at a step."""
+    """A method in training: what it trains and how it makes a step."""
 
     method: TrainingConfig
     networks: Mapping[str, nn.Module]
-    """What is trained, by name."""
+    """The trained networks, by name."""
     held_out_loss: ClassVar[str] = "loss"
-    """What of rows held out should fall."""
+    """The held-out measure that should fall; it chooses the best model by default."""
     sampler: HasNumbers | None = None
-    """What draws the samples, where it is not this process, and has numbers to log of that."""
+    """The external sampler, where one draws the samples and has numbers to log."""
 
     def learn_from(self, items: Sequence[Any], watch: Watch | HeldOut | None) -> Self:
-        """The learner, told what to learn from, `method.batch_size` items a step, and what watches it, if anything."""
+        """Set the training items, `method.batch_size` per step, and what measures the model in training, if any."""
         self.items, self.watch = items, watch
         self.order = data.Order(len(items), self.method.batch_size, self.method.seed)
         return self
 
     @property
     def total(self) -> int:
-        """The run's steps, as far as is known by now."""
+        """The run's number of steps, as far as known so far."""
         return self.method.max_steps or self.order.steps(self.method.epochs)
 
     def batch(self, step: int) -> list[Any]:
@@ -84,22 +84,23 @@ class Learner(ABC):
 
     @abstractmethod
     def step(self, step: int, items: Sequence[Any], optimizer: Optimizer) -> StepResult:
-        """Update the networks by what the items teach; TrainingStopped, and no update, where one is not finite."""
+        """Update the networks on the items. Raises TrainingStopped, without an update, where a value is not finite."""
 
     def measure(self, items: Sequence[Any], clusters: Sequence[int], when: str) -> Tally:
-        """What items held out, none of them trained on, cost the model as it is, by the cluster of each item's row.
+        """The measures of held-out items under the current model, grouped by the cluster of each item's row.
 
-        Methods with `HeldOutOptions` have it. TrainingStopped, which says when, where a value is not finite.
+        Methods with `HeldOutOptions` implement it. Raises TrainingStopped, with `when` in the message, where a value is
+        not finite.
         """
         raise NotImplementedError
 
     def before(self, step: int, run: Run, optimizer: Optimizer) -> bool:
-        """What is to be done before a step, if anything; True where that was so long that it deserves a checkpoint."""
+        """Work due before a step, if any; True where it took so long that it deserves a checkpoint."""
         return False
 
     def state(self) -> dict[str, Any]:
-        """What must survive a restart besides weights and optimizer."""
+        """The state to keep in checkpoints besides weights and optimizer."""
         return {}
 
     def restore(self, state: Mapping[str, Any], run: Run, optimizer: Optimizer) -> None:  # noqa: B027
-        """Take over what `state` returned, of a run that goes on."""
+        """Take over the `state` of a resumed run."""

@@ -1,6 +1,6 @@
 """The main loop of every method: the only place that saves checkpoints and catches a training that stopped itself.
 
-A checkpoint holds weights, optimizer, step, and the state of the `Learner`.
+A checkpoint holds the weights, the optimizer's state, the step, and the state of the `Learner`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from accord.interrupts import Interrupted, requests
 from accord.train import inputs
 from accord.train.learner import Learner, StepResult
 from accord.train.options import RunOptions, SamplingOptions, describe
-from accord.train.ranks import open_run, require_alone, say_what_is_whole
+from accord.train.ranks import open_run, report_unsharded, require_alone
 from accord.train.resumed import STOP, restore
 from accord.train.rows import read_metrics
 from accord.train.run import LAST_GOOD, Run
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from accord.engine import Model, Optimizer
 
 OnStep: TypeAlias = Callable[[int, StepResult], object]
-"""What a user may have called after every step, counted from 1, with its result."""
+"""A callback of the user, called after every step (counted from 1) with its result."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished run leaves: its folder, a row of numbers for every step, the model, and the report's path."""
+    """A finished run: its folder, one row of metrics per step, the trained model, and the path of the report."""
 
     folder: Path
     metrics: list[dict[str, float]] = field(repr=False)
@@ -46,7 +46,7 @@ class Result:
     report: Path
 
     def frame(self) -> pandas.DataFrame:
-        """The metrics as a table, a row a step."""
+        """The metrics as a table, one row per step."""
         import pandas
 
         return pandas.DataFrame(self.metrics).set_index("step")
@@ -72,36 +72,36 @@ def train(
     on_step: OnStep | None,
     **given: Any,
 ) -> Result:
-    """A run in the folder `out`, from its beginning or its last checkpoint to its end; then its model and its report.
+    """Run `method` in the folder `out`, from the start or the last checkpoint to the end; save the model and report.
 
-    `make_learner` makes the method at work, once the folder is known to be the run's; `given` is what else decides the
-    result, for the folder.
+    `make_learner` builds the learner once the folder is known to belong to this run. `given` holds the other settings
+    that decide the result; they are written to the folder.
 
     Raises InputError where the folder holds something else, or a run with other settings, and TrainingStopped where a
-    step stopped itself; a checkpoint holds the last good weights.
+    step stopped the training; then a checkpoint holds the last finite weights.
     """
     require_alone(method, options)
-    say_what_is_whole(model.network)
+    report_unsharded(model.network)
     settings = describe(method, options, model=model.name, **given)
     team = engine.Team.here()
     with engine.shard.sharing(method), open_run(out, settings, options) as run:
         if run.finished:
             run.print(f"{run.folder} is already finished.")
             return finish(run, model, method)
-        run.made_of(**{"model": inputs.digest_of_model(model), **inputs.digests_of_files(run.settings)})
+        run.record_digests(**{"model": inputs.digest_of_model(model), **inputs.digests_of_files(run.settings)})
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch
-        team.lead(lambda: run.begin(step, learner.total, read_as(learner.items)))
+        team.lead(lambda: run.begin(step, learner.total, describe_items(learner.items)))
         run.expect(learner.total)  # on every rank
         if watch:
             watch.restore(team.lead(lambda: read_metrics(run.folder)))
-        save = Saving(run, learner, optimizer, options, step)
+        save = Checkpointer(run, learner, optimizer, options, step)
         every = options.sample_every if isinstance(options, SamplingOptions) else 1
         is_whole = team.is_whole if team.size > 1 else None
-        with leaving_last_good(run, model, optimizer), requests(is_whole) as request:
+        with saving_last_good(run, model, optimizer), requests(is_whole) as request:
             while step < learner.total and not run.stopping:
-                with save.before_it_fails():
+                with save.on_failure():
                     if learner.before(step, run, optimizer):
                         save(step)
                     result = learner.step(step, learner.batch(step), optimizer)
@@ -109,7 +109,7 @@ def train(
                     row = {**(learner.sampler.numbers() if learner.sampler else {}), **result.numbers}
                     try:
                         row |= watch.after(step, result.samples) if watch else {}
-                    finally:  # the step is done, and its row must not be lost with the measure
+                    finally:  # the step is done: a failing measurement must not lose its row
                         run.log(step, row, result.tokens)
                 if (step - 1) % every == 0 or step == learner.total or run.stopping:
                     run.sample(step, result.shown())
@@ -124,8 +124,8 @@ def train(
         return finish(run, model, method)
 
 
-class Saving:
-    """When a checkpoint is due, and what is in it: every so many steps, and so many minutes after the last one."""
+class Checkpointer:
+    """Saves checkpoints: every `save_every` steps, and whenever `save_minutes` have passed since the last one."""
 
     def __init__(self, run: Run, learner: Learner, optimizer: Optimizer, options: RunOptions, step: int) -> None:
         self.run, self.learner, self.optimizer, self.step = run, learner, optimizer, step
@@ -133,11 +133,11 @@ class Saving:
         self.since = time.monotonic()
 
     def is_due(self, step: int) -> bool:
-        """Whether one is due after a step, counted from 1."""
+        """Whether a checkpoint is due after `step` (counted from 1)."""
         return step % self.every == 0 or time.monotonic() - self.since >= self.seconds
 
     def after(self, step: int, signal: int) -> None:
-        """Save after a step, counted from 1, where due; Interrupted where a signal (else 0) reached any rank."""
+        """Save after `step` (counted from 1) if due. Raises Interrupted where a signal (0: none) reached any rank."""
         team = engine.Team.here()
         signal, is_due = max(team.all_gather((signal, team.leads and self.is_due(step))))
         goes_on = step < self.learner.total and not self.run.stopping
@@ -147,7 +147,7 @@ class Saving:
             raise Interrupted(signal, f" after step {step} of {self.learner.total}, which is saved")
 
     def __call__(self, step: int, *, is_stop: bool = False) -> None:
-        """Save what there is after so many steps, perhaps as the run stops itself; TrainingStopped if not finite."""
+        """Save the state after `step` steps; `is_stop`: the run stopped itself. TrainingStopped if not finite."""
         self.optimizer.require_finite(step)
         if self.learner.watch:
             self.learner.watch.save()
@@ -157,25 +157,25 @@ class Saving:
         self.since = time.monotonic()
 
     @contextmanager
-    def before_it_fails(self) -> Iterator[None]:
-        """A step that stops itself is saved as it was before; TrainingStopped where there is not enough memory."""
+    def on_failure(self) -> Iterator[None]:
+        """Save the state before a step that stops the run. Raises TrainingStopped where memory runs out."""
         try:
             yield
-        except (TrainingStopped, InputError) as error:  # a reward of the user's may fail late too
-            with suppress(TrainingStopped):  # there is nothing finite to save, and that is why
+        except (TrainingStopped, InputError) as error:  # a user's reward function may fail late too
+            with suppress(TrainingStopped):  # the weights may not be finite: then nothing is saved
                 self(self.step, is_stop=isinstance(error, TrainingStopped))
             raise
         except RuntimeError as error:
             if (remedy := engine.plan.out_of_memory(error, self.learner.method)) is None:
                 raise
-            if (team := engine.Team.here()).size > 1:  # the others are in the step still, and save nothing with it
+            if (team := engine.Team.here()).size > 1:  # other ranks are still in the step: a joint save would hang
                 raise InputError(f"rank {team.rank} of {team.size}, step {self.step + 1}: {remedy}.") from error
             raise TrainingStopped(f"step {self.step + 1}: {remedy}.") from error
 
 
 @contextmanager
-def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[None]:
-    """Where a run stops itself, leave the model as it was when all was finite last, as a folder that commands read."""
+def saving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[None]:
+    """Where a run stops itself, save the last finite model as a folder that commands can read."""
     try:
         yield
     except TrainingStopped as stopped:
@@ -188,15 +188,15 @@ def leaving_last_good(run: Run, model: Model, optimizer: Optimizer) -> Iterator[
                 raise stopped from None
             engine.checkpoint.load(saved[-1], optimizer)
         left = model.save(run.folder / LAST_GOOD, run.save_dtype)
-        on = "--resume goes on, from before that with a lower --learning-rate"
-        raise TrainingStopped(f"{stopped} The model as it was before is {left}. {on}.") from stopped
+        remedy = "--resume continues; with a lower --learning-rate, from before the failure"
+        raise TrainingStopped(f"{stopped} The last finite model is in {left}. {remedy}.") from stopped
 
 
-def read_as(items: Sequence[Any]) -> str:
-    """How many there are to learn from, and what of."""
+def describe_items(items: Sequence[Any]) -> str:
+    """The number of training items and their kind, as a phrase for the model card."""
     kind = "prompts"
     if isinstance(items, data.streams.StreamedRows):
-        kind = "rows, each when it is needed"
+        kind = "rows, streamed"
     elif isinstance(items[0], engine.personal.UserTrees):
         kind = f"users with {sum(len(user.trees) for user in items):,} preferences"
     elif isinstance(items[0], engine.Tree):
@@ -207,14 +207,14 @@ def read_as(items: Sequence[Any]) -> str:
 
 
 def finish(run: Run, model: Model, method: TrainingConfig) -> Result:
-    """Save the model, its card and the report; checkpoints have served, and what a stop left before it went on."""
+    """Save the model, its card and the report, and delete the checkpoints and the last-good model."""
     run.close()
     folder = run.folder / "model"
     engine.Team.here().lead(run.seal)
     if run.finished:
         model = engine.load.reload(model, folder)
     else:
-        if dtype := run.save_dtype:  # the model is what is saved
+        if dtype := run.save_dtype:  # the returned model equals the saved one
             engine.precision.round_weights(model.network, dtype, engine.adapters.own_state(model.network))
         model.save(folder, dtype)
         model.name = str(folder)

@@ -1,4 +1,4 @@
-"""How a run is run, whatever the method: which rows, from where, what is kept, what is measured beside it."""
+"""Options of a run that do not depend on the method: which rows, what is saved, and what is measured in training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from accord.train.track import DEFAULT, services
 
 @dataclass(kw_only=True)
 class RunOptions:
-    """What every `fit` takes besides its model, its data and its folder."""
+    """Options that every `fit` takes besides its model, its data and its folder."""
 
     split: str = "train"
     """Which rows to use (of each file), such as train, train[:100] or train[-100:]."""
@@ -59,7 +59,7 @@ class RunOptions:
         services(self.track)
 
     def settings(self) -> dict[str, Any]:
-        """What decides the result, for the run's folder; resuming, saving and tracking change nothing of it."""
+        """The options that decide the result, for config.yaml; resuming, saving and tracking do not."""
         columns = {"columns": written(self.columns)} if self.columns else {}
         rounded = {"save_dtype": self.save_dtype} if self.save_dtype != "float32" else {}
         return {"split": self.split, **columns, "stop_when": self.stop_when, **rounded}
@@ -67,7 +67,7 @@ class RunOptions:
 
 @dataclass(kw_only=True)
 class PolicyOptions(RewardOptions, RunOptions):
-    """The same for methods that train a policy, which can be watched as it learns."""
+    """Options of methods that train a policy, which can be watched by an independent measure."""
 
     watch: Any = None
     """An independent measure that nothing is trained on: any reward, or a judge that compares the answers with those of
@@ -89,16 +89,18 @@ class PolicyOptions(RewardOptions, RunOptions):
         return super().settings() | (watched if self.watch is not None else {})
 
     def check_watch(self, *, samples: bool) -> None:
-        """Raise InputError for half of a measure; `samples`: whether the method's steps have samples of their own."""
+        """Raise InputError for an incomplete measure; `samples`: whether the method's steps draw samples."""
         if not samples and (self.watch is None) != (self.watch_data is None):
-            raise InputError("watch and watch_data go together: a measure, and prompts held out to be answered for it.")
+            raise InputError(
+                "watch and watch_data go together: give a measure and the held-out prompts it is taken on."
+            )
         if self.watch is None and self.watch_data is not None:
-            raise InputError("watch_data is for a measure: give watch.")
+            raise InputError("watch_data needs a measure: give watch.")
 
 
 @dataclass(kw_only=True)
 class SamplingOptions(PolicyOptions):
-    """The same for methods whose steps have samples."""
+    """Options of methods whose steps draw samples."""
 
     sample_every: int = 10
     """Steps between those whose samples are written to `samples.jsonl`."""
@@ -106,7 +108,7 @@ class SamplingOptions(PolicyOptions):
 
 @dataclass(kw_only=True)
 class HeldOutOptions(RunOptions):
-    """The same for methods whose loss can be measured on rows held out, as the model learns."""
+    """Options of methods whose loss can be measured on held-out rows during training."""
 
     eval_data: Any = None
     """Held-out rows on which the loss is measured during training; the best model by it is kept in best/."""
@@ -132,13 +134,13 @@ class HeldOutOptions(RunOptions):
                     raise InputError(f"{name} needs held-out rows: give eval_data or eval_split.")
             return
         if getattr(self, "watch", None) is not None:
-            raise InputError("best/ is the best model by watch or by the rows held out, not by both: leave one out.")
+            raise InputError("best/ is chosen by watch or by held-out rows, not by both: leave one out.")
         share = self.eval_share
         if share is not None and not 0 < share < 1:
             raise InputError(f"eval_split is a share of the prompts between 0 and 1, such as 0.1, not {share:g}.")
         if share is not None and self.eval_data is not None:
             raise InputError(
-                f"eval_split {share:g} holds out a share of data, and eval_data has rows of its own: leave one out."
+                f"eval_split {share:g} holds out a share of data, but eval_data has rows already: leave one out."
             )
         if self.eval_data is None and self.eval_split == self.split:
             raise InputError(
@@ -148,12 +150,12 @@ class HeldOutOptions(RunOptions):
 
     @property
     def holds_out(self) -> bool:
-        """Whether there are rows held out."""
+        """Whether rows are held out."""
         return self.eval_data is not None or self.eval_split is not None
 
     @property
     def eval_share(self) -> float | None:
-        """The share of the prompts that is held out, where `eval_split` is one."""
+        """The share of the prompts that is held out, where `eval_split` is a number."""
         try:
             return None if self.eval_split is None else float(self.eval_split)
         except ValueError:
@@ -167,12 +169,12 @@ class HeldOutOptions(RunOptions):
 
 @dataclass(kw_only=True)
 class RowsOptions(HeldOutOptions, PolicyOptions):
-    """The same for methods that train a policy on rows."""
+    """Options of methods that train a policy on rows."""
 
 
 @dataclass(kw_only=True)
 class StreamOptions(RowsOptions):
-    """The same for methods that can read their rows as they are needed."""
+    """Options of methods that can stream their rows."""
 
     stream: bool = False
     """Read each row when its step comes instead of all at once, for .jsonl files or `datasets` data sets larger than
@@ -184,11 +186,11 @@ class StreamOptions(RowsOptions):
             return
         if self.eval_share is not None:
             raise InputError(
-                "with stream no share of the rows can be drawn: hold rows out by eval_data, or train[-100:]."
+                "with stream no share of the rows can be held out: give eval_data, or a slice such as train[-100:]."
             )
         if self.watch is not None:
             raise InputError(
-                "with stream it is not known which prompts are trained on: leave watch out, or use eval_data."
+                "with stream the training prompts are not known in advance: leave watch out, or use eval_data."
             )
 
     def settings(self) -> dict[str, Any]:
@@ -197,11 +199,11 @@ class StreamOptions(RowsOptions):
 
 @dataclass(kw_only=True)
 class DistillOptions(HeldOutOptions, SamplingOptions):
-    """The same for what learns from a teacher, whose divergence can be measured on prompts held out."""
+    """Options of methods that learn from a teacher, whose divergence can be measured on held-out prompts."""
 
 
 def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[str, Any]:
-    """Every setting of a run, for its folder; data given as rows are named by their number and type."""
+    """Every setting of a run, for config.yaml; data given as Python rows appear as their number and type."""
     command = {"command": getattr(method, "command", "") or type(method).__name__}
     own = {field.name: getattr(method, field.name) for field in fields(method)}
     own = {name: named(value) if callable(value) else value for name, value in own.items()}
@@ -209,7 +211,7 @@ def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[
 
 
 def named(value: Any) -> str | int | float | None:
-    """A setting as it stands in a file: objects of Python by their name, or by how many rows they are."""
+    """A setting as written to a file: Python objects by name, collections of rows by their number."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Path):

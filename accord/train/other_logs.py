@@ -1,12 +1,12 @@
-"""The logs of other trainers as rows of numbers: their formats, and the alarms that accord would have raised.
+"""Logs of other trainers as rows of numbers: their formats, and the alarms that accord would have raised.
 
     trainer_state.json, a checkpoint's or run's folder that holds one    transformers and trl: log_history
     JSONL, {"step": ..., "data": {...}}                                  verl's file logger
-    JSONL, JSON or CSV, an object or row a step                          a W&B history, OpenRLHF, accord's metrics.jsonl
+    JSONL, JSON or CSV, one object or row per step                       a W&B history, OpenRLHF, accord's metrics.jsonl
     CSV of a W&B chart, columns `RUN - METRIC`                           the web page's export
 
-What is logged twice for a step (training, then an evaluation; a W&B row for each call) is one row, and steps that a
-run that went back made again replace those before.
+Several entries for one step (training, then an evaluation; one W&B row per call) become one row. Where a run went back
+and repeated steps, the repeated steps replace the earlier ones.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from accord.train.alarms import Alarm, Alarms
 from accord.train.trainers import Reading
 
 STATE = "trainer_state.json"
-"""Where transformers keeps what it logged, in each checkpoint."""
+"""The file in each checkpoint where transformers keeps its log."""
 STEPS = ("global_step", "training/global_step", "step", "_step", "Step")
-"""Names of the step, the surest first: W&B counts calls of its own in `_step`."""
+"""Names of the step, most reliable first: W&B counts its own calls in `_step`."""
 
 LAST_STEP = 2**53
-"""No run has made as many, and a float tells whole numbers apart up to it."""
+"""No run makes as many steps, and floats represent integers exactly up to it."""
 
 Row = Mapping[str, float]
 
 
 @dataclass
 class Log:
-    """A log: its rows, each with its step, and what is to be said of how it was read."""
+    """A log: its rows, each with its step, and warnings about how it was read."""
 
     rows: list[dict[str, float]]
     warnings: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> dict[str, int]:
-        """How many rows have each name."""
+        """The number of rows that have each name."""
         counts: dict[str, int] = {}
         for row in self.rows:
             for name in row:
@@ -54,7 +54,7 @@ class Log:
 
 
 def read_log(path: str | Path) -> Log:
-    """The rows of a log. Raises InputError where there is none, or none that can be read."""
+    """The rows of a log. Raises InputError where the file is missing or has no row that can be read."""
     file = _file_of(Path(path))
     log = Log([])
     objects = list(_objects(file, log))
@@ -62,10 +62,10 @@ def read_log(path: str | Path) -> Log:
     rows = [row for row in map(numbers_of, objects) if row]
     named = next((name for name in STEPS if any(name in row for row in rows)), None)
     if named is None and any(row.get(name) not in (None, "") for row in objects for name in STEPS):
-        log.warnings.append("the steps are no numbers: rows are counted instead.")
+        log.warnings.append("the steps are not numbers: rows are counted instead.")
     is_back, again = False, Counter[str]()
     for number, row in enumerate(rows, start=1):
-        before = log.rows[-1]["step"] if named and log.rows else number  # what names no step is of the last one
+        before = log.rows[-1]["step"] if named and log.rows else number  # a row without a step belongs to the last
         at = _step_of(row.get(named or "", before), f"{file}, row {number}")
         later = len(log.rows)
         while log.rows and log.rows[-1]["step"] > at:
@@ -80,24 +80,24 @@ def read_log(path: str | Path) -> Log:
         elif more:
             log.rows.append({"step": at, **more})
     if is_back:
-        log.warnings.append("the run went back and made steps again: shown are those that it made last.")
+        log.warnings.append("the run went back and repeated steps: the last repetition is shown.")
     if again:
         told = ", ".join(f"{name} {count:,} times" for name, count in again.items())
-        log.warnings.append(f"logged again for a step, with another number: {told}; shown is the later.")
+        log.warnings.append(f"logged twice for a step, with different numbers: {told}; the later one is shown.")
     if not log.rows:
-        raise InputError(f"{file} has no row of numbers; a log has an object a step, or a column a number.")
+        raise InputError(f"{file} has no row of numbers; a log has one object per step, or one column per metric.")
     return log
 
 
 def _step_of(value: float, where: str) -> int:
-    """A step as a whole number; InputError where it is none."""
+    """A step as an integer; InputError where it is not a whole number."""
     if not (0 <= value <= LAST_STEP and value == int(value)):
-        raise InputError(f"{where}: a step is a whole number from 0, not {value:g}; see which column has the steps.")
+        raise InputError(f"{where}: a step is a whole number from 0, not {value:g}; check which column has the steps.")
     return int(value)
 
 
 def _not_finite(objects: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A line that tells which numbers are no numbers, and in how many rows; a text "NaN" is W&B's empty cell."""
+    """A warning about values that are not finite, with the number of rows; a text "NaN" is W&B's empty cell."""
     numbers = ((name, value) for row in objects for name, value in row.items() if isinstance(value, int | float))
     names = [name for name, value in numbers if not isinstance(value, bool) and _number(value) is None]
     told = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
@@ -105,20 +105,20 @@ def _not_finite(objects: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _named_twice(objects: Iterable[Mapping[str, Any]]) -> list[str]:
-    """A line that tells which names are one without W&B's prefixes, of which the last in a row is read."""
+    """Warnings about names that coincide without W&B's prefixes; the last one in a row is read."""
     spelled: dict[str, dict[str, None]] = {}
     for row in objects:
         for name in filter(None, row):
             spelled.setdefault(_bare(name), {})[name] = None
     return [
-        f"{' and '.join(names)} are one name here: where a row has both, the last is read."
+        f"{' and '.join(names)} are read as one column: where a row has both, the last is used."
         for names in spelled.values()
         if len(names) > 1
     ]
 
 
 def _file_of(path: Path) -> Path:
-    """The file of a log; of a folder the log that is in it, of checkpoints the last one's."""
+    """The log file: of a folder the log in it, of several checkpoints the last one's."""
     if path.is_file():
         return path
     if not path.is_dir():
@@ -131,7 +131,7 @@ def _file_of(path: Path) -> Path:
 
 
 def _objects(file: Path, log: Log) -> Iterator[Mapping[str, Any]]:
-    """The objects of a file, each with what was logged at once."""
+    """The objects of a file, each with the values logged by one call."""
     if file.name.endswith(".csv"):
         yield from _of_one_run((row for _, row in read_csv(file)), file)
     elif file.suffix == ".jsonl":
@@ -141,11 +141,11 @@ def _objects(file: Path, log: Log) -> Iterator[Mapping[str, Any]]:
         except InputError:
             if not _is_torn(file):
                 raise
-            log.warnings.append(f"{file}: its last line is cut off, and left out.")
+            log.warnings.append(f"{file}: its last line is cut off and left out.")
     elif file.suffix == ".json":
         yield from _of_json(file)
     else:
-        raise InputError(f"{file} is no log that can be read: .json, .jsonl or .csv.")
+        raise InputError(f"{file} is not a log that can be read: name a .json, .jsonl or .csv file.")
 
 
 def _of_json(file: Path) -> Iterator[Mapping[str, Any]]:
@@ -162,7 +162,7 @@ def _of_json(file: Path) -> Iterator[Mapping[str, Any]]:
             raise InputError(f"{file} has no list log_history, as a {STATE} has, and is no list of objects.")
         for number, entry in enumerate(entries, start=1):
             if not isinstance(entry, Mapping):
-                raise InputError(f"{file}: entry {number} of log_history is no object.")
+                raise InputError(f"{file}: entry {number} of log_history is not an object.")
             yield entry
     else:
         for number, row in read_json(file):
@@ -170,7 +170,7 @@ def _of_json(file: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _is_torn(file: Path) -> bool:
-    """Whether the last line alone cannot be read, and has no end: it is being written, or a kill cut it."""
+    """Whether only the last line cannot be read and is incomplete: it is being written, or the process was killed."""
     *whole, last = file.read_bytes().split(b"\n")
     if not last:
         return False
@@ -183,7 +183,7 @@ def _is_torn(file: Path) -> bool:
 
 
 def _unfolded(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """A row of verl's file logger, {"step": ..., "data": {...}}, as one of numbers; any other as it is."""
+    """A row of verl's file logger, {"step": ..., "data": {...}}, as a flat row; any other row unchanged."""
     if "data" not in row or not row.keys() <= {"step", "data"}:
         return row
     if not isinstance(row["data"], Mapping):
@@ -192,7 +192,7 @@ def _unfolded(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 
 def _of_one_run(rows: Iterable[Mapping[str, Any]], file: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of a table; of a W&B chart's, whose columns are `RUN - METRIC`, without the run, and its extremes."""
+    """The rows of a table; for a W&B chart (columns `RUN - METRIC`), without the run's name and MIN and MAX columns."""
     for row in rows:
         runs = {run for name in row if (run := name.rpartition(" - ")[0])}
         if len(runs) > 1:
@@ -204,12 +204,12 @@ def _of_one_run(rows: Iterable[Mapping[str, Any]], file: Path) -> Iterator[Mappi
 
 
 def numbers_of(row: Mapping[str, Any]) -> dict[str, float]:
-    """The finite numbers of what was logged at once, by names without W&B's prefixes."""
+    """The finite numbers of one log entry, by names without W&B's prefixes."""
     return {_bare(name): number for name, value in row.items() if name and (number := _number(value)) is not None}
 
 
 def _bare(name: str) -> str:
-    """A name without the prefix that it gets in W&B: train/loss is loss, eval/loss is eval_loss."""
+    """A name without the prefix that W&B gives it: train/loss is loss, eval/loss is eval_loss."""
     if name.startswith("train/"):
         return name[len("train/") :]
     return f"eval_{name[len('eval/') :]}" if name.startswith("eval/") else name
@@ -224,7 +224,7 @@ def _number(value: Any) -> float | None:
 
 
 class Listener:
-    """accord's alarms over the rows of another trainer, which are read so."""
+    """accord's alarms over the rows of another trainer, whose columns `readings` maps to accord's."""
 
     def __init__(self, readings: Sequence[Reading]) -> None:
         self.readings = readings
@@ -232,7 +232,7 @@ class Listener:
         self._last: float | None = None
 
     def see(self, row: Row) -> list[Alarm]:
-        """The alarms that one more row raises; one of the step of the last is more of that row."""
+        """The alarms that a row raises; a row of the same step as the last one extends that row."""
         read = {one.column: value for one in self.readings if (value := one.of_row(row)) is not None}
         if not read:
             return []

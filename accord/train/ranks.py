@@ -1,4 +1,4 @@
-"""Runs of several ranks: what of a training they can do as yet, and a run's folder, which one of them alone writes."""
+"""Runs on several ranks: which settings they do not support yet, and the run's folder, written by one rank alone."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ALONE = {
     "offload_optimizer": HOLDS_LESS,
     "offload_reference": HOLDS_LESS,
 }
-"""Settings that several ranks cannot have yet, and what they have in their place."""
+"""Settings that are not supported on several ranks yet, and the alternative."""
 
 
 def require_alone(method: TrainingConfig, options: RunOptions) -> None:
-    """Raise InputError where there are several ranks, and what is asked for needs a process of its own as yet."""
+    """Raise InputError where there are several ranks and the method or a setting does not support them yet."""
     if engine.Team.here().size == 1:
         return
     if not getattr(method, "on_ranks", False):
@@ -38,21 +38,21 @@ def require_alone(method: TrainingConfig, options: RunOptions) -> None:
         for field in fields(settings):
             if field.name in ALONE and getattr(settings, field.name) != field.default:
                 raise InputError(
-                    f"{field.name} is not for several ranks yet: start without torchrun, or leave it out; "
+                    f"{field.name} is not supported on several ranks yet: start without torchrun, or leave it out; "
                     f"{ALONE[field.name]}."
                 )
 
 
-def say_what_is_whole(network: nn.Module) -> None:
-    """Print what every rank holds and none shares, where there are several: a base in few bits."""
+def report_unsharded(network: nn.Module) -> None:
+    """Print what every rank holds whole instead of sharing it, where there are several: a quantized base."""
     layers = engine.quantize.few_bits(network)
     if layers and engine.Team.here().size > 1:
         size = sum(layer.nbytes for layer in layers) / 1e9
-        status(f"every rank holds the base in {layers[0].kind}, {size:.2f} GB, and its share of all else.")
+        status(f"every rank holds the whole base in {layers[0].kind}, {size:.2f} GB, and its share of all else.")
 
 
 def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) -> Run:
-    """The run in the folder `out`, on the rank that leads, and on others what follows it.
+    """The run in the folder `out`, on the rank that leads; on other ranks a `Follower`.
 
     Raises InputError on every rank where the folder cannot be used, or ranks were given different settings.
     """
@@ -69,7 +69,7 @@ def open_run(out: str | Path, settings: Mapping[str, Any], options: RunOptions) 
 
 
 class Follower(Run):
-    """A run on a rank that does not lead: what there is to decide it is told, and it writes nothing."""
+    """A run on a rank that does not lead: it is told the leading rank's decisions and writes nothing."""
 
     def __init__(self, folder: str | Path, settings: Mapping[str, Any], *, finished: bool, resumed: bool) -> None:
         self.folder, self.stopping, self.resumed = Path(folder), None, resumed

@@ -1,4 +1,4 @@
-"""A run that goes on: from which checkpoint, and with which settings other than before (the table in docs/trust.md)."""
+"""Resuming a run: from which checkpoint, and which settings may differ from before (the table in docs/trust.md)."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ SMALLER = {
     "tokens_per_pass", "activation_checkpointing", "return_freed_memory", "offload_reference", "shard_ranks",
     "reshard_after_forward",
 }  # fmt: skip
-"""Settings that need less memory and change no number but by rounding: a run may go on with others."""
+"""Settings that save memory and change numbers by rounding only: they may change when a run is resumed."""
 STEPPED = {"learning_rate", "max_grad_norm", "kl_coefficient"}
-"""Settings of a step that a stop or an alarm says to change: a run may go on with others too."""
+"""Settings of the update that a stop or an alarm advises to change: these may change too."""
 TUNED = STEPPED | {"max_steps", "epochs", "stop_when", "eval_every", "patience", "watch_every"}
-"""And what ends or measures it."""
+"""All of those, and settings that end or measure the run."""
 SERVED = {f"sampler{end}" for end in ("", "_folder", "_parallel", "_wait", "_key", "_insecure")}
-"""Who draws the samples, which whoever starts a server again says anew."""
+"""Where the samples are drawn: given anew whenever a server is restarted."""
 SAMPLED = {"group_size", "max_new_tokens"}
-"""What a round that selects nothing says to raise."""
+"""What a round that selects nothing advises to raise."""
 HISTORY = "history"
-"""The part of config.yaml that says which settings were changed as the run went on, after which step."""
+"""The key of config.yaml for settings that changed when the run was resumed, and after which step."""
 DIGEST = "_sha256"
-"""What the name of a setting's digest ends with."""
+"""Suffix of the name of a setting's digest."""
 STOP = "stopped"
-"""The part of a checkpoint's state that says whether it was saved as the run stopped itself."""
+"""The key of a checkpoint's state that says whether it was saved as the run stopped itself."""
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
-    """What a run was begun with. Raises InputError where its config.yaml is damaged."""
+    """The settings a run began with. Raises InputError where its config.yaml is damaged."""
     settings = read_yaml(folder / "config.yaml", "the settings")
     if not isinstance(settings, dict) or not all(isinstance(name, str) for name in settings):
         raise InputError(f"{folder}/config.yaml holds no settings: restore it, or choose another --out.")
     history = settings.get(HISTORY, [])
     if not (isinstance(history, list) and all(isinstance(e, dict) and type(e.get("step")) is int for e in history)):
         raise InputError(
-            f"{folder}/config.yaml: its {HISTORY} is no list of changes: restore it, or choose another --out."
+            f"{folder}/config.yaml: its {HISTORY} is not a list of changes: restore it, or choose another --out."
         )
     return settings
 
 
 def changes(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that a run which goes on has others of; InputError for the first that may not change."""
+    """The settings of a resumed run that differ from before; InputError for the first that may not change."""
     finished = (folder / "model").is_dir()
     may = SMALLER | SERVED if finished else SMALLER | SERVED | TUNED
-    if "rounds" in settings:  # whose steps say where a round ends
+    if "rounds" in settings:  # the number of steps decides where a round ends
         may = may - {"max_steps", "epochs"} | (set() if finished else SAMPLED)
-    if settings.get("kl_target") is not None:  # by which the coefficient moves
+    if settings.get("kl_target") is not None:  # the coefficient is adapted to it
         may = may - {"kl_coefficient"}
     changed = {}
     for key in sorted({**before, **settings}.keys()):
@@ -65,7 +65,7 @@ def changes(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
             continue
         if key.endswith(URL_DIGEST):
             raise InputError(
-                f"{folder} was run with a URL of {key.removesuffix(URL_DIGEST)} of another user, password or query; "
+                f"{folder} was run with another user, password or query in a URL of {key.removesuffix(URL_DIGEST)}; "
                 "resume it with the same, or choose another --out."
             )
         if key.endswith(DIGEST):
@@ -81,11 +81,11 @@ def changes(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
 
 
 def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
-    """The steps that are done already, with everything as it was after them; 0 where there is nothing to go on from.
+    """Restore the last usable checkpoint; returns the number of steps done, 0 where there is none.
 
-    What is damaged is stepped over. So is what was saved as the run stopped itself, where its steps are others now: it
-    is finite, but what the steps until then had made of it. Raises InputError where nothing before is whole, or more
-    steps are done than there are to be.
+    Damaged checkpoints are skipped. So is one saved as the run stopped itself, where settings of the update have
+    changed: its weights are finite but come from the steps that failed. Raises InputError where no earlier checkpoint
+    is intact, or more steps are done than the run has.
     """
     found = engine.Team.here().lead(lambda: last_whole(run, needed=learner.watch is not None))
     if found is None:
@@ -94,13 +94,13 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     learner.restore(state, run, optimizer)
     if step > learner.total:
         raise InputError(
-            f"{run.folder} has gone {step} steps already, and was to end after {learner.total}: give it more steps."
+            f"{run.folder} has done {step} steps already, more than the {learner.total} asked for: ask for more steps."
         )
     return step
 
 
 def last_whole(run: Run, *, needed: bool) -> tuple[Path, dict[str, Any]] | None:
-    """The checkpoint to go on from, and what `verified` gave of it; `needed`: whether rows of numbers are."""
+    """The last usable checkpoint and its verified contents; `needed`: whether its rows of metrics must exist."""
     saved = engine.checkpoint.checkpoints(run.folder / "checkpoints") if run.resumed else []
     why = ""
     for checkpoint in reversed(saved):
@@ -112,7 +112,7 @@ def last_whole(run: Run, *, needed: bool) -> tuple[Path, dict[str, Any]] | None:
             why = why or str(error)
             continue
         if known["state"].pop(STOP, False) and run.is_retuned:
-            run.print(f"{checkpoint.name} was saved as the run stopped itself: it continues from before that.")
+            run.print(f"{checkpoint.name} was saved as the run stopped itself: the run continues from before it.")
             shutil.rmtree(checkpoint)
             continue
         return checkpoint, known

@@ -1,4 +1,4 @@
-"""A run's files of rows: metrics, alarms and samples, appended as steps are done, and known to the checkpoints."""
+"""A run's files of rows: metrics, alarms and samples, appended step by step, with digests kept in the checkpoints."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from accord import engine
 from accord.files import line_of, sync, write_text
 
 MEASURED = ("metrics", "alarms")
-"""Files of rows that are written with their step."""
+"""Files whose rows are written with their step."""
 FILES = (*MEASURED, "samples")
 
 
 class Rows:
-    """The files of rows in a run's folder; `say` has a line for the person watching."""
+    """The files of rows in a run's folder; `say` prints a line to the terminal."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
@@ -43,18 +43,18 @@ class Rows:
         self._written[name].update(text.encode())
 
     def keep(self, step: int) -> dict[str, str]:
-        """Have the rows so far on the disk; the digests of those up to a step, by which its checkpoint knows them."""
+        """Sync the rows to disk; returns digests of those up to `step`, for its checkpoint."""
         for file in self._files.values():
             os.fsync(file.fileno())
         sync(self.folder, inside=False)
-        samples, _ = rows_until(self.folder / "samples.jsonl", step)  # there may be later ones, of a round that begins
+        samples, _ = rows_until(self.folder / "samples.jsonl", step)  # a round that begins may have written later ones
         return {name: self._written[name].hexdigest() for name in MEASURED} | {"samples": _digest(samples)}
 
     def require(self, step: int, digests: Mapping[str, str], *, needed: bool) -> None:
-        """Raise Damaged where rows up to a step are not those that a checkpoint knows.
+        """Raise Damaged where the rows up to a step do not match the digests in a checkpoint.
 
-        Rows of numbers that were taken away are missed in a line, unless they are `needed` to choose the best model;
-        so are samples, which nothing depends on.
+        A missing file of metrics or alarms only prints a line, unless the rows are `needed` to choose the best model.
+        So do changed samples, which nothing depends on.
         """
         for name, digest in digests.items():
             kept, _ = rows_until(file := self.folder / f"{name}.jsonl", step)
@@ -72,17 +72,17 @@ class Rows:
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl, without what a kill cut short."""
+    """The rows of metrics.jsonl, without a torn last line."""
     return [row for _, row in _lines(Path(folder) / "metrics.jsonl") if row is not None]
 
 
 def read_alarms(folder: str | Path) -> list[dict[str, Any]]:
-    """The same of alarms.jsonl."""
+    """The rows of alarms.jsonl, without a torn last line."""
     return [row for _, row in _lines(Path(folder) / "alarms.jsonl") if row is not None]
 
 
 def rows_until(file: Path, step: int) -> tuple[list[str], int]:
-    """The lines of a run's file that are rows of steps up to this, and how many before the last cannot be read."""
+    """The lines of rows up to `step`, and how many lines before the last cannot be read."""
     lines = _lines(file)
     kept = [line for line, row in lines if row is not None and row["step"] <= step]
     return kept, sum(row is None for _, row in lines[:-1])
@@ -93,7 +93,7 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 def _lines(file: Path) -> list[tuple[str, Any]]:
-    """A file's lines, and the row that each is, None for one that is no row of a step."""
+    """A file's lines, each with its parsed row, or None where it is not a row of a step."""
     found = []
     for line in file.read_bytes().splitlines(keepends=True) if file.is_file() else ():
         try:

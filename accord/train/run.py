@@ -1,19 +1,12 @@
-"""A run's folder: what was asked, every step as it happened, samples, checkpoints, the model, the report.
+"""A run's folder: settings, metrics of every step, samples, checkpoints, model and report.
 
-config.yaml         every setting, resolved, and those that were changed as the run went on
-metrics.jsonl       a row a step
-left_out.jsonl      rows that were not trained on, and why
-composition.jsonl   of pretraining: the files that the text is of, and their shares
-samples.jsonl       prompts and completions as training went on
-alarms.jsonl        what was wrong with the numbers, as it was seen
-environment.json    versions, seed, command, git commit
-checkpoints/        to go on from
-model/              the result, in Hugging Face format, and its card
-best/, best.json    the model that was best on rows held out, or by an independent measure, where there are such
-tensorboard/        the same numbers for TensorBoard
-tracking.json       by what the services that track the run know it
-report.html         all of it for people
-SHA256SUMS          the digests of the finished run's settings, rows and best.json
+config.yaml every resolved setting, and those that changed when the run was resumed metrics.jsonl one row per step
+left_out.jsonl rows that were not trained on, and why composition.jsonl pretraining only: the source files of the text
+and their shares samples.jsonl prompts and completions drawn during training alarms.jsonl alarms as they were raised
+environment.json versions, seed, command, git commit checkpoints/ for --resume; deleted at the end model/ the result, in
+Hugging Face format, with its model card best/, best.json the best model by held-out rows or by an independent measure,
+if either is used tensorboard/ the metrics for TensorBoard tracking.json the run's identifiers at tracking services
+report.html the report SHA256SUMS digests of the finished run's settings, rows and best.json
 """
 
 from __future__ import annotations
@@ -46,26 +39,26 @@ if TYPE_CHECKING:
     import torch
 
 LAST_GOOD = "last-good"
-"""The folder of the model that a run leaves which stopped itself."""
+"""The folder of the last finite model of a run that stopped itself."""
 FILES = (
     "model", "best", "best.json", LAST_GOOD, "checkpoints", "metrics.jsonl", "samples.jsonl", "alarms.jsonl",
     "left_out.jsonl", "composition.jsonl", "round-*.jsonl", "environment.json", "report.html", "tensorboard",
     "tracking.json", "config.yaml",
 )  # fmt: skip
-"""What a run has in its folder; config.yaml, by which it is known, last."""
+"""Everything a run may have in its folder; config.yaml, which identifies it, comes last."""
 SEALED = ("config.yaml", "environment.json", "best.json", "*.jsonl")
-"""Files of a finished run that nothing changes any more."""
+"""Files of a finished run that must not change any more."""
 SHOWN = ("loss", "eval_loss", "accuracy", "eval_accuracy", "reward", "kl", "eval_teacher_kl", "watched")
 
 
 class Run:
     """One run and its folder.
 
-    `stopping` says why the run ends before its last step, once something does end it: an alarm that `stop_when` names,
-    or what is measured on rows held out.
+    `stopping` is None, or the reason why the run ends before its last step: an alarm named by `stop_when`, or
+    `patience` on held-out rows.
 
-    Raises InputError where the folder holds another run, or, resuming, one with other settings; or no alarm is called
-    so.
+    Raises InputError where the folder holds another run, or, when resuming, one with other settings, and where
+    `stop_when` names an unknown alarm.
     """
 
     def __init__(
@@ -96,7 +89,7 @@ class Run:
             self._lock = lock.pop_all()
 
     def _look(self, resume: bool) -> None:
-        """Whether the folder is this run's to begin or to go on with; what a killed process left of it is cleared."""
+        """Check that the folder can be used for this run, and clear what a killed process left behind."""
         for name in ("", "checkpoints", "model", "best"):
             tidy(self.folder / name)
         config = self.folder / "config.yaml"
@@ -109,15 +102,15 @@ class Run:
         elif others(self.folder) and may_overwrite() and config.exists():
             self._clear()
         elif others(self.folder):
-            remedy = "another run; choose another --out, or go on with that run by --resume"
+            remedy = "another run; choose another --out, or continue that run with --resume"
             raise InputError(
                 f"{self.folder} holds {remedy if config.exists() else 'other files; choose another --out'}."
             )
 
     def _clear(self) -> None:
-        """Take away another run that was here, which --overwrite gives up; what is none of its files stays."""
+        """Delete the files of another run in this folder (--overwrite); other files stay."""
         if "command" not in settings_of(self.folder):
-            raise InputError(f"{self.folder} holds config.yaml, which is no run's; choose another --out.")
+            raise InputError(f"{self.folder} holds a config.yaml that is not of a run; choose another --out.")
         require_outside(self.folder, self.settings)
         for pattern in FILES:
             for path in self.folder.glob(pattern):
@@ -128,27 +121,27 @@ class Run:
 
     @property
     def save_dtype(self) -> torch.dtype | None:
-        """What weights are saved in, where that is not what they are held in."""
+        """The dtype to save weights in, where it differs from the one they are held in."""
         return engine.precision.DTYPES.get(self.settings.get("save_dtype", ""))
 
     @property
     def finished(self) -> bool:
-        """Whether an earlier session brought the run to its end."""
+        """Whether an earlier session finished the run."""
         return (self.folder / "model").is_dir()
 
     @property
     def is_retuned(self) -> bool:
-        """Whether a run that goes on makes its steps by other settings than before."""
+        """Whether a resumed run has other settings that affect its steps (`STEPPED`)."""
         return not self._changed.keys().isdisjoint(STEPPED)
 
-    def made_of(self, **digests: str) -> None:
-        """Note the digests of what the run is made of, by the settings that name it, for its config.yaml.
+    def record_digests(self, **digests: str) -> None:
+        """Record digests of the run's inputs (model, data ...), by the setting that names each, in its config.yaml.
 
-        Raises InputError where a run that goes on was begun with something else under the same names, or the ranks of a
-        team were.
+        Raises InputError where a resumed run began with other content under the same names, or the ranks' digests
+        differ.
         """
         team = engine.Team.here()
-        team.require_same("what the run is made of", digests)
+        team.require_same("the run's inputs", digests)
         team.lead(lambda: self._note(digests))
 
     def _note(self, digests: Mapping[str, str]) -> None:
@@ -156,14 +149,14 @@ class Run:
             self.settings[name + DIGEST] = digest
             if self._before.get(name + DIGEST, digest) != digest:
                 raise InputError(
-                    f"{self.folder} began with another content of {name} ({self.settings.get(name)}): restore it, "
+                    f"{self.folder} began with other content in {name} ({self.settings.get(name)}): restore it, "
                     "or choose another --out."
                 )
 
     def leave_out(self, left_out: LeftOut, most: float, data: str = "") -> None:
-        """Say which rows are left out, and keep the list; InputError where more than a share of `most` are bad.
+        """Print and keep the rows that are left out; InputError where their share exceeds `most`.
 
-        `data` is what other rows than those trained on are called.
+        `data` names the rows in messages where they are not the training rows.
         """
         left_out.require_few(most)
         for line in (*left_out.taken, *left_out.lines()):
@@ -175,18 +168,18 @@ class Run:
             self._left_out.append({"row": row, "why": r.why, **of})
 
     def compose(self, rows: list[dict[str, Any]]) -> None:
-        """Show of which files the data are, and in which shares, and keep it."""
+        """Print and keep the composition of the data: its files and their shares."""
         self._composition = rows
         self.console.print(composition_table(rows))
 
     def begin(self, step: int, total: int, read_as: str = "") -> None:
         """Open the folder for steps after `step`, dropping rows that an earlier session wrote past its checkpoint.
 
-        `read_as` says as what the data were read, for the model's card.
+        `read_as` describes the training items, for the model card.
         """
-        before = read_metrics(self.folder)  # those past the checkpoint too
-        told = {name: value for name, value in self.settings.items() if not name.endswith(URL_DIGEST)}
-        self._tracking.begin(self.folder, self.name, told, step, int(before[-1]["step"]) if before else -1)
+        before = read_metrics(self.folder)  # including rows past the checkpoint
+        public = {name: value for name, value in self.settings.items() if not name.endswith(URL_DIGEST)}
+        self._tracking.begin(self.folder, self.name, public, step, int(before[-1]["step"]) if before else -1)
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / SUMS).unlink(missing_ok=True)
         self._write_settings(step)
@@ -214,8 +207,8 @@ class Run:
         self.expect(total)
 
     def _write_settings(self, step: int) -> None:
-        """Write config.yaml where there is none, or settings are others after so many steps than they were before."""
-        history = [{**entry, "step": min(step, entry["step"])} for entry in self._history]  # later steps are done again
+        """Write config.yaml if it is new, or if settings change from `step` on."""
+        history = [{**entry, "step": min(step, entry["step"])} for entry in self._history]  # later steps are redone
         if changed := self._changed:
             before = {name: self._before.get(name) for name in changed}
             history.append({"step": step, "from": before, "to": changed})
@@ -226,14 +219,14 @@ class Run:
             write_text(self.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def expect(self, total: int) -> None:
-        """There will be so many steps, as far as is known by now."""
+        """Set the expected number of steps."""
         self._every, self.total = max(1, total // 10), total
         self._progress.update(self._task, total=total)
 
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
-        """Write the row of a step, counted from 1, with its seconds and tokens a second, or of 0, before the first.
+        """Write the row of a step (counted from 1; 0 is before the first) with its seconds and tokens per second.
 
-        It may set `stopping`, on all ranks alike.
+        May set `stopping`, equally on all ranks.
         """
         self.stopping = engine.Team.here().lead(lambda: self._log(step, row, tokens))
 
@@ -265,7 +258,7 @@ class Run:
         self.rows.write("samples", *({"step": step, **row} for row in rows))
 
     def print(self, line: str) -> None:
-        """One line for the person watching."""
+        """Print one line to standard error."""
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -273,20 +266,20 @@ class Run:
         self._open.close()
 
     def seal(self) -> None:
-        """Have the rows and their digests on the disk; of a run that was finished before, say what has changed."""
+        """Write the rows and their digests to disk; for a run that was finished before, warn about changed files."""
         if not self.finished:
             write_sums(self.folder, *SEALED)
-            sync(self.folder)  # before there is a model, which says that the run is finished
+            sync(self.folder)  # before model/ exists, which marks the run as finished
         elif file := changed(self.folder):
             self.print(f"{self.folder / file} has changed since the run ended: its numbers may be wrong.")
 
     def conclude(self, method: str) -> tuple[list[dict[str, float]], Path]:
-        """Take away what has served, and write the card, which says what the method is, and the report.
+        """Delete checkpoints, then write the model card, which quotes `method`, and the report.
 
-        Returns the rows of numbers, and where the report is.
+        Returns the rows of metrics and the path of the report.
         """
-        for served in ("checkpoints", LAST_GOOD):
-            shutil.rmtree(self.folder / served, ignore_errors=True)
+        for name in ("checkpoints", LAST_GOOD):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         report.write_card(self.folder, method=method)
         return read_metrics(self.folder), report.refresh_report(self.folder)
 

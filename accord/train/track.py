@@ -1,8 +1,8 @@
-"""Where a run's metrics go besides its folder: the services of `--track`, and what each has been sent.
+"""Sends a run's metrics to the services of `--track`, and keeps what each has been sent.
 
-No service is told a password or a key. The run's folder keeps in tracking.json the identifiers by which each service
-knows the run, so that a resumed run continues there too. What a service has is not sent again, except to TensorBoard,
-which drops its own rows. A service that fails while the run is under way is left alone, and the run goes on.
+No service is sent a password or a key. tracking.json in the run's folder keeps each service's identifiers of the run,
+so that a resumed run continues there too. Rows are not sent twice, except to TensorBoard, which drops its own. A
+service that fails during the run is not used any more, and the run goes on.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ DEFAULT, NONE = "tensorboard", "none"
 SERVICES: dict[str, type[Tracker]] = {
     "wandb": WeightsAndBiases, "trackio": Trackio, "mlflow": MLflow, "tensorboard": TensorBoard,
 }  # fmt: skip
-"""In the order in which they begin: those that may refuse come before the one that writes into the folder."""
+"""In the order in which they begin: services that may refuse come before the one that writes into the folder."""
 
 
 def services(track: str) -> list[str]:
-    """The services named, separated by commas; by default TensorBoard, if it is installed.
+    """The services named in a comma-separated list; TensorBoard by default, if installed.
 
-    Raises InputError where there is none of a name, or one is not installed.
+    Raises InputError where a name is unknown or its package is not installed.
     """
     names = [name for part in track.split(",") if (name := part.strip()) and name != NONE]
     for name in names:
@@ -39,7 +39,7 @@ def services(track: str) -> list[str]:
             hint = nearest(name, SERVICES) or f"; there are {', '.join(SERVICES)}, and {NONE} for none of them."
             raise InputError(f"track: there is no service {name!r}{hint}")
         spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:  # a folder of that name, as wandb makes one, is no package
+        if spec is None or spec.origin is None:  # a folder of that name, such as wandb's output, is not the package
             if track == DEFAULT:
                 return []
             raise InputError(f"track: {name} needs {SERVICES[name].install}")
@@ -47,7 +47,7 @@ def services(track: str) -> list[str]:
 
 
 class Tracking:
-    """The services at work on one run; `say` prints a line for the person watching."""
+    """The services that track one run; `say` prints a line to the terminal."""
 
     def __init__(self, names: Sequence[str], say: Callable[[str], None]) -> None:
         self.names, self.say = names, say
@@ -69,7 +69,7 @@ class Tracking:
             try:
                 with redirect_stdout(sys.stderr):
                     self._known[service] = tracker.begin(TrackedRun(folder, name, settings, step, known))
-            except Exception as error:  # clients raise whatever they please
+            except Exception as error:  # clients raise all kinds of errors
                 raise InputError(
                     f"track: {service} cannot be used ({said(error)}); fix it, or leave it out."
                 ) from error
@@ -87,36 +87,36 @@ class Tracking:
             self.log(int(row["step"]), row)
 
     def log(self, step: int, row: Mapping[str, Any]) -> None:
-        """Send the numbers of a step, counted from 1."""
+        """Send the numbers of a step (counted from 1)."""
         numbers = {name: v for name, v in row.items() if isinstance(v, int | float) and name != "step"}
         names = [name for name, last in self._sent.items() if step > last and name not in self._failed]
         self._tell(lambda tracker: tracker.log(step, numbers), names)
 
     def alarm(self, step: int, name: str, text: str) -> None:
-        """Send an alarm, unless it is of a step that an earlier session logged."""
+        """Send an alarm, unless an earlier session logged its step."""
         if step > self._logged:
             names = [service for service in self._open if service not in self._failed]
             self._tell(lambda tracker: tracker.alarm(step, name, text), names)
 
     def close(self, ended: Ended) -> None:
-        """Say how the run ended."""
+        """Tell the services how the run ended."""
         self._tell(lambda tracker: tracker.close(ended), list(self._open))
         self._open = {}
 
     def _tell(self, call: Callable[[Tracker], None], names: Sequence[str]) -> None:
-        """Call the services named; of one that fails, say so once."""
+        """Call the services named; print the first failure of each."""
         for name in names:
             try:
                 with redirect_stdout(sys.stderr):
                     call(self._open[name])
-            except Exception as error:  # a run must not end by what watches it
+            except Exception as error:  # a failing tracker must not end the run
                 if name not in self._failed:
-                    self.say(f"{name} failed and gets no more of this run, which goes on: {said(error)}")
+                    self.say(f"{name} failed and is not used any more; the run goes on: {said(error)}")
                 self._failed.add(name)
 
 
 def _read_known(file: Path) -> dict[str, Known]:
-    """The identifiers in tracking.json, by service. Raises InputError where the file does not hold them."""
+    """The identifiers in tracking.json, by service. Raises InputError where the file is damaged."""
     try:
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         return {service: dict(name) for service, name in known.items()}

@@ -1,7 +1,7 @@
-"""The services that follow runs, each by its own client: TensorBoard, Weights & Biases, trackio and MLflow.
+"""The tracking services, each behind its own client: TensorBoard, Weights & Biases, trackio and MLflow.
 
-Each is told the settings, every row as it is logged, the alarms, and how the run ended. Where it writes, and with whose
-key, is said by its own environment variables (docs/tracking.md). A client is imported when its service begins.
+Each gets the settings, every row as it is logged, the alarms, and how the run ended. Its own environment variables
+(docs/tracking.md) say where it writes and with which key. A client is imported when its service begins.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 PROJECT = "accord"
-"""The project, or experiment, of runs for which the environment names none."""
+"""The project, or experiment, where the environment names none."""
 Ended: TypeAlias = Literal["finished", "failed", "interrupted"]
 Known: TypeAlias = dict[str, str]
 """A service's own identifiers of a run, by name."""
@@ -23,7 +23,7 @@ Known: TypeAlias = dict[str, str]
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """A run that begins or goes on after `step`, as a service is told of it; `known` where it has the run already."""
+    """A run that begins or resumes after `step`; `known` has the service's identifiers, if it has the run already."""
 
     folder: Path
     name: str
@@ -33,25 +33,25 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """One service at work. All may raise whatever its client raises."""
+    """One tracking service. All methods may raise whatever its client raises."""
 
     install: ClassVar[str]
-    """What to install where its client is missing."""
+    """What to install where the client is missing."""
 
     def begin(self, run: TrackedRun) -> Known:
-        """Open the run there; the identifiers by which it is known."""
+        """Open the run in the service; returns its identifiers there."""
 
     def last(self) -> int | None:
-        """The last step that it has of a run that goes on, where it can say."""
+        """The last step that the service has of a resumed run, if known."""
 
     def log(self, step: int, row: Mapping[str, float]) -> None:
-        """The numbers of a step, counted from 1."""
+        """Log the numbers of a step (counted from 1)."""
 
     def alarm(self, step: int, name: str, text: str) -> None:
-        """An alarm, and what it saw."""
+        """Log an alarm and what it saw."""
 
     def close(self, ended: Ended) -> None:
-        """Say how the run ended; nothing follows."""
+        """Mark how the run ended; no call follows."""
 
 
 class TensorBoard:
@@ -98,7 +98,7 @@ class WeightsAndBiases:
             id=run.known.get("id"),
             resume="allow" if run.known else None,
             config=dict(run.settings),
-            reinit="create_new",  # a run of the user's own stays as it is
+            reinit="create_new",  # leaves the user's own run alone
         )
         return {"id": self.run.id, "project": project}
 
@@ -117,7 +117,7 @@ class WeightsAndBiases:
 
 
 class Trackio:
-    """trackio, in a database of this machine, on a server or in a Space of the Hub."""
+    """trackio, in a local database, on a server or in a Space of the Hub."""
 
     install: ClassVar[str] = "the trackio extra: pip install trackio"
 
@@ -127,7 +127,7 @@ class Trackio:
         name = run.known.get("name") or run.name
         resume = "allow" if run.known else "never"
         self.run: Any = trackio.init(project=PROJECT, name=name, config=dict(run.settings), resume=resume)
-        self.run.id = run.known.get("id") or self.run.id  # by name it would be the latest that is called so
+        self.run.id = run.known.get("id") or self.run.id  # the name alone would resume the latest run so called
         return {"id": self.run.id, "name": name}
 
     def last(self) -> int | None:
@@ -155,7 +155,7 @@ class MLflow:
     install: ClassVar[str] = "the mlflow extra: pip install mlflow-skinny sqlalchemy alembic"
 
     def begin(self, run: TrackedRun) -> Known:
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven take minutes, and training waits
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # seven, the default, stall training for minutes
         from mlflow import MlflowClient
         from mlflow.entities import Param
 

@@ -1,10 +1,9 @@
-"""What other trainers call the numbers that alarms look at: the one table of their names and accord's columns.
+"""Names that other trainers give to the metrics that alarms look at: the table from their names to accord's columns.
 
-How a number is read is written as its name, which may stand in `1 - NAME`, of a share of the rest, or `NAME * LENGTH`,
-of a mean over tokens whose sum over a completion is wanted, as KL is in accord's rows: the mean over all tokens, times
-the mean length of a completion, is the mean of that sum. Names are of trl 1.x and its releases since 0.12, verl 0.5 and
-later, and OpenRLHF 0.8 and later; W&B's prefixes `train/` and `eval/` are taken off before (transformers'
-`rewrite_logs`, OpenRLHF's logger).
+A reading is written as a name, as `1 - NAME` for the complement of a share, or as `NAME * LENGTH` for a mean over
+tokens where the sum over a completion is wanted, as for KL: the mean over all tokens times the mean completion length
+is the mean of that sum. Names are of trl 1.x and its releases since 0.12, verl 0.5 and later, and OpenRLHF 0.8 and
+later; W&B's prefixes `train/` and `eval/` are removed first (transformers' `rewrite_logs`, OpenRLHF's logger).
 """
 
 from __future__ import annotations
@@ -16,41 +15,41 @@ from dataclasses import dataclass, field
 from accord.errors import InputError, nearest
 
 COLUMNS = {
-    "loss": "what is trained on costs",
+    "loss": "the training loss",
     "epoch": "passes over the rows so far",
-    "reward": "the samples' mean reward, before any price of divergence",
+    "reward": "the samples' mean reward, before any KL penalty",
     "reward_std": "the spread of the samples' rewards",
-    "watched": "an independent measure of the samples, which is not trained on",
+    "watched": "an independent measure of the samples that is not trained on",
     "flat_groups": "the share of prompts whose samples all score the same",
-    "kl": "nats of divergence from the reference, a completion",
-    "teacher_kl": "nats of divergence from a teacher, a completion",
+    "kl": "divergence from the reference, in nats per completion",
+    "teacher_kl": "divergence from a teacher, in nats per completion",
     "entropy": "the policy's entropy",
-    "length": "tokens of a sample",
+    "length": "tokens per sample",
     "length_correlation": "the correlation of reward and length within a step",
     "ended": "the share of samples that end by themselves",
-    "repetition": "the share of 4-grams that repeat earlier ones of their sample",
-    "sampler_drift": "nats a token by which sampler and trainer differ",
-    "accuracy": "the share of pairs ordered rightly",
-    "margin": "chosen's (implicit) reward less that of the rejected",
+    "repetition": "the share of 4-grams that repeat earlier ones of the same sample",
+    "sampler_drift": "the difference between sampler and trainer, in nats per token",
+    "accuracy": "the share of pairs ordered correctly",
+    "margin": "the (implicit) reward of the chosen minus that of the rejected",
     "chosen_reward": "the implicit reward of the chosen",
     "rejected_reward": "the implicit reward of the rejected",
-    "round": "the round, each with a loss that starts anew",
-    "eval_loss": "what rows held out cost",
+    "round": "the round; in each the loss starts anew",
+    "eval_loss": "the loss on held-out rows",
     "eval_loss_high": "the upper end of its 95% interval",
-    "eval_accuracy": "the share of pairs held out that are ordered rightly",
+    "eval_accuracy": "the share of held-out pairs ordered correctly",
     "eval_accuracy_high": "the upper end of its 95% interval",
-    "eval_teacher_kl": "divergence from a teacher on prompts held out",
+    "eval_teacher_kl": "divergence from a teacher on held-out prompts",
     "eval_teacher_kl_high": "the upper end of its 95% interval",
 }
-"""accord's columns that alarms look at, and what each is."""
+"""accord's columns that alarms look at, and their meanings."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """Whose log it is: what is said of it, names of which any tells it, and how its numbers are read.
+    """A trainer: its title, names that identify its logs, and how its metrics are read.
 
-    `reads` has for each column of accord's how it is read: the first of these ways that a log has. `others` are names
-    that look like a column and are something else, and what.
+    `reads` has, for each of accord's columns, the possible readings; the first that a log supports is used. `others`
+    are names that look like a column but mean something else, with that meaning.
     """
 
     title: str
@@ -60,7 +59,7 @@ class Trainer:
 
 
 ROWS = {"loss": ("loss",), "epoch": ("epoch",), "eval_loss": ("eval_loss",)}
-"""What the Trainer of transformers logs, and all of trl's with it."""
+"""Logged by the Trainer of transformers, and so by all of trl's."""
 IMPLICIT = {
     "chosen_reward": ("rewards/chosen",),
     "rejected_reward": ("rewards/rejected",),
@@ -68,9 +67,9 @@ IMPLICIT = {
     "accuracy": ("rewards/accuracies",),
     "eval_accuracy": ("eval_rewards/accuracies",),
 }
-WITHIN = "how far an update went from the policy that sampled, which is not the divergence from the reference"
-LESS_KL = "the reward less the price of divergence"
-PROBABILITIES = "a difference of probabilities, where sampler_drift is one of their logarithms"
+WITHIN = "divergence of an update from the sampling policy, not from the reference"
+LESS_KL = "the reward minus the KL penalty"
+PROBABILITIES = "a difference of probabilities; sampler_drift is a difference of log-probabilities"
 
 TRAINERS: dict[str, Trainer] = {
     "accord": Trainer("accord", ("tokens_per_second",), {name: (name,) for name in COLUMNS}),
@@ -91,7 +90,7 @@ TRAINERS: dict[str, Trainer] = {
             "actor/ppo_kl": WITHIN,
             "critic/rewards/mean": LESS_KL,
             "training/rollout_probs_diff_mean": PROBABILITIES,
-            "rollout_corr/kl": "signed, where sampler_drift is the mean of absolute differences",
+            "rollout_corr/kl": "a signed mean; sampler_drift is a mean of absolute differences",
         },
     ),
     "trl-grpo": Trainer(
@@ -162,15 +161,15 @@ TRAINERS: dict[str, Trainer] = {
     ),
     "transformers": Trainer("transformers or trl, SFT", ("loss", "eval_loss", "train_loss"), ROWS),
 }
-"""By name, in the order in which a log is asked whether it is theirs."""
+"""By name, in the order in which a log is tested for their names."""
 
 _BOTH = "reject_reward"
-"""What OpenRLHF logs of DPO and of reward models alike: of the one an implicit reward, of the other a score."""
+"""Logged by OpenRLHF for DPO (an implicit reward) and for reward models (a score) alike."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A column of accord's in another's log: the name there, what it is multiplied by, and whether it is the rest."""
+    """How a column of accord's is read from another log: a name, an optional factor, and whether 1 minus the value."""
 
     column: str
     name: str
@@ -179,7 +178,7 @@ class Reading:
 
     @classmethod
     def of(cls, column: str, way: str) -> Reading:
-        """From how it is written: `NAME`, `1 - NAME` or `NAME * LENGTH`."""
+        """Parse `NAME`, `1 - NAME` or `NAME * LENGTH`."""
         found = re.fullmatch(r"\s*(1\s+-\s+|1-)?(\S+?)(?:\s*\*\s*(\S+))?\s*", way)
         if found is None or (found[1] and found[3]):
             raise InputError(
@@ -189,7 +188,7 @@ class Reading:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What it needs of the log."""
+        """The names it needs from the log."""
         return (self.name, self.times) if self.times else (self.name,)
 
     def __str__(self) -> str:
@@ -197,7 +196,7 @@ class Reading:
         return f"{rest}{self.name}{f' * {self.times}' if self.times else ''}"
 
     def of_row(self, row: Mapping[str, float]) -> float | None:
-        """The column's value in a row of the log; None where the row has not all of it."""
+        """The column's value in a row of the log; None where the row lacks a name."""
         if any(name not in row for name in self.names):
             return None
         value = 1.0 - row[self.name] if self.is_rest else row[self.name]
@@ -205,27 +204,27 @@ class Reading:
 
 
 def trainer_of(names: Collection[str], given: str | None = None) -> str | None:
-    """Whose log has these names, which is `given` where they do not tell; None where nobody's.
+    """The trainer whose log has these names, or `given`, if not None; None where no trainer matches.
 
-    Raises InputError where no such trainer is known, or the names are those of two kinds of OpenRLHF's runs.
+    Raises InputError where `given` is unknown, or the names fit two kinds of OpenRLHF runs.
     """
     if given is not None:
         if given not in TRAINERS:
-            hint = nearest(given, TRAINERS) or f": there are {', '.join(TRAINERS)}."
+            hint = nearest(given, TRAINERS) or f": the known ones are {', '.join(TRAINERS)}."
             raise InputError(f"trainer: none is called {given!r}{hint}")
         return given
     if _BOTH in names:
         raise InputError(
-            f"the log has {_BOTH}, which OpenRLHF logs of DPO and of reward models: say which by --trainer "
+            f"the log has {_BOTH}, which OpenRLHF logs for both DPO and reward models: say which by --trainer "
             "openrlhf-dpo or --trainer openrlhf-reward."
         )
     return next((name for name, trainer in TRAINERS.items() if any(sign in names for sign in trainer.signs)), None)
 
 
 def readings_of(trainer: str | None, columns: Mapping[str, str], names: Collection[str]) -> list[Reading]:
-    """How a log with these names is read: by what `columns` says of accord's columns, else as its trainer's.
+    """How a log with these names is read: by `columns` (accord's column to a reading), else by its trainer's table.
 
-    Left out are columns of which the log does not have all names.
+    Columns whose names the log lacks are left out.
     """
     known = TRAINERS[trainer].reads if trainer else {}
     ways = {**known, **{column: (way,) for column, way in columns.items()}}
@@ -235,7 +234,7 @@ def readings_of(trainer: str | None, columns: Mapping[str, str], names: Collecti
 
 
 def require_columns(columns: Mapping[str, str], names: Collection[str] | None = None) -> None:
-    """Raise InputError where what is said of columns is none of accord's, or names what a log with `names` has not."""
+    """Raise InputError for an unknown column of accord's, or a reading that needs a name the log lacks."""
     for column, way in columns.items():
         if column not in COLUMNS:
             hint = nearest(column, COLUMNS) or f": they are {', '.join(COLUMNS)}."
@@ -247,15 +246,15 @@ def require_columns(columns: Mapping[str, str], names: Collection[str] | None = 
 
 
 def require_readings(readings: Sequence[Reading], names: Collection[str]) -> None:
-    """Raise InputError where nothing of a log with these names is known."""
+    """Raise InputError where no name of the log is known."""
     if not readings:
         raise InputError(
-            f"the log has {_listed(names)}, of which accord knows none: say which is what, as by "
-            f"--columns reward=NAME,kl=NAME (accord's are {', '.join(COLUMNS)})."
+            f"the log has {_listed(names)}, and accord knows none of them: map its names by "
+            f"--columns reward=NAME,kl=NAME (accord's columns are {', '.join(COLUMNS)})."
         )
 
 
 def _listed(names: Collection[str], most: int = 20) -> str:
-    """Names in a sentence, no more than some of them."""
+    """Names in a sentence, at most `most` of them."""
     shown = sorted(names)
     return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "") or "no numbers"

@@ -1,10 +1,10 @@
-"""An independent measure of a policy in training: what the policy is never trained on, looked at as it goes.
+"""An independent measure of a policy in training: a quantity that it is never trained on, tracked as training goes on.
 
-A reward that is optimized stops being a measure (Goodhart). Another one, that no gradient comes from, stays one: the
-gold reward of a small world, a reward model of other data, a verifier, or a judge, for which the measure is the mean
-P(win) over what the starting policy says to the same prompts. It is taken of the step's own samples, which the policy
-gave before the step's update; or, where there are prompts held out for it, of fresh answers to them before the first
-step and after the update. Either way it is known of the starting policy, and the best policy is never worse than that.
+A reward that is optimized stops being a good measure (Goodhart's law). Another one that gives no gradient stays one:
+the gold reward of a small world, a reward model fitted to other data, a verifier, or a judge. For a judge the measure
+is the mean P(win) against the starting policy's answers to the same prompts. It is taken on the step's own samples,
+which the policy drew before the step's update, or, with held-out prompts, on fresh answers to them, before the first
+step and after updates. Either way the starting policy is measured too, so the best policy is never worse than it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ if TYPE_CHECKING:
     from accord.feedback.reward import Reward
 
 SMOOTHED = 5
-"""Measurements, at most, in the mean by which the best policy is chosen."""
+"""Maximum number of recent measurements in the mean by which the best policy is chosen."""
 EVEN = 0.5
-"""P(win) of the starting policy over itself."""
+"""P(win) of the starting policy against itself."""
 AT_START, HELD_OUT = 2, 3
-"""What the seeds of samples taken for the measure alone end with: the starting policy's, and held-out prompts'."""
+"""Last components of the seeds of samples drawn for the measure: the starting policy's, and those for held-out prompts.
+"""
 
 
 def make_watch(
@@ -49,12 +50,14 @@ def make_watch(
     prompts: Sequence[EncodedPrompt] = (),
     is_rewarded: bool = False,
 ) -> Watch | None:
-    """What watches a run, as its options say, made before the model is trained; InputError where they cannot be used.
+    """The `Watch` that the options ask for, if any, made before training starts.
 
     Args:
-        trained: the prompts trained on, of which those held out should be none.
-        prompts: those that the steps' own samples answer, where there are such.
-        is_rewarded: whether the key of a server is for a reward, and not for the measure.
+        trained: the prompts trained on; the held-out ones should not be among them.
+        prompts: the prompts that the steps' own samples answer, if the method samples.
+        is_rewarded: whether the server key in the options belongs to the reward, not to the measure.
+
+    Raises InputError where the options cannot be used.
     """
     if not (isinstance(options, PolicyOptions) and options.watch is not None and isinstance(model, engine.Policy)):
         return None
@@ -65,16 +68,16 @@ def make_watch(
     if options.watch_data is not None:
         sampling = replace(sampling, max_new_tokens=options.watch_tokens or sampling.max_new_tokens)
         asked = data.load_prompts(options.watch_data)
-        run.made_of(watch_data=inputs.digest_of_rows(asked))
+        run.record_digests(watch_data=inputs.digest_of_rows(asked))
         held_out = encode_prompts(run, model, asked, room=sampling.max_new_tokens, longest=method.max_length)
     feedback.reward.check_prompts(measure, held_out or prompts)
     if known := {p.tokens for p in held_out}.intersection(trained):
-        run.print(f"{len(known)} prompts of watch_data are trained on too: there the measure is not held out.")
+        run.print(f"{len(known)} prompts of watch_data are trained on too: on these the measure is not held out.")
     return Watch(model, run, measure, sampling, held_out, every=options.watch_every or (1 if prompts else 5))
 
 
 def encode_prompts(run: Run, policy: Policy, rows: Sequence[Prompt], *, room: int, longest: int) -> list[EncodedPrompt]:
-    """The prompts that leave `room` for an answer within `longest` tokens; the run says which do not."""
+    """The prompts that leave `room` for an answer within `longest` tokens; the run prints which do not."""
     prompts, left_out = data.encoding.encode_prompts(
         policy.tokenizer, rows, room=room, context=policy.context, longest=longest
     )
@@ -84,22 +87,22 @@ def encode_prompts(run: Run, policy: Policy, rows: Sequence[Prompt], *, room: in
 
 
 def check_independent(watch: Any, reward: Any) -> None:
-    """Raise InputError where a measure is, or is part of, the reward that is trained on."""
+    """Raise InputError where the measure is the reward that is trained on, or a part of it."""
     same = watch is reward
     if isinstance(watch, str) and isinstance(reward, str):
         same = not {*feedback.formula.names_in(watch)}.isdisjoint(feedback.formula.names_in(reward))
     if watch is not None and same:
         raise InputError(
-            f"watch {without_secrets(str(watch))} is part of the reward trained on, so it is no independent "
+            f"watch {without_secrets(str(watch))} is part of the reward trained on, so it is not an independent "
             "measure; each part of the reward is logged anyway: watch something else."
         )
 
 
 class BestModel:
-    """The best model of a run so far, at first the one it starts from: in memory, and with each checkpoint on disk.
+    """The best model of a run so far, at first the starting model: in memory, and on disk with each checkpoint.
 
-    Ranks that share a model hold their shares of the best. `best` says after which step it is the model and what it was
-    rated, and is empty while nothing was.
+    Ranks that share a model hold their shares of the best one. `best` has the step after which the model was best and
+    its measured value; it is empty before the first measurement.
     """
 
     def __init__(self, model: Model, run: Run) -> None:
@@ -109,23 +112,23 @@ class BestModel:
         self.kept = self.copy()
 
     def copy(self) -> Model:
-        """The model as it is now, beside it."""
+        """A copy of the current model."""
         return self.model.with_network(engine.shard.shard(engine.adapters.copy_sharing_base(self.model.network)))
 
     def keep(self) -> None:
-        """Keep the model as it is now."""
+        """Keep the current weights as the best."""
         engine.adapters.load_own_state(self.kept.network, engine.adapters.own_state(self.model.network))
 
     def save(self) -> None:
-        """Write the best model so far into the run's folder, unless it is there."""
+        """Write the best model into the run's folder, unless it is there already."""
         if self.best != self.written:
             self.kept.save(self.run.folder / "best", self.run.save_dtype)
             self._write()
 
-    def found_saved(self) -> None:
-        """The best model is in the run's folder, with which a checkpoint is; best.json is written anew.
+    def confirm_saved(self) -> None:
+        """On resuming: check that best/ is in the run's folder, and rewrite best.json.
 
-        Raises InputError where it is gone, or damaged.
+        Raises InputError where it is missing or damaged.
         """
         if self.best:
             engine.Team.here().lead(self._require_saved)
@@ -145,18 +148,18 @@ class BestModel:
         engine.Team.here().lead(partial(write_text, self.run.folder / "best.json", json.dumps(self.best)))
 
     def settle(self, *, best: bool) -> None:
-        """The last `save`; where the run ends with the `best` model, make the model that, if any was rated."""
+        """Save at the end of the run; with `best`, load the best weights into the model, if anything was measured."""
         self.save()
         if best and self.best:
             engine.load.read_weights(self.model, self.run.folder / "best")
 
 
 class Watch(BestModel):
-    """A measure of a policy at work, as it is before its training, and the best policy by it so far.
+    """An independent measure of the policy, taken from before the first step on, and the best policy by it.
 
     Args:
-        run: whose folder gets `best/` and `best.json`.
-        held_out: prompts to be answered for the measure; without them it is taken of the steps' own samples.
+        run: the run whose folder gets `best/` and `best.json`.
+        held_out: prompts to answer for the measure; without them it is taken on the steps' own samples.
         every: steps between measurements.
     """
 
@@ -174,7 +177,7 @@ class Watch(BestModel):
         self.policy, self.measure, self.sampling = policy, measure, sampling
         self.held_out, self.every = held_out, every
         self.lag = 0 if held_out else 1
-        """The steps by which the policy that is measured is behind the update."""
+        """How many steps the measured policy is behind the update."""
         self.recent: list[float] = []
         self.before = self.kept if held_out else self.copy()
         self.start: Policy | None = None
@@ -183,19 +186,19 @@ class Watch(BestModel):
             engine.shard.shard(self.start.network)
 
     def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Take over the rows of a run that goes on; of one that begins, write what was measured before it."""
+        """Take over the rows of a resumed run; for a new one, write the measurement before training."""
         for row in rows:
             if "watched" in row:
                 self._is_best(int(row["step"]) - self.lag, row["watched"])
         if self.held_out and not rows:
             self.run.log(0, self._measured(0, ()), 0)
-        elif rows and rows[-1]["step"]:  # there is a checkpoint, and with it the best model is in the run's folder
-            self.found_saved()
+        elif rows and rows[-1]["step"]:  # a checkpoint was saved, and the best model with it
+            self.confirm_saved()
         if self.lag:
             engine.adapters.load_own_state(self.before.network, engine.adapters.own_state(self.model.network))
 
     def after(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
-        """What is measured after a step, counted from 1, with these samples; TrainingStopped where it is not finite."""
+        """The measurement after `step` (counted from 1), given its samples; TrainingStopped where it is not finite."""
         row = {} if (step - 1) % self.every else self._measured(step, samples)
         if self.lag and step % self.every == 0:  # the next step's samples will be this policy's
             engine.adapters.load_own_state(self.before.network, engine.adapters.own_state(self.model.network))
@@ -204,13 +207,13 @@ class Watch(BestModel):
     def settle(self, *, best: bool) -> None:
         super().settle(best=best)
         if self.best.get("step") == 0:
-            at = f"was better than at the start ({self.best['watched']:.4g})"
-            kept = "best/ and model/ are the model as it was then" if best else "best/ is the model as it was then"
-            self.run.print(f"By the watched measure nothing {at}: {kept}.")
+            kept = "best/ and model/ are that model" if best else "best/ is that model"
+            value = f"{self.best['watched']:.4g}"
+            self.run.print(f"By the watched measure no model was better than the starting one ({value}): {kept}.")
 
     def _measured(self, step: int, samples: Sequence[Sample]) -> dict[str, float]:
-        """The measure after a step as a row, empty where no verdict is valid; the policy it is of is kept if best."""
-        if self.held_out:  # fresh answers, so that the noise of two steps is independent
+        """The measurement after a step as a row, empty without a valid verdict; the measured policy is kept if best."""
+        if self.held_out:  # fresh answers, so that the noise is independent between steps
             samples = self.policy.sample(self.held_out, 1, self._seeded(step, HELD_OUT))
         value = self._value(step, samples)
         if value is None:
@@ -223,9 +226,9 @@ class Watch(BestModel):
         return {"watched": value}
 
     def _is_best(self, step: int, value: float) -> bool:
-        """Whether the policy after so many steps is the best: this measurement and the mean of the last ones say so.
+        """Whether the policy after `step` is the best: its measurement and the mean of the last ones must be higher.
 
-        The mean alone would count what the policy was worth before it fell.
+        The mean alone would still include values from before a collapse.
         """
         if not self.best:
             self.best = {"step": 0, "watched": EVEN if self.start is not None else value}
@@ -241,7 +244,7 @@ class Watch(BestModel):
         return replace(self.sampling, seed=((own,) if isinstance(own, int) else own) + seed)
 
     def _value(self, step: int, samples: Sequence[Sample]) -> float | None:
-        """The mean score of the samples, or P(win) of each against one of the starting policy's, by valid verdicts."""
+        """The samples' mean score, or their mean P(win) against the starting policy's over the valid verdicts."""
         team = engine.Team.here()
         if self.start is None:
             scored = partial(feedback.reward.finite_scores, self.measure, samples, f"step {step}, watched")  # type: ignore[arg-type]

@@ -178,7 +178,7 @@ def test_a_folder_that_holds_something_else(base: Path, tmp_path: Path, capsys: 
     before = tree(out)
     capsys.readouterr()
     assert accord(*run) == 2
-    assert "run holds another run; choose another --out, or go on with that run by --resume" in capsys.readouterr().err
+    assert "run holds another run; choose another --out, or continue that run with --resume" in capsys.readouterr().err
     assert accord(*run, "--resume", "--seed", "5") == 2
     assert "was run with seed = 0, not 5" in capsys.readouterr().err
     assert tree(out) == before

@@ -53,7 +53,7 @@ def test_people_judge_files_of_answers_without_any_model(
     won = people["win_rate"]
     assert (won["estimate"], won["n"], won["invalid"]) == (1.0, 1, 2) and rivals["win_rate"] is None
     assert f"2 of 3 verdicts are invalid (the first: nobody compared this pair in {judge})" in found["warnings"][0]
-    assert "intervals from 1 pair say little; judge 20 or more" in " ".join(capsys.readouterr().err.split())
+    assert "intervals from 1 pair are unreliable; judge 20 or more" in " ".join(capsys.readouterr().err.split())
     tied = evaluated(home, tmp_path, *files(home), "--judge", ties, "--against", "people")
     won = {m["name"]: m["win_rate"] for m in tied["models"]}
     assert won["people"] is None and (won["rivals"]["estimate"], won["rivals"]["ties"]) == (0.5, 1)
@@ -94,7 +94,7 @@ def test_models_and_files_together_on_the_prompts_of_the_data(
     assert sorted(row["name"] for row in found["board"]) == sorted(names)
     assert sum(row["rating"]["estimate"] for row in found["board"]) == pytest.approx(0, abs=1e-9)
     assert all(m["win_rate"] is None for m in found["models"])  # nobody is held against
-    assert "Bradley-Terry board" in capsys.readouterr().out
+    assert "Bradley-Terry leaderboard" in capsys.readouterr().out
     for answers in (shown["answers"] for shown in found["side_by_side"]):
         assert ["tokens" in a for a in answers] == [True, True, False, False]
         for a in answers[:2]:
@@ -145,19 +145,22 @@ def test_labels_are_told_and_drawn(home: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--samples.a", "people", "--samples.b", "others"), "the prompt 'hi' is in PEOPLE and not in OTHERS"),
-        (("--samples.a", "others", "--data", "prompts"), "the prompt 'hi' is in PROMPTS and not in OTHERS"),
+        (("--samples.a", "people", "--samples.b", "others"), "the prompt 'hi' is in PEOPLE but not in OTHERS"),
+        (("--samples.a", "others", "--data", "prompts"), "the prompt 'hi' is in PROMPTS but not in OTHERS"),
         (("--samples.a", "people", "--models.a", "base"), "a names both a model and a file of answers"),
         (("--samples.a", "people", "--reference", "a"), "--reference a is none of the models named: none"),
         (("--samples.a", "people", "--against", "b"), "--against b is none of the models and files named: a"),
         (("--models.a", "base"), "models need prompts to answer: give --data."),
-        (("--data", "prompts"), "name who answers: models by --models.NAME, files of answers by --samples.NAME."),
+        (
+            ("--data", "prompts"),
+            "nothing to compare: give models by --models.NAME, files of answers by --samples.NAME.",
+        ),
         (("--samples.a", "prompts"), "a sample has the columns prompt and completion"),
         (
             ("--models.a", "base", "--data", "prompts", "--reference", "a", "--temperature", "0"),
-            "divergence from a reference is of answers that are drawn, and at --temperature 0 none is",
+            "divergence from a reference needs sampled answers, and --temperature 0 does not sample",
         ),
-        (("--samples.a", "people", "--temperatures", "1"), "--temperatures needs --against, whose answers"),
+        (("--samples.a", "people", "--temperatures", "1"), "--temperatures needs --against, the model whose answers"),
         (
             ("--samples.a", "people", "--against", "a", "--temperatures", "1"),
             "--temperatures needs a model by --models.NAME besides a.",

@@ -146,7 +146,7 @@ def test_in_python_and_on_the_page(home: Path, tmp_path: Path, capsys: pytest.Ca
     result = evaluate_failures(str(tmp_path), models=models, **kept)  # type: ignore[arg-type]
     assert [row.kind for row in result.failures][:3] == ["instructions", "instructions", "facts"]
     assert {row.n for row in result.failures} == {2, 4} and result.settings.limit == 2
-    assert "facts has 2 probes: its intervals are rough, ask 20 or more." in result.warnings
+    assert "facts has only 2 probes: its intervals are rough; ask 20 or more." in result.warnings
     assert accord("report", tmp_path) == 0
     assert "How models fail" in (tmp_path / "report.html").read_text()
     capsys.readouterr()

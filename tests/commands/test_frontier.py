@@ -50,7 +50,7 @@ def test_families_with_their_coefficients_and_best_of_n(home: Path, tmp_path: Pa
     assert all(p["kl"]["estimate"] <= p["kl_bound"] + 1e-12 for p in best)
     scores = [p["score"]["estimate"] for p in best]
     assert scores == sorted(scores)
-    assert found["warnings"] == ["3 prompts are few: the intervals mean little below 20"]
+    assert found["warnings"] == ["only 3 prompts: fewer than 20 make the intervals unreliable"]
 
 
 def test_models_without_a_run_have_no_coefficient(home: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_numbers_of_samples_are_for_samples_that_are_drawn(tmp_path: Path, capsy
     run = run_folder(tmp_path / "ppo")
     for option in ("--n", "--limit"):
         said = refused(tmp_path / "out", capsys, "--runs.ppo", run, option, 8)
-        assert "--n and --limit are for samples that are drawn; leave them out, or give --model and --data." in said
+        assert "--n and --limit are for drawing samples: leave them out, or give --model and --data." in said
 
 
 def test_prompts_with_more_samples_keep_as_many_as_the_others(
@@ -153,8 +153,8 @@ def test_what_cannot_be_traced_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     assert "to draw samples give --model and --judge too" in refused(
         out, capsys, "--runs.a", run, "--data", "d.jsonl", "--reward", "r"
     )
-    assert "'reward' is both what is optimized" in refused(out, capsys, "--runs.a", run, "--gold", "reward")
-    assert "leave --model and --data out" in refused(out, capsys, "--model", "m", "--samples", "s.jsonl")
+    assert "'reward' is both the optimized reward" in refused(out, capsys, "--runs.a", run, "--gold", "reward")
+    assert "leave out --model and --data" in refused(out, capsys, "--model", "m", "--samples", "s.jsonl")
     lonely = write_jsonl(tmp_path / "s.jsonl", [{"prompt": "hi", "completion": "a", "reward": 1, "watched": 1}])
     assert "has one sample of the prompt 'hi'" in refused(out, capsys, "--samples", lonely)
     line = refused(out, capsys, "--samples", lonely, "--proxy", "score")
@@ -164,7 +164,9 @@ def test_what_cannot_be_traced_is_named(tmp_path: Path, capsys: pytest.CaptureFi
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "metrics.jsonl").write_text('{"step": 1, "k\n{"step": 2, "kl": 0}\n')
-    assert f"{broken / 'metrics.jsonl'} is not a JSON object a line" in refused(out, capsys, "--runs.a", broken)
+    assert f"{broken / 'metrics.jsonl'} does not hold one JSON object per line" in refused(
+        out, capsys, "--runs.a", broken
+    )
 
 
 def test_a_file_where_the_folder_should_be_is_told_before_any_work(

@@ -76,7 +76,7 @@ def test_a_reward_that_reads_no_answers_has_no_majority(home: Path, tmp_path: Pa
         ((), "needs --model, or several by --models.NAME, and not both"),
         (("--model", "a", "--models.b", "b"), "needs --model, or several by --models.NAME, and not both"),
         (("--model", "a", "--n", 0), "--n must be at least 1, not 0"),
-        (("--model", "a", "--temperature", 0), "--temperature 0 gives the same sample every time; let --n be 1"),
+        (("--model", "a", "--temperature", 0), "--temperature 0 gives the same sample every time: use --n 1"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(

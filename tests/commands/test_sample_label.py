@@ -141,7 +141,7 @@ def test_files_of_annotators_are_aggregated_as_columns_are_and_ties_are_even(
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
-        (VERDICTS, (), "nothing says who judged; name the column by --columns.annotator."),
+        (VERDICTS, (), "the annotator is missing; name the column by --columns.annotator."),
         ([{**VERDICTS[0], "label": "tie"}], NAMED[4:], "every judgment is a tie"),
         (VERDICTS[:2], (*NAMED[4:], "--by", "mean"), "--by"),
         (

@@ -141,7 +141,7 @@ def test_answers_are_read_out_of_chains_of_thought(shots: int, home: Path, tmp_p
     shares = {t["name"]: t["readable"]["base"] for c in found["clusters"] for t in c["tasks"]}
     assert shares == {name: pytest.approx(sum(some) / len(some)) for name, some in read.items()}
     assert any(map(any, read.values()))
-    untold = f"mood/which: no answer could be read behind 'hello' in {1 - shares['which']:.0%} of what base wrote"
+    untold = f"mood/which: {1 - shares['which']:.0%} of the chains of thought of base have no answer after 'hello'"
     assert any(line.startswith(untold) for line in found["warnings"]) == (shares["which"] < 0.9)
 
 

@@ -109,7 +109,7 @@ def test_answers_are_written_greedily_and_settings_are_noted(home: Path, tmp_pat
         "seed": 0,
         "dtype": "float32",
     }
-    assert "mood/which has 6 rows: its intervals are rough, ask about 20 or more." in found["warnings"]
+    assert "mood/which has only 6 rows: its intervals are rough; ask about 20 or more." in found["warnings"]
 
 
 def test_fewer_rows_and_instructions(home: Path, tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_rows_that_were_trained_on_are_told(home: Path, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(given))
     options = ("--tasks", file, "--data", home, "--held-out", "words")
     found = evaluated(home, tmp_path, *options)
-    told = "mood/which: 1 of the rows asked about are trained on too; set split and train_split."
+    told = "mood/which: 1 of the rows asked about are also training rows; set split and train_split."
     assert told in found["warnings"]
 
 

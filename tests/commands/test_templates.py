@@ -179,7 +179,7 @@ def test_a_form_needs_columns_and_a_template(tmp_path: Path, capsys: pytest.Capt
     rows = write_jsonl(tmp_path / "rows.jsonl", JUDGED)
     command = ("evaluate", "comparisons", "--data", rows, "--out", tmp_path / "trial", "--form", "chat")
     assert accord(*command, "--reward", "measures:length") == 2
-    assert "--form says how the texts in --columns are read" in capsys.readouterr().err
+    assert "--form is for texts in --columns" in capsys.readouterr().err
     assert accord(*command, *COLUMNS, "--reward", save(tmp_path / "rm", None, scorer=True)) == 2
     assert "has none; --chat-template gives one" in capsys.readouterr().err
 

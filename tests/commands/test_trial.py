@@ -74,7 +74,7 @@ def test_a_function_of_one_text(functions: None, tmp_path: Path) -> None:
         "politeness": 1.0,
         "truncation": 0.0,
     }
-    assert found["warnings"] == ["The interval of the accuracy rests on 3 pairs: with fewer than 20 it says little."]
+    assert found["warnings"] == ["The interval of the accuracy rests on 3 pairs: fewer than 20 make it unreliable."]
 
 
 def test_beta_makes_scores_log_odds(functions: None, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_judge_of_two_texts_is_asked_in_both_orders(functions: None, tmp_path:
     found = tried(tmp_path, data, "--reward", "trialled:first")
     assert (found["name"], found["unit"]) == ("judge", "probability")
     assert (found["accuracy"]["estimate"], found["accuracy"]["n"], found["ties"], found["invalid"]) == (0.5, 2, 2, 1)
-    assert "1 of 3 pairs have no valid verdict and are in no number but this one." in found["warnings"]
+    assert "1 of 3 pairs have no valid verdict and are left out of other numbers." in found["warnings"]
     place = {p["name"]: p for p in found["probes"]}["position"]
     assert (place["changed"]["estimate"], place["preferred"]["estimate"], place["shift"]) == (1.0, 1.0, None)
     # One that judges by length says the same in both orders, and its .8 is a probability.
@@ -149,7 +149,7 @@ def test_pairs_that_do_not_fit_are_left_out(home: Path, tmp_path: Path) -> None:
     [
         (("--reward", "cafe", "--probes", "-1"), "--probes must be 0 or more"),
         (("--reward", "cafe", "--beta", "0"), "--beta above 0"),
-        (("--reward", "PREFERENCE", "--beta", "1"), "has probabilities of its own; leave it out"),
+        (("--reward", "PREFERENCE", "--beta", "1"), "already gives probabilities; leave it out"),
         (("--reward", "cafe", "--policy", "BASE"), "give --reward, or --policy"),
         (("--reward", "cafe", "--columns.frist", "a"), "did you mean first?"),
     ],
@@ -187,7 +187,7 @@ def test_annotators_in_a_column(tmp_path: Path) -> None:
     assert (pair["agreement"]["estimate"], pair["kappa"]["estimate"]) == (0.75, pytest.approx(0.5))
     assert found["fleiss"]["estimate"] == pytest.approx(0.5)
     assert found["ceiling"]["estimate"] == pytest.approx((1 + 0.5**0.5) / 2)
-    assert found["warnings"] == ["The intervals rest on 4 items: with fewer than 20 they say little."]
+    assert found["warnings"] == ["The intervals rest on 4 items: fewer than 20 make them unreliable."]
 
 
 def test_annotators_in_files(tmp_path: Path) -> None:
@@ -204,14 +204,14 @@ def test_annotators_in_files(tmp_path: Path) -> None:
     }
     # Items: one with three raters of whom one pair of three agrees, two with two who do.
     assert found["agreement"]["estimate"] == pytest.approx((1 / 3 + 1 + 1) / 3)
-    assert found["fleiss"] is None and any("Krippendorff's alpha allows" in w for w in found["warnings"])
+    assert found["fleiss"] is None and any("Krippendorff's alpha does not" in w for w in found["warnings"])
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "give --data, a file that says who judged, or --annotators.NAME"),
-        (("--data", "PAIRS"), "row 1: nothing says who judged; name the column by --columns.annotator."),
+        ((), "give --data, a file that names annotators, or --annotators.NAME"),
+        (("--data", "PAIRS"), "row 1: the annotator is missing; name the column by --columns.annotator."),
         (("--annotators.ann", "PAIRS"), "only ann judged; agreement needs two annotators."),
         (("--annotators.ann", "PAIRS", "--annotators.bob", "OTHERS"), "no two annotators judged the same completions"),
     ],

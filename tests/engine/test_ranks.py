@@ -267,8 +267,12 @@ class Own(SFT):
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [
-        (DPO(offload_reference=True), {}, "offload_reference is not for several ranks yet: start without torchrun, or"),
-        (SFT(offload_optimizer=True), {}, "offload_optimizer is not for several ranks yet"),
+        (
+            DPO(offload_reference=True),
+            {},
+            "offload_reference is not supported on several ranks yet: start without",
+        ),
+        (SFT(offload_optimizer=True), {}, "offload_optimizer is not supported on several ranks yet"),
         (Own(), {}, "own does not train on several ranks yet: start it without torchrun"),
     ],
 )

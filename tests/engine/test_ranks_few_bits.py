@@ -129,7 +129,7 @@ def test_a_run_is_that_of_one_process(name: str, folders: tuple[Path, Path]) -> 
 def test_it_is_said_what_every_rank_holds(home: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     given = {**SETTINGS, "max_steps": 1, "lora_rank": 2, "quantize": "int8"}
     in_team(2, lambda _: DPO(**given).fit(str(home / "llama-1"), PAIRS, out=tmp_path / "run", track="none"))
-    said = "every rank holds the base in int8, 0.00 GB, and its share of all else."
+    said = "every rank holds the whole base in int8, 0.00 GB, and its share of all else."
     assert capfd.readouterr().err.count(said) == 1
 
 

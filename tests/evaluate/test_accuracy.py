@@ -11,17 +11,25 @@ from hypothesis import strategies as st
 
 from accord.data.judgments import Judgment, load_judgments
 from accord.errors import InputError
-from accord.evaluate.accuracy import Trial, by_length, by_margin, by_source, length, length_correlation, nearer_on_ties
+from accord.evaluate.accuracy import (
+    Predictions,
+    by_length,
+    by_margin,
+    by_source,
+    length,
+    length_correlation,
+    nearer_on_ties,
+)
 from accord.evaluate.statistics import wilson
 from accord.records import Message
 
 
-def trial(lead: Sequence[float], label: Sequence[float], **more: Sequence[str]) -> Trial:
+def trial(lead: Sequence[float], label: Sequence[float], **more: Sequence[str]) -> Predictions:
     """A judgment a row, of its own prompt."""
     columns = [dict(zip(more, values, strict=True)) for values in zip(*more.values(), strict=True)] or [{}] * len(lead)
     texts = {"first": "a", "second": "b"}
     rows = [Judgment(f"p{i}", label=x, row=i, **texts | c) for i, (x, c) in enumerate(zip(label, columns, strict=True))]
-    return Trial(rows, np.array(lead, dtype=np.float64))
+    return Predictions(rows, np.array(lead, dtype=np.float64))
 
 
 def test_pairs_by_hand() -> None:
@@ -39,7 +47,7 @@ def test_what_was_drawn_unevenly_is_weighted() -> None:
     """Right on what counts thrice and wrong on what counts once: 3/4; and a pair that ties is in neither sum."""
     rows = [{"prompt": p, "chosen": "a", "rejected": "b", "sampling_weight": w} for p, w in (("x", 1.5), ("y", 0.5))]
     judged = [*load_judgments(rows), Judgment("z", "a", "b", 0.5, 2, weight=9.0)]
-    accuracy = Trial(judged, np.array([1.0, -1.0, 1.0])).accuracy()
+    accuracy = Predictions(judged, np.array([1.0, -1.0, 1.0])).accuracy()
     assert accuracy is not None and accuracy.estimate == pytest.approx(0.75) and accuracy.n == 2
     named = {"prompt": "x", "a": "1", "b": "2", "label": "first", "sampling_weight": 1.5}
     assert load_judgments([named], columns={"first": "a", "second": "b"})[0].weight == 1.5
@@ -55,7 +63,7 @@ def test_pairs_of_one_prompt_are_drawn_together() -> None:
     # Two prompts of two pairs, one all right and one all wrong: a resample holds 0, 1 or 2 of the right prompt, so its
     # accuracy is 0, .5 or 1, each end in a quarter of them. Four independent pairs would give Wilson's (.150, .850).
     rows = [Judgment(p, "a", "b", 1.0, i) for i, p in enumerate("xxyy")]
-    found = Trial(rows, np.array([1.0, 2.0, -1.0, -2.0])).accuracy()
+    found = Predictions(rows, np.array([1.0, 2.0, -1.0, -2.0])).accuracy()
     assert found is not None
     assert (found.estimate, found.low, found.high, found.n) == (0.5, 0.0, 1.0, 4)
 
@@ -63,9 +71,9 @@ def test_pairs_of_one_prompt_are_drawn_together() -> None:
 def test_rows_without_a_prompt_stand_for_themselves() -> None:
     lead = np.array([1.0, -1.0, 1.0])
     texts = [Judgment("", "a", "b", 1.0, i) for i in range(3)]
-    assert Trial(texts, lead).accuracy() == wilson(2, 3)
+    assert Predictions(texts, lead).accuracy() == wilson(2, 3)
     same = [Judgment("the only prompt", "a", "b", 1.0, i) for i in range(3)]
-    assert Trial(same, lead).accuracy() == wilson(2, 3)
+    assert Predictions(same, lead).accuracy() == wilson(2, 3)
 
 
 def test_parts_by_margin() -> None:

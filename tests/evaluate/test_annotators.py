@@ -177,5 +177,7 @@ def test_somebody_who_judged_little_is_taken_for_one_of_his_group() -> None:
 
 def test_an_annotator_of_two_groups_is_refused() -> None:
     rows = [Judgment("p", "a", "b", 1.0, i, "", "ann", group) for i, group in enumerate(("red", ""))]
-    with pytest.raises(InputError, match=r"^row 2: the annotator ann is in the group '', and was in 'red' before"):
+    with pytest.raises(
+        InputError, match=r"^row 2: the annotator ann is in the group '', but in 'red' in an earlier row"
+    ):
         rate_items(rows)

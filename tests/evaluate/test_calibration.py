@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 
 from accord.data.judgments import Judgment
-from accord.evaluate.accuracy import Trial, bins_for, calibration, corrected, fitted_slope
+from accord.evaluate.accuracy import Predictions
+from accord.evaluate.calibration import bins_for, calibration, corrected, fitted_slope
 from accord.evaluate.statistics import wilson
 
 
-def simulated(generator: np.random.Generator, n: int, slope: float) -> tuple[Trial, np.ndarray]:
+def simulated(generator: np.random.Generator, n: int, slope: float) -> tuple[Predictions, np.ndarray]:
     """Judgments that follow sigmoid(slope z) of a model that says sigmoid(z)."""
     lead = generator.normal(scale=1.5, size=n)
     labels = generator.random(n) < 1 / (1 + np.exp(-slope * lead))
     rows = [Judgment(f"p{i}", "a", "b", float(x), i) for i, x in enumerate(labels)]
-    return Trial(rows, lead), 1 / (1 + np.exp(-lead))
+    return Predictions(rows, lead), 1 / (1 + np.exp(-lead))
 
 
 def test_gaps_without_scatter_are_as_measured() -> None:
@@ -46,7 +47,7 @@ def test_bins_of_twenty_pairs_up_to_ten() -> None:
 def test_the_confidence_is_that_of_whichever_is_preferred() -> None:
     # Chances .2, .9, .5 and labels second, second, first: confidences .8 (right), .9 (wrong), .5 (neither: half).
     rows = [Judgment(f"p{i}", "a", "b", label, i) for i, label in enumerate((0.0, 0.0, 1.0, 0.5))]
-    found = calibration(Trial(rows, np.array([-1.0, 2.0, 0.0, 1.0])), np.array([0.2, 0.9, 0.5, 0.7]))
+    found = calibration(Predictions(rows, np.array([-1.0, 2.0, 0.0, 1.0])), np.array([0.2, 0.9, 0.5, 0.7]))
     assert found is not None
     assert [(b.confidence, b.frequency) for b in found.bins] == [(pytest.approx((0.8 + 0.9 + 0.5) / 3), wilson(1.5, 3))]
     assert found.plain_ece == pytest.approx(abs(1.5 - 2.2) / 3)
@@ -96,18 +97,18 @@ def test_the_slope_by_hand() -> None:
 
 def test_certain_verdicts_have_no_slope_and_ties_alone_no_calibration() -> None:
     rows = [Judgment(f"p{i}", "a", "b", float(i % 2), i) for i in range(4)]
-    found = calibration(Trial(rows, np.array([0.5] * 4)), np.ones(4))
+    found = calibration(Predictions(rows, np.array([0.5] * 4)), np.ones(4))
     assert found is not None and found.slope is None
     assert found.plain_ece == 0.5  # always certain and right half the time
     tied = [Judgment("p", "a", "b", 0.5)]
-    assert calibration(Trial(tied, np.ones(1)), np.ones(1)) is None
+    assert calibration(Predictions(tied, np.ones(1)), np.ones(1)) is None
 
 
 def test_labels_that_may_be_wrong() -> None:
     # The model says .8, .3 and .5 of the first, people .75, .25 and .9. In the first two it prefers what is likelier,
     # which is the better with .75; in the third it prefers neither, a half.
     rows = [Judgment(f"p{i}", "a", "b", label, i) for i, label in enumerate((0.75, 0.25, 0.9))]
-    trial, chance = Trial(rows, np.array([2.0, -1.0, 0.0])), np.array([0.8, 0.3, 0.5])
+    trial, chance = Predictions(rows, np.array([2.0, -1.0, 0.0])), np.array([0.8, 0.3, 0.5])
     assert trial.accuracy() == wilson(2.5, 3)
     found = calibration(trial, chance)
     assert found is not None and found.log_loss is not None
@@ -127,8 +128,8 @@ def test_the_slope_of_labels_that_may_be_wrong() -> None:
 
 def test_the_log_loss_of_certain_labels() -> None:
     rows = [Judgment(f"p{i}", "a", "b", label, i) for i, label in enumerate((1.0, 0.0, 0.5))]
-    found = calibration(Trial(rows, np.ones(3)), np.array([0.8, 0.3, 0.9]))
+    found = calibration(Predictions(rows, np.ones(3)), np.array([0.8, 0.3, 0.9]))
     assert found is not None and found.log_loss is not None and found.label_entropy is None
     assert found.log_loss.estimate == pytest.approx((-log(0.8) - log(0.7)) / 2)  # ties are not asked about
-    wrong = calibration(Trial(rows, np.ones(3)), np.array([1.0, 1.0, 0.9]))
+    wrong = calibration(Predictions(rows, np.ones(3)), np.array([1.0, 1.0, 0.9]))
     assert wrong is not None and wrong.log_loss is None  # infinite

@@ -91,8 +91,8 @@ def test_constraints_are_counted_in_their_prompts() -> None:
     assert (share.estimate, share.low, share.high, constraints.n) == (0.5, 0.0, 1.0, 4)
     assert [(p.name, p.n) for p in constraints.parts] == [("words", 2), ("case", 1), ("ends", 1)]
     assert result.warnings == [
-        "instructions has 2 probes: its intervals are rough, ask 20 or more.",
-        "instructions: 75% of what base wrote was cut, which its numbers suffer from.",
+        "instructions has only 2 probes: its intervals are rough; ask 20 or more.",
+        "instructions: 75% of the answers of base were cut off, which affects its numbers.",
     ]
 
 
@@ -220,7 +220,7 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
         ),
         (
             "instructions: [{prompt: a, constraints: {words: , case: lower}}]",
-            "FILE, instructions, probe 1: the constraint 'words' holds nothing: say what it asks for, or leave it out.",
+            "FILE, instructions, probe 1: the constraint 'words' is empty: give its value, or leave it out.",
         ),
         (
             "instructions: [{prompt: a, constraints: {word: 1}}]",
@@ -243,7 +243,7 @@ def test_kinds_that_are_not_there() -> None:
         read_probes("failures", ",")
     with pytest.raises(InputError, match="^the file of probes nowhere.yaml cannot be read: No such file"):
         read_probes("nowhere.yaml")
-    with pytest.raises(InputError, match="^--probes names failures twice, and each probe counts once; name it once.$"):
+    with pytest.raises(InputError, match="^--probes names failures twice; name it once.$"):
         read_probes("failures, failures")
     with pytest.raises(InputError, match="^--limit must be at least 1, not 0.$"):
         read_probes("failures", limit=0)

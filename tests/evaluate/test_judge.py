@@ -11,7 +11,7 @@ import pytest
 from scipy.special import expit, logit
 
 from accord.data.judgments import Judgment
-from accord.evaluate.accuracy import Trial
+from accord.evaluate.accuracy import Predictions
 from accord.evaluate.judge import by_gap, length_bias, measured, order_bias
 from accord.feedback.judge import BothOrders, Orders
 from accord.records import Comparison, Verdict
@@ -113,7 +113,7 @@ def test_by_hand() -> None:
 def test_a_judge_that_knows_no_order_has_no_bias_of_it() -> None:
     assert order_bias([Orders(Verdict(0.7))], np.zeros(1)) is None
     assert order_bias([Orders(Verdict(1.0), Verdict(0.2))], np.zeros(1)) is None
-    even = Trial([Judgment("?", "ab", "cd", 1.0)], np.array([0.1]))
+    even = Predictions([Judgment("?", "ab", "cd", 1.0)], np.array([0.1]))
     assert length_bias(even) == {} and by_gap(even)[0].label == "+0 to +0"
 
 
@@ -136,11 +136,11 @@ def test_from_the_command_line(
     assert result["order_bias"] is None and result["invalid"]["estimate"] == 1 / 30
     assert {part["label"]: part["accuracy"]["n"] for part in result["by_source"]} == {"x": 19, "y": 10}
     said = capsys.readouterr()
-    assert "the answer that stands first wins" in said.out
-    assert "Whichever answer stands first is favored" in said.out + said.err
+    assert "first answer wins" in said.out
+    assert "The judge favors the answer shown first" in said.out + said.err
     assert accord("report", out) == 0
     page = (out / "report.html").read_text()
-    assert "A judge beside people" in page and "log-odds that twice the length adds" in page.lower()
+    assert "A judge beside people" in page and "log-odds of twice the length" in page.lower()
     tied = write_jsonl(tmp_path / "t.jsonl", [{"prompt": "?", "completions": ["a", "b"], "ranks": [0, 0]}])
     assert accord("evaluate", "judge", "--judge", "some_judge:first", "--data", tied, "--out", out) == 2
-    assert "prefers no completion to another, so there is nothing to agree with" in capsys.readouterr().err
+    assert "has only ties, so there is nothing to agree with" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from accord.data.judgments import Judgment
-from accord.evaluate.accuracy import Trial
+from accord.evaluate.accuracy import Predictions
 from accord.evaluate.learning_curve import (
     POWERS,
     HeldOutOutcomes,
@@ -86,7 +86,7 @@ def test_another_power_is_found_where_the_half_is_rejected() -> None:
 def test_what_cannot_be_told_is_not_foretold() -> None:
     late = learning_curve(exact(np.array([0.515, 0.543, 0.592, 0.816])))
     assert late.verdict == "not this form" and not (late.fit or late.buys or late.line or late.reached)
-    assert "rise the faster the more labels there are" in late.sentence()
+    assert "rise faster with more labels" in late.sentence()
     chance = learning_curve(drawn(lambda n: np.full(4, 0.5), seed=1))
     assert chance.verdict == "not begun" and not chance.buys and "Too few to tell" in chance.sentence()
     right = learning_curve(exact(np.ones(4)))
@@ -134,7 +134,7 @@ def test_outcomes_are_of_prompts_by_their_weights() -> None:
     """Ties are left out, an equal lead is half right, and a judgment drawn rarely weighs more."""
     judged = [("p", 1.0, 2.0, 1.0), ("p", 1.0, -2.0, 3.0), ("q", 0.5, 1.0, 9.0), ("q", 0.0, 0.0, 2.0)]
     judgments = [Judgment(p, "a", "b", label, row, weight=w) for row, (p, label, _, w) in enumerate(judged)]
-    right, weight = by_prompt(Trial(judgments, np.array([lead for _, _, lead, _ in judged])))
+    right, weight = by_prompt(Predictions(judgments, np.array([lead for _, _, lead, _ in judged])))
     assert right.tolist() == [1, 1] and weight.tolist() == [4, 2]
 
 

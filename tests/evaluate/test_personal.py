@@ -47,13 +47,13 @@ def test_what_is_measured_by_hand() -> None:
 
 
 def test_users_who_cannot_be_asked() -> None:
-    with pytest.raises(InputError, match="rows: the user b has 2 choices, and to be given 2 and asked about one more"):
+    with pytest.raises(InputError, match="rows: the user b has 2 choices, and giving 2 and asking about one more"):
         users(2)
     nobody = load_judgments([{"prompt": "p", "chosen": "a", "rejected": "b"}])
     with pytest.raises(InputError, match="rows, row 1 does not say whose preference it is: rows need a column user"):
         Users.of(nobody, 0, "rows")
     tied = load_judgments([{"prompt": "p", "completions": ["a", "b"], "ranks": [0, 0], "user": "u"}])
-    with pytest.raises(InputError, match="rows prefers no completion to another"):
+    with pytest.raises(InputError, match="rows has only ties"):
         Users.of(tied, 0, "rows")
 
 
@@ -165,7 +165,7 @@ def test_what_the_command_refuses(home: Path, capsys: pytest.CaptureFixture[str]
         (("--models.pooled", pooled, "--given", "-1"), "--given is numbers of choices, 0 or more, not -1."),
         (
             ("--models.pooled", pooled, "--given", "8"),
-            "the user u0 has 5 choices, and to be given 8 and asked about one more",
+            "the user u0 has 5 choices, and giving 8 and asking about one more",
         ),
         (
             ("--models.pooled", pooled, "--given", "0", "--tastes", "opposite"),

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 
 from accord.data.judgments import Judgment
-from accord.evaluate.accuracy import Trial
+from accord.evaluate.accuracy import Predictions
 from accord.evaluate.comparisons import ranking_agreement
 
 
-def trial(*rows: tuple[str, list[float], list[float]]) -> Trial:
+def trial(*rows: tuple[str, list[float], list[float]]) -> Predictions:
     """Rows of completions' names, the labels of all their pairs, and the leads."""
     judgments = [
         Judgment(f"p{i}", a, b, label, i)
         for i, (names, labels, _) in enumerate(rows)
         for (a, b), label in zip(combinations(names, 2), labels, strict=True)
     ]
-    return Trial(judgments, np.array([lead for _, _, leads in rows for lead in leads]))
+    return Predictions(judgments, np.array([lead for _, _, leads in rows for lead in leads]))
 
 
 def test_one_row_by_hand() -> None:

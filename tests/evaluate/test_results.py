@@ -33,7 +33,7 @@ def test_the_numbers_as_tables() -> None:
     console = Console(width=120, file=StringIO())
     console.print(result.table())
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "Bradley-Terry board" in shown and "82.3% [77.3, 87.3]" in shown
+    assert "Bradley-Terry leaderboard" in shown and "82.3% [77.3, 87.3]" in shown
     assert "82.3%" in result._repr_html_()
     frame = result.frame()
     assert list(frame["name"]) == ["sft", "dpo", "ppo"]
@@ -98,7 +98,7 @@ def test_british_spelling_of_before_is_read() -> None:
     [
         ('{"kind": ', "is not a JSON object; restore it or remove it."),
         ("[]", "is not a JSON object"),
-        ('{"kind": "beauty"}', "answers no question of accord evaluate (models, comparisons,"),
+        ('{"kind": "beauty"}', "is no result of a kind that accord knows (models, comparisons,"),
         ('{"kind": "tasks"}', "(clusters: Field required); run accord evaluate tasks again to write it anew."),
         ('{"kind": "verification", "prompts": 1}', "run accord evaluate passes again to write it anew."),
     ],

@@ -111,9 +111,9 @@ def refused(runs: list[str], out: Path) -> str:
 
 
 def test_what_is_no_mean_over_seeds_is_refused(runs: list[str], tmp_path: Path) -> None:
-    assert "of two runs or more" in refused(runs[:1], tmp_path)
+    assert "needs two runs or more" in refused(runs[:1], tmp_path)
     assert "each given once" in refused([runs[0], runs[0]], tmp_path)
-    assert "the stage sft max_steps is 2 in the one and 4 in the other" in refused([runs[0], runs[3]], tmp_path)
+    assert "the stage sft max_steps is 2 in the first and 4 in the second" in refused([runs[0], runs[3]], tmp_path)
     assert "have the same seed, 1" in refused([runs[1], runs[4]], tmp_path)
     (tmp_path / "empty").mkdir()
     assert "is no run of a recipe" in refused([runs[0], str(tmp_path / "empty")], tmp_path)
@@ -125,4 +125,4 @@ def test_a_number_that_no_run_measures_is_refused(runs: list[str], tmp_path: Pat
     result = json.loads(file.read_text())
     result["models"][0]["scores"]["exact"]["estimate"] = inf
     file.write_text(json.dumps(result))
-    assert f"{file} holds Infinity, which is no number of a result" in refused([runs[0], str(copy)], tmp_path)
+    assert f"{file} holds Infinity, which is not a valid number in a result" in refused([runs[0], str(copy)], tmp_path)

@@ -58,7 +58,7 @@ def test_what_is_asked_of_whom() -> None:
 
 def test_a_question_is_none_of_the_choices_given() -> None:
     told = [{**row, "prompt": "p"} if row["user"] == "b" else row for row in rows()]
-    with pytest.raises(InputError, match="the user b has no question that is not among the 1 choices given"):
+    with pytest.raises(InputError, match="the user b has no question besides the 1 choices given"):
         UserQuestions.of(Users.of(load_judgments(told), 1, "rows"), None)
 
 
@@ -170,7 +170,7 @@ def test_the_command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "wins over base" in capsys.readouterr().out
     assert list(found.frame().columns)[:3] == ["name", "how", "k"]
     for more, why in (
-        (("--given", 4), "the user u0 has 4 choices, and to be given 4 and asked about one more takes 5"),
+        (("--given", 4), "the user u0 has 4 choices, and giving 4 and asking about one more needs 5"),
         (("--given", -1), "--given must be at least 0, not -1."),
         (("--given", 0, "--questions", 0), "--questions must be at least 1, not 0."),
         (

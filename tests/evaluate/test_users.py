@@ -12,17 +12,17 @@ from accord.cli.label import comparisons_of
 from accord.data.judgments import Judgment, load_judgments
 from accord.data.load import load_data
 from accord.errors import InputError
-from accord.evaluate.accuracy import Trial
+from accord.evaluate.accuracy import Predictions
 from accord.evaluate.statistics import bootstrap_mean, wilson
 from accord.evaluate.users import by_user
 from accord.feedback.people import labeled, to_ranking
 from accord.records import Comparison, Preference, Prompt, Ranking, Verdict, row_to_json
 
 
-def judged(*of: tuple[str, str, bool]) -> Trial:
+def judged(*of: tuple[str, str, bool]) -> Predictions:
     """A judgment of each (user, group, whether what they preferred leads)."""
     rows = [Judgment(f"p{i}", "a", "b", 1.0, i, "", user, group) for i, (user, group, _) in enumerate(of)]
-    return Trial(rows, np.array([1.0 if right else -1.0 for *_, right in of]))
+    return Predictions(rows, np.array([1.0 if right else -1.0 for *_, right in of]))
 
 
 def test_every_user_has_one_voice() -> None:
@@ -39,7 +39,7 @@ def test_every_user_has_one_voice() -> None:
 
 def test_one_user_is_not_told_apart_and_nobody_is_of_two_groups() -> None:
     assert by_user(judged(("ann", "", True), ("ann", "", False))) is None
-    with pytest.raises(InputError, match="row 2: the annotator ann is in the group 'y', and was in 'x' before"):
+    with pytest.raises(InputError, match="row 2: the annotator ann is in the group 'y', but in 'x' in an earlier row"):
         by_user(judged(("ann", "x", True), ("ann", "y", False), ("bob", "x", True)))
 
 

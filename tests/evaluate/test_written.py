@@ -49,7 +49,7 @@ def test_the_first_prompt_that_one_file_lacks_is_named(tmp_path: Path) -> None:
     for files in ([one, more], [more, one], [one, same, more]):
         with pytest.raises(InputError) as error:
             require_same_prompts(files)
-        assert f"the prompt 's' is in {more.path} and not in {one.path}" in str(error.value)
+        assert f"the prompt 's' is in {more.path} but not in {one.path}" in str(error.value)
 
 
 def test_a_file_without_completions_is_refused(tmp_path: Path) -> None:

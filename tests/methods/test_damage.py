@@ -192,7 +192,7 @@ def test_where_the_best_model_is_chosen_by_metrics_they_must_be_there(tmp_path: 
     assert "metrics.jsonl is not as it was written up to step 3, and there is no earlier" in told()
     write_jsonl(tmp_path / "held.jsonl", ROWS[:2])
     assert run.resume(run.copy(tmp_path / "other")) == 2
-    assert f"began with another content of eval_data ({held}): restore it, or choose another --out." in told()
+    assert f"began with other content in eval_data ({held}): restore it, or choose another --out." in told()
 
 
 def test_config_yaml_must_be_there_whole(run: Stopped, tmp_path: Path, told: Any) -> None:
@@ -207,7 +207,7 @@ def test_other_rows_in_the_same_file_are_refused(run: Stopped, tmp_path: Path, t
     for other in (ROWS[::-1], ROWS[:2], [*ROWS, ROWS[0]]):
         write_jsonl(Path(run.data), other)
         assert run.resume(out) == 2
-        said = f"accord: {out} began with another content of data ({run.data}): restore it, or choose another --out."
+        said = f"accord: {out} began with other content in data ({run.data}): restore it, or choose another --out."
         assert told() == said
     Path(run.data).write_text(rows)
     assert run.resume(out) == 0
@@ -222,8 +222,7 @@ def test_another_model_in_the_same_folder_is_refused(run: Stopped, tmp_path: Pat
     save_file(weights, file, metadata={"format": "pt"})
     assert run.resume(out) == 2
     assert (
-        told()
-        == f"accord: {out} began with another content of model ({run.base}): restore it, or choose another --out."
+        told() == f"accord: {out} began with other content in model ({run.base}): restore it, or choose another --out."
     )
     file.write_bytes(whole)
 
@@ -254,7 +253,7 @@ def test_another_reference_is_refused(tmp_path: Path, told: Any, monkeypatch: py
     flip(reference / "model.safetensors", 0.99)
     told()
     assert accord(*command, "--resume") == 2
-    assert f"began with another content of reference ({reference})" in told()
+    assert f"began with other content in reference ({reference})" in told()
     flip(reference / "model.safetensors", 0.99)
     assert accord(*command, "--resume") == 0
 

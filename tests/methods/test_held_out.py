@@ -281,7 +281,7 @@ def test_prompts_that_are_trained_on_too_are_told(
 ) -> None:
     train(DPO(**COMMON), base, tmp_path / "run", eval_data=[PAIRS[0], *HELD], eval_every=100)
     said = " ".join(capsys.readouterr().err.split())
-    assert "1 of the 5 prompts of eval_data are trained on too: there the loss is not held out." in said
+    assert "1 of the 5 prompts of eval_data are trained on too: on these the loss is not held out." in said
 
 
 def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
         ({"eval_split": "1"}, "eval_split is a share of the prompts between 0 and 1, such as 0.1, not 1."),
         ({"eval_split": nan}, "between 0 and 1, such as 0.1, not nan."),
         ({"eval_split": 0.01}, "eval_split 0.01 of 16 different prompts holds out none; take another share"),
-        ({"eval_split": 0.1, "eval_data": HELD}, "eval_data has rows of its own: leave one out."),
+        ({"eval_split": 0.1, "eval_data": HELD}, "eval_data has rows already: leave one out."),
         ({"eval_split": "train"}, "eval_split and split are both train"),
         ({"eval_split": "test"}, "there is no split 'test' here"),
         ({"eval_data": []}, "the data holds no rows"),
@@ -311,10 +311,10 @@ def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
         ({"eval_data": HELD, "watch": len, "watch_data": HELD}, "not by both: leave one out."),
         (
             {"eval_data": HELD, "best_by": "eval_los"},
-            "best_by eval_los: of eval_data `dpo` measures eval_loss, eval_accuracy, eval_margin, eval_chosen_reward, "
+            "best_by eval_los: on eval_data `dpo` measures eval_loss, eval_accuracy, eval_margin, eval_chosen_reward, "
             "eval_rejected_reward; name one of these, or leave best_by out.",
         ),
-        ({"eval_data": HELD, "best_by": "eval_loss_low"}, "best_by eval_loss_low: of eval_data `dpo` measures"),
+        ({"eval_data": HELD, "best_by": "eval_loss_low"}, "best_by eval_loss_low: on eval_data `dpo` measures"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(

@@ -97,7 +97,7 @@ def test_a_finished_run_is_not_run_again(base: str, uninterrupted: Path) -> None
 
 
 def test_another_run_is_not_overwritten_nor_resumed_with_other_settings(base: str, uninterrupted: Path) -> None:
-    with pytest.raises(InputError, match="holds another run; choose another --out, or go on with that run by --resume"):
+    with pytest.raises(InputError, match="holds another run; choose another --out, or continue that run with --resume"):
         train(base, str(uninterrupted))
     with pytest.raises(InputError, match="was run with batch_size = 4, not 5"):
         SFT(learning_rate=1e-2, batch_size=5, max_steps=STEPS, dtype="float32", tokens_per_pass=24).fit(

@@ -82,7 +82,7 @@ def test_a_file_that_changed_is_not_gone_on_with(model: str, data: str, tmp_path
     with pytest.raises(Stopped):
         method.fit(model, file, out=tmp_path / "out", stream=True, save_every=1, on_step=stop)
     write_jsonl(tmp_path / "rows.jsonl", ROWS[::-1])
-    with pytest.raises(InputError, match="began with another content of data"):
+    with pytest.raises(InputError, match="began with other content in data"):
         method.fit(model, file, out=tmp_path / "out", stream=True, save_every=1, resume=True)
 
 
@@ -109,8 +109,8 @@ def test_rows_of_another_kind_are_refused(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"eval_split": "0.1"}, "with stream no share of the rows can be drawn"),
-        ({"watch": "x", "watch_data": "y"}, "with stream it is not known which prompts are trained on"),
+        ({"eval_split": "0.1"}, "with stream no share of the rows can be held out"),
+        ({"watch": "x", "watch_data": "y"}, "with stream the training prompts are not known in advance"),
     ],
 )
 def test_what_needs_all_rows_is_refused(

@@ -127,7 +127,7 @@ def test_a_model_that_its_first_update_kills_is_not_the_best(
         start, best = (load_file(Path(folder) / "model.safetensors") for folder in (base, out / "best"))
         assert all(torch.equal(start[name], best[name]) for name in start)
         said = " ".join(capsys.readouterr().err.split())
-        assert "nothing was better than at the start (1): best/ is the model as it was then." in said
+        assert "no model was better than the starting one (1): best/ is that model." in said
 
 
 def test_the_best_is_the_model_whose_samples_were_the_best(base: str, tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_measure_of_tuning_needs_prompts(base: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"watch_data": HELD_OUT}, "watch_data is for a measure: give watch."),
+        ({"watch_data": HELD_OUT}, "watch_data needs a measure: give watch."),
         ({"watch": "nummber"}, "did you mean number?"),
         ({"watch": "number"}, "row 1 has no column 'answer', which the verifier number reads"),
         ({"watch": short, "watch_every": 0}, "watch_every must be at least 1, not 0."),

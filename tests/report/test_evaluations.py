@@ -91,8 +91,8 @@ def test_a_judge_beside_people(page: Page) -> None:
     table, text = rows(page), words(page, "judge")
     assert table["ai:smollm2 agrees with people"] == ["62.0% (55.0%–69.0%)", "196"]
     assert table["of <b>web"][1] == "90" and table["preferred answer longer by -40 to -3 characters"][1] == "49"
-    assert table["Log-odds that standing first adds"] == ["1.75 (1.45 to 2.05)", "0"]
-    assert table["The longer answer wins"][1] == "0.530" and table["Invalid: no letter"] == ["4", "0"]
+    assert table["Log-odds of being first"] == ["1.75 (1.45 to 2.05)", "0"]
+    assert table["Longer answer wins"][1] == "0.530" and table["Invalid: no letter"] == ["4", "0"]
     assert "prefers the longer answer more often than people do" in text
 
 
@@ -109,7 +109,7 @@ def test_instructions_that_a_model_made(page: Page) -> None:
 
 def test_what_more_labels_would_buy(page: Page) -> None:
     text = words(page, "learning-curve")
-    assert "Reward models of 400 labels agree with 70.0% [67.0, 73.0] of what is held out" in text
+    assert "Reward models of 400 labels agree with 70.0% [67.0, 73.0] of the held-out comparisons" in text
     assert "Twice as many would buy 1.4 points [0.6, 2.2], 200 more 0.9 points [0.5, 1.3]." in text
     assert "An accuracy of 72% takes 1,111 [612, more than 4,000] labels." in text
     assert "start from sft" in text and "3 rows that prefer no answer" in text
@@ -201,7 +201,7 @@ def test_failures(page: Page) -> None:
     # The shade is a fifth of the share each: .30 the second of five, .05 none, .96 the last.
     matrix = page.source.split('id="failures"')[1].split("</table>")[0]
     assert re.findall(r'<td class="(\w+)"', matrix) == ["b2", "even", "none", "b5"]
-    assert table["words of an answer"] == ["24", "40.0 (35.0 to 45.0)", "61.5 (56.5 to 66.5)", "21.5 (17.5 to 25.5)"]
+    assert table["words per answer"] == ["24", "40.0 (35.0 to 45.0)", "61.5 (56.5 to 66.5)", "21.5 (17.5 to 25.5)"]
     assert table["space <b>"] == ["10", "40.0% (20.0%–60.0%)", "10.0% (0.0%–20.0%)", "–"]
     assert table["body"] == ["30", "20.0% (10.0%–30.0%)", "–", "–"]
     text = words(page, "failures")

@@ -113,7 +113,7 @@ def test_numbers_of_trl_and_an_evaluation_of_the_same_step(tmp_path: Path) -> No
 
 def test_what_was_never_logged_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer(tmp_path, [1.0] * 2, accord.AlarmCallback(columns={"watched": "eval_gold"}), save_strategy="no").train()
-    assert "The trainer logged no watched; `accord alarms` tells" in capsys.readouterr().err
+    assert "The trainer logged no watched; `accord alarms` shows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

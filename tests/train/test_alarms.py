@@ -10,7 +10,7 @@ import pytest
 
 from accord.errors import InputError
 from accord.train.alarms import RULES, SILENCE, Alarm, Alarms, chosen, raised
-from accord.train.history import History, grown, noise, z
+from accord.train.history import History, noise, trend, z
 
 ADVICE = {rule.name: rule.advice for rule in RULES}
 
@@ -47,7 +47,7 @@ def test_columns_are_finite_numbers_in_the_rows_that_have_them_all() -> None:
         history.add(row)
     assert [column.tolist() for column in history.of("a", "b")] == [[3.0], [4.0]]
     assert history.of("a")[0].tolist() == [1.0, 3.0, 5.0] and history.of("c")[0].tolist() == []
-    before, after, _ = grown(np.arange(20.0))
+    before, after, _ = trend(np.arange(20.0))
     assert (before, after) == (2.0, 17.0)  # the means of 0 ... 4 and of 15 ... 19
 
 
@@ -103,9 +103,9 @@ def test_length_must_grow_with_the_reward_and_be_paid_within_a_step() -> None:
 def test_repetition_and_entropy_are_measured_from_the_start() -> None:
     level = [0.02] * 10 + [0.5] * 20
     (seen,) = told(repetition=level)
-    assert seen[1] == "repetition" and seen[2].endswith("from 2% at the start")
+    assert seen[1] == "repetition" and seen[2].endswith("up from 2%")
     fall = told(entropy=[1.0] * 5 + [0.1] * 10)
-    assert fall == [(10, "entropy-collapse", "the entropy fell from 1 to 0.1 nats: the samples become alike")]
+    assert fall == [(10, "entropy-collapse", "the entropy fell from 1 to 0.1 nats: the samples are becoming alike")]
     assert told(entropy=[1.0] * 5 + [0.3] * 30) == []
 
 
@@ -124,14 +124,14 @@ def test_a_divergence_that_no_step_can_justify_rings_in_that_step() -> None:
 
 def test_an_entropy_that_is_gone_within_three_steps() -> None:
     assert told(entropy=[1.39, 1.33, 0.0004, 0.0001]) == [
-        (4, "entropy-collapse", "the entropy fell from 1.36 to 0.0004 nats: the samples become alike")
+        (4, "entropy-collapse", "the entropy fell from 1.36 to 0.0004 nats: the samples are becoming alike")
     ]
     assert [step for step, *_ in told(entropy=[1.4, 0.01, 0.002])] == [3]
     assert told(entropy=[1.4, 0.01, 1.4, 0.1, 0.1]) == []  # once, or a fourteenth
 
 
 def test_samples_that_are_no_answers_any_more() -> None:
-    assert told(ended=[1.0, 0.0]) == [(2, "collapse", "0% of the samples end, where 100% did: the others are cut")]
+    assert told(ended=[1.0, 0.0]) == [(2, "collapse", "only 0% of the samples end by themselves, down from 100%")]
     assert told(ended=[0.7, 0.0]) == []  # of eight samples none ends in one row of 15,000
     # 18 tokens, then the mean of those and 5: four rows on, three are below a fifth of it
     shrunk = told(length=[18.0, 3.0, 2.0, 2.0], reward=[0.5] * 4)
@@ -160,7 +160,7 @@ def test_rewards_that_tell_nothing_apart() -> None:
     assert seen == (
         20,
         "flat-rewards",
-        "the rewards of a step spread by 0.02, from 1 at the start: nothing tells samples apart",
+        "the spread of rewards within a step fell from 1 at the start to 0.02",
     )
     (groups,) = told(flat_groups=[1.0] * 12, reward_std=[0.3] * 12)
     assert groups[:2] == (10, "flat-rewards") and "100% of the prompts" in groups[2]
@@ -172,7 +172,7 @@ def test_sampler_and_trainer_must_agree() -> None:
     assert large[0] == (
         3,
         "sampler-drift",
-        "sampler and trainer differ by 0.1 nats a token, where bfloat16 rounding gives about 0.01",
+        "sampler and trainer differ by 0.1 nats per token; bfloat16 rounding gives about 0.01",
     )
     assert [name for _, name, _ in growing] == ["sampler-drift"]
     assert told(sampler_drift=[0.012] * 40) == []

@@ -7,7 +7,7 @@ from math import log
 import numpy as np
 import pytest
 
-from accord.train.history import bent_noise
+from accord.train.history import curved_noise
 from tests.train.test_alarms import told, wobbling
 
 
@@ -55,8 +55,7 @@ def test_rows_held_out_cost_more_while_those_trained_on_cost_less() -> None:
         (
             10,
             "overfitting",
-            "what rows held out cost rose from 1 at step 5, its lowest, to 6, while what is trained on fell from 0.5 "
-            "to 0.1",
+            "the held-out loss rose from 1 at step 5, its lowest, to 6, while the training loss fell from 0.5 to 0.1",
         )
     ]
     renamed = {"teacher_kl": trained, "eval_teacher_kl": held, "eval_teacher_kl_high": held + 0.5}
@@ -64,8 +63,8 @@ def test_rows_held_out_cost_more_while_those_trained_on_cost_less() -> None:
     assert told(**{**given, "eval_loss_high": held + 20}) == []  # still within the interval
     assert told(**{**given, "loss": -trained}) == []  # training must fall
     assert told(**{**given, "eval_loss": held[::-1]}) == []  # what falls is no alarm
-    assert bent_noise(np.arange(9.0) ** 2) == pytest.approx(2 / 0.6745 / 6**0.5)  # second differences of 2
-    assert bent_noise(3 * np.arange(9.0)) == 0 == bent_noise(np.arange(2.0))
+    assert curved_noise(np.arange(9.0) ** 2) == pytest.approx(2 / 0.6745 / 6**0.5)  # second differences of 2
+    assert curved_noise(3 * np.arange(9.0)) == 0 == curved_noise(np.arange(2.0))
 
 
 def test_pairs_that_both_become_unlikely_and_pairs_learned_by_heart() -> None:
@@ -78,7 +77,7 @@ def test_pairs_that_both_become_unlikely_and_pairs_learned_by_heart() -> None:
     (heart,) = told(**once, epoch=np.arange(60) / 20)
     # the last twenty rows must lie past the first pass, epoch > 1: rows 22 ... 41 with epochs 21/20 ... 40/20
     assert heart[:2] == (41, "memorizing")
-    assert heart[2] == "100.0% of the pairs are ordered rightly, and their margin grew from 10.5 to 30.5"
+    assert heart[2] == "100.0% of the pairs are ordered correctly, and their margin grew from 10.5 to 30.5"
     assert told(**once, epoch=np.arange(60) / 60) == []
 
 
@@ -96,7 +95,8 @@ def test_a_model_that_knows_no_more_than_a_coin() -> None:
         (
             80,
             "nothing-learned",
-            "in the last 40 steps 52% of the pairs were ordered rightly, at a loss of 0.693: a coin has 50% and 0.693",
+            "in the last 40 steps 52% of the pairs were ordered correctly, at a loss of 0.693: chance gives 50% and "
+            "0.693",
         )
     ]
     assert told(**{**coin, "loss": LOG_2 - 0.01}) == []  # z = .01 / (.02 / sqrt 2) sqrt 40, which is 4.5

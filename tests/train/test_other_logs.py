@@ -157,7 +157,7 @@ def test_what_is_logged_apart_for_a_step_is_one_row_and_steps_made_again_replace
     ]
     log = read_log(write_jsonl(tmp_path / "log.jsonl", rows))
     assert log.rows == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 2.5, "eval_loss": 5.0}]
-    assert log.warnings == ["the run went back and made steps again: shown are those that it made last."]
+    assert log.warnings == ["the run went back and repeated steps: the last repetition is shown."]
     assert log.names == {"step": 2, "loss": 2, "eval_loss": 1}
 
 
@@ -165,7 +165,7 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 1}\n{"step": 2, "lo', encoding="utf-8")
     log = read_log(tmp_path / "log.jsonl")
     assert log.rows == [{"step": 1, "loss": 1.0}]
-    assert log.warnings == [f"{tmp_path / 'log.jsonl'}: its last line is cut off, and left out."]
+    assert log.warnings == [f"{tmp_path / 'log.jsonl'}: its last line is cut off and left out."]
 
 
 def test_numbers_that_are_none_are_told(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_the_command_tells_how_it_read_and_what_rang(tmp_path: Path, capsys: pyt
         "ended": "1 - response_length/clip_ratio",
     }
     (other,) = [one for one in result.columns if not one.column]
-    assert other.read == "actor/ppo_kl" and "not the divergence from the reference" in other.why
+    assert other.read == "actor/ppo_kl" and "not from the reference" in other.why
     judged = {one.alarm: one.said for one in result.judged}
     assert judged["collapse"] == "rang at step 3" and judged["kl-runaway"] == "silent"
     assert judged["loss-rise"] == "of other methods" and judged["flat-rewards"] == "not judged: no reward_std"
@@ -210,7 +210,7 @@ def test_columns_that_accord_does_not_know_are_named(tmp_path: Path, capsys: pyt
     rows = table(step=range(1, 40), fitness=reward, gold=reward[:20] + reward[18::-1])
     log = write_jsonl(tmp_path / "log.jsonl", rows)
     assert accord("alarms", log) == 2
-    assert "the log has fitness, gold, step, of which accord knows none" in capsys.readouterr().err
+    assert "the log has fitness, gold, step, and accord knows none of them" in capsys.readouterr().err
     given = ("--columns", "reward=fitness,watched=gold")
     assert accord("alarms", log, *given, "--stop-when", "collapse") == 0
     assert accord("alarms", log, *given, "--stop-when", "collapse,overoptimization") == 3
@@ -228,13 +228,13 @@ def test_rows_that_stand_apart_are_told(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (
             [{"step": 1, "loss": 1.0}, {"step": 1, "loss": 2.0, "_runtime": 3}, {"step": 1, "eval_loss": 2.0}],
-            "logged again for a step, with another number: loss 1 times; shown is the later.",
+            "logged twice for a step, with different numbers: loss 1 times; the later one is shown.",
         ),
         (
             [{"step": 1, "train/loss": 1.0, "loss": 2.0}],
-            "train/loss and loss are one name here: where a row has both, the last is read.",
+            "train/loss and loss are read as one column: where a row has both, the last is used.",
         ),
-        ([{"step": "step 1", "loss": 1.0}], "the steps are no numbers: rows are counted instead."),
+        ([{"step": "step 1", "loss": 1.0}], "the steps are not numbers: rows are counted instead."),
         ([{"step": 1, "loss": 10**400}, {"step": 2, "loss": 1.0}], "not finite, and left out: loss in 1 rows."),
     ],
 )

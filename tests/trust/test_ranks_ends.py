@@ -204,7 +204,7 @@ def test_ranks_with_other_data_are_refused_on_all(command: Command) -> None:
     outcomes = Ranks(words, command.home, before=lambda rank: os.chdir(where[rank])).wait()
     assert [one.status for one in outcomes] == [2, 2]
     [sentence] = said(outcomes)
-    assert sentence.startswith("accord: the ranks differ in what the run is made of: data is ")
+    assert sentence.startswith("accord: the ranks differ in the run's inputs: data is ")
     assert not (command.out / "run").exists()
 
 

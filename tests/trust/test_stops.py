@@ -110,9 +110,7 @@ def test_a_stop_leaves_the_last_good_model(base: str, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(engine.Optimizer, "update", failing)
     run = tmp_path / "run"
-    with pytest.raises(
-        TrainingStopped, match=rf"not finite\. The model as it was before is {run / 'last-good'}\. --res"
-    ):
+    with pytest.raises(TrainingStopped, match=rf"not finite\. The last finite model is in {run / 'last-good'}\. --res"):
         method.fit(model=base, data=data, out=run)
     ours, theirs = (
         load_file(run / "last-good" / "model.safetensors"),
@@ -188,13 +186,13 @@ def test_after_a_stop_a_lower_learning_rate_goes_on_from_before_it(
     """A rate of 1e30 leaves finite weights after a step, of which no gradient is finite; there is nothing before."""
     data, run = write_jsonl(tmp_path / "rows.jsonl", ROWS), tmp_path / "run"
     common = {"batch_size": 2, "max_steps": 3, "dtype": "float32", "schedule": "constant", "warmup": 0}
-    with pytest.raises(TrainingStopped, match="--resume goes on, from before that with a lower --learning-rate"):
+    with pytest.raises(TrainingStopped, match="--resume continues; with a lower --learning-rate, from"):
         SFT(**common, learning_rate=1e30).fit(model=base, data=data, out=run)
     assert [c.name for c in checkpoints(run / "checkpoints")] == ["step-0000001"]
     low = SFT(**common, learning_rate=1e-4)
     rows = low.fit(model=base, data=data, out=run, resume=True).metrics
     said = " ".join(capsys.readouterr().err.split())
-    assert "step-0000001 was saved as the run stopped itself: it continues from before that. From step 1 on:" in said
+    assert "step-0000001 was saved as the run stopped itself: the run continues from before it. From step 1 on:" in said
     plain = low.fit(model=base, data=data, out=tmp_path / "plain").metrics
     assert [row["loss"] for row in rows] == [row["loss"] for row in plain]
     assert yaml.safe_load((run / "config.yaml").read_text())["history"][0]["step"] == 0
@@ -213,7 +211,7 @@ def test_a_run_goes_on_for_longer_but_not_with_other_rows_in_a_step(base: str, t
         ),
         (
             SFT(**common, batch_size=2, max_steps=1),
-            "has gone 2 steps already, and was to end after 1: give it more steps",
+            "has done 2 steps already, more than the 1 asked for: ask for more steps",
         ),
     ):
         with pytest.raises(InputError, match=said):

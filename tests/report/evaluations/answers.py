@@ -92,7 +92,7 @@ FAILURES = {
             "values": {"sft": interval(0.96, 0.04)},
             "measures": [
                 {
-                    "name": "words of an answer",
+                    "name": "words per answer",
                     "n": 24,
                     "values": {"base": interval(40.0, 5.0), "sft": interval(61.5, 5.0)},
                     "differences": {"sft": interval(21.5, 4.0)},
@@ -101,7 +101,7 @@ FAILURES = {
             "ended": {"base": 0.9, "sft": 0.8},
         },
     ],
-    "warnings": ["harmful has 3 probes: its intervals are rough, ask 20 or more."],
+    "warnings": ["harmful has only 3 probes: its intervals are rough; ask 20 or more."],
 }
 
 SYNTHESIS = {

@@ -91,7 +91,7 @@ JUDGE = {
     "people_longer": interval(0.53, 0.07),
     "longer_more": interval(0.13, 0.08),
     "length_slope": interval(0.22, 0.1),
-    "warnings": ["It prefers the longer answer more often than people do."],
+    "warnings": ["The judge prefers the longer answer more often than people do."],
 }
 
 PERSONAL = {
