@@ -65,9 +65,7 @@ def doctor(
     chosen = method_of(method, {name: value for name, value in given.items() if value is not None})
     where = torch.device(device if device == "cuda" else engine.precision.device_called(device))
     if where.type == "cuda" and not torch.cuda.is_available() and not memory:
-        raise InputError(
-            "there is no CUDA device here: say by --memory how much memory the one you mean has, such as 24GB."
-        )
+        raise InputError("there is no CUDA device here: give --memory, that of the device you mean, such as 24GB.")
     there = engine.plan.size(memory) if memory else engine.plan.available(where)
     for line in machine(where, there):
         print(line)

@@ -56,11 +56,11 @@ def _terms(words: list[str]) -> tuple[tuple[bool, str], ...]:
     signs, names = ["+", *words[1::2]], words[::2]
     if len(names) < 2 or len(names) != len(signs) or not {*signs} <= {"+", *MINUS} or {*names} & {"+", *MINUS}:
         said = " ".join(words)
-        raise InputError(f"--analogy {said!r} is no sum of words; write it with spaces, as king - man + woman.")
+        raise InputError(f"--analogy {said!r} is not a sum of words; write it with spaces, as king - man + woman.")
     terms = tuple((sign in MINUS, name) for sign, name in zip(signs, names, strict=True))
     plus, minus = (sorted(name for is_minus, name in terms if is_minus == which) for which in (False, True))
     if plus == minus:
-        raise InputError(f"--analogy {' '.join(words)!r} takes off all that it adds, which leaves no direction.")
+        raise InputError(f"--analogy {' '.join(words)!r} subtracts all that it adds; change a word.")
     return terms
 
 
@@ -74,7 +74,7 @@ def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
         raise InputError(f"--direction {same} is the same word twice, which has no direction.")
     if sorted(pairs) == sorted((second, first) for first, second in pairs):
         raise InputError(
-            f"--direction {' '.join(words)} goes as far back as forth; leave out the pairs that turn others round."
+            f"--direction {' '.join(words)} has each pair in both directions; leave out the reversed pairs."
         )
     return tuple((first, second) for first, second in pairs)
 

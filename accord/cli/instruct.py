@@ -53,9 +53,11 @@ class InstructOptions(AskerOptions):
         require_positive(requests=self.requests, patience=self.patience, similar=self.similar)
         require_at_most(100_000, requests=self.requests)
         if (self.generator == "backtranslate") != (self.answers is not None):
-            raise InputError("--generator backtranslate needs --answers, a file of texts, and no other takes it.")
+            raise InputError(
+                "--generator backtranslate needs --answers, a file of texts; the other generators do not take it."
+            )
         if self.least_score is not None and not (self.generator == "backtranslate" and 1 <= self.least_score <= 5):
-            raise InputError("--least-score is of --generator backtranslate, and a whole number from 1 to 5.")
+            raise InputError("--least-score needs --generator backtranslate, and must be a whole number from 1 to 5.")
 
     def made_by(self, ask: Asker, seeds: Sequence[Task], answers: Sequence[str]) -> Generator:
         """The generator that is named."""

@@ -53,7 +53,7 @@ def _status(codes: Mapping[int, int], ranks: int) -> int:
     if not said:
         rank, code = min(codes.items())
         number = signal.Signals(-code)
-        why = ", as systems do where memory is short" if number == signal.SIGKILL else ""
+        why = ", often for lack of memory" if number == signal.SIGKILL else ""
         raise InputError(f"rank {rank} of {ranks} was killed ({number.name}){why}; the same command goes on.")
     return said[0]
 

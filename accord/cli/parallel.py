@@ -175,7 +175,7 @@ def fail(name: str, code: int, said: str) -> NoReturn:
         raise Interrupted(code - 128, f" in stage {name}")
     if code < 0:
         number = signal.Signals(-code)
-        why = ", as systems do where memory is short: run fewer at once" if number == signal.SIGKILL else ""
+        why = ", often for lack of memory: run fewer stages at once" if number == signal.SIGKILL else ""
         raise InputError(f"stage {name} was killed ({number.name}){why}.")
     raise RuntimeError(sentence)
 

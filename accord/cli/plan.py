@@ -178,9 +178,9 @@ def _check_cards(counts: Sequence[int], sampler_share: float) -> None:
     require_positive(gpus=min(counts, default=0))
     require_at_most(MOST_GPUS, gpus=max(counts))
     if not 0 <= sampler_share < 1:
-        raise InputError(f"sampler_share is a share of the cards in [0, 1), not {sampler_share:g}.")
+        raise InputError(f"sampler_share must be a share of the GPUs in [0, 1), not {sampler_share:g}.")
     if sampler_share and min(counts) < 2:
-        raise InputError("sampler_share needs 2 gpus or more: one card samples and another trains.")
+        raise InputError("sampler_share needs 2 GPUs or more: one samples and another trains.")
 
 
 def samplers_of(gpus: int, share: float) -> int:

@@ -57,7 +57,7 @@ def push(
             Hub refuses or cannot be reached.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
-        raise InputError(f"push: {repo} is no name of a repository; it is written OWNER/NAME.")
+        raise InputError(f"push: {repo} is not a repository name; write OWNER/NAME.")
     files = model_files(Path(folder))
     if evaluation:
         load(evaluation)
@@ -112,7 +112,9 @@ def export(
         print(f"export: the model is {whole.save(out, precision)}, in {dtype}")
         return out
     if not isinstance(whole, engine.Policy):
-        raise InputError(f"export: {model} scores texts and writes none, and GGUF files are of models that write.")
+        raise InputError(
+            f"export: {model} scores text and does not generate it; only models that generate can be written as GGUF."
+        )
     writer = engine.gguf.write_gguf(whole, file, precision)
     print(f"export: the model is {file}, in {dtype}, written by {writer}")
     return str(file)
@@ -174,7 +176,7 @@ def model_files(folder: Path) -> list[Path]:
     if not (is_adapter or (folder / "config.json").is_file()):
         inside = folder / "model"
         remedy = f"push {inside}" if (inside / "config.json").is_file() else "push the folder that holds the model"
-        raise InputError(f"push: {folder} is no model's folder, it has no config.json; {remedy}.")
+        raise InputError(f"push: {folder} is not a model's folder (it has no config.json); {remedy}.")
     files = sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatch(p.name, form) for form in PUSHED))
     if state := [path.name for path in folder.iterdir() if re.match(r"(optimizer|scheduler|checkpoint)", path.name)]:
         raise InputError(
@@ -199,7 +201,7 @@ def _require_whole(file: Path) -> None:
         with safe_open(file, framework="numpy"):
             pass
     except SafetensorError as error:
-        raise InputError(f"push: {file} is no whole safetensors file ({error}); save the model again.") from None
+        raise InputError(f"push: {file} is not a complete safetensors file ({error}); save the model again.") from None
 
 
 def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: str | None) -> str:

@@ -49,7 +49,7 @@ class GivenOptions(AnswerOptions):
         if (self.choices is None) != (self.given is None):
             raise InputError("--choices and --given go together: a file of choices, and how many of each row's user.")
         if self.given is not None and self.given < 0:
-            raise InputError(f"--given is a number of choices, 0 or more, not {self.given}.")
+            raise InputError(f"--given must be a number of choices, 0 or more, not {self.given}.")
 
     def reads(self, rows: Sequence[Prompt]) -> list[Text] | None:
         """The rows' prompts with their users' choices before them, where any are to be given."""

@@ -146,7 +146,7 @@ class Journal:
     def _open(self) -> None:
         try:
             if self.path.exists() and not self.path.is_file():
-                raise InputError(f"the journal {self.path} is no file; name another by --journal.")
+                raise InputError(f"the journal {self.path} is not a regular file; name another with --journal.")
             self._file = self.path.open("ab")
         except OSError as error:
             raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None

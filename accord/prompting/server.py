@@ -92,7 +92,7 @@ class Server:
         try:
             client = OpenAI(base_url=self.url, api_key=key)
         except Exception as error:  # of its HTTP client, which has errors of its own for this
-            raise InputError(f"{self} is no URL of a server ({said(error)}).") from None
+            raise InputError(f"{self} is not a server's URL ({said(error)}).") from None
         object.__setattr__(self, "client", client)
 
     def _key(self) -> str:

@@ -312,8 +312,8 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "said loading\n" in told("--server", url, "--model", "loading")
     fake.names = ["page"]
     assert told("--server", url) == f"accord: {url} does not speak the OpenAI API; give the URL that ends in /v1.\n"
-    assert "http://h:abc is no URL of a server" in told("--server", "http://me:pass@h:abc")
-    left_out = "is for a model in this process, and this one is served: leave it out."
+    assert "http://h:abc is not a server's URL" in told("--server", "http://me:pass@h:abc")
+    left_out = "is for a model loaded in this process, not for one on a server: leave it out."
     for words in (("--reward", "cafe"), ("--best-of", 2), ("--chat-template", "chatml"), ("--dtype", "float32")):
         assert told("--server", url, *words) == f"accord: {words[0]} {left_out}\n"
     assert "needs --model or --server" in told() and "needs --model or --server" in told("m", "--key", "K")

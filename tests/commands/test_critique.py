@@ -162,7 +162,7 @@ def test_wrong_uses_end_with_a_sentence(
         "requests must be positive": ("--requests", 0),
         "nobody is no constitution: name a YAML file, or accord or hhh": ("--constitution", "nobody"),
         "there is no file": ("--data", tmp_path / "none.jsonl"),
-        "--score names one score twice": ("--score", "cafe", "cafe"),
+        "--score names a score twice": ("--score", "cafe", "cafe"),
         "'caffe' is neither a verifier": ("--score", "caffe"),
         "has no column 'answer', which": ("--score", "exact"),
         "--top-p must not be over 1": ("--top-p", 2),
