@@ -41,7 +41,6 @@ def replacing(
     target = Path(path)
     if target.exists() and not target.is_file():
         raise InputError(
-            f"{target} is {'a folder' if target.is_dir() else 'no file'}, so no file can be written there."
             f"{target} is {'a folder' if target.is_dir() else 'not a regular file'}, so no file can be written there."
         )
     partial = _beginning(target)

@@ -1,4 +1,4 @@
-"""What `accord inspect` asks of a model's embeddings alone: sums of words, and directions made of pairs of them."""
+"""Word embeddings in `accord inspect`: sums of words, and directions given by pairs of words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MINUS = ("-", "−", "–")
 
 @dataclass(frozen=True)
 class Questions:
-    """The words of a sum, each with whether it is taken off; a direction's pairs, and words to measure along it."""
+    """The terms of a sum, each with whether it is subtracted; the pairs of a direction, and words to project on it."""
 
     terms: tuple[tuple[bool, str], ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
@@ -35,9 +35,9 @@ class Questions:
 def read(
     analogy: str | Sequence[str] | None, direction: str | Sequence[str] | None, along: str | Sequence[str] | None
 ) -> Questions:
-    """What was asked, from what was typed: `king - man + woman`, `cat:cats dog:dogs`, and words.
+    """The questions from the options' strings: `king - man + woman`, `cat:cats dog:dogs`, and words.
 
-    Raises InputError where that is not how it is written.
+    Raises InputError where a string has another form.
     """
     if along is not None and direction is None:
         raise InputError("--along needs --direction: give pairs of words, as cat:cats dog:dogs.")
@@ -80,9 +80,9 @@ def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def answer(policy: Policy, questions: Questions, top: int) -> Words:
-    """What the model's embeddings say.
+    """The answers from the model's embeddings.
 
-    Raises InputError where a word is no single token of the model.
+    Raises InputError where a word is not a single token of the model.
     """
     from accord.report.reading import Words
 
@@ -94,9 +94,9 @@ def answer(policy: Policy, questions: Questions, top: int) -> Words:
 
 
 def token_of(policy: Policy, word: str) -> int:
-    """The one token that the word is, after a space where there is such a token.
+    """The one token of a word, preferably with a space before it.
 
-    Raises InputError where it is several, or none that the model knows.
+    Raises InputError where it is several tokens, or unknown.
     """
     forms = [policy.tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
     whole = next((ids[0] for ids in forms if len(ids) == 1), None)
@@ -112,7 +112,7 @@ def token_of(policy: Policy, word: str) -> int:
 
 
 def spelled(policy: Policy, token: int) -> str:
-    """A token's text on one line, with signs for what cannot be seen; of one without text, its name."""
+    """A token's text on one line, with signs for hidden characters; its name where it has no text."""
     text = str(policy.tokenizer.decode([token]))
     return on_one_line(text or str(policy.tokenizer.convert_ids_to_tokens(token)))
 
