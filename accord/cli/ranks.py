@@ -1,4 +1,4 @@
-"""Commands on several ranks started by torchrun: which commands allow it, which rank reports, and how all of them end."""
+"""Commands on several ranks started by torchrun: which commands allow it, which rank reports, and how they end."""
 
 from __future__ import annotations
 

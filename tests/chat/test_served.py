@@ -320,7 +320,7 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "a server is reached by http:// or https://, not by localhost:1" in told("--server", "localhost:1")
     away = told("--server", "http://127.0.0.1:9", "--model", "m")
     assert away.startswith("accord: nothing answers at http://127.0.0.1:9/v1 (Connection error: ")
-    assert away.endswith("see that the server runs there.\n")
+    assert away.endswith("check that the server runs there.\n")
 
 
 @pytest.mark.slow

@@ -160,7 +160,7 @@ def test_wrong_uses_end_with_a_sentence(
         "principles must be positive": ("--principles", 0),
         "rounds must be positive": ("--rounds", 0),
         "requests must be positive": ("--requests", 0),
-        "nobody is no constitution: name a YAML file, or accord or hhh": ("--constitution", "nobody"),
+        "there is no constitution nobody: name a YAML file, or accord or hhh": ("--constitution", "nobody"),
         "there is no file": ("--data", tmp_path / "none.jsonl"),
         "--score names a score twice": ("--score", "cafe", "cafe"),
         "'caffe' is neither a verifier": ("--score", "caffe"),

@@ -100,7 +100,7 @@ def test_whole_conversations_are_a_row_a_turn(base: str) -> None:
             ("--user", "for_turns:goes_on"),
             "row 1 has no column 'name', which the simulated user for_turns:goes_on reads",
         ),
-        (("--user", "cafe"), "'cafe' is no simulated user: give module:function, or counter."),
+        (("--user", "cafe"), "there is no simulated user 'cafe': give module:function, or counter."),
         (
             ("--user", "counter", "--turn", "1"),
             "--user samples whole conversations and writes every turn; leave out --t",

@@ -148,7 +148,9 @@ def test_what_cannot_be_a_journal_is_left_as_it_is(tmp_path: Path) -> None:
     for content in ("a row\n", '{"prompt": "hi"}\n', "no line", "[]\n\n"):
         file = tmp_path / "rows.jsonl"
         file.write_text(content)
-        with pytest.raises(InputError, match="rows.jsonl is no journal of replies; name another file by --journal"):
+        with pytest.raises(
+            InputError, match="rows.jsonl is not a journal of replies; name another file with --journal"
+        ):
             Journal(Scripted(), file)([asked("a")])
         assert file.read_text() == content
     with pytest.raises(InputError, match="is no file; name another with --journal"):
