@@ -1,7 +1,7 @@
-"""Numbers side by side in memory, which are read as a tuple of them is.
+"""Immutable arrays of numbers, stored compactly and read like tuples.
 
-A tuple takes 40 bytes for a token and 32 for a log-probability, an object each; here they are 4 and 8. What is made by
-the million, samples and the rows that are trained on, is made of these; whoever takes them takes tuples too.
+In a tuple a token takes 40 bytes and a log-probability 32, since each is a Python object; here they take 4 and 8.
+Samples and training rows, of which there are millions, hold these; functions that read them accept tuples too.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ T = TypeVar("T", int, float, bool)
 
 
 class Numbers(Sequence[T]):
-    """Numbers of one kind, which do not change: it is equal to a tuple of them, hashed as that, and added to it.
+    """An immutable array of one kind of number; compares equal to, hashes like and concatenates with a tuple.
 
-    `raw` is what memory holds of them. Raises struct.error where one is not of the kind, or too large for it.
+    `raw` is its bytes. Raises struct.error where a number has another type or is too large.
     """
 
     __slots__ = ("raw",)
     kind: ClassVar[str]
-    """The kind of number, by the letter that `struct` has for it."""
+    """The `struct` format character of the kind of number."""
 
     def __init__(self, numbers: Iterable[T] = ()) -> None:
         if isinstance(numbers, type(self)):
@@ -34,7 +34,7 @@ class Numbers(Sequence[T]):
 
     @classmethod
     def of(cls, raw: bytes) -> Self:
-        """The numbers that memory holds so."""
+        """The array stored in these bytes."""
         made = cls.__new__(cls)
         made.raw = raw
         return made
@@ -80,21 +80,21 @@ class Numbers(Sequence[T]):
 
 
 class Ints(Numbers[int]):
-    """Whole numbers of four bytes, such as tokens."""
+    """Whole numbers of four bytes, such as token ids."""
 
     __slots__ = ()
     kind = "i"
 
 
 class Doubles(Numbers[float]):
-    """Numbers of eight bytes, such as log-probabilities: those that Python has, bit for bit."""
+    """Floating-point numbers of eight bytes, such as log-probabilities: Python's floats, bit for bit."""
 
     __slots__ = ()
     kind = "d"
 
 
 class Bools(Numbers[bool]):
-    """True or false, in a byte."""
+    """Truth values of one byte."""
 
     __slots__ = ()
     kind = "?"

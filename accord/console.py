@@ -1,8 +1,8 @@
-"""The terminal: lines and bars on standard error, tables on standard output, and texts that nobody need trust.
+"""The terminal: status lines and progress bars on standard error, tables on standard output, untrusted text escaped.
 
 A terminal obeys control characters (an escape sequence can move the cursor, rename the window or color what follows),
-and readers are misled by zero-width and direction-changing ones. What a model wrote is untrusted: wherever it is shown,
-signs stand in their place.
+and zero-width and direction-changing characters mislead readers. Text written by a model is untrusted: wherever it is
+shown, visible signs replace these characters.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ HIDDEN = (
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""The pattern of one such character: control (but no line end), zero-width, direction-changing, a lone surrogate, a
-tag. Joiners inside words and emoji are none."""
+"""A pattern for one such character: control (but no line end), zero-width, direction-changing, a lone surrogate or a
+tag. Joiners inside words and emoji do not match."""
 
 _HIDDEN = re.compile(HIDDEN)
 _ON_ONE_LINE = re.compile(rf"{HIDDEN}|[^\S ]|\A +| +\Z")
@@ -28,35 +28,35 @@ _NAMED = {" ": "·", "\n": "↵\n", "\t": "⇥\t"}
 
 
 def sign(character: str) -> str:
-    """What stands for one such character: its code point, but for a tab, a space and a line end."""
+    """The visible sign for a character: its code point, or a symbol for a tab, a space or a line end."""
     return _NAMED.get(character, f"⟨U+{ord(character):04X}⟩")
 
 
 def legible(text: str) -> str:
-    """The text with a sign for every character that hides or acts; spaces and line ends stay as they are."""
+    """The text with a visible sign for every hidden or control character; spaces and line ends stay."""
     return _HIDDEN.sub(lambda match: sign(match.group()), text)
 
 
 def without_halves(text: str) -> str:
-    """The text with U+FFFD for half of a surrogate pair, which no file of UTF-8 can hold; two halves side by side are
-    the character that they make."""
+    """The text with U+FFFD for each lone surrogate, which UTF-8 cannot encode; two that form a pair become their
+    character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def on_one_line(text: str) -> str:
-    """A token's text: signs for what hides or acts, for line ends and blanks, and for spaces that begin or end it."""
+    """A token's text on one line: signs for hidden characters, line ends, tabs, and leading or trailing spaces."""
     return _ON_ONE_LINE.sub(lambda match: "".join(sign(c)[0] if c in _NAMED else sign(c) for c in match.group()), text)
 
 
 def without_secrets(text: str) -> str:
-    """The text with its URLs as far as their path: no user, no password, and no query, which may hold a key."""
+    """The text with URLs cut after their path: no user, no password, and no query, which may hold a key."""
     return re.sub(r"(\w://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s,)]*)?", r"\1\2", text)
 
 
 def said(error: BaseException) -> str:
-    """What an exception says in its first line, with the next where that one introduces it, or else its name.
+    """The first line of an exception's message, without secrets; its class name where the message is empty.
 
-    Without secrets.
+    Where the first line ends in a colon, the next line is added.
     """
     first, *more = (str(error).strip() or type(error).__name__).splitlines()
     told = next(filter(None, map(str.strip, more)), "") if first.rstrip().endswith(":") else ""
@@ -64,19 +64,19 @@ def said(error: BaseException) -> str:
 
 
 def status(line: str) -> None:
-    """One line for the person watching, on standard error."""
+    """Print one status line on standard error."""
     Console(stderr=True).print(legible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def show(*tables: RenderableType) -> None:
-    """Tables on standard output; a text in them is no markup."""
+    """Print tables on standard output; their text is not read as markup."""
     for table in tables:
         Console(markup=False).print(_Legible(table))
 
 
 @dataclass(frozen=True)
 class _Legible:
-    """What is printed, made legible once it is text."""
+    """A renderable whose text is made legible after rendering."""
 
     shown: RenderableType
 
@@ -87,9 +87,9 @@ class _Legible:
 
 @contextmanager
 def counting(title: str, total: int, note: Callable[[], str] = str) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error while the context lasts; the function it gives is called with how many more are done.
+    """A progress bar on standard error; yields the function that advances it by a number of finished items.
 
-    Behind it stand how many are done a second, and a note.
+    The bar ends with the speed (items a second) and `note()`.
     """
     console = Console(stderr=True)
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))

@@ -1,7 +1,4 @@
-"""The two ways accord stops: the user's input is at fault, or a run has gone wrong; rows that are left out meanwhile.
-
-And what messages share.
-"""
+"""The two ways accord stops (the user's input is at fault, or a run goes wrong), and the rows that it leaves out."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import NoReturn
 from urllib.parse import urlsplit
 
 DEBUG = "ACCORD_DEBUG"
-"""The environment variable that asks for tracebacks."""
+"""The environment variable that turns tracebacks on."""
 
 
 class InputError(ValueError):
@@ -25,14 +22,14 @@ class InputError(ValueError):
 
 
 class UsersFault(InputError):
-    """A function that the user gave has failed; its own exception is the cause, whose traceback people want to see."""
+    """A function given by the user failed; its own exception is the cause, whose traceback is shown."""
 
 
 @contextmanager
 def users_code(what: str) -> Iterator[None]:
-    """Raise UsersFault, which names `what`, where the user's code in the block raises anything, or leaves by an exit.
+    """Raise UsersFault, naming `what`, where the user's code in the block raises anything or exits the process.
 
-    An InputError, and the user's Ctrl-C, are passed on. A process that the code forked ends with the block: it would
+    An InputError, and the user's Ctrl-C, pass through. A process that the code forked ends with the block, or it would
     write the same files as this one.
     """
     pid, leave = os.getpid(), os._exit
@@ -57,11 +54,11 @@ def users_code(what: str) -> Iterator[None]:
 
 
 MOST_SAID = 500
-"""Characters of what an exception of the user's code says."""
+"""The longest message quoted from an exception in the user's code, in characters."""
 
 
 def _message(error: BaseException) -> str:
-    """What an exception says, cut where that is long; nothing where it cannot."""
+    """The exception's message, cut to MOST_SAID characters; empty where its own __str__ fails."""
     try:
         message = str(error)
     except Exception:  # of its own __str__
@@ -70,25 +67,25 @@ def _message(error: BaseException) -> str:
 
 
 def require_address(url: str, called: str) -> None:
-    """Raise InputError where a URL, `called` so in messages, is none: its host or port cannot be read."""
+    """Raise InputError, naming the URL as `called`, where its host or port cannot be read."""
     try:
         parts = urlsplit(url)
         known = bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         known = False
     if not known:
-        raise InputError(f"{called} is no URL of a server: it is to be like http://127.0.0.1:8000/path")
+        raise InputError(f"{called} is not a server's URL; give one like http://127.0.0.1:8000/path")
 
 
 class TrainingStopped(RuntimeError):
-    """A run stopped itself (a loss that is not finite, say); the last good checkpoint is kept.
+    """A run stopped itself (for example on a loss that is not finite); the last good checkpoint is kept.
 
     The command line prints the message alone, without a traceback, and exits with status 3.
     """
 
 
 class LostRanks(TrainingStopped):
-    """A rank cannot go on, as others have ended or hang; `how` says which of the two, of those that are not there."""
+    """This rank cannot continue because other ranks have ended or hang; `how` says which of the two."""
 
     def __init__(self, message: str, how: str) -> None:
         super().__init__(message)
@@ -96,7 +93,7 @@ class LostRanks(TrainingStopped):
 
 
 def nearest(name: str, names: Iterable[str], question: str = "; did you mean {}?") -> str:
-    """A question to add to a message where a name looks like one of those there are; else nothing."""
+    """`question` with the known name most like `name`, to be added to an error message; empty where none is close."""
     known = list(names)
     same = [one for one in known if one.casefold() == name.strip().casefold() != ""]
     near = same or get_close_matches(name, known, 1, 0.5)
@@ -105,7 +102,7 @@ def nearest(name: str, names: Iterable[str], question: str = "; did you mean {}?
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """Begin the message of an `InputError` that the block raises with where the fault is."""
+    """Prefix the message of an InputError raised in the block with `where`, the place of the fault."""
     try:
         yield
     except InputError as error:
@@ -113,10 +110,7 @@ def located(where: str) -> Iterator[None]:
 
 
 class RowNumber(int):
-    """A number that stands for a row, and `called`, what messages say in its place: "12", "12 of b.jsonl".
-
-    It is the row's number in the data, from 1, or its index among those that are there, from 0.
-    """
+    """A row's number (from 1) or index (from 0), with `called`, its name in messages: "12", or "12 of b.jsonl"."""
 
     called: str
 
@@ -133,13 +127,13 @@ class RowNumber(int):
 
 
 def row_called(index: int) -> str:
-    """What messages call a row by its index, from 0: its number, from 1, or what it is `called`."""
+    """The name in messages of the row at an index from 0: its number from 1, or what a RowNumber is `called`."""
     return f"row {index if isinstance(index, RowNumber) else index + 1}"
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a row, by its number in the data from 1, is left out, and whether it counts as one that is bad."""
+    """Why one row (`row` is its number in the data, from 1) is left out, and whether it counts as bad."""
 
     row: int
     why: str
@@ -150,9 +144,10 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A source of data: its name, its weight in a mix, how many rows are taken of how many, and its last row's number.
+    """A source of data: its name, its weight in a mix, how many rows are taken (`rows`) of how many (`of`).
 
-    Numbers of rows go on from source to source, so that by the last ones it is known where a row is from.
+    Rows are numbered on from source to source; `last` is the number of this source's last row, so that a number tells
+    which source it comes from.
     """
 
     name: str
@@ -164,11 +159,10 @@ class Taken:
 
 @dataclass
 class LeftOut:
-    """What is left out of some data.
+    """The rows left out of some data, and why.
 
-    `numbers` are those, in the data, of the rows that are still there; without them rows are numbered from 1. Where it
-    is strict, a row that cannot be used ends the reading. `taken` has a line for each file of a mix,
-    `sources` what was read of each source, in order.
+    `numbers` are the numbers, in the data, of the rows that remain; empty means 1, 2, 3, ... With `strict` the first
+    row that cannot be used raises. `taken` has a line for each file of a mix, `sources` an entry for each source read.
     """
 
     strict: bool = False
@@ -180,10 +174,10 @@ class LeftOut:
     def add(
         self, row: int, why: str, *, kind: str = "", is_bad: bool = True, is_asked: bool = False, where: str = ""
     ) -> None:
-        """Leave a row out, counted from 0 among those that are there; of one `kind` one line tells of all.
+        """Leave out a row, given by its index from 0 among those that remain; `lines` groups rows by `kind`.
 
-        What is too long is not bad, and what an option asks to leave out `is_asked`. Raises InputError, naming the row,
-        where this is strict and nobody asked.
+        `is_bad` is False for a row that is only too long, `is_asked` True where an option asks to leave it out. Raises
+        InputError, naming the row, where this is strict and the row was not asked for.
         """
         number = self.numbers[row] if self.numbers else row + 1
         if self.strict and not is_asked:
@@ -191,23 +185,23 @@ class LeftOut:
         self.reasons.append(Reason(number, why, kind or why, is_bad and not is_asked, where or f"row {number}"))
 
     def index(self, row: int) -> RowNumber:
-        """The index of a row that is there, which knows what messages call it."""
+        """The index of a remaining row, together with its name in messages."""
         return RowNumber(row, str(self.numbers[row] if self.numbers else row + 1))
 
     def part(self, rows: Iterable[int]) -> LeftOut:
-        """The same for some of the rows that are there, in another order perhaps, or several times."""
+        """The same record for a selection of the remaining rows, in any order and with repeats."""
         numbers = [self.numbers[row] if self.numbers else row + 1 for row in rows]
         return LeftOut(self.strict, numbers, reasons=self.reasons)
 
     def lines(self) -> list[str]:
-        """A line for every kind of reason: how many rows, and the first five."""
+        """One line for each kind of reason: how many rows, and the numbers of the first five."""
         kinds: dict[str, list[int]] = {}
         for reason in self.reasons:
             kinds.setdefault(reason.kind, []).append(reason.row)
         return [_line(kind, list(dict.fromkeys(rows))) for kind, rows in kinds.items()]
 
     def require_few(self, share: float) -> None:
-        """Raise InputError where more than this share of all rows are bad."""
+        """Raise InputError where the bad rows are more than this share of all rows."""
         faults = {reason.row: reason for reason in self.reasons if reason.is_bad}
         total = len({*self.numbers, *faults})
         if len(faults) > share * total:

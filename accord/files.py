@@ -1,7 +1,7 @@
-"""Files written whole, and on the disk: under another name beside the path, synced, then renamed.
+"""Files written atomically and durably: under another name in the same folder, synced, then renamed.
 
-So neither a kill nor a power cut leaves half of one. What a process that died had begun is cleared by the next that
-writes there: its names are `.NAME.PID.partial`, and `.NAME.PID.old` of a folder that was being replaced.
+Neither a kill nor a power cut leaves half a file. What a dead process had begun, `.NAME.PID.partial`, or
+`.NAME.PID.old` of a folder that was being replaced, is removed by the next process that writes there.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from accord.errors import InputError
 from accord.records import Row, row_to_json
 
 LEFT = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.(?P<kind>partial|old)|\.(model|best)-\w{8}|\.step-\d+")
-"""What a killed process leaves; the last two are names of before they had the number of the process."""
+"""Names of files that a killed process leaves; the last two alternatives are from versions without a process id."""
 
 OWN = re.compile(r"(\..+)?\.lock|\.accord-(stage|wrote)")
-"""Files that accord keeps in a folder for itself: locks, and what it made there."""
+"""Files that accord keeps in a folder for itself: locks, and records of what it wrote there."""
 
 
 @contextmanager
 def replacing(
     path: str | os.PathLike[str], written: Callable[[Path], None] = lambda partial: None
 ) -> Iterator[IO[str]]:
-    """An open UTF-8 text file that becomes `path` when the block ends, and vanishes when the block raises.
+    """An open UTF-8 text file that becomes `path` when the block ends, and is deleted when the block raises.
 
-    It is on the disk when this returns. Missing folders are made; a path that ends in `.gz` is compressed; the
-    permissions of a file that is there stay. `written` is called with the file before it takes its name. InputError
-    where something else than a file is there.
+    The file is on the disk when this returns. Missing folders are made; a path that ends in `.gz` is compressed; an
+    existing file's permissions stay. `written` is called with the file before the renaming. Raises InputError where
+    `path` exists and is not a regular file.
     """
     target = Path(path)
     if target.exists() and not target.is_file():
         raise InputError(
-            f"{target} is {'a folder' if target.is_dir() else 'no file'}, so no file can be written there."
+            f"{target} is {'a folder' if target.is_dir() else 'not a regular file'}, so no file can be written there."
         )
     partial = _beginning(target)
     opener: Any = gzip.open if target.suffix == ".gz" else open
@@ -55,7 +55,7 @@ def replacing(
         os.replace(partial, target)
         sync(target.parent, inside=False)
     except BaseException:
-        with suppress(OSError):  # the first failure is the one to tell
+        with suppress(OSError):  # the first failure is the one to report
             partial.unlink(missing_ok=True)
         raise
 
@@ -64,10 +64,10 @@ def replacing(
 def replacing_folder(
     path: str | os.PathLike[str], written: Callable[[Path], None] = lambda partial: None
 ) -> Iterator[Path]:
-    """An empty folder that becomes `path` when the block ends, and vanishes when the block raises.
+    """An empty folder that becomes `path` when the block ends, and is deleted when the block raises.
 
-    It is on the disk when this returns, and only then what was there before goes. Missing folders above it are made.
-    `written` is called with the folder before it takes its name.
+    It is on the disk when this returns; what was at `path` is removed only after that. Missing parent folders are made.
+    `written` is called with the folder before the renaming.
     """
     target = Path(path)
     partial = _beginning(target)
@@ -76,7 +76,7 @@ def replacing_folder(
     try:
         partial.mkdir()
         yield partial
-        mode = partial.stat().st_mode & 0o666  # as umask has it; safetensors writes for the owner alone
+        mode = partial.stat().st_mode & 0o666  # from the umask; safetensors makes files readable by the owner alone
         for file in partial.rglob("*"):
             if file.is_file():
                 file.chmod(mode)
@@ -95,34 +95,34 @@ def replacing_folder(
 
 
 def real(path: str | os.PathLike[str]) -> Path:
-    """Where a path leads, without links; `Path.resolve` raises RuntimeError where links lead in a circle."""
+    """The path with links resolved; unlike `Path.resolve` it does not raise RuntimeError on circular links."""
     return Path(os.path.realpath(path))
 
 
 def beside(target: Path) -> Path:
-    """The name under which a path is written until it is whole."""
+    """The temporary name under which this process writes `target`."""
     return target.with_name(f".{target.name}.{os.getpid()}.partial")
 
 
 def _beginning(target: Path) -> Path:
-    """The same, in its folder, which is made, and cleared of what the dead left of it."""
+    """The temporary name, after making the folder and clearing what dead processes left of `target`."""
     make_folder(target.parent)
     tidy(target.parent, target.name)
     return beside(target)
 
 
 def require_here(path: str | os.PathLike[str]) -> None:
-    """Raise InputError where a place for results is an address, as s3://x, of which a path would make a folder."""
+    """Raise InputError where a path for results is an address such as s3://x, which would become a local folder."""
     if address := re.match(r"([a-z][a-z0-9+.-]*):/", os.fspath(path)):
         raise InputError(
-            f"{path} is an address ({address[1]}), and results are written to files of this machine: name a place here."
+            f"{path} is an address ({address[1]}), but results are written to local files; give a local path."
         )
 
 
 def make_folder(folder: Path) -> list[Path]:
-    """Make a folder and those above it that are missing, on the disk; those that were made, the innermost first.
+    """Make a folder and its missing parents, durably; returns those that were made, innermost first.
 
-    Raises InputError where it is an address.
+    Raises InputError where the path is an address.
     """
     require_here(folder)
     missing = [one for one in (folder, *folder.parents) if not one.exists()]
@@ -133,7 +133,7 @@ def make_folder(folder: Path) -> list[Path]:
 
 
 def sync(path: Path, *, inside: bool = True) -> None:
-    """Have a file on the disk when this returns, or a folder, with all that is `inside`, or as its list of names."""
+    """Flush a file to the disk; of a folder its list of names, and with `inside` all that it holds."""
     is_folder = path.is_dir()
     if is_folder and inside:
         for one in path.iterdir():
@@ -142,23 +142,23 @@ def sync(path: Path, *, inside: bool = True) -> None:
     try:
         os.fsync(opened)
     except OSError as error:
-        if not (is_folder and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):  # some mounts cannot
+        if not (is_folder and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):  # not on all mounts
             raise
     finally:
         os.close(opened)
 
 
 def tidy(folder: Path, name: str = "") -> None:
-    """Clear what processes that died left half-done, of the one file or folder of that `name`; without it, all.
+    """Remove what dead processes left unfinished of the file or folder called `name`, or of all where it is empty.
 
-    A folder that was put aside goes back to its place where nothing has taken it. Without a name the caller holds the
-    folder's lock, so that whoever began anything there is dead.
+    A folder that was moved aside gets its name back if nothing has taken it. Without a name the caller must hold the
+    folder's lock, so that any process that began something there is dead.
     """
     for path in list(folder.iterdir()) if folder.is_dir() else ():
         match = LEFT.fullmatch(path.name)
         if match is None or (name and (match["name"] != name or _is_alive(int(match["pid"])))):
             continue
-        with suppress(FileNotFoundError):  # another did it meanwhile
+        with suppress(FileNotFoundError):  # another process did it meanwhile
             if match["kind"] == "old" and not path.with_name(match["name"]).exists():
                 path.rename(path.with_name(match["name"]))
             elif path.is_dir() and not path.is_symlink():
@@ -178,7 +178,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def others(folder: Path) -> list[str]:
-    """The names in a folder of what is neither half-done nor kept there by accord for itself."""
+    """The names in a folder except unfinished files and accord's own."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return [name for name in names if OWN.fullmatch(name) is None and LEFT.fullmatch(name) is None]
 
@@ -193,18 +193,18 @@ def sha256_of(path: Path) -> str:
 
 
 SUMS = "SHA256SUMS"
-"""The file of a folder that has the SHA-256 of the others, as `sha256sum --check` reads it."""
+"""The file in a folder that lists the SHA-256 of the others, in the format of `sha256sum --check`."""
 
 
 def write_sums(folder: Path, *patterns: str) -> None:
-    """Write the digests of the files that are directly in a folder, or of those whose names are like the patterns."""
+    """Write the digests of a folder's own files (not of subfolders), or of those that match a pattern, to `SUMS`."""
     files = sorted({file for pattern in patterns or ("*",) for file in folder.glob(pattern) if file.is_file()})
     write_text(folder / SUMS, "".join(f"{sha256_of(file)}  {file.name}\n" for file in files if file.name != SUMS))
 
 
 def changed(folder: Path, some: Collection[str] | None = None) -> str | None:
-    """The first file of a folder, or of `some` of its files, that is not as its `SUMS` say, or is gone; None where all
-    are, or there are none."""
+    """The first file of a folder (or of `some`, names of its files) that is gone or differs from `SUMS`; None if none
+    does, or the folder has no `SUMS`."""
     for name, digest in read_sums(folder).items():
         file = folder / name
         if (some is None or name in some) and (not file.is_file() or sha256_of(file) != digest):
@@ -213,7 +213,7 @@ def changed(folder: Path, some: Collection[str] | None = None) -> str | None:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """The digests that a folder's `SUMS` have, by file; of itself one that cannot be, where it is damaged."""
+    """Digests by file name, from a folder's `SUMS`; an unreadable line gives `SUMS` itself an impossible digest."""
     sums = folder / SUMS
     found: dict[str, str] = {}
     for line in sums.read_bytes().splitlines() if sums.is_file() else ():
@@ -235,9 +235,9 @@ def write_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, A
 
 
 def line_of(row: Row | Mapping[str, Any], *, allow_nan: bool = False) -> str:
-    """A record or a JSON object as a line.
+    """A record or a JSON object as a line of JSON.
 
-    Half of a surrogate pair, which files of UTF-8 cannot hold, is written as JSON escapes it, and so read back.
+    Where it holds a lone surrogate, which UTF-8 cannot encode, all of it is written with JSON's escapes.
     """
     columns = row if isinstance(row, Mapping) else row_to_json(row)
     line = json.dumps(columns, ensure_ascii=False, allow_nan=allow_nan)

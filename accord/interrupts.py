@@ -1,4 +1,7 @@
-"""How work ends early: Ctrl-C, or SIGTERM and SIGHUP, which schedulers, spot machines and closed terminals send."""
+"""How work ends early: by Ctrl-C, or by SIGTERM and SIGHUP, which schedulers, spot machines and closed terminals send.
+
+Ctrl-C and the signals raise Interrupted (`interruptible`), or are noted and obeyed after the current step (`requests`).
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from typing import TypeAlias
 
 Handler: TypeAlias = Callable[[int, FrameType | None], None]
 ENDS = ("SIGINT", "SIGTERM", "SIGHUP")
-"""The signals that ask work to end, where the system has them."""
+"""The signals that ask a process to end, where the system has them."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The work was asked to end, by a signal; `when` says how far it was, if that is known."""
+    """A signal asked the work to end; `when` says how far it was, if that is known."""
 
     def __init__(self, number: int, when: str = "") -> None:
         by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
@@ -26,10 +29,11 @@ class Interrupted(KeyboardInterrupt):
 
 @contextmanager
 def interruptible(*, is_shared: bool = False) -> Iterator[None]:
-    """SIGTERM and SIGHUP raise Interrupted in the block, as Ctrl-C raises KeyboardInterrupt.
+    """Raise Interrupted in the block on SIGTERM and SIGHUP, as Ctrl-C raises KeyboardInterrupt.
 
-    Of work that several processes share they do not while an error is handled, which would be lost: torchrun sends them
-    where one of the processes has failed. Once an error has ended it they, and Ctrl-C, are ignored: it is to say why.
+    Where several processes share the work (`is_shared`), a signal is ignored while an error is being handled, since
+    torchrun sends SIGTERM to all once one has failed, and the error would be lost. After an error has ended the block,
+    these signals and Ctrl-C are ignored, so that the process can report it.
     """
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -48,9 +52,9 @@ def interruptible(*, is_shared: bool = False) -> Iterator[None]:
 
 
 class Request:
-    """Whether the work was asked to end after the step that it is in.
+    """Whether a signal asked the work to end after the current step.
 
-    Of work that several processes share `is_whole` says whether all are there still: without them no step has an end.
+    For work shared by several processes, `is_whole` says whether all of them are still alive: otherwise no step ends.
     """
 
     def __init__(self, is_whole: Callable[[], bool] | None = None) -> None:
@@ -60,9 +64,9 @@ class Request:
         return self.number > 0
 
     def note(self, number: int, _: FrameType | None) -> None:
-        """Take the first signal as a request; a second one ends the work at once.
+        """Record the first signal as a request; a second one ends the work at once.
 
-        In shared work only a second Ctrl-C does: a scheduler and torchrun both send SIGTERM where one of them is asked.
+        In shared work only a second Ctrl-C does, since a scheduler and torchrun may both send SIGTERM for one request.
         """
         if self.is_whole is None:
             is_last = self.number > 0
@@ -75,7 +79,7 @@ class Request:
 
 @contextmanager
 def requests(is_whole: Callable[[], bool] | None = None) -> Iterator[Request]:
-    """Ctrl-C, SIGTERM and SIGHUP are requests in the block, which the one that is given notes."""
+    """Turn Ctrl-C, SIGTERM and SIGHUP in the block into requests, recorded by the Request that is yielded."""
     request = Request(is_whole)
     with _handled(request.note, *ENDS):
         yield request
@@ -83,9 +87,9 @@ def requests(is_whole: Callable[[], bool] | None = None) -> Iterator[Request]:
 
 @contextmanager
 def _handled(handler: Handler, *names: str) -> Iterator[None]:
-    """The signals of these names are handled so; but not those that are ignored, as `nohup` has it, or come to be.
+    """Handle these signals by `handler` in the block, except those that are ignored (as by `nohup`) or become so.
 
-    Without effect on any thread but the main one, which alone gets signals.
+    Does nothing outside the main thread, which alone receives signals.
     """
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     is_main = threading.current_thread() is threading.main_thread()

@@ -1,4 +1,4 @@
-"""Work that must end: what data, templates and users' functions ask for may take forever."""
+"""Time limits: what data, templates and users' functions make accord run may take forever."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 
 class OutOfTime(TimeoutError):
-    """What takes longer than it may."""
+    """The work took longer than it may."""
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in what takes longer, and again every second, as it may be caught.
+    """Raise OutOfTime in a block that takes longer, and again every second in case the block catches it.
 
-    Without effect where there are no alarms, as on any thread but the main one.
+    Does nothing outside the main thread, or where the system has no alarms.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
-"""One process at a time: a lock on a folder or a file, and who holds it.
+"""Locks on a folder or a file, so that one process at a time works there, and messages that say which one.
 
-The lock is the operating system's (flock), so that it ends with its process, however that ends. The file that is locked
-says for people who holds it, and goes with the lock; what a dead process left there is no lock.
+The lock is the operating system's (flock), so it ends with its process, however that ends. The lock file names its
+holder for people to read, and is removed with the lock; one left by a dead process locks nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from accord.files import make_folder
 
 try:
     import fcntl
-except ImportError:  # not on POSIX: nothing is locked
+except ImportError:  # not POSIX: nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 OTHER = "choose another --out"
 TRIES = 100
-"""How often a lock's folder is made anew that others take away."""
+"""How often to make a lock's folder again when other processes keep removing it."""
 
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Within it this process alone works in the folder, which is made; what was made goes where it stays empty.
+    """Hold a folder, which is made if missing, for this process alone; a new folder left empty is removed.
 
-    Raises InputError where another process does, saying who, or nothing can be written there.
+    Raises InputError where another process holds it, naming that process, or the folder cannot be written.
     """
     with _made(folder, OTHER), locked(folder / ".lock", str(folder), f"wait for it to end, or {OTHER}"):
         yield
@@ -39,7 +39,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def alone_with(file: Path, what: str = "", other: str = OTHER) -> Iterator[None]:
-    """The same of one file, which is called `what` in messages: the lock lies beside it."""
+    """Hold one file, called `what` in messages, for this process alone; the lock file lies in its folder."""
     lock, called = file.with_name(f".{file.name}.lock"), f"{what} {file}".strip()
     with _made(file.parent, other), locked(lock, called, f"wait for it to end, or {other}"):
         yield
@@ -47,7 +47,7 @@ def alone_with(file: Path, what: str = "", other: str = OTHER) -> Iterator[None]
 
 @contextmanager
 def _made(folder: Path, other: str) -> Iterator[None]:
-    """Within it the folder is there."""
+    """Make a folder for the block; afterwards remove what was made and is still empty."""
     try:
         made = make_folder(folder)
     except OSError as error:
@@ -55,17 +55,17 @@ def _made(folder: Path, other: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # one that has something in it stays
+        with suppress(OSError):  # a folder that is not empty stays
             for one in made:
                 one.rmdir()
 
 
 @contextmanager
 def locked(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Within it this process alone holds the lock file `path`; InputError, with who holds `what` it is for, if not."""
+    """Hold the lock file `path` for this process alone; InputError, naming the holder of `what`, where it is taken."""
     opened = _open(path, what)
     try:
-        while not _take(opened, path, what, remedy):  # who held it until now took the file away
+        while not _take(opened, path, what, remedy):  # the former holder has removed the file
             os.close(opened)
             opened = _open(path, what)
         os.truncate(opened, 0)
@@ -83,30 +83,30 @@ def locked(path: Path, what: str, remedy: str) -> Iterator[None]:
 def _open(path: Path, what: str) -> int:
     try:
         for _ in range(TRIES):
-            with suppress(FileNotFoundError):  # its folder went with the process that was here
+            with suppress(FileNotFoundError):  # the former holder has removed its folder
                 return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             make_folder(path.parent)
-        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # no file is there that can be made, as in /proc
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # no file can ever be made here, as in /proc
     except OSError as error:
         raise InputError(f"{what} cannot be written ({error.strerror}).") from None
 
 
 def _take(opened: int, path: Path, what: str, remedy: str) -> bool:
-    """Whether the open file is locked now, and still the one that is there."""
+    """Whether the open file is now locked and still the file at `path`."""
     try:
         if fcntl is not None:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise InputError(f"{what} is in use by {_holder(opened)}; {remedy}.") from None
     except OSError as error:
-        status(f"{what} cannot be locked here ({error.strerror}): see to it that no other process writes there.")
+        status(f"{what} cannot be locked here ({error.strerror}): make sure that no other process writes there.")
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(opened), os.stat(path))
     return False
 
 
 def _holder(opened: int) -> str:
-    for _ in range(20):  # it may have taken the lock only just now
+    for _ in range(20):  # the holder may have taken the lock a moment ago, and not written its name yet
         if said := os.pread(opened, 400, 0).decode(errors="replace").strip():
             return said
         time.sleep(0.01)

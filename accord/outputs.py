@@ -1,9 +1,9 @@
-"""What commands write: nothing over what somebody else wrote or what is read, and tried before any work.
+"""Output files of commands: checked before any work, and never written over input or over other people's files.
 
-`.accord-wrote` in a folder has a line for every file that a command wrote there: its name and the SHA-256 of its
-content, noted before the file takes its name, so that a kill between the two leaves nothing that looks like another's.
-A file whose content is not noted is somebody's, also one that a person has changed since. The note only grows, a line a
-write, so that processes that write beside each other need no lock.
+`.accord-wrote` in a folder has a line for each file that a command wrote there: its name and the SHA-256 of its
+content, recorded before the file gets its name, so that a kill between the two leaves no file that looks foreign.
+A file whose content is not recorded belongs to somebody else, or a person has changed it since. Lines are only
+appended, so that processes that write in one folder need no lock.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from accord.records import Row
 WROTE = ".accord-wrote"
 
 DATA = {".jsonl", ".json", ".gz"}
-"""How files of rows that commands write may end."""
+"""Suffixes of the files of rows that commands write."""
 
 
 class NotOurs(InputError):
-    """A file that is there, and that accord did not write."""
+    """The output file exists, and accord did not write its content."""
 
 
 _overwrites = ContextVar("overwrites", default=False)
@@ -38,7 +38,7 @@ _overwrites = ContextVar("overwrites", default=False)
 
 @contextmanager
 def overwriting(asked: bool = True) -> Iterator[None]:
-    """Within it files of others are written over, as --overwrite asks, but never what is read."""
+    """Let the block write over other people's files, as --overwrite asks, but never over its input."""
     token = _overwrites.set(asked)
     try:
         yield
@@ -52,22 +52,22 @@ def may_overwrite() -> bool:
 
 
 def require_file(path: str | os.PathLike[str], *read: Any) -> Path:
-    """The path, where a file can be written there; asked before long work whose result goes there.
+    """The path, checked before long work whose result goes there: a file can be written there.
 
-    `read` is what the work reads: names of files, and lists and mappings that hold some. Raises InputError where the
-    file is one of these or somebody else's, or the place cannot be written to.
+    `read` is the work's input: file names, and lists and mappings of them. Raises InputError where the file is one of
+    these or somebody else's, or the place cannot be written to.
     """
     file = Path(path)
     _require_possible(file)
     for name in _names(read):
         if _is_same(file, Path(name)) or _is_data_in(file, Path(name)):
-            raise InputError(f"{file} is read, so it cannot be written too; name another.")
+            raise InputError(f"{file} is an input of this command, so it cannot be written too; name another.")
     _require_ours(file)
     return file
 
 
 def require_folder(path: str | os.PathLike[str], *read: Any, leaves: Iterable[str] = ()) -> Path:
-    """The same of a folder in which the files that the work `leaves` are written, by their names."""
+    """A folder, checked like `require_file` for each of the files (`leaves`, by name) that the work writes there."""
     folder = Path(path)
     for name in leaves:
         require_file(folder / name, *read)
@@ -76,9 +76,9 @@ def require_folder(path: str | os.PathLike[str], *read: Any, leaves: Iterable[st
 
 
 def require_model_folder(path: str | os.PathLike[str], *read: Any) -> Path:
-    """The same of a folder that is written whole, where there is nothing, or with --overwrite a model's folder.
+    """The path of a model folder to be written whole: nothing is there, or with --overwrite a model folder.
 
-    Raises InputError also where something that is read lies in it.
+    Raises InputError also where an input lies in it.
     """
     folder = Path(path)
     require_outside(folder, *read)
@@ -94,14 +94,14 @@ def require_model_folder(path: str | os.PathLike[str], *read: Any) -> Path:
 
 
 def require_whole(path: str | os.PathLike[str]) -> Path:
-    """The same of a folder that a command may have written whole before, by `writing_folder`."""
+    """A folder to be written by `writing_folder`: as `require_model_folder`, or one that it wrote before."""
     folder = Path(path)
     is_ours = folder.is_dir() and _digest(folder) in _noted(folder)
     return folder if is_ours else require_model_folder(folder)
 
 
 def require_outside(folder: Path, *read: Any) -> None:
-    """Raise InputError where something that is read is the folder, or lies in it, so that it cannot be cleared."""
+    """Raise InputError where an input is the folder or lies in it, so that the folder cannot be replaced."""
     for name in _names(read):
         for one in (there := Path(name).absolute(), *there.parents) if _exists(name) else ():
             if _is_same(folder, one):
@@ -110,7 +110,7 @@ def require_outside(folder: Path, *read: Any) -> None:
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
-    """`files.replacing` for what a command writes: InputError where somebody else's file is there; it is noted."""
+    """`files.replacing` for a command's output: records the file, and raises InputError over somebody else's."""
     file = Path(path)
     _require_ours(file)
     with replacing(file, written=lambda partial: _note(file, sha256_of(partial))) as opened:
@@ -119,7 +119,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[IO[str]]:
 
 @contextmanager
 def writing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """`files.replacing_folder` for a folder that a command writes whole; the same."""
+    """`files.replacing_folder` for a command's output: records it, and raises InputError over somebody else's."""
     folder = require_whole(path)
     with replacing_folder(folder, written=lambda partial: _note(folder, _digest(partial))) as partial:
         yield partial
@@ -138,7 +138,7 @@ def save_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, An
 
 
 def tell_changed(file: Path) -> None:
-    """Say in a line where a file that is read is another than accord wrote there: a person may have changed it."""
+    """Print a status line where an input file differs from what accord wrote there."""
     if (noted := _noted(file)) and sha256_of(file) not in noted:
         status(f"{file} is not as accord wrote it: somebody has changed it since, or it is damaged.")
 
@@ -153,7 +153,7 @@ def changed_in(folder: Path) -> Iterator[Path]:
 
 
 def require_unchanged(folder: Path) -> None:
-    """Raise InputError where somebody has changed what accord wrote in a folder, which is to go."""
+    """Raise InputError where somebody has changed one of accord's files in a folder that is to be removed."""
     for file in changed_in(folder) if not may_overwrite() else ():
         raise InputError(
             f"{file} was changed since accord wrote it, and {folder} is to be made anew: move it, or give --overwrite."
@@ -173,11 +173,11 @@ def _is_ours(file: Path) -> bool:
 
 
 def _require_possible(file: Path) -> None:
-    """Raise InputError where no file can be written at a path, by making one beside it, or where its folder will be."""
+    """Raise InputError where no file can be written at a path; tries with a temporary one in the nearest folder."""
     require_here(file)
     try:
         if file.exists() and not file.is_file():
-            kind = "a folder" if file.is_dir() else "no file"
+            kind = "a folder" if file.is_dir() else "not a regular file"
             raise InputError(f"{file} is {kind}, so no file can be written there.")
         if file.is_symlink() and not file.exists():
             raise InputError(f"{file} is a link to {os.readlink(file)}, which is not there; name the place itself.")
@@ -185,10 +185,10 @@ def _require_possible(file: Path) -> None:
         there = (missing or [file])[-1].parent
         if not there.is_dir():
             raise InputError(f"{file.parent} cannot be a folder, since {there} is a file; name another.")
-        for one in missing:  # a name that is too long is told by the folder that it is looked up in
+        for one in missing:  # a name that is too long shows up when the folder is asked for it
             with suppress(FileNotFoundError):
                 os.lstat(there / one.name)
-        tidy(there, file.name)  # what a kill left of such a try
+        tidy(there, file.name)  # what a killed process left of such a try
         tried = there / beside(file).name
         os.close(os.open(tried, os.O_WRONLY | os.O_CREAT, 0o600))
         tried.unlink()
@@ -197,7 +197,7 @@ def _require_possible(file: Path) -> None:
 
 
 def _names(read: Any) -> Iterator[str]:
-    """The texts in what is read that may name files: also in a formula, and without their weights in a mix."""
+    """The strings among the inputs that may name files: also the terms of a formula, and names without mix weights."""
     if isinstance(read, str | os.PathLike):
         text = os.fspath(read)
         whole = [text, *re.split(r"[\s+*,()]+", text)]
@@ -216,19 +216,19 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 def _is_data_in(file: Path, folder: Path) -> bool:
-    """Whether a file is there, and among the rows of a folder that is read, which is no run's or model's."""
+    """Whether an existing file is one of the data files of an input folder that is neither a run nor a model."""
     is_data = file.suffix in DATA and _exists(str(folder)) and folder.is_dir() and file.exists()
     return is_data and file.resolve().is_relative_to(folder.resolve()) and not list(folder.glob("config.*"))
 
 
 def _exists(name: str) -> bool:
-    with suppress(OSError, ValueError):  # it is a text, and no name
+    with suppress(OSError, ValueError):  # the string cannot be a file name
         return Path(name).exists()
     return False
 
 
 def _note(path: Path, digest: str) -> None:
-    """Have it on the disk that accord wrote this content under the path's name."""
+    """Record durably that accord wrote this content under the path's name."""
     if digest in _noted(path):
         return
     record = path.parent / WROTE
@@ -243,12 +243,12 @@ def _note(path: Path, digest: str) -> None:
 
 
 def _noted(path: Path) -> set[str]:
-    """The digests of what accord wrote under the path's name."""
+    """The digests of the contents that accord wrote under the path's name."""
     return {digest for name, digest in _lines(path.parent / WROTE) if name == path.name}
 
 
 def _lines(record: Path) -> Iterator[tuple[str, str]]:
-    """Names and digests; a line that was torn off is none."""
+    """Names and digests in a record; a line cut short is skipped."""
     for line in record.read_bytes().splitlines() if record.is_file() else ():
         with suppress(ValueError, KeyError, TypeError):
             noted = json.loads(line)
@@ -256,7 +256,7 @@ def _lines(record: Path) -> Iterator[tuple[str, str]]:
 
 
 def _digest(folder: Path) -> str:
-    """The SHA-256 of all files in a folder and their names."""
+    """The SHA-256 over the names and contents of all files in a folder."""
     files = sorted(one for one in folder.rglob("*") if one.is_file())
     listed = "".join(f"{one.relative_to(folder).as_posix()}\0{sha256_of(one)}\n" for one in files)
     return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()

@@ -1,7 +1,7 @@
-"""YAML and JSON as people write them, read whole or refused.
+"""YAML and JSON written by people, parsed completely or refused.
 
-Refused are a key that stands twice, of which the usual parsers keep the last, and YAML whose aliases (`&a`, `*a`)
-unfold without end, which is counted before it is made.
+Refused are duplicate keys, of which the usual parsers silently keep the last, and YAML whose aliases (`&a`, `*a`)
+expand without bound (a "billion laughs" file), measured before anything is built.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ import yaml
 from accord.errors import InputError
 
 MOST = 100_000
-"""Values that a YAML with aliases may unfold to."""
+"""The most values that YAML with aliases may expand to."""
 
 DEEPEST = 100
-"""Lists and mappings within each other."""
+"""The deepest nesting of lists and mappings."""
 
 PATIENCE = 10.0
-"""Seconds without anything from a pipe."""
+"""Seconds to wait for data on a pipe."""
+
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
-"""To open a pipe without waiting for who writes to it."""
+"""The flag that opens a pipe without waiting for a writer."""
 
 
 class Repeated(ValueError):
-    """A key stands twice in an object."""
+    """A key occurs twice in a JSON object."""
 
 
 def parse_json(text: str | bytes, **given: Any) -> Any:
-    """What a JSON text holds, as `json.loads` with what is given reads it; Repeated where a key stands twice."""
+    """The value of a JSON text; `given` are arguments of `json.loads`. Raises Repeated where a key occurs twice."""
     return json.loads(text, object_pairs_hook=_unique, **given)
 
 
@@ -48,14 +49,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_content(path: str | os.PathLike[str]) -> bytes:
-    """What is in a file that a person names, or comes by a pipe.
+    """The bytes of a file or a pipe that the user names.
 
-    OSError also where it is a device, of which there may be no end, or nobody writes to the pipe.
+    Raises OSError also where it is a device, which may have no end, or a pipe that nobody writes to.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | NO_WAIT)) as file:
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-            raise OSError(errno.EINVAL, "it is a device, and no file", os.fspath(path))
+            raise OSError(errno.EINVAL, "it is a device, not a file", os.fspath(path))
         if not stat.S_ISFIFO(mode):
             return file.read()
         parts = list[bytes]()
@@ -64,21 +65,21 @@ def read_content(path: str | os.PathLike[str]) -> bytes:
                 if not (part := os.read(file.fileno(), 1 << 16)):
                     return b"".join(parts)
                 parts.append(part)
-        raise OSError(errno.EINVAL, "it is a pipe to which nobody writes", os.fspath(path))
+        raise OSError(errno.EINVAL, "it is a pipe that nobody writes to", os.fspath(path))
 
 
 def read_yaml(path: str | os.PathLike[str], called: str) -> Any:
-    """What a YAML file holds; InputError, by what the file is `called`, where it cannot be read or used."""
+    """The value of a YAML file; InputError, with the file's name in messages (`called`), where it cannot be used."""
     try:
         return parse_yaml(read_content(path))
     except OSError as error:
         raise InputError(f"{called} {path} cannot be read: {error.strerror}.") from None
     except yaml.YAMLError as error:
-        raise InputError(f"{called} {path} is not YAML that can be used: {error}.") from None
+        raise InputError(f"{called} {path} is not valid YAML: {error}.") from None
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """What a YAML text holds; `yaml.YAMLError`, a line that says where and why, where it cannot be used."""
+    """The value of a YAML text; `yaml.YAMLError`, one line that says where and why, where it cannot be used."""
     try:
         loader = _Loader(text)
         try:
@@ -92,20 +93,20 @@ def parse_yaml(text: str | bytes) -> Any:
         raise yaml.YAMLError(" ".join(str(error).split())) from None
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # a date or a number that there is not
+    except (ValueError, OverflowError) as error:  # a date or a number that does not exist
         raise yaml.YAMLError(f"a value cannot be read ({error})") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses keys that stand twice, and what unfolds or nests beyond measure."""
+    """PyYAML's safe loader, which refuses duplicate keys and values that expand or nest beyond the limits."""
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()
         size, depth = (0, 0) if node is None else _measure(node, {})
         if self.is_aliased and size > MOST:
-            raise yaml.YAMLError(f"its aliases unfold to {size:,} values, of which {MOST:,} are allowed")
+            raise yaml.YAMLError(f"its aliases expand to {size:,} values, more than the {MOST:,} allowed")
         if depth > DEEPEST:
-            raise yaml.YAMLError(f"it is nested {depth:,} deep, and {DEEPEST} is allowed")
+            raise yaml.YAMLError(f"it is nested {depth:,} deep, more than the {DEEPEST} allowed")
         return node
 
     is_aliased = False
@@ -118,7 +119,7 @@ class _Loader(yaml.SafeLoader):
         node = super().compose_mapping_node(anchor)
         seen = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):  # others are refused, as they cannot be looked up
+            if isinstance(key, yaml.ScalarNode):  # PyYAML itself refuses other keys, which are not hashable
                 is_merge = key.tag == "tag:yaml.org,2002:merge"
                 known = (is_merge, key.value if is_merge else self.construct_object(key))
                 if known in seen:
@@ -128,13 +129,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """How many values a node unfolds to, and how deep they nest; `known` has those of nodes that were measured."""
+    """The number of values a node expands to, and their nesting depth; `known` caches these by the node's id."""
     if isinstance(node, yaml.ScalarNode):
         return 1, 0
     if id(node) in known:
         measured = known[id(node)]
         if measured is None:
-            raise yaml.MarkedYAMLError(None, None, "a part that holds itself", node.start_mark)
+            raise yaml.MarkedYAMLError(None, None, "a value that contains itself", node.start_mark)
         return measured
     known[id(node)] = None
     inside = [one for pair in node.value for one in (pair if isinstance(pair, tuple) else (pair,))]

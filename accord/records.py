@@ -19,10 +19,10 @@ Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat. `more` has what else it holds, for the chat template: tool_calls, reasoning_content, name ...
+    """One turn of a chat; `more` holds its other keys for the chat template: tool_calls, reasoning_content, name ...
 
-    `weight`, `train` or `loss` in it says whether an assistant's turn is trained on; `tools`, in a chat's first
-    message, what the assistant may call, and `chat_template_kwargs` what else the chat template is told.
+    In `more`, `weight`, `train` or `loss` says whether an assistant's turn is trained on. In a chat's first message,
+    `tools` lists the tools the assistant may call, and `chat_template_kwargs` further arguments of the template.
     """
 
     role: Role
@@ -31,7 +31,7 @@ class Message:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the turn is one to learn, where it is the assistant's."""
+        """Whether the turn, if it is the assistant's, is trained on."""
         return all(bool(self.more.get(name, True)) for name in ("weight", "train", "loss"))
 
 
@@ -41,7 +41,7 @@ Text: TypeAlias = str | tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a model is asked. `columns` keeps the row's other columns for reward functions and verifiers."""
+    """A prompt for a model. `columns` keeps the row's other columns for reward functions and verifiers."""
 
     prompt: Text
     columns: Mapping[str, Any] = field(default_factory=dict)
@@ -49,10 +49,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A prompt and the completion a model should learn to give; an empty prompt makes it plain text.
+    """A prompt and the completion a model should learn to give; with an empty prompt it is plain text.
 
-    A completion may be a chat of several turns: the assistant's turns are trained on, the others only read. `tokens`
-    are those that a sampler drew for it, where that is known; they are not made of the text again.
+    A completion may be a chat of several turns: the assistant's turns are trained on, the others are context. `tokens`
+    are the completion's tokens as a sampler drew them, where known; its text is then not tokenized again.
     """
 
     prompt: Text
@@ -62,7 +62,7 @@ class Demonstration:
 
 @dataclass(frozen=True, slots=True)
 class Tokenization:
-    """A text that is tokens already, and which of them are trained on; never the first, which nothing predicts."""
+    """A text that is tokenized already, with a trained flag per token; False for the first, which nothing predicts."""
 
     tokens: Tokens
     trained: Flags
@@ -80,11 +80,10 @@ class Labeled:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """Two completions of one prompt, of which the first was preferred, and by how much, where that is known.
+    """Two completions of one prompt, the first of which was preferred.
 
-    `margin` is what the difference of two rewards should be more than 0 (Llama 2, arXiv:2307.09288, eq. 2).
-    `probability` is how likely the first is the better one, in [.5, 1]; 1 where nobody doubts it. `user` is whose
-    preference it is, "" where that is not said.
+    `margin` is how much larger the chosen reward should be (Llama 2, arXiv:2307.09288, eq. 2). `probability` is that of
+    the chosen one being better, in [.5, 1]; 1 means no doubt. `user` is whose preference it is, "" where unknown.
     """
 
     prompt: Text
@@ -101,7 +100,7 @@ class Preference:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """K completions of one prompt with ranks: 0 is best, equal ranks are ties; `user` as of a preference."""
+    """K completions of one prompt with ranks: 0 is best, equal ranks are ties; `user` as in Preference."""
 
     prompt: Text
     completions: tuple[Text, ...]
@@ -113,7 +112,7 @@ class Ranking:
 class Comparison:
     """A question to a judge: which of two completions of one prompt is better?
 
-    `columns` are those of the rows that the two come from in which these agree.
+    `columns` are the other columns on which the rows of the two completions agree.
     """
 
     prompt: Text
@@ -123,7 +122,7 @@ class Comparison:
 
     @property
     def swapped(self) -> Comparison:
-        """The same, the second completion called the first."""
+        """The same comparison with the completions in the other order."""
         return Comparison(self.prompt, self.second, self.first, self.columns)
 
 
@@ -147,7 +146,7 @@ class Completion:
     """What a sampler returns: tokens, their log-probabilities under the distribution sampled from, and why it stopped.
 
     `stop` is "end" when the last token is the end-of-turn token and "length" when the sampler ran out of tokens.
-    `version` is after how many steps of a training the weights that drew it were such, where it was drawn ahead.
+    `version` is the training step whose weights drew it, where samples are drawn ahead of the training.
     """
 
     tokens: Tokens
@@ -162,9 +161,9 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sampled completion as rewards see it: the prompt with its columns, the text, and the tokens it is made of.
+    """One sampled completion as rewards see it: the prompt with its columns, the text, and its tokens.
 
-    `row` is the row of the data its prompt came from, counted from 0, so that messages can name it.
+    `row` is the index, from 0, of the prompt's row in the data, so that messages can name it.
     """
 
     prompt: Prompt
@@ -176,7 +175,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """A prompt, its tokens, and the row of the data it came from, counted from 0."""
+    """A prompt, its tokens, and the index, from 0, of its row in the data."""
 
     prompt: Prompt
     tokens: Tokens
@@ -187,7 +186,7 @@ Row: TypeAlias = Prompt | Demonstration | Tokenization | Labeled | Preference | 
 
 
 def text_to_json(text: Text) -> str | list[dict[str, Any]]:
-    """A string as it is; a chat as a list of `{"role", "content"}` objects, with whatever else a message holds."""
+    """A string as it is; a chat as a list of `{"role", "content"}` objects with the messages' other keys."""
     return text if isinstance(text, str) else [{"role": m.role, "content": m.content, **m.more} for m in text]
 
 
@@ -216,5 +215,5 @@ def row_to_json(row: Row) -> dict[str, Any]:
 
 
 def show(text: Text) -> str:
-    """The text for people to read: a string as it is, a chat as one `role: content` paragraph a turn."""
+    """The text for people to read: a string as it is, a chat as one `role: content` paragraph per turn."""
     return text if isinstance(text, str) else "\n\n".join(f"{m.role}: {m.content}" for m in text)

@@ -79,7 +79,7 @@ def test_where_there_are_no_locks_work_goes_on_and_it_is_said(
     monkeypatch.setattr("fcntl.flock", refuses)
     with locked(tmp_path / ".lock", "the file", "wait"):
         pass
-    assert "the file cannot be locked here (Function not implemented): see to it that no" in capsys.readouterr().err
+    assert "the file cannot be locked here (Function not implemented): make sure that no" in capsys.readouterr().err
 
 
 # Each counts up to the number of its turns, and reads what it wrote before it adds to it: two at once would lose some.

@@ -133,9 +133,14 @@ def test_what_is_read_is_never_written(tmp_path: Path, monkeypatch: pytest.Monke
     save_text("data/part.jsonl", "x")
     for out in ("rows.jsonl", "./data/../rows.jsonl", "hard.jsonl", "soft.jsonl"):
         for read in (["no", "rows.jsonl"], {"a": "rows.jsonl:0.5"}, tmp_path / "rows.jsonl", "2 * rows.jsonl + m"):
-            with overwriting(), pytest.raises(InputError, match="is read, so it cannot be written too; name another"):
+            with (
+                overwriting(),
+                pytest.raises(
+                    InputError, match="is an input of this command, so it cannot be written too; name another"
+                ),
+            ):
                 require_file(out, read)
-    with overwriting(), pytest.raises(InputError, match="data/part.jsonl is read"):
+    with overwriting(), pytest.raises(InputError, match="data/part.jsonl is an input"):
         require_file("data/part.jsonl", "data")
     assert require_file("data/new.jsonl", "data", 3, None, "x" * 999, "a\0b") == Path("data/new.jsonl")
 
@@ -262,7 +267,9 @@ def test_commands_leave_what_is_somebody_s_and_overwrite_when_asked(
     assert accord(*words, out) == 2 and capsys.readouterr().err.startswith(told) and out.read_text() == "mine\n"
     assert accord(*words, out, "--overwrite") == 0 == accord(*words, out)
     assert accord(*words, data, "--overwrite") == 2
-    assert capsys.readouterr().err.endswith(f"accord: {data} is read, so it cannot be written too; name another.\n")
+    assert capsys.readouterr().err.endswith(
+        f"accord: {data} is an input of this command, so it cannot be written too; name another.\n"
+    )
     folder = tmp_path / "agreement"
     folder.mkdir()
     (folder / "evaluation.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""`accord aggregate`: which of two completions is better, as several said it of whom some are careless."""
+"""`accord aggregate`: which of two completions is better, from several annotators who are not equally reliable."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def aggregate(
     seed: int = 0,
     **options: Any,
 ) -> Beliefs:
-    """Aggregate what several annotators said of the same comparisons: a row for each, with how likely it is right.
+    """Combine several annotators' judgments of the same comparisons into one preference each, with its probability.
 
-    A row has chosen, the likelier of the two, rejected, and chosen_probability. How reliable each annotator is, by how
-    far they agree with each other, is printed, with 95% intervals. Ties count half for the majority; the other two
-    leave them out.
+    A row has chosen, the likelier of the two, rejected, and chosen_probability. Each annotator's reliability, estimated
+    from how far annotators agree with each other, is printed with a 95% interval. Ties count half for majority; the
+    other two models leave them out.
 
     Args:
         out: the JSONL file of preferences to write.
-        data: a file or Hub name of judgments with a column that says who judged (--columns.annotator worker), or a
+        data: a file or Hub name of judgments with a column that names the annotator (--columns.annotator worker), or a
             column for each annotator (--columns.label ann,bob). --columns.group names the column to group by.
         annotators: instead of --data, a file of judgments per annotator, as --annotators.ann first.jsonl.
-        by: whom to believe: dawid-skene (one completion is better, and each annotator has an error rate), bradley-terry
-            (completions have scores, and each annotator follows them to some degree: CrowdBT), or majority (all count
-            alike).
+        by: how to weigh annotators: dawid-skene (one completion is better, and each annotator has an error rate),
+            bradley-terry (completions have scores, and each annotator follows them to some degree: CrowdBT), or
+            majority (all count alike).
         hard: write the likelier side as certain, without chosen_probability, and leave out ties.
         seed: seed of the posterior samples that dawid-skene and bradley-terry average over.
         options: the fields of `RowOptions`.
@@ -57,7 +57,7 @@ def aggregate(
     require_file(out, data, annotators, options)
     judged = read_judged(data, annotators or {}, RowOptions(**options))
     ratings = rate_items(judged)
-    if (ratings.labels % 2 != 0).all():  # neither the first, 2, nor the second, 0
+    if (ratings.labels % 2 != 0).all():  # no label is 2 (the first is better) or 0 (the second is)
         raise InputError("every judgment is a tie, so nothing says which completion is better.")
     aggregated = _aggregated(ratings, by, seed)
     verdicts = [Verdict(p) for p in aggregated.beliefs.first_better.tolist()]
@@ -77,7 +77,7 @@ def aggregate(
 def together(
     said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
 ) -> tuple[list[Verdict], Aggregation | None]:
-    """What several judges' verdicts make, and by which beliefs; invalid where none of them has a valid verdict."""
+    """Several judges' verdicts combined, and the fitted model if any; invalid where no judge's verdict is valid."""
     if len(said) == 1:
         return list(next(iter(said.values()))), None
     every = list(zip(*said.values(), strict=True))
@@ -95,19 +95,19 @@ def together(
 
 
 def _side(first_wins: float) -> int:
-    """The index into `accord.evaluate.agreement.CATEGORIES`."""
+    """The index of the verdict's category in `accord.evaluate.agreement.CATEGORIES`."""
     return 1 + (first_wins > 0.5) - (first_wins < 0.5)
 
 
 @dataclass(frozen=True)
 class Aggregation:
-    """What several annotators or judges amount to, and who said what."""
+    """The ratings of several annotators or judges, and the model fitted to them."""
 
     ratings: Ratings
     beliefs: Beliefs
 
     def show(self) -> None:
-        """Print how reliable each of them is."""
+        """Print how reliable each annotator is."""
         from accord.evaluate.annotators import warnings_of
 
         show(*self.beliefs.tables())

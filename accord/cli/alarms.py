@@ -1,4 +1,4 @@
-"""`accord alarms`: which of accord's alarms would have rung in a run of another trainer, by its log."""
+"""`accord alarms`: which of accord's alarms would have rung in a run of another trainer, from its log."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def alarms(
 ) -> AlarmsResult:
     """Say which alarms would have rung in a run of trl, transformers, verl or OpenRLHF, at which step, and why.
 
-    A log is the trainer_state.json of transformers and trl, or the folder of a run or checkpoint with one, the JSONL of
-    verl's file logger, a history exported from W&B (CSV, JSON or JSONL), or accord's own metrics.jsonl. Shown is how it
-    was read, and which alarms cannot be judged for lack of columns.
+    A log is the trainer_state.json of transformers and trl, or the folder of a run or checkpoint with one; the JSONL of
+    verl's file logger; a history exported from W&B (CSV, JSON or JSONL); or accord's own metrics.jsonl. The output says
+    how each column was read, and which alarms cannot be judged for lack of columns.
 
-    Exit status: 0, whatever rang; 2 where the log cannot be read; with --stop-when 3, where one of those rang.
+    Exit status: 0, whether or not alarms rang; 2 if the log cannot be read; 3 if an alarm named by --stop-when rang.
 
     Args:
-        log: a file, or a folder with one.
+        log: a log file, or a folder with one.
         columns: the log's names for accord's columns, where accord does not know them: watched=eval_gold. Formulas work
             too: 'ended=1 - clipped', or 'kl=my_kl * my_length' for a mean per token.
-        trainer: whose log it is, where accord cannot tell from its names: accord, verl, trl-grpo, trl-ppo, trl-dpo,
-            trl-reward, openrlhf-ppo, openrlhf-dpo, openrlhf-reward or transformers.
+        trainer: the trainer that wrote the log, if accord cannot tell from its columns: accord, verl, trl-grpo,
+            trl-ppo, trl-dpo, trl-reward, openrlhf-ppo, openrlhf-dpo, openrlhf-reward or transformers.
         stop_when: alarms, separated by commas; if one of them would have rung, the exit status is 3.
-        out: a folder for evaluation.json, for reports (default: nothing is written).
+        out: a folder for evaluation.json, which `accord report` reads (default: nothing is written).
 
     Raises:
-        InputError: there is no such log, it has no numbers that alarms look at, or it is not known whose it is.
+        InputError: there is no such log, it has no numbers that alarms read, or its trainer is unknown.
         TrainingStopped: an alarm of `stop_when` rang.
     """
     wanted = chosen(stop_when)
@@ -68,7 +68,7 @@ def alarms(
 def result_of(
     log: str, whose: str | None, read: Log, readings: Sequence[Reading], rang: Sequence[Alarm]
 ) -> AlarmsResult:
-    """What was read and what rang, as a result."""
+    """The result: the columns read, and the alarms that rang."""
     names, known = read.names, TRAINERS[whose] if whose else None
     columns = [
         ReadColumn(column=one.column, read=str(one), rows=sum(one.of_row(row) is not None for row in read.rows))
@@ -97,7 +97,7 @@ def result_of(
 
 
 def judged(rule: Rule, columns: Collection[str], rang: Sequence[Alarm]) -> JudgedAlarm:
-    """What an alarm could see in these columns, and when it rang."""
+    """How an alarm could be judged from these columns, which it lacks, and the steps at which it rang."""
     ways = rule.ways(columns)
     is_other = bool(set(columns) & set(rule.apart_from))
     return JudgedAlarm(

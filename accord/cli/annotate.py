@@ -1,4 +1,4 @@
-"""`accord annotate`: who answers, how far they are, and what they said; the pages are `accord.cli.annotate_serve`."""
+"""`accord annotate`: the people, their progress and their answers; `accord.cli.annotate_serve` serves the pages."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def people(
     database: str, *, add: str | list[str] | None = None, renew: str | None = None, revoke: str | None = None,
     withdraw: str | None = None, url: str = "http://127.0.0.1:8080",
 ) -> None:  # fmt: skip
-    """Make and end people's links, and list who there is.
+    """Create, renew and revoke people's links, or list the people.
 
     Args:
         database: the project's SQLite file, or its postgresql:// URL.
-        add: pseudonyms of people to make links for; exported rows carry them.
-        renew: give somebody a new link; the old one ends.
-        revoke: end somebody's link; their answers stay.
-        withdraw: end somebody's link and erase their answers for good; others are asked in their place.
-        url: the address of the pages, which links begin with.
+        add: pseudonyms of people to create links for; exported rows carry them.
+        renew: give this person a new link; the old one stops working.
+        revoke: end this person's link; their answers stay.
+        withdraw: end this person's link and erase their answers for good; other people get those items instead.
+        url: the address of the pages, with which links begin.
 
     Raises:
         InputError: there is no such project or person, or a name is taken.
@@ -37,7 +37,7 @@ def people(
 
     for name in [add] if isinstance(add, str) else add or ():
         if is_simulated(name):
-            raise InputError(f"{name} is a simulated person's name, by which answers are told apart: take another.")
+            raise InputError(f"{name} is a name reserved for simulated people: choose another.")
     links = project.add_people([add] if isinstance(add, str) else add) if add else {}
     if renew is not None:
         links[renew] = project.renew(renew)
@@ -53,9 +53,9 @@ def people(
 
 
 def show_status(database: str, *, hourly_cost: float | None = None) -> None:
-    """Show how far each task is, how far people agree, their speed and bias of order, and what they disagree on most.
+    """Show each task's progress, people's agreement, speed and order bias, and the items they disagree on most.
 
-    Where `accord annotate curve` has measured it, also what more labels would buy.
+    If `accord annotate curve` has been run, also what more labels would gain.
 
     Args:
         database: the project's SQLite file, or its postgresql:// URL.
@@ -81,7 +81,7 @@ def export(
     database: str, out: str, *, task: str | None = None, gold: bool = False,
     format: Literal["accord", "argilla", "label-studio"] = "accord",
 ) -> Path:  # fmt: skip
-    """Write what people answered so far as rows that accord reads; also while they go on.
+    """Write the answers so far as rows that accord reads; people may keep answering meanwhile.
 
     Args:
         database: the project's SQLite file, or its postgresql:// URL.
@@ -102,7 +102,7 @@ def write_answers(
     project: Project, out: str, task: str | None, *, gold: bool = False,
     format: Literal["accord", "argilla", "label-studio"] = "accord",
 ) -> None:  # fmt: skip
-    """Write what was answered, and say what is not among it."""
+    """Write the answers, and print how many rows there are and what was left out."""
     exported = project.export(out, task=task, gold=gold, form=format)
     status(f"annotate: {len(exported.rows):,} {'rows' if format == 'accord' else 'answers'} in {out}")
     for note in exported.notes:
@@ -110,7 +110,7 @@ def write_answers(
 
 
 def opened(database: str, *, is_new: bool = True, **settings: Any) -> Project:
-    """The project. Raises InputError where the extra is missing, or there must be one and is none."""
+    """The project in a database; InputError where the annotate extra is missing, or, unless `is_new`, the database."""
     missing = [name for name in ("fastapi", "uvicorn", "sqlmodel", "alembic", "markdown_it", "nh3") if not _has(name)]
     if missing:
         raise InputError(

@@ -1,4 +1,4 @@
-"""`accord annotate curve`: what the labels so far have bought, and what more would buy."""
+"""`accord annotate curve`: reward-model accuracy against the number of labels, and its extrapolation."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from accord.results.learning_curve import LearningCurveResult
 
 PARTS = (8, 4, 2, 1)
-"""The sizes are the labels divided by these."""
+"""The sizes of the training sets are all labels divided by these."""
 
 LEAST, HELD = 40, 20
-"""Of fewer labels, or fewer prompts held out, no curve is made."""
+"""The fewest labels, and the fewest held-out prompts, for which a curve is fitted."""
 
 
 @takes(RewardModel)
@@ -51,23 +51,23 @@ def learning_curve(
     target: float | None = None,
     **options: Any,
 ) -> LearningCurveResult:
-    """Measure what the labels so far have bought, and estimate what more would buy.
+    """Measure how accuracy grew with the labels so far, and estimate what more labels would gain.
 
-    Reward models are trained on an eighth of the labels, a quarter, half and all, several times over, and tried on
-    prompts held out. A curve a - b n^(-c) through their accuracies says what more labels would buy. It is shown, and
-    kept for the owner's page. Labels are rows that prefer an answer: ties teach a reward model nothing.
+    Reward models are trained on an eighth, a quarter, half and all of the labels, several times each, and tested on
+    held-out prompts. A curve a - b n^(-c) fitted to their accuracies says what more labels would gain. It is printed
+    and kept for the owner's page. Labels are rows that prefer an answer: a reward model learns nothing from ties.
 
     Args:
-        model: what the reward models start from: a folder, a Hugging Face Hub name, or smollm2.
-        database: the project whose answers are learned from: an SQLite file or a postgresql:// URL.
+        model: the model that reward models are trained from: a folder, a Hugging Face Hub name, or smollm2.
+        database: the project whose answers are the labels: an SQLite file or a postgresql:// URL.
         data: instead of --database, a file or Hub name of preferences or rankings.
         task: the project's task, where it has several.
         out: the folder to write evaluation.json to; `accord report` makes a page of it.
-        columns: where the data's columns have other names, which is which: prompt=question,chosen=best.
+        columns: the data's own names for accord's columns: prompt=question,chosen=best.
         held_out: the share of prompts to hold out, chosen by a digest of their text, so that prompts stay where they
             are as labels are added.
-        repeats: how many models are trained for each number of labels, each on its own draw of labels and from its own
-            start.
+        repeats: how many models are trained for each number of labels, each on its own draw of labels and with its own
+            initialization.
         target: the accuracy for which to estimate the labels needed (default: the next multiple of 5%).
         options: the fields of `RewardModel`.
 
@@ -103,15 +103,17 @@ def _check(database: str | None, data: str | None, held_out: float, repeats: int
     if (database is None) == (data is None):
         raise InputError("give --database, a project, or --data, a file of preferences or rankings.")
     if not 0 < held_out < 1:
-        raise InputError(f"--held-out is a share of the prompts between 0 and 1, not {held_out:g}.")
+        raise InputError(f"--held-out must be a share of the prompts between 0 and 1, not {held_out:g}.")
     if repeats < 2:
-        raise InputError(f"--repeats must be at least 2, not {repeats}: by their scatter a curve is told from chance.")
+        raise InputError(
+            f"--repeats must be at least 2, not {repeats}: their spread is needed to tell a curve from chance."
+        )
     if target is not None and not 0.5 < target < 1:
-        raise InputError(f"--target is an accuracy between .5, which is chance, and 1, not {target:g}.")
+        raise InputError(f"--target must be an accuracy between .5 (chance) and 1, not {target:g}.")
 
 
 def _answers(project: Project, task: str | None) -> tuple[list[dict[str, Any]], str]:
-    """The rows of a project's answers to a task, and the task."""
+    """The rows of a project's answers to a task, and the task's name."""
     from accord.annotate.export import rows_of
 
     with project.database.reading() as session:
@@ -123,27 +125,27 @@ def _answers(project: Project, task: str | None) -> tuple[list[dict[str, Any]], 
 
 @dataclass(frozen=True)
 class Labels:
-    """Rows to learn from, by prompt, and the judgments of prompts held out."""
+    """Training rows by prompt, and the judgments of held-out prompts."""
 
     rows: Mapping[Text, Sequence[Row]]
     held: Sequence[Judgment]
     warnings: list[str]
 
     def nested(self, seed: int) -> list[Row]:
-        """All rows, the first of which are a subset of any size: prompts in random order, those of one together."""
+        """All rows, such that the first n are the training set of size n: prompts shuffled, rows of one together."""
         prompts = list(self.rows)
         random.Random(seed).shuffle(prompts)
         return [row for prompt in prompts for row in self.rows[prompt]]
 
 
 def is_held_out(prompt: Text, share: float) -> bool:
-    """Whether a prompt is among the share that is held out, by the SHA-256 of its text: no other prompt matters."""
+    """Whether a prompt is held out; decided by the SHA-256 of its text alone, independent of other prompts."""
     text = json.dumps(text_to_json(prompt), sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2**64
 
 
 def divided(source: Any, columns: Mapping[str, str] | None, share: float, name: str) -> Labels:
-    """The rows of a source, those of some prompts held out. Raises InputError where either are too few."""
+    """The rows of a source, divided into training and held-out prompts. Raises InputError where either are too few."""
     from accord.data.judgments import Judgment, compared, weight_of
     from accord.data.load import read_rows
 
@@ -174,7 +176,7 @@ def divided(source: Any, columns: Mapping[str, str] | None, share: float, name: 
 
 
 def _outcomes(labels: Labels, model: str, method: RewardModel, repeats: int) -> HeldOutOutcomes:
-    """What models of each size get right. One sees the first of them train."""
+    """Correct held-out comparisons of models trained on each size; only the first training shows its progress."""
     import numpy as np
 
     from accord.evaluate.learning_curve import HeldOutOutcomes, by_prompt
@@ -199,7 +201,7 @@ def _outcomes(labels: Labels, model: str, method: RewardModel, repeats: int) -> 
 
 
 def _trial(method: RewardModel, model: str, rows: list[Row], held: Sequence[Judgment]) -> tuple[Predictions, list[str]]:
-    """A reward model of some rows, tried on what is held out; and why rows were not learned from, a line each."""
+    """A reward model trained on some rows and tested on the held-out ones; and why rows were left out, a line each."""
     from accord import feedback
     from accord.evaluate.accuracy import Predictions
     from accord.evaluate.leads import ModelLeads
@@ -216,7 +218,7 @@ def _trial(method: RewardModel, model: str, rows: list[Row], held: Sequence[Judg
 
 
 def _warn(labels: Labels, trial: Predictions, left_out: Sequence[str], total: int) -> None:
-    """Note what could not be read. Raises InputError where too few prompts are left."""
+    """Add warnings about unread rows. Raises InputError where too few held-out prompts are left."""
     prompts = len({judgment.prompt for judgment in trial.judgments})
     if prompts < HELD:
         raise InputError(

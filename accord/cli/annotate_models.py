@@ -1,4 +1,4 @@
-"""The models in a project of people: what is least sure of an item, who answers in people's place, and who talks."""
+"""Models in an annotation project: those that order items by uncertainty, simulated annotators, conversation models."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from accord.records import Comparison
 
 PATIENCE = 300.0
-"""Seconds that somebody waits for all answers of a turn of a conversation."""
+"""Seconds that a person waits for all answers of a turn of a conversation."""
 
 
 @dataclass(kw_only=True)
 class SpeakerOptions:
-    """The model of live conversations."""
+    """The model that people converse with."""
 
     server: str | None = None
     """For converse, the base URL of an OpenAI-compatible server that has the model."""
@@ -39,18 +39,18 @@ class SpeakerOptions:
     max_new_tokens: int = 256
     """Longest answer of the model, in tokens."""
     seed: int = 0
-    """Seed of the order of items and answers in a new project, and of the model's answers."""
+    """Seed of the order of items and answers in a new project, and of the model's sampling."""
 
 
 @dataclass(kw_only=True)
 class OrderOptions:
-    """Which items come first."""
+    """The order in which items are given out."""
 
     uncertainty: str | list[str] | None = None
-    """For compare and rank, a reward or preference model: the items it is least sure of tend to come first; with
-    several, an ensemble, those they disagree on. Without it, the order stays as it is."""
+    """For compare and rank, a reward or preference model: items it is least sure of tend to come first; with several
+    (an ensemble), items they disagree on. Without it, the order stays as it is."""
     focus: float = 2.0
-    """How strongly: items are drawn in proportion to their uncertainty to this power."""
+    """The strength of --uncertainty: items are drawn in proportion to their uncertainty to this power."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.focus <= 10:
@@ -58,7 +58,7 @@ class OrderOptions:
 
 
 def weigh(project: Project, task: str, asked: OrderOptions) -> None:
-    """Weigh the items that nobody was asked about by how unsure the models named, if any, are of their pairs."""
+    """Weight the items not yet given out by how unsure the models in `asked`, if any, are of their pairs."""
     if asked.uncertainty is None:
         return
     from accord import feedback
@@ -79,7 +79,7 @@ def weigh(project: Project, task: str, asked: OrderOptions) -> None:
 
 
 def _pairs(option: str, task: str, contents: Mapping[str, Any]) -> list[tuple[str, tuple[int, int], Comparison]]:
-    """Every two answers of every item: its key, which they are, and the comparison."""
+    """Every pair of answers of every item: the item's key, the two indices, and the comparison."""
     if task not in ("compare", "rank"):
         raise InputError(f"{option} is for the tasks compare and rank; {task} compares nothing.")
     from accord.data.conventions import read_completion
@@ -97,15 +97,15 @@ def _pairs(option: str, task: str, contents: Mapping[str, Any]) -> list[tuple[st
 
 @dataclass(kw_only=True)
 class SimulatedOptions:
-    """Who answers in people's place."""
+    """Simulated people, who answer instead of real ones."""
 
     simulated: str | None = None
-    """For compare and rank, let this judge answer in place of people: a small world (cafe), or anything `label`
-    takes."""
+    """For compare and rank, let this judge answer instead of people: a small world (cafe), or any judge of `accord
+    label`."""
     agreement: float | list[float] | None = None
-    """How often simulated people agree with the world's gold reward, one number or one for each (default: always)."""
+    """How often simulated people agree with the world's gold reward: one number, or one for each (default: always)."""
     people: int | None = None
-    """How many people there should be; links are made for those still missing."""
+    """How many people there are; links are created for those still missing."""
 
     def __post_init__(self) -> None:
         if self.people is not None and self.people < 1:
@@ -113,21 +113,21 @@ class SimulatedOptions:
         if self.agreement is None:
             return
         if self.simulated is None:
-            raise InputError("--agreement is that of simulated people: name what they go by, as --simulated cafe.")
+            raise InputError("--agreement is for simulated people: give --simulated too, such as --simulated cafe.")
         given = self.agreement if isinstance(self.agreement, list) else [self.agreement]
         if len(given) > 1 and self.people not in (None, len(given)):
             raise InputError(f"--agreement is of {len(given)} people, and --people says {self.people}: leave one out.")
 
     @property
     def agreements(self) -> list[float | None]:
-        """Of each simulated person."""
+        """The agreement of each simulated person."""
         if isinstance(self.agreement, list) and len(self.agreement) > 1:
             return [*self.agreement]
         return [*(self.agreement if isinstance(self.agreement, list) else [self.agreement])] * (self.people or 1)
 
 
 def simulated_judges(asked: SimulatedOptions, task: str, seed: int) -> list[Any]:
-    """Who answers in the place of each person. Raises InputError for another task, or a judge that there is not."""
+    """The judge behind each simulated person. Raises InputError for another task, or an unknown judge."""
     _pairs("--simulated", task, {})
     from accord import feedback
 
@@ -140,10 +140,10 @@ def simulated_judges(asked: SimulatedOptions, task: str, seed: int) -> list[Any]
 
 
 def simulate(project: Project, task: str, judges: Sequence[Any], on_progress: Callable[[Progress], bool]) -> None:
-    """Answer as simulated people would, in turns, until nothing is left or `on_progress` is true.
+    """Answer as simulated people, in turns, until no item is left or `on_progress` is true.
 
-    They are given items, and answer them, as people at the pages are; time on task is 0. What a judge has no verdict
-    on is skipped.
+    They get items and answer them in the way of people at the pages; time on task is 0. Items on which a judge has no
+    verdict are skipped.
     """
     from accord.annotate.simulated import answer_unattended, simulated_names
 
@@ -159,7 +159,7 @@ def simulate(project: Project, task: str, judges: Sequence[Any], on_progress: Ca
 
 
 def _answering(task: str, judge: Any, by_item: Mapping[str, list[tuple[tuple[int, int], Comparison]]]) -> Any:
-    """Answers by a judge, which is asked about an item when it comes; noise is that of all items together."""
+    """A function that answers an item by a judge, asked once per item; a noisy labeler is asked about all at once."""
     from accord import feedback
 
     both = feedback.judge.BothOrders(judge)
@@ -177,7 +177,7 @@ def _answering(task: str, judge: Any, by_item: Mapping[str, list[tuple[tuple[int
 
 
 def _answer(task: str, verdicts: Mapping[tuple[int, int], float | None]) -> dict[str, Any] | None:
-    """What somebody with these verdicts on an item's pairs would answer; None without one on each.
+    """The answer that follows from verdicts on all pairs of an item; None where a verdict is missing.
 
     Answers are ranked by how many others they beat, ties half.
     """
@@ -201,7 +201,7 @@ def _answer(task: str, verdicts: Mapping[tuple[int, int], float | None]) -> dict
 
 
 def speaker(asked: SpeakerOptions) -> Speaker | None:
-    """A model of a server's, or one at hand; None where none is named."""
+    """The conversation model, on a server or loaded here; None where none is named."""
     if asked.server is None and asked.model is None:
         return None
     import threading
@@ -227,8 +227,8 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
             texts = [each.heard().text for each in saying]
             if asked.temperature and len(set(texts)) == 1 < n:
                 status(
-                    f"annotate: {asked.server} gave the same answer {n} times, so that there is nothing to choose: see "
-                    "that it samples. `transformers serve` does where the model's generation_config.json has do_sample."
+                    f"annotate: {asked.server} gave the same answer {n} times, so there is nothing to choose from: "
+                    "make it sample. `transformers serve` does where the model's generation_config.json has do_sample."
                 )
             return texts
 

@@ -1,4 +1,4 @@
-"""`accord annotate serve`: the pages where people answer, or simulated people in their place."""
+"""`accord annotate serve`: the pages where people answer, or simulated people instead of them."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ LOCAL = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(kw_only=True)
 class ServeOptions(SpeakerOptions, SimulatedOptions, OrderOptions):
-    """What is asked of whom, and where the pages are."""
+    """The items and how people answer them, and the address of the pages."""
 
     overlap: int | None = None
     """How many people answer each item (default: 1 for a new project); it can be raised later."""
     guidelines: str | None = None
-    """A Markdown file of guidelines that everybody can read while they work."""
+    """A Markdown file of guidelines that everybody can read while answering."""
     gold: str | None = None
-    """Rows with known right answers, which everybody is asked."""
+    """Rows with known right answers (gold questions), which everybody gets."""
     scales: str | list[str] | None = None
     """For rate, scales as name:low-high, such as helpful:1-5 overall:1-100."""
     answers: int | None = None
     """For converse, how many answers each turn shows: 2, 3 or 4."""
     items: int | None = None
-    """For plain, few-shot and converse, which need no data: how many items there are."""
+    """For plain, few-shot and converse, which need no data: the number of items."""
     reserve_minutes: float | None = None
     """How long an item is reserved for whoever was shown it (default: 20 for a new project)."""
     host: str = "127.0.0.1"
@@ -54,7 +54,7 @@ class ServeOptions(SpeakerOptions, SimulatedOptions, OrderOptions):
     port: int = 8080
     """Port to listen on; 0 picks a free one."""
     until: int | None = None
-    """Stop by itself after this many answers."""
+    """Stop after this many answers."""
     hourly_cost: float | None = None
     """Cost of an hour of people's time, to report what the answers cost."""
 
@@ -81,17 +81,17 @@ def serve(
 ) -> None:
     """Serve the pages where people answer, until Ctrl-C; the links to them are printed once.
 
-    The same command goes on where it was: items that are there already are not added again. As a stage of a recipe it
-    waits for the answers that the next stages learn from.
+    The same command continues: items that are already in the database are not added again. As a stage of a recipe it
+    waits for the answers that later stages are trained on.
 
     Args:
         database: the project's database: an SQLite file, created if missing, or a postgresql:// URL.
-        data: what people are asked about: what `accord sample` writes, or any rows that accord reads.
+        data: the items: rows that `accord sample` writes, or any rows that accord reads.
         task: what people do: choose the better of two, rank, rate on scales, write (plain, few-shot,
             use-case, write), edit an answer, or converse.
-        out: the JSONL file to write the answers to at the end, as `annotate export` does; evaluation.json beside it
-            says how far people agree and how long they took.
-        columns: where the rows' columns have other names, which is which: prompt=question,chosen=best.
+        out: the JSONL file to write the answers to at the end, as `annotate export` does; evaluation.json in the same
+            folder says how far people agree and how long they took.
+        columns: the data's own names for accord's columns: prompt=question,chosen=best.
         options: the fields of `ServeOptions`.
 
     Raises:
@@ -128,7 +128,7 @@ def serve(
 
 @contextmanager
 def _whole(database: str) -> Iterator[None]:
-    """Within it a database is filled; a file that was not there before goes again where that fails."""
+    """Delete a new database file where the block that fills it fails."""
     is_new = "://" not in database and not Path(database).exists()
     try:
         yield
@@ -139,7 +139,7 @@ def _whole(database: str) -> Iterator[None]:
 
 
 def _show_result(project: Project, task: str, hourly_cost: float | None, out: str | None) -> None:
-    """Write how far people agree and how long it took beside the rows; print it."""
+    """Print how far people agree and how long they took, and write it to the folder of the rows."""
     from accord.annotate.statistics import status as status_of
 
     every = [said for said in status_of(project, hourly_cost) if said.answers]
@@ -151,11 +151,11 @@ def _show_result(project: Project, task: str, hourly_cost: float | None, out: st
 
 
 def _require_place(folder: Path) -> None:
-    """Raise InputError where the folder has the result of another question."""
+    """Raise InputError where the folder holds the result of another evaluation."""
     from accord import results
 
     if (folder / results.FILE).exists() and not isinstance(results.load(folder), results.PeopleResult):
-        raise InputError(f"{folder / results.FILE} answers another question, and would be lost: give another --out.")
+        raise InputError(f"{folder / results.FILE} is another evaluation's result: give another --out.")
     require_file(folder / results.FILE)
 
 
@@ -200,7 +200,7 @@ def _add(
 
 
 def _say_links(project: Project, base: str, links: Mapping[str, str]) -> None:
-    """Print the owner's link, new each time, and those of people who are new: of others only hashes are kept."""
+    """Print the owner's link, a new one each time, and those of new people; of older links only hashes are kept."""
     print(f"owner: {base}/owner/join/{project.new_owner()}")
     for name, token in links.items():
         print(f"{name}: {base}/join/{token}")
@@ -213,7 +213,7 @@ def _say_links(project: Project, base: str, links: Mapping[str, str]) -> None:
 
 
 class _Watch:
-    """The bar of answers in a terminal, lines elsewhere; is true when there are enough."""
+    """A progress bar of answers in a terminal, lines elsewhere; calling it returns whether there are enough."""
 
     def __init__(self, until: int | None) -> None:
         from rich.console import Console

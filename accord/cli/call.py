@@ -1,4 +1,4 @@
-"""From a command's name and its options, as words or as values, to a call that is checked and ready.
+"""From a command's name and options, as arguments or values, to a checked call that is ready to run.
 
 Options may be written with dashes or underscores; a YAML file given by --config holds the same names, and options on
 the command line override it.
@@ -32,16 +32,16 @@ OVERWRITE = Option(
     "Also overwrite files that accord did not write, or that were changed since.",
     "input and output",
 )
-"""What every command that has --out takes."""
+"""An option of every command that has --out."""
 
 
 OTHER_FORMATS = {".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md", ".bz2", ".xz", ".zst"}
-"""Ends of names of what rows are not written as."""
+"""Suffixes of other formats, refused as names for files of rows, which are JSONL."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """A command with the options it was given, in their types: within `place()`, `function(**arguments)` does it."""
+    """A command with its converted options; `function(**arguments)` runs it, inside `place()`."""
 
     command: str
     options: Mapping[str, Any]
@@ -51,12 +51,12 @@ class Call:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Within it the command may write over what --overwrite lets it, and no other process its one file."""
+        """Apply --overwrite in the block, and lock the command's one output file against other processes."""
         with overwriting(self.overwrites), self._alone():
             yield
 
     def carry_out(self) -> None:
-        """Do it, whatever comes of it."""
+        """Run the command and ignore its return value."""
         with self.place():
             self.function(**self.arguments)
 
@@ -68,9 +68,9 @@ class Call:
 
 
 def bind(command: str, values: Mapping[str, Any]) -> Call:
-    """The call of a command with these values, which are texts, or what YAML makes of them; None leaves a default.
+    """The call of a command with these values (strings, or values from YAML); None leaves a default.
 
-    Raises InputError where there is no such command or option, a value does not fit, or one is missing.
+    Raises InputError where the command or an option does not exist, a value does not fit, or one is missing.
     """
     target: Any = target_of(command)
     options = taken_by(target)
@@ -95,7 +95,7 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
 
 
 def require_rows_name(out: str | None) -> None:
-    """Raise InputError where a file of rows, which are lines of JSON, is to have the name of another format."""
+    """Raise InputError where a file of rows (JSONL) would get the suffix of another format."""
     if out is not None and Path(out).suffix.lower() in OTHER_FORMATS:
         raise InputError(
             f"--out {out}: rows are written as lines of JSON; give a name that ends in .jsonl, or in .jsonl.gz."
@@ -103,13 +103,13 @@ def require_rows_name(out: str | None) -> None:
 
 
 def taken_by(target: Callable[..., Any]) -> Mapping[str, Option]:
-    """The options of what a command calls, and --overwrite where it writes something."""
+    """The options of a command's function or class, with --overwrite where it writes something."""
     options = options_of(target)
     return {**options, OVERWRITE.name: OVERWRITE} if "out" in options else options
 
 
 def target_of(command: str) -> Callable[..., Any]:
-    """What a command calls: a function, or a method's class. Raises InputError where no command is called that."""
+    """The function or the method's class that a command calls; InputError where there is no such command."""
     if command in FAMILIES:
         raise InputError(f"`accord {command}` needs a question: {', '.join(questions(command))}.")
     if command not in COMMANDS:
@@ -120,12 +120,12 @@ def target_of(command: str) -> Callable[..., Any]:
 
 
 def questions(family: str) -> list[str]:
-    """The second words of a command of two."""
+    """The second words of a family's commands."""
     return [name.split()[1] for name in COMMANDS if name.startswith(f"{family} ")]
 
 
 def explained(command: str, *, briefly: bool = False) -> str:
-    """The help of a command; briefly, of the options that matter most, and those that only this command has."""
+    """The help of a command; `briefly` shows only its most important options and those special to it."""
     target = target_of(command)
     entry = COMMANDS[command]
     options = [option for option in taken_by(target).values() if option.name != entry.further]
@@ -146,9 +146,9 @@ def require_known(command: str, name: str, known: Collection[str], where: str = 
 
 
 def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """A command's options from the words of a command line: texts by name, those of a --config file before them.
+    """A command's options from its command-line arguments, as strings by name, over those of a --config file.
 
-    Raises InputError where there is no such command or option, one has no value, or the file cannot be read.
+    Raises InputError where the command or an option does not exist, a value is missing, or the file cannot be read.
     """
     options, entry = taken_by(target_of(command)), COMMANDS[command]
     leading = list(takewhile(lambda word: not word.startswith("-"), words))
@@ -187,7 +187,7 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _pairs(command: str, words: Sequence[str], options: Mapping[str, Option]) -> Iterator[tuple[str, list[str] | None]]:
-    """The options among the words, without their dashes, and their values: several of a list, None for one without."""
+    """The options among the arguments, without dashes, with their values: several for a list, None for none."""
     rest = list(words)
     while rest:
         key, equals, value = rest.pop(0).partition("=")
@@ -201,9 +201,9 @@ def _pairs(command: str, words: Sequence[str], options: Mapping[str, Option]) ->
 
 
 def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, Any]:
-    """The options in a YAML file, by their names in Python.
+    """The options in a YAML file, by their Python names.
 
-    Raises InputError where it cannot be read, or names an option that the command has not.
+    Raises InputError where it cannot be read, or has an option that the command does not have.
     """
     options = read_yaml(path, "--config") or {}
     if not isinstance(options, Mapping):
@@ -215,7 +215,7 @@ def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, A
 
 
 def _positional(command: str, words: Sequence[str]) -> dict[str, Any]:
-    """The words that a command line begins with, by the names of the options they stand for."""
+    """The arguments before the first option, by the names of the options they stand for."""
     entry = COMMANDS[command]
     names = entry.positional
     if entry.takes_all and len(words) > len(names):
@@ -228,7 +228,7 @@ def _positional(command: str, words: Sequence[str]) -> dict[str, Any]:
 
 
 def _merged(first: Mapping[str, Any], then: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of which the latter override the former; what is given by names is put together."""
+    """Options where `then` overrides `first`; named values of one option are merged."""
     both = {
         name: {**first[name], **value}
         for name, value in then.items()

@@ -39,9 +39,9 @@ def chat(
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     **options: Any,
 ) -> None:
-    """Talk with a model in the terminal, or with two side by side; /help lists what can be done meanwhile.
+    """Talk with a model in the terminal, or with two side by side; /help lists commands to type meanwhile.
 
-    Lines may be piped in. Ctrl-C stops an answer, Ctrl-D ends the chat.
+    Input may be piped. Ctrl-C stops an answer, Ctrl-D ends the chat.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2; with --server, the model's name there, if it has several.
@@ -118,7 +118,7 @@ def _local(policies: list[Policy], scored: Reward | None, best_of: int, sampling
 def _served(
     server: Server, names: list[str | None], sampling: Sampling, system: str, not_served: Mapping[str, object]
 ) -> None:
-    """A chat with models of a server; InputError where an option is of models at hand."""
+    """Chat with models on a server; InputError where an option is for models loaded in this process."""
     from accord.chat.screen import Screen
     from accord.chat.served import ServedSpeaker
     from accord.chat.session import Session
@@ -126,7 +126,8 @@ def _served(
     for name, given in not_served.items():
         if given:
             raise InputError(
-                f"--{name.replace('_', '-')} is for a model in this process, and this one is served: leave it out."
+                f"--{name.replace('_', '-')} is for a model loaded in this process, not for one on a server: leave it "
+                "out."
             )
     screen = Screen()
     speakers = [ServedSpeaker(server, server.model_named(name)) for name in names]

@@ -1,4 +1,4 @@
-"""What is seen of a recipe before anything runs: that stages are calls, and that the files they name will be there."""
+"""Checks of a recipe before anything runs: stages are valid calls, and the files they name exist or will be written."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from accord.errors import InputError
 
 
 def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
-    """A recipe's stages with their options in their types, every one fit to run as far as can be seen before.
+    """A recipe's stages with their options converted, each checked as far as possible without running any.
 
-    Raises InputError where one is not; the message names it.
+    Raises InputError, naming the stage, where one cannot run.
     """
     stages = resolve(recipe, folder, overrides)
     for i, stage in enumerate(stages):
@@ -35,10 +35,12 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
 
 
 def call_of(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
-    """The call that a stage is, in its folder; InputError, which names the stage, where it is none."""
+    """The call of a stage, with its folder as output; InputError, naming the stage, where it is not a valid call."""
     out = folder / stage.name / (COMMANDS[stage.command].file if stage.command in COMMANDS else "")
     if stage.command in COMMANDS and "out" not in options_of(target_of(stage.command)):
-        raise InputError(f"stage {stage.name}: `accord {stage.command}` writes nothing, and is no stage of a recipe.")
+        raise InputError(
+            f"stage {stage.name}: `accord {stage.command}` writes nothing, so it cannot be a stage of a recipe."
+        )
     try:
         return bind(stage.command, {**stage.options, "out": str(out), **({"resume": True} if resume else {})})
     except InputError as error:
@@ -46,7 +48,7 @@ def call_of(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
 
 
 def goes_on(command: str) -> bool:
-    """Whether a run of the command goes on from its last checkpoint."""
+    """Whether a command can continue from its last checkpoint (it has --resume)."""
     return "resume" in options_of(target_of(command))
 
 
@@ -54,7 +56,7 @@ FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".gz", ".yaml", ".yml")
 
 
 def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None:
-    """Raise InputError where a stage names a file that is not there, nor left by an earlier stage."""
+    """Raise InputError where a stage names a file that neither exists nor is written by an earlier stage."""
     before = {s.name: s for s in earlier}
     for text in inputs_of(stage):
         for name, file in re.findall(rf"{re.escape(str(folder))}/([\w-]+)/([^\s/*+,)]+)", text):
@@ -69,7 +71,7 @@ def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None
 
 
 KEEPS_BEST = {"watch", "eval_data", "eval_split"}
-"""Options of a method that keep its best model."""
+"""Options with which a method keeps its best model."""
 
 
 def _leaves_of(stage: Stage) -> list[str]:
@@ -79,7 +81,7 @@ def _leaves_of(stage: Stage) -> list[str]:
 
 
 def _is_absent(text: str) -> bool:
-    """Whether a text can only be the path of a file or a folder, and there is none."""
+    """Whether a string can only be the path of a file or a folder, and does not exist."""
     if not re.fullmatch(r"[\w./~-]+", text):
         return False
     is_local = text.startswith(("./", "../", "/", "~/")) or text.count("/") > 1

@@ -1,4 +1,4 @@
-"""Conversations in `accord sample`: one turn answered anew, or whole ones with a simulated user, a row a turn."""
+"""Conversations in `accord sample`: one turn sampled again, or whole ones with a simulated user, a row per turn."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class ConversationOptions(AnswerOptions):
-    """Which turn of a conversation is answered anew, or with whom whole conversations are had."""
+    """Which turn of a conversation is sampled again, or which user whole conversations are with."""
 
     turn: str | int | None = None
     """In conversations, which of the assistant's turns to sample again: first, last, random, or its number, counted
     from 1."""
     user: str | None = None
-    """Converse with a simulated user from each prompt on, and write a row for each of the model's turns. The user is
-    module:function, which gets the messages so far and returns what the user says next, or None; or a small world's
-    guest (counter)."""
+    """Converse with a simulated user, starting from each prompt, and write a row for each of the model's turns. The
+    user is module:function, which gets the messages so far and returns the user's next one, or None to end; or a small
+    world's guest (counter)."""
     max_turns: int = 4
-    """The most turns the model takes in a conversation with a user."""
+    """The most turns of the model in a conversation with a user."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,9 +44,9 @@ class ConversationOptions(AnswerOptions):
             self.leave_out("turn")
 
     def leave_out(self, option: str) -> None:
-        """Raise InputError where a user is talked with, and an option is of single answers."""
+        """Raise InputError where --user is given, since the option is for single answers."""
         if self.user is not None:
-            raise InputError(f"--user has whole conversations, all of whose turns are written; leave out --{option}.")
+            raise InputError(f"--user samples whole conversations and writes every turn; leave out --{option}.")
 
     def prompts(self, source: Source) -> list[Prompt]:
         if self.turn is None:
@@ -54,7 +54,7 @@ class ConversationOptions(AnswerOptions):
         return self._read(partial(rows_of.turns.load_turns, turn=self.turn, seed=self.seed), source)
 
     def talked(self, policy: Policy, prompts: Sequence[EncodedPrompt], n: int) -> list[Sample]:
-        """Every turn of the model's in n conversations from each prompt on, one conversation after another.
+        """Every turn of the model in n conversations from each prompt, one conversation after another.
 
         Raises InputError where there is no such user, or a prompt cannot begin a conversation with it.
         """

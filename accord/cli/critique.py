@@ -1,4 +1,4 @@
-"""`accord critique`: a model's answers, and its own critiques and revisions of them by a constitution."""
+"""`accord critique`: a model's answers, and its own critiques and revisions of them by a constitution's principles."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ if TYPE_CHECKING:
     from accord.synthesis.critique import Chain, Critic
 
 CHAINS = "critiques.jsonl"
-"""All that was said, in a run's folder."""
+"""The file of all answers, critiques and revisions, in the output folder."""
 
 LEAVES = ("demonstrations.jsonl", "preferences.jsonl", "evaluation.json")
-"""What comes of it there."""
+"""The other files of the output folder."""
 
 
 @dataclass(kw_only=True)
 class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
-    """By which principles answers are revised, how often, and what scores them."""
+    """The principles by which answers are revised, the number of revisions, and the scores."""
 
     constitution: str = "accord"
-    """A YAML file of principles, or one that comes with accord: accord, hhh."""
+    """A YAML file of principles, or a constitution that comes with accord: accord, hhh."""
     principles: int | None = None
     """Use only the first N principles of the constitution."""
     rounds: int = 2
     """Revisions of each answer, each by a principle drawn at random."""
     direct: bool = False
-    """Ask for revisions at once, without critiques."""
+    """Ask for revisions directly, without critiques."""
     score: str | list[str] | None = None
     """Scores every answer: any reward (a model's folder, cafe, module:function ...), or a judge such as ai:MODEL, whose
-    score is how likely the answer is better than the first. It may change when a folder is continued."""
+    score is the probability that the answer is better than the first. It may change when a folder is continued."""
     requests: int = 32
     """Prompts per round; if the command is killed, at most one round is lost."""
 
@@ -61,7 +61,7 @@ class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
         if self.principles is not None:
             require_positive(principles=self.principles)
         if len(set(self.scores)) < len(self.scores):
-            raise InputError("--score names one score twice.")
+            raise InputError("--score names a score twice.")
 
     @property
     def scores(self) -> list[str]:
@@ -69,7 +69,7 @@ class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
         return [self.score] if isinstance(self.score, str) else list(self.score or [])
 
     def principled(self) -> list[feedback.constitution.Principle]:
-        """The principles. Raises InputError where the constitution is none, or has fewer."""
+        """The principles. Raises InputError where the constitution cannot be read, or has fewer."""
         every = feedback.constitution.read_constitution(self.constitution)
         if self.principles is not None and self.principles > len(every):
             raise InputError(f"--principles {self.principles}: {self.constitution} has only {len(every)}.")
@@ -80,10 +80,10 @@ class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
 def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
     """Have a model answer prompts, then criticize and revise its answers by the principles of a constitution.
 
-    The folder gets critiques.jsonl (a row a prompt: all answers, critiques and principles, and what was wrong with
-    replies that could not be used), demonstrations.jsonl (the last revisions, for `accord sft`), preferences.jsonl
-    (these over the first answers, where they differ), evaluation.json and report.html. The same command goes on where
-    it was ended, and comes out as if it had not been.
+    The folder gets critiques.jsonl (a row per prompt: all answers, critiques and principles, and why a reply could not
+    be used), demonstrations.jsonl (the last revisions, for `accord sft`), preferences.jsonl (last revisions over first
+    answers, where they differ), evaluation.json and report.html. If the command is stopped, the same command continues,
+    with the same result.
 
     Args:
         data: a file or Hub name of rows that have prompts, or several.
@@ -91,8 +91,8 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
         options: the fields of `CritiqueOptions`.
 
     Raises:
-        InputError: the data, the constitution or a score cannot be used; the folder is of other settings; the model
-            answers nothing.
+        InputError: the data, the constitution or a score cannot be used; the folder was made with other settings; the
+            model gives no answer.
     """
     asked = CritiqueOptions(**options)
     folder = require_folder(out, data, options, leaves=LEAVES)
@@ -106,7 +106,7 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
 def _made(
     asked: CritiqueOptions, folder: Path, data: Any, principles: Sequence[Principle], prompts: Sequence[Prompt]
 ) -> CritiqueResult:
-    """What comes of it, with everything written."""
+    """Make the critiques and revisions, write all files, and return the result."""
     settings = _settings(asked, data, principles, prompts)
     require_same(folder, settings, places=("data", "constitution"))
     scores = [synthesis.revisions.Score(name) for name in asked.scores]
@@ -137,7 +137,7 @@ def _made(
 
 
 def _chains(critic: Critic, prompts: Sequence[Prompt], file: Path, size: int) -> list[Chain]:
-    """The chains of all prompts: those that the file has, and those that are made now and added to it."""
+    """The chains of revisions of all prompts: those in the file, and new ones, which are added to it."""
     rounds = synthesis.rounds
     batches = rounds.whole_rounds(file, synthesis.critique.Chain.from_json, "chain of revisions")
     chains = [chain for batch in batches for chain in batch]
@@ -155,7 +155,7 @@ def _chains(critic: Critic, prompts: Sequence[Prompt], file: Path, size: int) ->
 
 
 def _write(folder: Path, chains: Sequence[Chain], scores: Any, size: int) -> None:
-    """Write what is trained on, and the chains anew, with their scores."""
+    """Write the training data, and rewrite the chains with their scores."""
     usable = [chain for chain in chains if chain.is_usable]
     pairs = [chain.preference() for chain in usable if synthesis.revisions.is_pair(chain)]
     save_rows(folder / "demonstrations.jsonl", (chain.demonstration() for chain in usable))
@@ -169,7 +169,7 @@ def _write(folder: Path, chains: Sequence[Chain], scores: Any, size: int) -> Non
 
 
 def _settings(asked: CritiqueOptions, data: Any, principles: Sequence[object], prompts: Sequence[object]) -> Any:
-    """All that decides what is said, and what it is said of."""
+    """The settings and input digests on which the output depends."""
     made_of = {"data_sha256": digest(prompts), "principles_sha256": digest(principles)}
     others = [field.name for options in (RowOptions, RewardOptions) for field in fields(options)]
     return {"command": "critique", "data": data, **made_of, **asked.settings(but=("score", *others))}

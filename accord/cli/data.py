@@ -1,4 +1,4 @@
-"""`accord data`: how the rows of a file are read, and what of them a model would be trained on."""
+"""`accord data`: how the rows of a file are read, and which of their tokens a model would be trained on."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 def data(
     file: str | list[str], *, model: str | None = None, first: int = 3, max_length: int = 512, **options: Any
 ) -> None:
-    """Show how the rows of a file are read: as what, how many, how long, the first ones, and what is left out and why.
+    """Show how rows are read: their kind, number and length, the first ones, and which are left out and why.
 
-    With a model, the first rows are shown as its chat template writes them, with marks around what is trained on, and
+    With a model, the first rows are shown as its chat template renders them, with marks around the trained tokens, and
     lengths are in tokens.
 
     Args:
         file: a file, a folder or a Hub name; or several, each with :WEIGHT for a mix.
         model: a folder, a Hugging Face Hub name, or smollm2, whose tokenizer and chat template are used.
         first: how many rows to show.
-        max_length: tokens of prompt and completion together. Longer completions are cut, rows with longer prompts left
-            out.
+        max_length: the most tokens of prompt and completion together. Longer completions are cut; rows with longer
+            prompts are left out.
         options: the fields of `ChatOptions`.
 
     Raises:
@@ -63,7 +63,7 @@ def data(
 
 
 def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
-    """What the rows are, and how long their prompts and completions."""
+    """A table of the rows' kind and number, and the lengths of their prompts and completions."""
     prompts = [row.prompt for row in rows]
     completions = [completion for row in rows for completion in rows_of.encoding.branches_of(row)[0]]
     unit = "tokens" if trees else "characters"
@@ -94,7 +94,7 @@ def _form(texts: Iterable[Text]) -> str:
 
 
 def plain(row: Row) -> Line:
-    """A row as text, its prompt before its completions; tokens as they are, those trained on between ⟦ and ⟧."""
+    """A row as text, its prompt before its completions; tokens as numbers, the trained ones between ⟦ and ⟧."""
     if isinstance(row, Tokenization):
         tokens = zip(row.tokens, row.trained, strict=True)
         return Line(" ".join(f"⟦{token}⟧" if is_trained else str(token) for token, is_trained in tokens))
@@ -107,7 +107,7 @@ def plain(row: Row) -> Line:
 
 
 def marked(policy: Policy, tree: Tree) -> Line:
-    """A tree as the model reads it; what it is trained on stands between ⟦ and ⟧."""
+    """A tree as the model reads it, with ⟦ and ⟧ around trained tokens."""
     line = Line(_spelled(policy, tree.prompt), "dim")
     for i, branch in enumerate(tree.branches):
         rank = f" (rank {tree.ranks[i]})" if tree.ranks else ""

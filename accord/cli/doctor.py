@@ -1,4 +1,4 @@
-"""`accord doctor`: what this machine has, and what of a training's memory fits it."""
+"""`accord doctor`: this machine's hardware, and how much memory training a model takes on it."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ def doctor(
     device: str | None = None,
     memory: str | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Say what a training of a model needs of memory: weights, gradients, optimizer, activations, cache.
+    """Say how much memory training a model takes: weights, gradients, optimizer states, activations, cache.
 
-    A row for the method's settings as they are, and one for each that needs less; what a run is told by --memory is
-    chosen from these. The model's weights are not read: what decides is its config.json. Other models beside it, such
+    The first row is for the method's default settings; each further row adds a setting that needs less memory, as
+    --memory of a training would choose them. Only the model's config.json is read, not its weights. Other models, such
     as a reward model, a judge or a teacher, are not counted.
 
     Args:
         model: a folder, a name on the Hugging Face Hub, or smollm2; without one, only the machine is described.
-        method: the method that trains it.
+        method: the training method.
         batch_size: rows or prompts per step (default: the method's).
         group_size: samples per prompt (default: the method's).
         max_length: tokens of prompt and completion together (default: the method's).
         max_new_tokens: tokens of a sample (default: the method's).
         tokens_per_pass: tokens computed at once (default: the method's).
-        lora_rank: rank of the adapters in the rows with adapters; 0 for no such rows.
+        lora_rank: rank of the adapters in the rows with adapters; 0 leaves these rows out.
         dtype: precision of matrix products: auto, float32 or bfloat16.
         device: cpu, or cuda, which need not be present if --memory is given (default: what this machine has).
         memory: memory available, such as 24GB (default: the device's).
 
     Raises:
-        InputError: there is no such model or method, or a setting is not the method's.
+        InputError: there is no such model or method, or the method has no such setting.
     """
     import torch
 
@@ -65,9 +65,7 @@ def doctor(
     chosen = method_of(method, {name: value for name, value in given.items() if value is not None})
     where = torch.device(device if device == "cuda" else engine.precision.device_called(device))
     if where.type == "cuda" and not torch.cuda.is_available() and not memory:
-        raise InputError(
-            "there is no CUDA device here: say by --memory how much memory the one you mean has, such as 24GB."
-        )
+        raise InputError("there is no CUDA device here: give --memory, that of the device you mean, such as 24GB.")
     there = engine.plan.size(memory) if memory else engine.plan.available(where)
     for line in machine(where, there):
         print(line)
@@ -85,12 +83,12 @@ def doctor(
 
 
 def machine(device: Any, there: float) -> list[str]:
-    """Versions, and the device with its memory."""
+    """Lines for the versions of packages, and for the device and its memory."""
     import torch
 
     versions = [f"{name} {metadata.version(name)}" for name in PACKAGES if importlib.util.find_spec(name)]
     if device.type == "cuda" and not torch.cuda.is_available():
-        return [f"Python {platform.python_version()}, {', '.join(versions)}", "a CUDA card that is not here"]
+        return [f"Python {platform.python_version()}, {', '.join(versions)}", "a CUDA device that is not here"]
     threads = torch.get_num_threads()
     cores = f"CPU, {threads} thread{'s' * (threads > 1)}"
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else cores
@@ -102,7 +100,7 @@ def machine(device: Any, there: float) -> list[str]:
 
 
 def method_of(name: str, settings: dict[str, Any]) -> TrainingConfig:
-    """The method that a command is called after, with these settings; InputError where it has none of that name."""
+    """The method of a command with these settings; InputError where there is none, or it lacks a setting."""
     kinds = [getattr(methods, each) for each in dir(methods) if each[0].isupper()]
     known = {kind.command: kind for kind in kinds if issubclass(kind, TrainingConfig)}
     if name not in known:
@@ -116,7 +114,7 @@ def method_of(name: str, settings: dict[str, Any]) -> TrainingConfig:
 
 
 def variants(method: TrainingConfig, dtype: Any, device: str, rank: int) -> list[tuple[str, TrainingConfig]]:
-    """The method as it is, with ever smaller settings, and the same with adapters, each by what was added."""
+    """The method with its settings, then with each saving added, and all again with adapters; labels first."""
     listed: list[tuple[str, TrainingConfig]] = []
     starts = [("as it is", method), *([(f"lora {rank}", replace(method, lora_rank=rank))] if rank else [])]
     for first, start in starts:
@@ -138,17 +136,17 @@ ADDED = {
     "offload_reference": "copy offloaded",
     "weight_dtype": "weights",
 }
-"""What is said of a setting that is added."""
+"""The label of each added setting in the table."""
 
 HEADS = {
     "weights": "wts", "copies": "copy", "optimizer": "adam", "gradients": "grad", "activations": "act",
     "program": "prog", "at the peak": "peak",
 }  # fmt: skip
-"""What a part is called above its column."""
+"""The column heads of the parts of memory."""
 
 
 def table(title: str, needed: dict[str, dict[str, float]], there: float) -> Table:
-    """Gigabytes, a row for each of the settings, which are added one after the other."""
+    """Memory in GB, a row for each group of settings."""
     left_out = {"casts", "logits"} | (set() if any(sizes["heap"] for sizes in needed.values()) else {"heap"})
     parts = [part for part in next(iter(needed.values())) if part not in left_out]
     made = Table(title=f"{title}: GB", title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))

@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from accord.report.reading import EmbeddedToken, HeadReading, Parts, Reading
 
 MOST = 128
-"""Tokens of a text that pictures can still show."""
+"""The longest text, in tokens, that the pictures can show."""
 
 NEIGHBORS = 5
-"""Nearest embeddings of each token in the table ..."""
+"""Nearest embeddings per token in the table."""
 
 TIED, SPREAD = 3, 16
-"""... and in the picture, of so many of the text's tokens."""
+"""Nearest embeddings per token in the picture, and the number of tokens of the text that it shows."""
 
 RAISED = 3
-"""Tokens that a value raises most."""
+"""How many of the tokens whose logits a value raises most are shown."""
 
 
 def inspect(
@@ -52,27 +52,27 @@ def inspect(
 ) -> Path:
     """Look inside a model as it reads a text, in tables on the terminal and on a page with pictures.
 
-    Shown are its tokens with the probability that the model gave each, what the model expects next, its attention and
-    the scores before the softmax, what a head's values and what each layer's attention and MLP add, what it would
-    predict after each layer (the logit lens), and the tokens whose embeddings are nearest. With or without a text, sums
-    and directions of words' embeddings.
+    The output has the text's tokens with the probability the model gave each, its next-token predictions, its attention
+    and the scores before the softmax, what a head's values and each layer's attention and MLP add, the prediction after
+    each layer (the logit lens), and the tokens with the nearest embeddings. With or without a text, it has sums and
+    directions of word embeddings.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
-        text: the text to read, at most 128 tokens; needed unless --analogy or --direction asks about words.
+        text: the text to read, at most 128 tokens; needed unless --analogy or --direction is given.
         out: the HTML file to write, or the folder for it (default: runs/inspect.html, or the next free inspect-2.html
             ...).
-        chat: give the text as a user's message in the model's chat template.
+        chat: render the text as a user's message in the model's chat template.
         layer: enlarge the attention of this layer, counted from 1.
         head: enlarge the attention of this head, counted from 1 (default: the head that looks most at other tokens).
         position: show what that head and every layer add at this token, counted from 1 (default: the last).
-        top: how many of the likeliest next tokens, and of the nearest words to a sum, to show.
-        analogy: a sum of words, as king - man + woman, whose nearest embeddings are shown.
-        direction: pairs of words, as cat:cats dog:dogs, whose mean difference is a direction.
-        along: words to measure along that direction, beside the pairs' own.
+        top: how many of the likeliest next tokens, and of the words nearest to a sum, to show.
+        analogy: a sum of words, such as king - man + woman, whose nearest embeddings are shown.
+        direction: pairs of words, such as cat:cats dog:dogs, whose mean difference is a direction.
+        along: words to project on that direction, in addition to the pairs' own.
 
     Raises:
-        InputError: the text is empty or too long, there is no such layer, head or position, or a word is no single
+        InputError: the text is empty or too long, there is no such layer, head or position, or a word is not a single
             token of the model.
     """
     if top < 1:
@@ -96,14 +96,14 @@ def inspect(
 
 
 def unused(path: Path) -> Path:
-    """The path, with a number where that is taken already."""
+    """The path, with a number added where the file exists."""
     numbered = (path.with_stem(f"{path.stem}-{n}") for n in count(2))
     return path if not path.exists() else next(other for other in numbered if not other.exists())
 
 
 @dataclass(frozen=True)
 class View:
-    """Which layer, head and position are shown large, counted from 1 or None, and how many of the likeliest tokens."""
+    """The layer, head and position shown enlarged, counted from 1 or None, and how many likeliest tokens are shown."""
 
     layer: int | None = None
     head: int | None = None
@@ -112,9 +112,9 @@ class View:
 
 
 def read_text(policy: Policy, text: str, is_chat: bool, view: View) -> Reading:
-    """What a model makes of a text, as the page and the terminal show it.
+    """Everything that the page and the tables show of a model reading a text.
 
-    Raises InputError where the text is empty or too long, or has no such position, or the model no such layer or head.
+    Raises InputError where the text is empty or too long, or the layer, head or position does not exist.
     """
     from accord.report.reading import Guess, Reading, Token
 
@@ -170,7 +170,7 @@ def _tokens(policy: Policy, text: str, is_chat: bool) -> Tokens:
 
 
 def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -> tuple[int, int]:
-    """The layer and head to show large, from 0: those asked for, else of those left the one that looks most elsewhere.
+    """The layer and head to enlarge, from 0: those asked for, else the head that attends most to other tokens.
 
     Raises InputError where there is no such layer or head.
     """
@@ -192,7 +192,7 @@ def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -
 def _look(
     policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], place: int
 ) -> HeadReading | None:
-    """What the head shown large reads at a position, and what each of the values that it weighs adds there."""
+    """What the enlarged head attends to at a position, and what each value, times its weight, adds there."""
     from accord.report.reading import HeadReading, Key
 
     layer, head = large
@@ -221,7 +221,7 @@ def _look(
 
 
 def _parts(policy: Policy, inside: Inside, stream: Stream, place: int) -> Parts | None:
-    """What every layer adds at a position, toward the token that the model finds likeliest there."""
+    """What every layer adds at a position to the logit of the token that the model finds likeliest there."""
     from accord.report.reading import Parts
 
     token = int(inside.logp[place, : policy.vocabulary].argmax())

@@ -1,4 +1,4 @@
-"""The tables that `accord inspect` shows on the terminal."""
+"""The tables that `accord inspect` prints."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from accord.report.reading import Analogy, Direction, HeadReading, Parts, Reading, Words
 
 WIDE = 72
-"""So that what stands above and below a narrow table is not broken."""
+"""The least width of a table, so that its title and caption are not broken."""
 
 LOOKED_AT = 8
-"""Tokens that a head looks at, those of the largest shares."""
+"""How many of the tokens with the largest attention weights are shown."""
 
 
 def of_text(read: Reading) -> Iterator[Table]:
-    """Of what a model made of a text; what surprised it is colored."""
+    """The tables of a model reading a text; surprising tokens are colored."""
     colors = ("", "", "yellow", "dark_orange", "red", "bold red")
     table = Table("token", *_right("id", "probability", "log p", "rank", "entropy before"), title="What it read")
     for token in read.tokens:
@@ -65,7 +65,7 @@ def _of_head(read: Reading, look: HeadReading) -> Table:
 
 
 def _of_parts(parts: Parts) -> Table:
-    """Of the parts to the logit, which sum to the title's number, and of the lengths of what they add."""
+    """What each part adds to a token's logit (the sum is in the title), and the norms of the parts."""
     title = Line(f"What adds up to the logit of {parts.token}, {parts.total:+.2f} above the mean token's")
     split = bool(parts.attention)
     columns = ("attention", "MLP", "attention's length", "MLP's length") if split else ("adds", "length")
@@ -84,7 +84,7 @@ def _of_parts(parts: Parts) -> Table:
 
 
 def of_words(words: Words) -> Iterator[Table]:
-    """Of what was asked of the embeddings alone."""
+    """The tables of word embeddings."""
     if words.analogy:
         yield _of_analogy(words.analogy)
     if words.direction:

@@ -1,4 +1,4 @@
-"""What `accord inspect` asks of a model's embeddings alone: sums of words, and directions made of pairs of them."""
+"""Word embeddings in `accord inspect`: sums of words, and directions given by pairs of words."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MINUS = ("-", "−", "–")
 
 @dataclass(frozen=True)
 class Questions:
-    """The words of a sum, each with whether it is taken off; a direction's pairs, and words to measure along it."""
+    """The terms of a sum, each with whether it is subtracted; the pairs of a direction, and words to project on it."""
 
     terms: tuple[tuple[bool, str], ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
@@ -35,9 +35,9 @@ class Questions:
 def read(
     analogy: str | Sequence[str] | None, direction: str | Sequence[str] | None, along: str | Sequence[str] | None
 ) -> Questions:
-    """What was asked, from what was typed: `king - man + woman`, `cat:cats dog:dogs`, and words.
+    """The questions from the options' strings: `king - man + woman`, `cat:cats dog:dogs`, and words.
 
-    Raises InputError where that is not how it is written.
+    Raises InputError where a string has another form.
     """
     if along is not None and direction is None:
         raise InputError("--along needs --direction: give pairs of words, as cat:cats dog:dogs.")
@@ -56,11 +56,11 @@ def _terms(words: list[str]) -> tuple[tuple[bool, str], ...]:
     signs, names = ["+", *words[1::2]], words[::2]
     if len(names) < 2 or len(names) != len(signs) or not {*signs} <= {"+", *MINUS} or {*names} & {"+", *MINUS}:
         said = " ".join(words)
-        raise InputError(f"--analogy {said!r} is no sum of words; write it with spaces, as king - man + woman.")
+        raise InputError(f"--analogy {said!r} is not a sum of words; write it with spaces, as king - man + woman.")
     terms = tuple((sign in MINUS, name) for sign, name in zip(signs, names, strict=True))
     plus, minus = (sorted(name for is_minus, name in terms if is_minus == which) for which in (False, True))
     if plus == minus:
-        raise InputError(f"--analogy {' '.join(words)!r} takes off all that it adds, which leaves no direction.")
+        raise InputError(f"--analogy {' '.join(words)!r} subtracts all that it adds; change a word.")
     return terms
 
 
@@ -74,15 +74,15 @@ def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
         raise InputError(f"--direction {same} is the same word twice, which has no direction.")
     if sorted(pairs) == sorted((second, first) for first, second in pairs):
         raise InputError(
-            f"--direction {' '.join(words)} goes as far back as forth; leave out the pairs that turn others round."
+            f"--direction {' '.join(words)} has each pair in both directions; leave out the reversed pairs."
         )
     return tuple((first, second) for first, second in pairs)
 
 
 def answer(policy: Policy, questions: Questions, top: int) -> Words:
-    """What the model's embeddings say.
+    """The answers from the model's embeddings.
 
-    Raises InputError where a word is no single token of the model.
+    Raises InputError where a word is not a single token of the model.
     """
     from accord.report.reading import Words
 
@@ -94,9 +94,9 @@ def answer(policy: Policy, questions: Questions, top: int) -> Words:
 
 
 def token_of(policy: Policy, word: str) -> int:
-    """The one token that the word is, after a space where there is such a token.
+    """The one token of a word, preferably with a space before it.
 
-    Raises InputError where it is several, or none that the model knows.
+    Raises InputError where it is several tokens, or unknown.
     """
     forms = [policy.tokenizer.encode(form, add_special_tokens=False) for form in (f" {word}", word)]
     whole = next((ids[0] for ids in forms if len(ids) == 1), None)
@@ -112,7 +112,7 @@ def token_of(policy: Policy, word: str) -> int:
 
 
 def spelled(policy: Policy, token: int) -> str:
-    """A token's text on one line, with signs for what cannot be seen; of one without text, its name."""
+    """A token's text on one line, with signs for hidden characters; its name where it has no text."""
     text = str(policy.tokenizer.decode([token]))
     return on_one_line(text or str(policy.tokenizer.convert_ids_to_tokens(token)))
 

@@ -1,4 +1,4 @@
-"""`accord instruct`: a few tasks that people wrote, and a model that makes more; demonstrations out."""
+"""`accord instruct`: instructions and answers made by a model from a few seed tasks written by people."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from accord.synthesis.tasks import Task
 
 LEAVES = ("demonstrations.jsonl", "evaluation.json")
-"""What comes of it, in a run's folder."""
+"""The files of the output folder, with the candidates."""
 
 
 @dataclass(kw_only=True)
 class InstructOptions(AskerOptions):
-    """How instructions are made, and which are taken."""
+    """How instructions are made, and which are accepted."""
 
     generator: Literal["self-instruct", "evolve", "backtranslate"] = "self-instruct"
-    """self-instruct writes new instructions like those it is shown, evolve makes them harder or rarer, backtranslate
-    writes one for each of --answers."""
+    """self-instruct writes new instructions like the examples it is shown, evolve makes instructions harder or rarer,
+    backtranslate writes an instruction for each of --answers."""
     answers: str | None = None
-    """For backtranslate, a file of answers that want instructions: texts or completions."""
+    """For backtranslate, a file of answers without instructions: texts or completions."""
     least_score: int | None = None
-    """For backtranslate, the least score from 1 to 5, given by the model, of a pair that is kept."""
+    """For backtranslate, keep only pairs that the model scores at least this, from 1 to 5."""
     similar: float = 0.7
     """Instructions with this ROUGE-L or more to a seed or to an accepted instruction are rejected."""
     requests: int = 8
@@ -53,12 +53,14 @@ class InstructOptions(AskerOptions):
         require_positive(requests=self.requests, patience=self.patience, similar=self.similar)
         require_at_most(100_000, requests=self.requests)
         if (self.generator == "backtranslate") != (self.answers is not None):
-            raise InputError("--generator backtranslate needs --answers, a file of texts, and no other takes it.")
+            raise InputError(
+                "--generator backtranslate needs --answers, a file of texts; the other generators do not take it."
+            )
         if self.least_score is not None and not (self.generator == "backtranslate" and 1 <= self.least_score <= 5):
-            raise InputError("--least-score is of --generator backtranslate, and a whole number from 1 to 5.")
+            raise InputError("--least-score needs --generator backtranslate, and must be a whole number from 1 to 5.")
 
     def made_by(self, ask: Asker, seeds: Sequence[Task], answers: Sequence[str]) -> Generator:
-        """The generator that is named."""
+        """The generator named by `generator`."""
         if self.generator == "evolve":
             return synthesis.evolve.Evolve(ask, seeds, self.requests)
         if self.generator == "backtranslate":
@@ -68,22 +70,23 @@ class InstructOptions(AskerOptions):
 
 @takes(InstructOptions)
 def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> SynthesisResult:
-    """Have a model make instructions and their answers from seed tasks, and write what passes the filters.
+    """Have a model make instructions and answers from seed tasks, and write those that pass the filters.
 
-    The folder gets candidates.jsonl (all that was proposed, with the filter that rejected it), demonstrations.jsonl
-    (instruction, input and output, for `accord sft`), evaluation.json and report.html. The same command goes on where
-    it was ended, and comes out as if it had not been.
+    The folder gets candidates.jsonl (all proposals, with the filter that rejected each), demonstrations.jsonl
+    (instruction, input and output, for `accord sft`), evaluation.json and report.html. If the command is stopped, the
+    same command continues, with the same result.
 
     Args:
-        seeds: a file of seed tasks: in Self-Instruct's layout, as instruction, input and output, or as prompts or
-            demonstrations.
+        seeds: a file of seed tasks: in the layout of Self-Instruct, with columns instruction, input and output, or
+            prompts or demonstrations.
         out: the folder to write.
         count: stop after the round that reaches this many accepted instructions. Run again with a larger number to
             extend a folder.
         options: the fields of `InstructOptions`.
 
     Raises:
-        InputError: the seeds are too few, or no tasks; the folder is of other settings; the model answers nothing.
+        InputError: the seeds are too few, or not tasks; the folder was made with other settings; the model gives no
+            answer.
     """
     require_positive(count=count)
     asked = InstructOptions(**options)
@@ -99,7 +102,7 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
 def _made(
     asked: InstructOptions, folder: Path, count: int, seeds: str, tasks: Sequence[Task], answers: Sequence[str]
 ) -> SynthesisResult:
-    """What comes of it, with everything written."""
+    """Make the instructions, write all files, and return the result."""
     settings = _settings(asked, seeds, tasks, answers)
     require_same(folder, settings, places=("seeds", "answers"))
     ask = asked.asker(folder)
@@ -123,6 +126,6 @@ def _made(
 
 
 def _settings(asked: InstructOptions, seeds: str, tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, Any]:
-    """All that decides what is made, and what it is made of."""
+    """The settings and input digests on which the output depends."""
     made_of = {"seeds_sha256": digest(tasks)} | ({"answers_sha256": digest(answers)} if answers else {})
     return {"command": "instruct", "seeds": seeds, **made_of, **asked.settings(but=("patience",))}

@@ -1,4 +1,4 @@
-"""`accord label`: which of two completions is better? Samples in, preferences out."""
+"""`accord label`: preferences from samples, by judges that compare the completions of each prompt."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ def label(
     columns: dict[str, str] | None = None,
     **options: Any,
 ) -> Path:
-    """Have judges compare the completions of each prompt, and write what they prefer as rows of chosen and rejected.
+    """Have judges compare the completions of each prompt, and write their preferences as rows of chosen and rejected.
 
-    A judge who might favor a position is asked in both orders. Ties and answers that cannot be understood are counted
-    and left out. Where rows name a `user`, the answers to one user are compared, and the preferences are that user's.
-    What a language model replies is kept at once, in --journal or beside --out: a command that was ended, however it
-    was, goes on from there, and asks nothing twice.
+    Judges that might favor a position are asked in both orders. Ties and invalid answers are counted and left out.
+    Where rows name a `user`, completions for the same user are compared, and the preferences are that user's. Replies
+    of language models are saved at once, in --journal or next to --out: if the command ends for any reason, the same
+    command continues from there, and no request is repeated.
 
     Args:
         data: a file of prompts and completions, as `accord sample` writes it, or several. Completions of the same
             prompt are compared.
         out: the JSONL file of preferences to write.
-        judge: who compares: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a
-            small world (cafe) whose gold reward judges, module:function, or any reward; or several of these.
+        judge: the judge: the folder of a reward or preference model, ai:MODEL or the YAML file of an AI judge, a small
+            world (cafe) whose gold reward judges, module:function, or any reward; or several of these.
         by: how several judges' verdicts are combined: the mean of their log-odds (the default), or dawid-skene,
             bradley-terry or majority, as in `accord aggregate`, which also say how reliable each judge is.
         agreement: how often a simulated labeler agrees with the world's gold reward (default: always).
         seed: seed of the simulated labeler's errors and of the principles drawn (default: 0).
         pairs: the most comparisons per prompt, taken in the order of its completions.
-        soft: write the judge's probability too, as chosen_probability, and keep ties, as rows with probability .5.
+        soft: also write the judge's probability, as chosen_probability, and keep ties, as rows with probability .5.
         rankings: write one ranking per prompt, with ties, instead of pairs: as a ranking judge orders the completions,
-            or by how many others each beats over all pairs.
-        columns: where the data's columns have other names, which is which: prompt=question,completion=said.
+            or by the number of others that each beats over all pairs.
+        columns: the data's own names for accord's columns: prompt=question,completion=said.
         options: the fields of `JudgesOptions`.
 
     Raises:
-        InputError: a server cannot be asked, or the budget is spent, and what was answered is kept; no prompt has two
+        InputError: a server cannot be asked, or the budget is spent (replies so far are kept); no prompt has two
             different completions, or none is preferred to another.
     """
     if rankings and (soft or pairs is not None):
@@ -95,7 +95,7 @@ def _judges(
     journal: str,
     agreement: float | None,
 ) -> dict[str, Judge]:
-    """The judges by name, with what is said of them; InputError where `by` is to combine a single one."""
+    """The judges by name; InputError where `by` is given for a single one."""
     names = [judge] if isinstance(judge, str) else judge
     asked = JudgesOptions(**options)
     given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
@@ -109,7 +109,7 @@ def _judges(
 def _write(
     out: str, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, rankings: bool, soft: bool
 ) -> None:
-    """Writes the preferences, or rankings, and says what else there was."""
+    """Write the preferences or rankings, and print how many ties and invalid verdicts there were."""
     if rankings:
         _write_rankings(out, *_by_wins(comparisons, verdicts))
         return
@@ -122,7 +122,7 @@ def _write(
 
 
 def _verdicts(name: str, judge: Judge, comparisons: Sequence[Comparison], *, alone: bool) -> list[Verdict]:
-    """What a judge says in both orders; one of several has its ties and invalid verdicts told."""
+    """A judge's verdicts over both orders; of one among several judges, print its ties and invalid verdicts."""
     with _telling(judge):
         verdicts = feedback.judge.BothOrders(judge)(comparisons)
     if not alone:
@@ -133,7 +133,7 @@ def _verdicts(name: str, judge: Judge, comparisons: Sequence[Comparison], *, alo
 
 @contextmanager
 def _telling(judge: Any) -> Iterator[None]:
-    """Says afterwards what became of the requests to language models, however it ends."""
+    """Print the outcome of the requests to language models after the block, however it ends."""
     try:
         yield
     finally:
@@ -143,7 +143,7 @@ def _telling(judge: Any) -> Iterator[None]:
 
 
 def _by_prompt(comparisons: Sequence[Comparison]) -> list[list[int]]:
-    """Which of the comparisons are of each prompt, and of one user where rows name users."""
+    """The indices of the comparisons of each prompt, and of each user where rows name users."""
     found: dict[tuple[Text, str], list[int]] = {}
     for i, comparison in enumerate(comparisons):
         found.setdefault((comparison.prompt, user_of(comparison.columns)), []).append(i)
@@ -151,7 +151,7 @@ def _by_prompt(comparisons: Sequence[Comparison]) -> list[list[int]]:
 
 
 def _at_once(judge: RankingJudge, comparisons: Sequence[Comparison]) -> tuple[list[Ranking | Verdict], int]:
-    """The ranking of each prompt's completions by a judge that sees them all, or an invalid verdict."""
+    """The ranking of each prompt's completions by a judge that sees them all at once, or an invalid verdict."""
     groups: list[tuple[Text, tuple[Text, ...], dict[str, Any]]] = []
     for some in _by_prompt(comparisons):
         pairs = [comparisons[i] for i in some]
@@ -167,7 +167,7 @@ def _at_once(judge: RankingJudge, comparisons: Sequence[Comparison]) -> tuple[li
 
 
 def _by_wins(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> tuple[list[Ranking | Verdict], int]:
-    """The same by verdicts on all pairs; and how many prompts have verdicts that agree with no ranking."""
+    """Rankings from verdicts on all pairs; and the number of prompts whose verdicts agree with no ranking."""
     found: list[Ranking | Verdict] = []
     cyclic = 0
     for some in _by_prompt(comparisons):
@@ -179,7 +179,7 @@ def _by_wins(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> 
 
 
 def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -> Path:
-    """Writes the rankings that put one completion before another, and says what else there was."""
+    """Write the rankings except those that are all ties, and print what was left out."""
     every, invalid = [r for r in found if isinstance(r, Ranking)], [v for v in found if isinstance(v, Verdict)]
     rows = [ranking for ranking in every if len(set(ranking.ranks)) > 1]
     left_out = f"{len(every) - len(rows)} all tied, {len(invalid)} invalid{_kinds(invalid)}"
@@ -192,18 +192,18 @@ def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -
 
 
 def _kinds(verdicts: Sequence[Verdict]) -> str:
-    """How many verdicts are invalid for which kind of reason, the most frequent first."""
+    """The counts of invalid verdicts by kind of reason, the most frequent first, in parentheses."""
     kinds = feedback.judge.faults(verdicts).most_common(9)
     return f" ({', '.join(f'{count} {kind}' for kind, count in kinds)})" if kinds else ""
 
 
 def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = None) -> list[Comparison]:
-    """The pairs of different completions of each prompt, at most `most` of them; an empty text is no completion.
+    """The pairs of different completions of each prompt, at most `most` per prompt; empty completions are skipped.
 
-    A comparison has the columns in which the rows of its two completions agree, of each its first row. Where rows name
-    users, completions are compared that answer the same user.
+    A comparison has the columns on which the rows of its two completions agree (the first row of each). Where rows name
+    users, only completions for the same user are compared.
 
-    Raises InputError where `most` is none.
+    Raises InputError where `most` is below 1.
     """
     if most is not None and most < 1:
         raise InputError(f"--pairs must be at least 1, not {most}.")

@@ -1,4 +1,4 @@
-"""A stage on several ranks: torchrun's own launcher, in the stage's process, and what each rank does."""
+"""A recipe's stage on several ranks of this machine, started by torchrun's launcher."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ START = (
     "given = json.load(open(sys.argv[1], encoding='utf-8')); sys.path = given['path']; "
     "from accord.cli.launch import work; sys.exit(work(given))"
 )
-"""What a rank begins with: it imports from where the stage's process does."""
+"""The program of a rank: it imports from the same paths as the stage's process."""
 
 
 def launch(given: Mapping[str, Any]) -> int:
-    """Carry out a call on so many ranks of this machine, as `torchrun --standalone` does; the exit status.
+    """Run a call on `given["ranks"]` ranks of this machine, as `torchrun --standalone` does; returns the exit status.
 
-    What ranks say at their ends is theirs to say. SIGTERM to this process is passed on to them.
-    Raises InputError where all were killed, so that none said anything.
+    Each rank reports its own errors. SIGTERM to this process is passed on to the ranks. Raises InputError where ranks
+    were killed and none reported anything.
     """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.disable()  # of this process, which says what became of every rank, in paragraphs
+    logging.disable()  # torchrun's paragraphs in this process; the ranks report for themselves
     with TemporaryDirectory(prefix="accord-ranks-") as folder:
-        call = Path(folder, "call.json")  # the words of a command can be read by all who share the machine
+        call = Path(folder, "call.json")  # not arguments, which all users of the machine can read
         call.write_text(json.dumps(given), encoding="utf-8")
         options = ["--standalone", "--nproc-per-node", str(given["ranks"]), "--log-dir", folder]
         try:
@@ -48,18 +48,18 @@ def launch(given: Mapping[str, Any]) -> int:
 
 
 def _status(codes: Mapping[int, int], ranks: int) -> int:
-    """With what a stage ends whose ranks ended with these codes, less than 0 where a signal killed one."""
+    """The exit status of a stage from those of its ranks, where a negative one is the signal that killed the rank."""
     said = [code for code in codes.values() if code > 0]
     if not said:
         rank, code = min(codes.items())
         number = signal.Signals(-code)
-        why = ", as systems do where memory is short" if number == signal.SIGKILL else ""
+        why = ", often for lack of memory" if number == signal.SIGKILL else ""
         raise InputError(f"rank {rank} of {ranks} was killed ({number.name}){why}; the same command goes on.")
     return said[0]
 
 
 def work(given: Mapping[str, Any]) -> int:
-    """Carry out a call in this process, one of the ranks that were started for it; the exit status."""
+    """Run a call in this process, which is one of its ranks; returns the exit status."""
     from accord.cli.main import ending
 
     with ending() as end:

@@ -1,8 +1,8 @@
 """`accord`: the commands, their help, and how a command ends.
 
-Exit status: 0 when it worked, 2 for what the user can fix (input, files, memory), 3 for a run that stopped itself, 130
-after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 1 for a fault of accord's. A command is imported when it is called,
-and its help needs no torch.
+Exit status: 0 on success, 2 for what the user can fix (input, files, memory), 3 for a run that stopped itself, 130
+after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP, 1 for an internal error. A command's module is imported when the
+command is called, and its help needs no torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from accord.interrupts import Interrupted, interruptible
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the words say; the exit status."""
+    """Run the command given by the arguments (default: those of the process); returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = split_command(words) if words else ("", [])
     with ending(command) as end:
@@ -49,20 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class End:
-    """How a command ended."""
+    """The exit status of a command."""
 
     status = 0
 
 
 @contextmanager
 def ending(command: str = "") -> Iterator[End]:
-    """Within it a command is carried out; how it ended is said in a sentence, if not well, and noted."""
+    """Run a command in the block; afterwards its exit status is set, and any error has been reported in a sentence."""
     end = End()
     try:
         with interruptible(is_shared=is_rank()):
             yield end
         sys.stdout.flush()
-    except BrokenPipeError:  # who reads has seen enough, as `head` does
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         end.status = 141
     except KeyboardInterrupt as error:
@@ -75,7 +75,7 @@ def ending(command: str = "") -> Iterator[End]:
 
 
 def _told(error: Exception) -> int:
-    """Say in a sentence what went wrong; the exit status. DEBUG in the environment asks for the traceback as well."""
+    """Report an error in one sentence, with a traceback if DEBUG is set; returns the exit status."""
     where = ""
     if isinstance(error, TrainingStopped):
         sentence, code = str(error), 3
@@ -94,7 +94,7 @@ def _told(error: Exception) -> int:
     if not sentence:
         return code
     told = legible(without_secrets(sentence)).strip().replace("\n", "↵")
-    if len(told) > MOST_TOLD:  # of what somebody's file has for a name; what to do stands at the end
+    if len(told) > MOST_TOLD:  # a name from a file may be long; the end of the sentence says what to do
         told = f"{told[: MOST_TOLD - 300]} ... {told[-300:]}"
     print(f"accord: {told}", file=sys.stderr)
     if os.environ.get(DEBUG):
@@ -106,7 +106,7 @@ def _told(error: Exception) -> int:
 
 
 MOST_TOLD = 3000
-"""Characters of a sentence that is told."""
+"""The most characters of an error message."""
 
 _WAYS_OUT = {
     errno.ENOSPC: "; make room, and give the command again",
@@ -116,16 +116,16 @@ _WAYS_OUT = {
     errno.ENAMETOOLONG: "; give a shorter name",
     errno.EMFILE: "; raise the limit of open files (ulimit -n)",
 }
-"""What to do about errors of the operating system."""
+"""What to do about errors of the operating system, added to their messages."""
 
 
 def _own_lines(error: BaseException) -> str:
-    """Where in the user's own code it was raised: the last lines of its traceback, from where accord called it."""
+    """The last three frames of an exception in the user's own code, without accord's."""
     return "".join(traceback.format_tb(error.__traceback__ and error.__traceback__.tb_next)[-3:])
 
 
 def overview(family: str = "") -> str:
-    """The commands under their headings, or the questions of one, a line each."""
+    """The commands under their headings, one per line; of a family such as `evaluate`, only its own."""
     width = max(map(len, COMMANDS))
     sections = []
     for heading, commands in SECTIONS.items():
@@ -140,7 +140,7 @@ def overview(family: str = "") -> str:
 
 
 def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
-    """The command that the words begin with, one word or two, and the words after it."""
+    """The command, of one word or two, at the start of the arguments, and the arguments after it."""
     if len(words) > 1 and words[0] in FAMILIES and not words[1].startswith("-"):
         return f"{words[0]} {words[1]}", list(words[2:])
     return words[0], list(words[1:])
@@ -156,7 +156,7 @@ def _say_where(call: Call, result: Any) -> None:
 
 
 def _way_on(command: str) -> str:
-    """How a command that was stopped goes on, where it can."""
+    """How to continue a command that was stopped, where that is possible; added to the message."""
     if command == "run" or command == "demo":
         return "; the same command goes on with the stage it was in"
     if command in COMMANDS and COMMANDS[command].goes_on:

@@ -1,4 +1,4 @@
-"""From nothing but text: `accord tokenizer` trains a tokenizer, `accord new-model` makes a model that reads by it."""
+"""`accord tokenizer` trains a tokenizer on text; `accord new-model` makes an untrained model that uses it."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 @takes(RowOptions)
 def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | None = None, **options: Any) -> Path:
-    """Train a tokenizer on text, a byte-level BPE with end and padding tokens and a chat template; its folder.
+    """Train a byte-level BPE tokenizer on text, with end and padding tokens and a chat template.
 
-    It reads every text and gives it back as it was. Said in the end is how far it compresses: the bytes of UTF-8 that a
-    token stands for, in the text that it was trained on and in other text.
+    Any text survives encoding and decoding. The output ends with the compression, in bytes of UTF-8 per token, of the
+    training text and of --eval-data.
 
     Args:
         data: text or rows of any kind: a file, a folder or a Hub name; or several, each with :WEIGHT for a mix.
         out: the folder to write, which AutoTokenizer of transformers reads.
         vocab_size: size of the vocabulary; 256 of the tokens are the bytes, and 4 are special.
-        eval_data: held-out text, to measure how far the tokenizer compresses it.
-        options: the fields of `RowOptions`, of the data.
+        eval_data: held-out text on which to measure compression too.
+        options: the fields of `RowOptions`, for the data.
 
     Raises:
-        InputError: the data cannot be read or hold no text, the vocabulary is too small, or there is something else at
+        InputError: the data cannot be read or has no text, the vocabulary is too small, or something else is at
             `out`.
     """
     asked = RowOptions(**options)
     require_outside(Path(out), data, eval_data)
     require_whole(out)
-    if eval_data is not None:  # before long work
+    if eval_data is not None:  # fail before long work if it cannot be read
         list(islice(rows_of.bpe.texts_of(eval_data), 1))
     given = (data, asked.split, asked.limit, asked.columns)
     made = rows_of.bpe.train(rows_of.bpe.texts_of(*given), vocab_size)
@@ -52,7 +52,7 @@ def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | No
         made.save_pretrained(partial)
         write_sums(partial)
     if len(made) < vocab_size:
-        status(f"the vocabulary has {len(made):,} tokens, not {vocab_size:,}: no other pair is there twice in the text")
+        status(f"the vocabulary has {len(made):,} tokens, not {vocab_size:,}: no other pair occurs twice in the text")
     found = {called(data): rows_of.bpe.compression(made, rows_of.bpe.texts_of(*given))}
     if eval_data is not None:
         found[called(eval_data)] = rows_of.bpe.compression(made, rows_of.bpe.texts_of(eval_data))
@@ -61,7 +61,7 @@ def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | No
 
 
 def compressed(found: dict[str, Compression]) -> Table:
-    """How far texts are compressed, by what they are called."""
+    """A table of the compression of each text."""
     grid = Table("text", "texts", "bytes", "tokens", "bytes a token")
     for name, one in found.items():
         grid.add_row(name, f"{one.texts:,}", f"{one.bytes:,}", f"{one.tokens:,}", f"{one.bytes_per_token:.2f}")
@@ -81,7 +81,7 @@ def new_model(
     tie_embeddings: bool = True,
     seed: int = 0,
 ) -> Path:
-    """Make an untrained model of Llama's architecture that reads by a tokenizer, in float32; its folder.
+    """Make an untrained model of Llama's architecture for a tokenizer, in float32.
 
     Args:
         tokenizer: a folder, such as `accord tokenizer` writes, or a model's; a Hub name, or smollm2.
@@ -96,8 +96,8 @@ def new_model(
         seed: seed of the weights.
 
     Raises:
-        InputError: the tokenizer cannot be read or has no end token, no model has these sizes, or there is something
-            else at `out`.
+        InputError: the tokenizer cannot be read or has no end token, no model has these sizes, or something else is at
+            `out`.
     """
     require_seed(seed)
     require_model_folder(out, tokenizer)

@@ -1,4 +1,4 @@
-"""One option of a command: its name and type, and how what is typed for it is read as that type."""
+"""One option of a command: its name, type and help, and the conversion of the value given for it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ Group = Literal[
     "memory",
     "compute",
 ]
-"""What options are about, in the order of the help."""
+"""The groups of options in the help, in its order."""
 
 MAY_BE_EMPTY = ("hint",)
-"""Options to which an empty text means something, beside those whose default it is."""
+"""Options for which an empty string has a meaning though it is not their default."""
 
 PASSED_ON = ("options", "overrides", "grid")
-"""Options whose values are those of other commands' options, which are read there."""
+"""Options whose values belong to another command's options, which checks them."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its name in Python, its type as far as it can be written, its default and what is said of it."""
+    """One option: its Python name, the part of its type that can be typed, its default, its help and its group."""
 
     name: str
     type: Any
@@ -49,17 +49,17 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """How it is typed."""
+        """Its spelling on the command line, such as --learning-rate."""
         return f"--{self.name.replace('_', '-')}"
 
     @property
     def is_flag(self) -> bool:
-        """Whether it may stand without a value."""
+        """Whether it may be given without a value."""
         return self.type is bool
 
     @property
     def is_mapping(self) -> bool:
-        """Whether it is given by names, as --models.NAME VALUE."""
+        """Whether it takes named values, as --models.NAME VALUE."""
         return any(get_origin(member) is dict for member in members(self.type))
 
     @property
@@ -68,10 +68,10 @@ class Option:
         return any(get_origin(member) is list for member in members(self.type))
 
     def names_in(self, value: Any) -> dict[str, str] | None:
-        """What a text gives by names, as prompt=question,chosen=best; None where it is none, or no such option's.
+        """The named values in a string such as prompt=question,chosen=best; None where the string or option has none.
 
-        What has no name of its own belongs to the value before it: label=ann,bob. Raises InputError where a name stands
-        twice, or there is none before a =.
+        A part without a name belongs to the value before it: label=ann,bob. Raises InputError where a name occurs
+        twice, or is missing before a =.
         """
         if not (self.is_mapping and isinstance(value, str) and "=" in value) or str in members(self.type):
             return None
@@ -86,14 +86,14 @@ class Option:
         return named
 
     def require_new(self, name: str, named: Collection[str]) -> None:
-        """Raise InputError where what is given by names has this one already, or it is none."""
+        """Raise InputError where the name is empty, or already among the named values."""
         if not name:
             raise InputError(f"{self.flag} has a value without a name; write {self.flag} NAME=VALUE.")
         if name in named:
             raise InputError(f"{self.flag} names {name} twice; give each name one value.")
 
     def read(self, value: Any) -> Any:
-        """The value in the option's type: of a text as it is typed, or of what YAML made of it.
+        """The value converted to the option's type, from a string as typed or a value from YAML.
 
         Raises InputError where it does not fit.
         """
@@ -104,14 +104,14 @@ class Option:
         if _is_empty(value) and self.default != "" and self.name not in MAY_BE_EMPTY:
             raise InputError(f"{self.flag} is empty; give it a value, or leave it out.")
         if any("\0" in text for text in _texts(value)):
-            raise InputError(f"{self.flag} has a NUL character, which no text has; write it again.")
+            raise InputError(f"{self.flag} contains a NUL character; remove it.")
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
-        # Where one text or a list of them fits, "[a, b]" is a list.
+        # Where both a string and a list of strings fit, "[a, b]" is a list.
         readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
-        readings += [[value]] if self.is_list else []  # of several one is enough
+        readings += [[value]] if self.is_list else []  # a list may be given as its only element
         for candidate in readings:
-            if _is_bool(candidate) and bool not in members(self.type):  # which pydantic takes for 0 and 1
+            if _is_bool(candidate) and bool not in members(self.type):  # pydantic would read it as 0 or 1
                 continue
             try:
                 read = adapter.validate_python(candidate)
@@ -123,7 +123,7 @@ class Option:
         raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
 
     def _checked(self, read: Any) -> Any:
-        """The value, where it is one at all. Raises InputError where it is an empty list, or beyond what any counts."""
+        """The value itself; InputError where it is an empty list or mapping, or an integer beyond 64 bits."""
         if isinstance(read, dict) and self.name not in PASSED_ON:
             for name, one in read.items():
                 if _is_empty(one):
@@ -139,7 +139,7 @@ class Option:
 
 
 def in_python(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
-    """Values by the names that their options have in Python; InputError where two names are one, spelled apart."""
+    """Options keyed by their Python names; InputError where two keys are spellings of one name."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
@@ -155,7 +155,7 @@ def members(kind: Any) -> tuple[Any, ...]:
 
 
 def _readings(value: Any) -> Iterator[Any]:
-    """The value, and what YAML makes of the texts in it."""
+    """The value as given, then as YAML parses the strings in it."""
     yield value
     try:
         if isinstance(value, str):
@@ -167,7 +167,7 @@ def _readings(value: Any) -> Iterator[Any]:
 
 
 def _texts(value: Any) -> list[str]:
-    """The texts in a value, which is one, or several, or some by names."""
+    """The strings in a value, a list of values, or a mapping of named values."""
     several = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
     return [one for one in several if isinstance(one, str)]
 
@@ -177,7 +177,7 @@ def _is_bool(value: Any) -> bool:
 
 
 def _is_empty(value: Any) -> bool:
-    """Whether a text is empty, or one of several is, as where a shell knows no such variable."""
+    """Whether a string, or one in a list, is empty, as from an unset shell variable."""
     return value == "" or (isinstance(value, list) and "" in value)
 
 
@@ -197,12 +197,14 @@ def _wanted(option: Option) -> str:
     if choices:
         return f"one of {', '.join(choices)}"
     return " or ".join(
-        _WANTED.get(member, "several with spaces between") for member in members(option.type) if member is not NoneType
+        _WANTED.get(member, "several values separated by spaces")
+        for member in members(option.type)
+        if member is not NoneType
     )
 
 
 def metavar(kind: Any) -> str:
-    """What stands for a value of this type in the help: ` N`, ` TEXT ...`, `.NAME TEXT`."""
+    """The placeholder in the help for a value of this type: ` N`, ` TEXT ...`, `.NAME TEXT`."""
     for member in members(kind):
         if get_origin(member) is dict:
             return f".NAME{metavar(get_args(member)[1])}"

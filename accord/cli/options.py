@@ -1,6 +1,6 @@
-"""A command's options, read off the types of what it calls: a function's signature, or a method's settings and `fit`.
+"""A command's options, derived from what it calls: a function's signature, or a method's settings and its `fit`.
 
-What is said of an option is what the docstrings say: `Args:` of functions, and the docstring under a dataclass's field.
+Their help is taken from docstrings: `Args:` of a function, and the docstring under a field of a dataclass.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_IMPORTANT = (
     "group_size", "rounds", "kl_coefficient", "learning_rate", "batch_size", "epochs", "max_steps", "max_new_tokens",
     "temperature",
 )  # fmt: skip
-"""What matters most where a command has MANY options; the help begins with at most SHOWN_FIRST of them."""
+"""Options shown first, at most SHOWN_FIRST of them, in the help of a command with more than MANY options."""
 SHOWN_FIRST, MANY = 10, 14
 
 VALUES: dict[str, Any] = {
@@ -32,7 +32,7 @@ VALUES: dict[str, Any] = {
     "dict": dict, "Mapping": dict, "list": list, "Sequence": list,
     "Source": str | list[str] | dict[str, float],
 }  # fmt: skip
-"""What can be written on a command line or in YAML, by its name in annotations."""
+"""The types that can be written on a command line or in YAML, by their names in annotations."""
 
 OF_FUNCTIONS: dict[str, Group] = {
     **dict.fromkeys(("max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "stop"), "sampling"),
@@ -40,7 +40,7 @@ OF_FUNCTIONS: dict[str, Group] = {
     **dict.fromkeys(("chat_template", "chat_template_kwargs", "system"), "chat template"),
     **dict.fromkeys(("data", "out", "split", "limit", "columns", "model", "reference"), "input and output"),
 }
-"""The groups of options that many functions have; what is required is input or output too."""
+"""The groups of options that many functions share; required options count as input and output."""
 
 OF_CLASSES: dict[str, Group] = {
     "OptimizerConfig": "training", "AdapterConfig": "adapters", "MemoryConfig": "memory", "TrainingConfig": "training",
@@ -48,20 +48,21 @@ OF_CLASSES: dict[str, Group] = {
     "DialogueMethod": "sampling", "RewardOptions": "rewards and judges",
     "PolicyOptions": "evaluation while training", "HeldOutOptions": "evaluation while training",
 }  # fmt: skip
-"""The groups of fields that methods, and what their `fit` takes, inherit, by the class that declares them first."""
+"""The groups of inherited fields of methods and their `fit`, by the class that first declares the field."""
 
 
 @functools.cache
 def options_of(target: Callable[..., Any]) -> Mapping[str, Option]:
-    """The options of a function, or of a method: its `fit`, the fields of its class, and how a run is run."""
+    """The options of a function, or of a method (the arguments of `fit`, the run's options, the method's settings)."""
     listed = _of_method(target) if inspect.isclass(target) else _of_function(target)
     return {option.name: option for option in listed}
 
 
 def help_text(usage: str, target: Callable[..., Any], options: Collection[Option], whole: str = "") -> str:
-    """The page that explains a command: what it does, then its options in groups, the ten that matter first.
+    """The help page of a command: what it does, then its options in groups, the most important ones first.
 
-    With `whole`, which shows the whole page, it ends after the options that only this command has.
+    `whole` is the command that prints the full page; where given, groups that are not special to this command are
+    only counted.
     """
     first: list[Option] = []
     if len(options) > MANY:
@@ -69,7 +70,7 @@ def help_text(usage: str, target: Callable[..., Any], options: Collection[Option
         ranked = sorted(options, key=lambda option: rank.get(option.name, len(rank)))
         chosen = [*(o for o in ranked if o.default is REQUIRED), *(o for o in ranked if o.name in rank)]
         first = sorted(list(dict.fromkeys(chosen))[:SHOWN_FIRST], key=ranked.index)
-    groups = {"what matters most": first}
+    groups = {"main options": first}
     for group in get_args(Group):
         groups[group] = [option for option in options if option.group == group and option not in first]
     groups["method"].sort(key=lambda option: option.name not in vars(target).get("__annotations__", ()))
@@ -111,7 +112,7 @@ def _of_function(function: Callable[..., Any]) -> Iterator[Option]:
 
 
 def _of_method(method: Any) -> Iterator[Option]:
-    """What `fit` takes, then how a run is run (the method's `options`), then the method's settings."""
+    """The arguments of `fit`, then the run's options (the method's `options`), then the method's settings."""
     fits = [vars(base)["fit"] for base in reversed(method.__mro__) if "fit" in vars(base)]
     for parameter, kind, text in _parameters(method.fit, *fits):
         yield Option(parameter.name, kind, parameter.default, text, "input and output")
@@ -120,7 +121,7 @@ def _of_method(method: Any) -> Iterator[Option]:
 
 
 def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Option]:
-    """The fields of a dataclass; `group` is of a field's name and the name of the class that first declares it."""
+    """The fields of a dataclass; `group` maps a field and the class that first declares it to its group."""
     owners, types, helps = dict[str, str](), dict[str, Any](), dict[str, str]()
     for base in reversed(kind.__mro__):
         annotations = vars(base).get("__annotations__", {})
@@ -138,9 +139,9 @@ def _of_fields(kind: type, group: Callable[[str, str], Group]) -> Iterator[Optio
 def _parameters(
     function: Callable[..., Any], *overridden: Callable[..., Any]
 ) -> Iterator[tuple[inspect.Parameter, Any, str]]:
-    """A function's parameters with their types and what is said of them, but for those that only Python gives.
+    """A function's parameters with their types and help, except those that only Python callers can give.
 
-    What it does not say itself is said by the functions that it overrides.
+    Help that its docstring lacks comes from the functions that it overrides.
     """
     explained = {name: text for each in (*overridden, function) for name, text in _explained(each).items()}
     for parameter in inspect.signature(function).parameters.values():
@@ -149,15 +150,15 @@ def _parameters(
 
 
 def _explained(function: Callable[..., Any]) -> dict[str, str]:
-    """What the docstring of a function says of its arguments, by their names."""
+    """The descriptions of a function's arguments in its docstring, by name."""
     parsed = docstring_parser.parse(function.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     return {p.arg_name: " ".join((p.description or "").split()) for p in parsed.params}
 
 
 def _type_written(annotation: str) -> Any:
-    """The type of what can be written for an annotation: its members that are VALUES, or a text where it has none.
+    """The part of an annotated type that can be written: its members in VALUES, or a string where it has none.
 
-    So annotations may name what torch brings, whose modules are not imported: `Policy | str | Path` is a text.
+    Annotations may thus name types of modules that are not imported, such as torch: `Policy | str | Path` is a string.
     """
     node, nodes = ast.parse(annotation, mode="eval").body, list[ast.expr]()
     while isinstance(node, ast.BinOp):

@@ -1,7 +1,7 @@
-"""Stages at the same time, each in a process of its own: what starts one and hears it out, and what runs in it.
+"""Stages that run at the same time, each in a process of its own: starting processes, relaying their output, stopping.
 
-A process is told on its standard input what to do, and that stays open: when it closes, because the pipeline was asked
-to stop or was killed, the process is asked to stop as by SIGTERM, and a training saves a checkpoint.
+A process reads its task from standard input, which stays open: when it closes, because the pipeline was asked to stop
+or was killed, the process sends itself SIGTERM, at which a training saves a checkpoint.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ START = (
     "given = json.loads(sys.stdin.readline()); sys.path = given['path']; "
     "from accord.cli.parallel import work; sys.exit(work(given))"
 )
-"""What a process begins with: it imports from where this one does, and not from the working folder first."""
+"""The program of a process: it imports from the same paths as this one, not first from the working folder."""
 
 
 class Processes:
-    """The processes that run stages, at most so many at a time."""
+    """The processes that run stages, at most `limit` at a time."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -47,9 +47,9 @@ class Processes:
         self._stopped = threading.Event()
 
     def do(self, stages: Sequence[Stage], folder: Path, one: Callable[[Stage], None]) -> None:
-        """Do `one` of each stage that was not skipped, in a thread, once those before it that it needs are done.
+        """Call `one` for each stage that is not skipped, in a thread, once the stages it needs are done.
 
-        Where one fails, no other begins, those under way are waited for, and the error is raised.
+        After a failure no other stage begins, the running ones are waited for, and the error is raised.
         """
         try:
             with ThreadPoolExecutor(self.limit) as pool:
@@ -71,7 +71,7 @@ class Processes:
                 ready = [stage for stage in waiting if needs[stage.name].isdisjoint(to_do)]
                 for stage in ready[: self.limit - len(under_way)]:
                     waiting.remove(stage)
-                    under_way[pool.submit(copy_context().run, one, stage)] = stage  # in which --overwrite is known
+                    under_way[pool.submit(copy_context().run, one, stage)] = stage  # the context holds --overwrite
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     to_do.remove(under_way.pop(future).name)
                     future.result()
@@ -84,7 +84,7 @@ class Processes:
             raise
 
     def stop(self) -> None:
-        """Ask every process to stop, and start no other."""
+        """Ask every process to stop, and let no other start."""
         self._stopped.set()
         for process in [*self._under_way]:
             with suppress(OSError):
@@ -92,11 +92,11 @@ class Processes:
                     process.stdin.close()
 
     def run(self, name: str, call: Call, *, ranks: int = 1) -> None:
-        """Carry out a call in a process, or in one that starts several ranks, and show line by line what it says.
+        """Run a call in a process (or one that starts `ranks` ranks), and print its standard error line by line.
 
         Raises:
-            InputError: it ended so, or was killed.
-            TrainingStopped: it stopped itself.
+            InputError: it ended with an input error, or was killed.
+            TrainingStopped: the training stopped itself.
             Interrupted: it was asked to stop.
         """
         path = [os.path.abspath(path) for path in sys.path if path]
@@ -109,7 +109,7 @@ class Processes:
         ):
             self._under_way.add(process)
             assert process.stdin and process.stderr
-            with suppress(OSError):  # it ended before it was told anything
+            with suppress(OSError):  # it ended before reading its task
                 process.stdin.write(json.dumps({**given, "options": options}, default=str) + "\n")
                 process.stdin.flush()
             if self._stopped.is_set():
@@ -128,7 +128,7 @@ class Processes:
             status(f"{name}: {last}")
 
     def _process(self, shown: Any, ranks: int) -> subprocess.Popen[str]:
-        """A process in a session of its own, which Ctrl-C in a terminal does not reach; it shares the cores."""
+        """A process in its own session, which Ctrl-C in the terminal does not reach, with its share of the cores."""
         surroundings = {
             "OMP_NUM_THREADS": str(max(1, cores() // self.limit // ranks)),
             "COLUMNS": str(shutil.get_terminal_size().columns),
@@ -147,12 +147,12 @@ class Processes:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:
-    """The earlier stages that must be done before: those it refers to, names a file of, or shares a database with."""
+    """The earlier stages that must be done first: those it refers to, names a file of, or shares a database with."""
     named = {name for names in stage.inputs.values() for name in names}
     texts = inputs_of(stage)
     for other in earlier:
@@ -165,7 +165,7 @@ def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:
 
 
 def fail(name: str, code: int, said: str) -> NoReturn:
-    """Raise what a process that ran a stage ended with; `said` is the last line it wrote."""
+    """Raise the error that a stage's process ended with; `said` is the last line it wrote."""
     sentence = f"stage {name}: {said.removeprefix('accord: ').rstrip('.')}."
     if code == 2:
         raise InputError(sentence)
@@ -175,13 +175,13 @@ def fail(name: str, code: int, said: str) -> NoReturn:
         raise Interrupted(code - 128, f" in stage {name}")
     if code < 0:
         number = signal.Signals(-code)
-        why = ", as systems do where memory is short: run fewer at once" if number == signal.SIGKILL else ""
+        why = ", often for lack of memory: run fewer stages at once" if number == signal.SIGKILL else ""
         raise InputError(f"stage {name} was killed ({number.name}){why}.")
     raise RuntimeError(sentence)
 
 
 def work(given: Mapping[str, Any]) -> int:
-    """Carry out a call in this process, which was started for it, or on ranks that this starts; the exit status."""
+    """Run a call in this process, or on ranks that it starts; returns the exit status."""
     from accord.cli.main import ending
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()

@@ -1,8 +1,8 @@
 """Running recipes: stages in order, each a command, run again only when its inputs or settings have changed.
 
-A stage's results lie in a folder of its name. A stage is skipped when its options, the contents of the files they name
-and the stages they refer to are as they were when it last finished; one that was interrupted goes on from its
-checkpoint. Here are the commands `demo` and `run` too.
+A stage's results are in a folder of its name. A stage is skipped when its options, the contents of the files they name
+and the stages they refer to are the same as when it last finished; an interrupted stage continues from its checkpoint.
+The commands `demo` and `run` are here too.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from accord.outputs import changed_in, require_unchanged
 def demo(*, out: str = "runs/demo", seed: int = 0, parallel: int = 1) -> Path:
     """From nothing to an aligned model: pretraining, fine-tuning, comparisons, reward model, PPO, DPO, evaluation.
 
-    Everything happens in a small world whose true reward is known, so the table at the end says what was really gained.
-    It runs the recipe recipes/cafe.yaml, takes a few minutes on two cores, and skips what it has done before.
+    It uses a small world whose true reward is known, so the table at the end shows the true gain of each method. It
+    runs the recipe recipes/cafe.yaml, takes a few minutes on two cores, and skips stages that are already done.
 
     Args:
-        out: the folder for everything, the report included.
+        out: the folder for everything, including the report.
         seed: seed of everything drawn at random.
         parallel: how many stages may run at once; with more than one, each runs in its own process, and they share the
             cores.
@@ -45,7 +45,7 @@ def demo(*, out: str = "runs/demo", seed: int = 0, parallel: int = 1) -> Path:
 
 
 def run(recipe: str, *, out: str | None = None, parallel: int = 1, overrides: dict[str, str] | None = None) -> Path:
-    """Run the stages of a recipe in order, those whose inputs or settings have changed; then write the report.
+    """Run those stages of a recipe whose inputs or settings have changed, in order; then write the report.
 
     Every variable of the recipe and every option of a stage is an option here: --data pairs.jsonl sets the variable
     `data`, --sft.max-steps 10 the option of the stage `sft`.
@@ -61,7 +61,7 @@ def run(recipe: str, *, out: str | None = None, parallel: int = 1, overrides: di
 
 
 def packaged(name: str) -> Path:
-    """A recipe that comes with accord: inside the installed package, or beside it in a checkout."""
+    """The path of a recipe that comes with accord: in the installed package, or next to it in a checkout."""
     home = Path(accord.__file__).parent
     files = [folder / "recipes" / f"{name}.yaml" for folder in (home, home.parent)]
     return next(file for file in files if file.exists())
@@ -70,20 +70,20 @@ def packaged(name: str) -> Path:
 def run_pipeline(
     recipe: str | Path, out: str | Path, overrides: Mapping[str, Any] | None = None, *, parallel: int = 1
 ) -> Path:
-    """Run a recipe's stages in order, skipping those that are as they were, and write the report.
+    """Run a recipe's stages in order, skipping those that are unchanged, and write the report.
 
     Args:
         recipe: the YAML file.
         out: the folder for the stages' folders.
         overrides: values for variables (`data`) and stages' options (`sft.max_steps`).
-        parallel: how many stages may run at a time; more than one run in processes of their own.
+        parallel: how many stages may run at once; with more than one, each runs in its own process.
 
     Returns:
         the report's path.
 
     Raises:
-        InputError: the recipe or an option cannot be used, or a file that a stage names neither is there nor will be,
-            and nothing has been run; or a stage's input cannot, and the stages before it have been.
+        InputError: the recipe or an option cannot be used, or a file that a stage names neither exists nor will be
+            written (nothing has run); or a stage's input cannot be used (the stages before it have run).
     """
     folder, begun = Path(out), time.perf_counter()
     given = read_recipe(Path(recipe))
@@ -104,9 +104,9 @@ def run_stages(
     *,
     keeps_on: bool = False,
 ) -> list[Stage]:
-    """Run a recipe's stages that are not as they were, in a folder that the caller is alone in; all as they are then.
+    """Run a recipe's stages that have changed, in a folder that the caller has locked; returns all stages.
 
-    With `keeps_on` a training that stops itself does not end the others.
+    With `keeps_on` a training that stops itself does not end the other stages.
     """
     if parallel < 1:
         raise InputError(f"parallel must be 1 or more stages at a time, not {parallel}.")
@@ -116,7 +116,7 @@ def run_stages(
 
 
 class _Run:
-    """The stages of a recipe, in a folder in which no other process works."""
+    """One run of a recipe's stages, in a folder that no other process uses."""
 
     def __init__(self, recipe: Mapping[str, Any], stages: list[Stage], folder: Path, keeps_on: bool) -> None:
         self.recipe, self.stages, self.folder, self.keeps_on = recipe, stages, folder, keeps_on
@@ -124,12 +124,12 @@ class _Run:
         self.anew = [stage for stage in stages if _is_anew(stage, self.wanted)]
         for stage in self.anew:
             _require_own(folder / stage.name)
-        if not (folder / "pipeline.json").exists():  # by which the folder is known, before anything else is in it
+        if not (folder / "pipeline.json").exists():  # it marks the folder as a recipe's, so it comes first
             self._save()
         self._noting = threading.Lock()
 
     def do(self, parallel: int) -> None:
-        """Run the stages that are not as they were."""
+        """Run the stages that have changed."""
         for stage in self.stages:
             if stage.status == "skipped":
                 changed = [str(file) for file in changed_in(self.folder / stage.name)]
@@ -151,7 +151,7 @@ class _Run:
         self._save()
 
     def _one(self, stage: Stage, carry_out: Callable[[Call], None]) -> None:
-        """Run a stage, and note in pipeline.json that it runs, and how it ended."""
+        """Run a stage, and record in pipeline.json that it is running and how it ended."""
         place = self.folder / stage.name
         resume = stage.fingerprint == self.wanted[stage.name] and goes_on(stage.command)
         if stage in self.anew and place.exists():
@@ -164,7 +164,7 @@ class _Run:
         clock, ended = time.perf_counter(), stage.status
         try:
             carry_out(call_of(stage, self.folder, resume=resume))
-            _mark(place)  # again where the command wrote the folder whole
+            _mark(place)  # again, since the command may have replaced the folder
             ended, stage.stopped = "ran", ""
         except TrainingStopped as error:
             if not self.keeps_on:
@@ -190,14 +190,14 @@ def _mark(folder: Path) -> None:
 
 
 def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:
-    """Whether a stage runs from its beginning, in a new folder."""
+    """Whether a stage runs from the beginning, in a new folder."""
     is_same = stage.fingerprint == wanted[stage.name]
     goes_on_itself = stage.command in COMMANDS and COMMANDS[stage.command].goes_on
     return stage.status != "skipped" and not (is_same and (goes_on(stage.command) or goes_on_itself))
 
 
 def _require_own(folder: Path) -> None:
-    """Raise InputError where a folder that a stage needs anew is not one of a stage, or was changed by somebody."""
+    """Raise InputError where a folder to be replaced does not belong to a stage, or somebody has changed it."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file where a stage's folder should be: move it, or choose another --out.")
     if others(folder) and not (folder / MARK).is_file():
@@ -206,7 +206,7 @@ def _require_own(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Take a stage's folder away, its mark last, so that what a kill leaves of it is still known."""
+    """Remove a stage's folder, its mark last, so that a folder half removed is still recognized."""
     for path in [*folder.iterdir()]:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""`accord plan`: what a training on many cards holds, moves and takes, before there is one."""
+"""`accord plan`: memory, communication and time of a training on many GPUs, computed in advance."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
 MOST_GPUS = 1_000_000
-"""Cards that are planned for; no machine has as many."""
+"""The most GPUs to plan for."""
 
 FIGURES = {
     "memory": ("card_memory", "a size such as 80GB"),
@@ -33,16 +33,16 @@ FIGURES = {
     "memory_bandwidth": ("memory_bandwidth", "bytes a second such as 2TB"),
     "folder": ("folder_bandwidth", "bytes a second such as 1GB"),
 }
-"""What options of a machine are called, and what they are, by the machine's own names."""
+"""A machine's figures: the option that sets each, and the form of its value in messages."""
 
 
 HELD = ("weight_dtype", "optimizer", "optimizer_states", "lora_rank", "quantize")
-"""Settings of a method by which weights and the optimizer's states are held."""
+"""Settings of a method that decide how weights and optimizer states are stored."""
 
 
 @dataclass(kw_only=True)
 class MachineOptions:
-    """The machine that is planned for: a card's data sheet, and figures of one's own."""
+    """The machine to plan for: a GPU's data sheet, and figures that replace parts of it."""
 
     card: str = "h100"
     """The GPU whose data sheet is used: a100, h100 or h200."""
@@ -62,7 +62,7 @@ class MachineOptions:
     """GPUs per node."""
 
     def machine(self) -> tuple[Machine, dict[str, str]]:
-        """The machine, and where each of its figures is from. Raises as `engine.cards` does."""
+        """The machine, and the source of each of its figures. Raises as `engine.cards` does."""
         given = {name: getattr(self, option) for name, (option, _) in FIGURES.items()}
         figures = {n: None if text is None else engine.cards.amount(text, *FIGURES[n]) for n, text in given.items()}
         return engine.cards.with_figures(engine.cards.card_called(self.card), **figures, per_node=self.gpus_per_node)
@@ -70,7 +70,7 @@ class MachineOptions:
 
 @dataclass(kw_only=True)
 class PlanOptions(MachineOptions):
-    """The machine, and a step on it."""
+    """The machine, and a training step on it."""
 
     batch_size: int = 512
     """Rows or prompts per step."""
@@ -91,14 +91,14 @@ class PlanOptions(MachineOptions):
     lora_rank: int = 0
     """Rank of the adapters trained instead of the weights; 0 for none."""
     quantize: Literal["nf4", "int8"] | None = None
-    """Hold the weights under the adapters in few bits, whole on every rank."""
+    """Store the weights under the adapters in few bits, whole on every rank."""
 
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size, prompt_tokens=self.prompt_tokens)
         require_positive(completion_tokens=self.completion_tokens, gpus_per_node=self.gpus_per_node)
 
     def step_of(self, name: str) -> tuple[TrainingConfig, Batch]:
-        """The method of this name with a step's settings, and its step as trees of one size.
+        """The method of this name with the step's settings, and its batch, of trees of one size.
 
         Raises InputError where there is no such method, or it has no such setting.
         """
@@ -127,23 +127,23 @@ def plan(
     out: str | None = None,
     **options: Any,
 ) -> PlanResult:
-    """Say what a training on many cards needs of memory, how much its ranks speak, and how long a step takes.
+    """Say how much memory a training on many GPUs takes, how much its ranks communicate, and how long a step takes.
 
-    All of it is arithmetic from the shape of the model and figures of the machine, for whole weights or adapters with
-    products in bfloat16, as ranks have them. Figures of a named card are shares of its data sheet's; give those that
-    were measured. No model is read.
+    All of it is computed from the model's shape and the machine's figures, for full weights or adapters, with matrix
+    products in bfloat16. Figures of a named GPU are shares of its data sheet's; give measured ones where you have them.
+    No weights are read.
 
     Args:
         model: a size such as 8B, for a typical shape of that size; or a folder, a config.json, or a name on the Hub.
-        method: the method that trains it, as doctor has it.
+        method: the training method, as in `accord doctor`.
         gpus: number of GPUs in all; several numbers give a row each.
         sampler_share: share of the GPUs that run a sampling server instead of training; 0 if the training ranks sample.
-        reward_model: a reward model, named as the model is.
+        reward_model: a reward model, given in the same way as the model.
         out: a folder for evaluation.json (default: nothing is written).
         options: the fields of `PlanOptions`.
 
     Raises:
-        InputError: there is no such model, method or card, or a figure is none.
+        InputError: there is no such model, method or GPU, or a figure cannot be read.
     """
     if out:
         require_folder(out, leaves=[FILE])
@@ -174,17 +174,17 @@ def plan(
 
 
 def _check_cards(counts: Sequence[int], sampler_share: float) -> None:
-    """Raise InputError where there are too few cards, or too many, or no such share of them."""
+    """Raise InputError where there are too few or too many GPUs, or the share is not in [0, 1)."""
     require_positive(gpus=min(counts, default=0))
     require_at_most(MOST_GPUS, gpus=max(counts))
     if not 0 <= sampler_share < 1:
-        raise InputError(f"sampler_share is a share of the cards in [0, 1), not {sampler_share:g}.")
+        raise InputError(f"sampler_share must be a share of the GPUs in [0, 1), not {sampler_share:g}.")
     if sampler_share and min(counts) < 2:
-        raise InputError("sampler_share needs 2 gpus or more: one card samples and another trains.")
+        raise InputError("sampler_share needs 2 GPUs or more: one samples and another trains.")
 
 
 def samplers_of(gpus: int, share: float) -> int:
-    """Cards that sample: that share of all, but one at least, and one at least is left to train."""
+    """The number of GPUs that sample: `share` of all, but at least one, leaving at least one to train."""
     return min(gpus - 1, max(1, round(share * gpus))) if share else 0
 
 

@@ -1,4 +1,4 @@
-"""A model, a method and a step on a machine, and what a number of cards hold, move and take for them."""
+"""The plan of a model, a method and a step on a machine: what a number of GPUs store, send and take."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from accord.engine.shares import Groups
 
 ROLLED_OUT = 12
-"""Bytes that a token of a sample takes in the host memory of every rank: of four the token, of eight its
-log-probability, which a completion and the branch made of it share (benchmarks/rollouts.py measures it)."""
+"""Bytes per sampled token in the host memory of every rank: four for the token, eight for its log-probability, shared
+by a completion and the branch made of it (measured by benchmarks/rollouts.py)."""
 
 
 class Planner:
@@ -51,14 +51,14 @@ class Planner:
 
     @property
     def bytes_a_number(self) -> float:
-        """Of what is trained its weights, gradients and the optimizer's states, on average."""
+        """Average bytes per trained parameter for weights, gradients and optimizer states."""
         frozen = engine.shares.size(self.groups.frozen) + self.groups.whole
         standing = sum(engine.shares.resident(self.groups, self.method, 1)) - frozen
         trained = engine.shares.share(engine.shares.trained(self.groups.all))
         return round(standing / self.method.trained_networks / trained, 2)
 
     def row(self, gpus: int, samplers: int = 0) -> GpusPlan:
-        """What there is to say of a number of cards, of which some only sample."""
+        """The plan for a number of GPUs, `samplers` of which only sample."""
         ranks, batch, machine = gpus - samplers, self.batch, self.machine
         passes = engine.passes.Passes.of(batch, self.method.tokens_per_pass, ranks)
         tokens = passes.trees * batch.tree
@@ -105,7 +105,7 @@ class Planner:
         )
 
     def warnings(self, ranks: Sequence[int], sampler_share: float) -> list[str]:
-        """What a reader of the plan should know of it."""
+        """Caveats for readers of the plan."""
         said, most = [], max(ranks)
         if most > 1 and not getattr(self.method, "on_ranks", False):
             said.append(
@@ -129,7 +129,7 @@ class Planner:
 
 
 def _described(shape: Shape, groups: Groups) -> Iterator[str]:
-    """A model in words: its weights, what of them a token is multiplied by, and adapters."""
+    """The model in words: its parameters, those active per token, and adapters."""
     yield f"{shape.numbers / 1e9:.2f} billion weights"
     if shape.experts:
         idle = round(shape.experts * (1 - shape.chosen))

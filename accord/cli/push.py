@@ -1,6 +1,6 @@
-"""Models on their way out: `accord export` writes what servers read, `accord merge` a whole model of an adapter.
+"""Publishing models: `accord export` writes files for servers, `accord merge` joins an adapter and its base.
 
-`accord push` makes a repository of the Hugging Face Hub of a folder, by huggingface_hub.
+`accord push` uploads a folder to the Hugging Face Hub, with huggingface_hub.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ PUSHED = (
     "labels.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt",
     "merges.txt", "*.model", "*.jinja", "README.md", "LICENSE*", "NOTICE*",
 )  # fmt: skip
-"""The files that a model's repository has; what else lies in its folder stays there."""
+"""Patterns of the files that are uploaded; other files in the folder are not."""
 
 
 def push(
@@ -38,26 +38,26 @@ def push(
     evaluation: str | None = None,
     dry_run: bool = False,
 ) -> str:
-    """Upload a model's folder, its card with it, to the Hugging Face Hub; the address of the commit.
+    """Upload a model's folder, with its card, to the Hugging Face Hub.
 
-    The repository and the branch are made where there are none. The token is that of HF_TOKEN or of `hf auth login`,
-    the Hub that of HF_ENDPOINT. Weights, tokenizer, chat template, configuration, card and license are uploaded, and
-    nothing else that lies in the folder.
+    The repository and the branch are created if missing. The token comes from HF_TOKEN or `hf auth login`, the Hub's
+    address from HF_ENDPOINT. Only weights, tokenizer, chat template, configuration, card and license are uploaded, and
+    no other file of the folder.
 
     Args:
         folder: the model's folder, such as runs/dpo/model.
-        repo: OWNER/NAME.
+        repo: the repository, OWNER/NAME.
         private: make a new repository private; an existing one stays as it is.
         revision: the branch to commit to (default: main).
-        evaluation: the folder of an `accord evaluate` whose tables are added to the card first.
+        evaluation: the folder of an `accord evaluate`, whose tables are added to the card first.
         dry_run: only say what would be uploaded.
 
     Raises:
-        InputError: the folder is no model's or holds an optimizer's state, the name is none, there is no token, or the
-            Hub refuses or cannot be reached.
+        InputError: the folder is not a model's or holds an optimizer's state, the repository's name is not valid, there
+            is no token, or the Hub refuses or cannot be reached.
     """
     if not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", repo):
-        raise InputError(f"push: {repo} is no name of a repository; it is written OWNER/NAME.")
+        raise InputError(f"push: {repo} is not a repository name; write OWNER/NAME.")
     files = model_files(Path(folder))
     if evaluation:
         load(evaluation)
@@ -83,21 +83,21 @@ def export(
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16",
     format: Literal["safetensors", "gguf"] | None = None,
 ) -> str:
-    """Write a model as servers read it, adapters merged, in few bits: a folder, or a GGUF file; its path.
+    """Write a model for inference servers, adapters merged, as a folder or a GGUF file.
 
     The folder holds safetensors in files of at most 5 GB, tokenizer, chat template, and a generation_config.json that
-    lists every token at which the model stops here. A GGUF file, which holds the same, is for llama.cpp and Ollama: it
-    is written by llama.cpp's convert_hf_to_gguf.py where that is on the PATH, else by the package gguf.
+    lists every token at which the model stops here. A GGUF file holds the same for llama.cpp and Ollama: llama.cpp's
+    convert_hf_to_gguf.py writes it if it is on the PATH, else the package gguf.
 
     Args:
         model: a folder (a model's or an adapter's), a GGUF file, a Hugging Face Hub name, or smollm2.
         out: the new folder, or a new file whose name ends in .gguf.
         dtype: precision of the weights; float16 only if none is larger than 65,504.
-        format: gguf writes model.gguf into the folder `out`; an `out` that ends in .gguf means gguf too.
+        format: gguf writes model.gguf into the folder `out`; an `out` that ends in .gguf implies it.
 
     Raises:
         InputError: there is no such model, it is quantized, a weight does not fit, it cannot be written as GGUF, or
-            there is something else at `out`.
+            something else is at `out`.
     """
     as_gguf = format == "gguf" or (format is None and out.endswith(".gguf"))
     file = Path(out) if out.endswith(".gguf") else Path(out) / "model.gguf"
@@ -112,27 +112,29 @@ def export(
         print(f"export: the model is {whole.save(out, precision)}, in {dtype}")
         return out
     if not isinstance(whole, engine.Policy):
-        raise InputError(f"export: {model} scores texts and writes none, and GGUF files are of models that write.")
+        raise InputError(
+            f"export: {model} scores text and does not generate it; only models that generate can be written as GGUF."
+        )
     writer = engine.gguf.write_gguf(whole, file, precision)
     print(f"export: the model is {file}, in {dtype}, written by {writer}")
     return str(file)
 
 
 def merge(model: str, out: str, *, into: str | None = None) -> str:
-    """Write the whole model that an adapter (LoRA) and the model it is for make together; the folder.
+    """Merge an adapter (LoRA) into the model it was trained on, and write the whole model.
 
-    W + s B A takes the place of W, in float32. The tokenizer and its chat template come along. A language model that
-    was taken out of one that reads images or sounds too goes back `into` that: its weights take the place of those that
-    are there, and what reads images stays as it was.
+    W + s B A replaces W, in float32. The tokenizer and its chat template are written too. With `into`, a language model
+    that was taken out of a model that also reads images or sounds is put back: its weights replace those in there, and
+    the other parts stay as they are.
 
     Args:
         model: the folder of the adapter, such as runs/dpo/model, or with `into` of the language model.
         out: the new folder.
-        into: the model that reads images or sounds too, a folder or a Hugging Face Hub name.
+        into: the model that also reads images or sounds: a folder or a Hugging Face Hub name.
 
     Raises:
-        InputError: the folder holds no adapter, or its base is not found or quantized, the model is not of the kind
-            that is in the one that it is to go into, or there is something else at `out`.
+        InputError: the folder holds no adapter, its base is not found or quantized, the model does not match the one
+            inside `into`, or something else is at `out`.
     """
     base = engine.folders.locate(model).base
     if base is None and into is None:
@@ -151,7 +153,7 @@ def merge(model: str, out: str, *, into: str | None = None) -> str:
 
 
 def _whole(model: str, command: str) -> Model:
-    """The model, of whichever kind, to be written; InputError where it is quantized."""
+    """A language or reward model, loaded to be written; InputError where it is quantized."""
     try:
         whole: Model = engine.load.load_model(model)
     except engine.kinds.WritesNoText:
@@ -162,7 +164,7 @@ def _whole(model: str, command: str) -> Model:
 
 
 def model_files(folder: Path) -> list[Path]:
-    """The files to upload. Raises InputError where the folder is no model's, or something must not be uploaded."""
+    """The files to upload. Raises InputError where the folder is not a model's, or a file must not be uploaded."""
     if not folder.is_dir():
         raise InputError(f"push: there is no folder {folder}.")
     is_adapter = (folder / "adapter_config.json").is_file()
@@ -174,7 +176,7 @@ def model_files(folder: Path) -> list[Path]:
     if not (is_adapter or (folder / "config.json").is_file()):
         inside = folder / "model"
         remedy = f"push {inside}" if (inside / "config.json").is_file() else "push the folder that holds the model"
-        raise InputError(f"push: {folder} is no model's folder, it has no config.json; {remedy}.")
+        raise InputError(f"push: {folder} is not a model's folder (it has no config.json); {remedy}.")
     files = sorted(p for p in folder.iterdir() if p.is_file() and any(fnmatch(p.name, form) for form in PUSHED))
     if state := [path.name for path in folder.iterdir() if re.match(r"(optimizer|scheduler|checkpoint)", path.name)]:
         raise InputError(
@@ -199,7 +201,7 @@ def _require_whole(file: Path) -> None:
         with safe_open(file, framework="numpy"):
             pass
     except SafetensorError as error:
-        raise InputError(f"push: {file} is no whole safetensors file ({error}); save the model again.") from None
+        raise InputError(f"push: {file} is not a complete safetensors file ({error}); save the model again.") from None
 
 
 def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: str | None) -> str:
@@ -227,7 +229,7 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: 
         raise InputError(f"push: {_refusal(error.response.status_code, repo)}{message}.") from None
     except InputError:
         raise
-    except Exception as error:  # the clients of its stores raise whatever they please
+    except Exception as error:  # the clients of the Hub's stores raise errors of many kinds
         raise InputError(f"push: {repo} could not be uploaded to {api.endpoint} ({said(error)}); try again.") from None
     return str(commit.commit_url)
 

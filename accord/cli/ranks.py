@@ -1,4 +1,4 @@
-"""Commands that torchrun has started on several ranks: which can be, who speaks, and how all end."""
+"""Commands on several ranks started by torchrun: which commands allow it, which rank reports, and how they end."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from accord.cli.table import COMMANDS
 from accord.errors import InputError, LostRanks
 
 PATIENCE = timedelta(seconds=10)
-"""So long the ranks wait for each other at their ends."""
+"""How long the ranks wait for each other when they end."""
 
 
 def are_several() -> bool:
-    """Whether the environment says that this process is one of several ranks."""
+    """Whether the environment makes this process one of several ranks."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def is_rank() -> bool:
-    """Whether it says which of several, as torchrun does; half an environment is refused by its own sentence."""
+    """Whether the environment also says which rank this is; where it does not, joining the team raises the error."""
     return are_several() and "RANK" in os.environ
 
 
 def trains(command: str) -> bool:
-    """Whether several ranks can share the work of a command."""
+    """Whether several ranks can share the work of a command: it trains a model."""
     return COMMANDS[command].target.startswith("accord.methods:")
 
 
 @contextmanager
 def at_work(command: str) -> Iterator[None]:
-    """Within it the process is in the team of ranks that torchrun has started, if it has.
+    """Make the process a member of the team of ranks in the block, if torchrun has started several.
 
-    Raises InputError where the command is none that trains, or the ranks cannot be a team.
+    Raises InputError where the command does not train, or the ranks cannot form a team.
     """
     if not are_several():
         yield
@@ -49,12 +49,12 @@ def at_work(command: str) -> Iterator[None]:
 
 
 OWN, ASKED, LOST = 2, 1, 0
-"""Why a rank ends: by what went wrong with it, because it was asked to, or because others have ended."""
+"""Why a rank ends: an error of its own, a request to stop, or the loss of other ranks."""
 
 
 @dataclass(frozen=True)
 class RankEnd:
-    """A rank's last: why it ends, its exit status, and its sentence."""
+    """The end of a rank: why, its exit status, and its message."""
 
     why: int
     status: int
@@ -62,11 +62,11 @@ class RankEnd:
 
 
 def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, int]:
-    """What this rank is to say at its end, nothing where another says it, and its exit status.
+    """The message that this rank prints when it ends (empty where another prints it), and its exit status.
 
-    Every rank notes with torchrun how it ends, and waits a moment for the others to do so: torchrun ends all once one
-    has. Those that ended by a fault of their own say so, a sentence once; where there are none, the first of the others
-    speaks, and names the ranks that noted nothing.
+    Every rank records its end in torchrun's store and waits a moment for the others, since torchrun kills all ranks
+    once one has ended. Ranks that failed by themselves print their messages, each message once; if there are none, the
+    first of the others prints its own, and names the ranks that recorded nothing.
     """
     if not is_rank():
         return sentence, status
@@ -78,7 +78,7 @@ def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, in
 
 
 def spoken(rank: int, size: int, words: Mapping[int, RankEnd], how: str) -> tuple[str, int]:
-    """What a rank says by the last words of all that noted any, and its status; `how` those that did not have ended."""
+    """A rank's message and exit status, given the ends of all that recorded one; `how` describes the end of others."""
     own, why = words[rank], max(word.why for word in words.values())
     first = min(other for other, word in words.items() if word.why == why)
     if own.why < why:
@@ -97,16 +97,16 @@ def spoken(rank: int, size: int, words: Mapping[int, RankEnd], how: str) -> tupl
 
 
 def _exchanged(rank: int, size: int, word: RankEnd) -> dict[int, RankEnd]:
-    """The last words of the ranks that note any in time, this one's among them; none where there is no torchrun."""
+    """The ends recorded in time, by rank, this one's included; empty where torchrun did not start the ranks."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return {}
     from torch.distributed import TCPStore
 
     keys = [f"accord/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}/ended/{other}" for other in range(size)]
-    with suppress(RuntimeError, ValueError, TypeError):  # torchrun is gone, or another version notes otherwise
+    with suppress(RuntimeError, ValueError, TypeError):  # torchrun has ended, or another version stores otherwise
         store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=PATIENCE)
         store.set(keys[rank], json.dumps(astuple(word)))
-        with suppress(RuntimeError):  # some note nothing
+        with suppress(RuntimeError):  # some ranks record nothing
             store.wait(keys, PATIENCE)
         noted = [other for other in range(size) if store.check([keys[other]])]
         found = store.multi_get([keys[other] for other in noted])

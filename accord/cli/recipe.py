@@ -1,4 +1,4 @@
-"""Reading recipes: YAML in, stages out, with blocks written out, overrides applied and references replaced.
+"""Reading recipes: YAML to stages, with blocks of rounds expanded, overrides applied and references replaced.
 
     stages:
       sft: {command: sft, model: smollm2, data: demonstrations.jsonl}
@@ -10,9 +10,9 @@
           ppo: {command: ppo, model: "${policy}", ...}
       evaluation: {command: evaluate models, models: {round-*: "${ppo-*}/model"}, ...}
 
-A block is written out as the stages samples-1, ppo-1, samples-2, ... Within it `${ppo}` is that of the same round,
-`${round}` the round's number, and what is carried has one value in the first round and another, taken from the round
-before, in the others. After it `${ppo}` is the last round's. An entry with * stands for one of every round so far.
+A block expands to the stages samples-1, ppo-1, samples-2, ... Within it `${ppo}` is the stage of the same round,
+`${round}` the round's number, and a carried name has one value in the first round and another, which refers to the
+round before, in the others. After the block `${ppo}` is the last round's. An entry with * stands for one per round.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ BLOCK = {"repeat", "carry", "stages"}
 """The keys of a block of stages."""
 
 MOST_ROUNDS = 1000
-"""Rounds of a block, each with stages and folders of its own."""
+"""The most rounds of a block."""
 
 MOST_RANKS = 64
-"""Processes of a stage, all on this machine."""
+"""The most ranks (processes on this machine) of a stage."""
 
 ROUND = "round"
-"""The name of a round's number within a block."""
+"""The reference to a round's number within a block."""
 
 Stages = dict[str, dict[str, Any]]
 Rounds = dict[str, list[str]]
-"""The names that a block's stage has got in the rounds so far, by its name in the block."""
+"""The names of a block's stage in the rounds so far, by its name in the block."""
 
 
 @dataclass
 class Stage:
-    """A stage with its options resolved, the earlier stages they refer to, and what is known of its folder.
+    """A stage with its resolved options, the earlier stages that each option refers to, and the state of its folder.
 
-    `fingerprint` is that of the settings its folder was made with, "" where it is not known; `stopped` is why its
-    training stopped itself; `ranks` is how many processes share its work, which changes no result but by rounding.
+    `fingerprint` is that of the settings with which its folder was made, "" where unknown; `stopped` is why its
+    training stopped itself; `ranks` is the number of processes that share its work, which changes results only by
+    rounding.
     """
 
     name: str
@@ -70,7 +71,7 @@ class Stage:
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """A recipe's YAML, its keys checked, with a name. Raises InputError where it cannot be read, or is no recipe."""
+    """A recipe's YAML with a name, its keys checked. Raises InputError where it cannot be read or is not a recipe."""
     recipe = read_yaml(path, "the recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), dict):
         raise InputError(f"the recipe {path} has no `stages`, each a name with a command and its options.")
@@ -83,10 +84,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
-    """The recipe's stages with blocks written out, overrides applied and references replaced.
+    """The recipe's stages with blocks expanded, overrides applied and references replaced.
 
-    Raises InputError where a block is malformed, an override or a reference names nothing, a name stands for two
-    things, a stage has no command, says where its results go, or asks for ranks in no number.
+    Raises InputError where a block is malformed, an override or a reference names nothing, a name is used twice, or a
+    stage has no command, has an `out`, or has `ranks` that are not a number.
     """
     given = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
     variables = {name: given.get(name, value) for name, value in _variables(recipe).items()}
@@ -121,7 +122,7 @@ def _variables(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Set the options of stages that overrides name: `ppo.seed` in every round, `ppo-2.seed` in one, which prevails."""
+    """Apply overrides to stages: `ppo.seed` sets every round, `ppo-2.seed` one round, which takes precedence."""
     singly = {name: [name] for name in stages}
     for key in overrides:
         stage, dot, _ = key.partition(".")
@@ -140,9 +141,9 @@ def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], over
 
 
 def written_out(stages: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Stages, Rounds]:
-    """The recipe's stages with blocks as the stages of their rounds, and how those are called.
+    """The recipe's stages with blocks expanded into the stages of their rounds, and the names of those.
 
-    Raises InputError where a block is malformed, or a name stands for two things.
+    Raises InputError where a block is malformed, or a name is used twice.
     """
     plain: Stages = {}
     rounds: Rounds = {}
@@ -158,7 +159,7 @@ def written_out(stages: Mapping[str, Any], variables: Mapping[str, Any]) -> tupl
 def _write_block(
     block: str, options: Mapping[str, Any], variables: Mapping[str, Any], plain: Stages, rounds: Rounds
 ) -> None:
-    """Add the stages of a block, round by round."""
+    """Expand a block: add its stages, round by round, to `plain` and `rounds`."""
     unknown = set(options) - BLOCK
     if unknown:
         raise InputError(f"{block} has an unknown key {min(map(str, unknown))}; it takes repeat, carry, stages.")
@@ -179,7 +180,7 @@ def _write_block(
 
 
 def _counted(what: str, count: Any, variables: Mapping[str, Any], most: int) -> int:
-    """A count of a recipe: how often a block is repeated, say; options of the command line are text."""
+    """A count in a recipe, such as `repeat`, from 1 to `most`; on the command line it is a string."""
     _require_known(count, set(variables), f"{what} names")
     given = str(_replaced(count, variables))
     if not given.isdecimal() or not 1 <= int(given) <= most:
@@ -188,7 +189,7 @@ def _counted(what: str, count: Any, variables: Mapping[str, Any], most: int) -> 
 
 
 def _carried(block: str, carry: Any, outside: Set[str], inside: Iterable[str]) -> dict[str, list[str]]:
-    """What a block carries from round to round: by name, its value in the first round and that in the others."""
+    """The names that a block carries from round to round, each with its value in the first round and in the others."""
     if not isinstance(carry, Mapping):
         raise InputError(f"`carry` of {block} must be names with two values each, not {carry!r}.")
     for name, values in carry.items():
@@ -222,13 +223,13 @@ def _claim(names: Iterable[str], taken: Set[str]) -> None:
 
 
 def _written(value: Any, names: Mapping[str, Any], rounds: Rounds) -> Any:
-    """Options as they are outside of blocks: `names` replaced, stages of blocks called as in the last round so far."""
+    """Options with `names` replaced, and stages of blocks replaced by those of the last round so far."""
     latest = {stage: f"${{{written[-1]}}}" for stage, written in rounds.items()}
     return _replaced(_spread(value, rounds), {**latest, **names})
 
 
 def _spread(value: Any, rounds: Rounds) -> Any:
-    """Entries such as `round-*: ${ppo-*}/model`, one for every round so far."""
+    """Expand entries such as `round-*: ${ppo-*}/model` to one for each round so far."""
     if not isinstance(value, Mapping):
         return value
     spread: dict[str, Any] = {}
@@ -253,7 +254,7 @@ def _require_known(value: Any, names: Set[str], who: str) -> None:
 
 
 def _replaced(value: Any, names: Mapping[str, Any]) -> Any:
-    """The value with references to these names replaced; one that is the whole value keeps its type."""
+    """The value with references to these names replaced; a reference that is the whole value keeps its type."""
     if isinstance(value, Mapping):
         return {_replaced(key, names): _replaced(entry, names) for key, entry in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""`accord report`: the page of a run or of a pipeline, or one that compares several."""
+"""`accord report`: the page of a run or a recipe, or one that compares several runs."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from accord.errors import InputError
 
 
 def report(folder: str | list[str], out: str | None = None) -> Path:
-    """Write the page of a run or of a pipeline; of several, a page that lays them side by side.
+    """Write the page of a run or a recipe; for several, a page that compares them side by side.
 
     Args:
-        folder: the folder of a run or a recipe; several, or a folder that holds several, are compared.
+        folder: the folder of a run or a recipe; several folders, or one that holds several runs, are compared.
         out: the HTML file to write, or the folder for it (default: report.html in the run's folder, or comparison.html
             in the folder that holds the runs).
 
     Raises:
-        InputError: a folder holds no run, several were given without out, or nothing can be written there.
+        InputError: a folder holds no run, several were given without --out, or the page cannot be written.
     """
     from accord.report import write_comparison, write_report
     from accord.report.compare import runs_in

@@ -1,5 +1,5 @@
-"""`accord sample`: completions of prompts, a row each: all, the best by a reward, those that are good enough, or those
-that a search finds."""
+"""`accord sample`: completions of prompts, one per row: all samples, the best by a reward, those above a threshold, or
+those found by a search."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ if TYPE_CHECKING:
     from accord.feedback.reward import Reward
 
 BRANCH = 4
-"""Continuations of each of a search's beams unless told otherwise."""
+"""Default number of continuations of each beam in a search by reward."""
 
 
 MOST = 1_000_000
-"""Samples of a prompt."""
+"""The most samples of a prompt."""
 MOST_BEAMS = 1000
-"""Beams of a search, its branches, and tokens between two choices."""
+"""The most beams of a search, continuations of each, and tokens per block."""
 MOST_PENALTY = 100
-"""The power of a length that an answer's log-probability is divided by."""
+"""The largest power of its length by which a completion's log-probability is divided."""
 
 
 @dataclass(kw_only=True)
 class GivenOptions(AnswerOptions):
-    """Which choices of a row's user a policy is given before its prompt."""
+    """The user's choices that a policy reads before each prompt."""
 
     choices: str | None = None
-    """For a model of `accord fspo`: a file or Hub name of preferences or rankings with a column user."""
+    """For a model trained by `accord fspo`: a file or Hub name of preferences or rankings with a column user."""
     given: int | None = None
     """How many of the user's choices in --choices to put before each prompt."""
 
     def require_both(self) -> None:
-        """Raise InputError where one of the two is missing, or is no number of choices."""
+        """Raise InputError where only one of the two is given, or the number is negative."""
         if (self.choices is None) != (self.given is None):
             raise InputError("--choices and --given go together: a file of choices, and how many of each row's user.")
         if self.given is not None and self.given < 0:
-            raise InputError(f"--given is a number of choices, 0 or more, not {self.given}.")
+            raise InputError(f"--given must be a number of choices, 0 or more, not {self.given}.")
 
     def reads(self, rows: Sequence[Prompt]) -> list[Text] | None:
-        """The rows' prompts with their users' choices before them, where any are to be given."""
+        """The rows' prompts with their users' choices before them; None where no choices are asked for."""
         if not self.given or self.choices is None:
             return None
         from accord.data.choices import Choices, given
@@ -63,7 +63,7 @@ class GivenOptions(AnswerOptions):
 
 @dataclass(kw_only=True)
 class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
-    """How many samples of each prompt are drawn, and which of them are kept."""
+    """How many samples are drawn for each prompt, and which are kept."""
 
     n: int = 1
     """Completions per prompt."""
@@ -72,22 +72,22 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
     best_of: int | None = None
     """Sample this many completions per prompt and keep the one with the highest reward."""
     keep: int = 1
-    """Of --best-of, keep this many, the best first."""
+    """With --best-of, keep this many completions, the best first."""
     at_least: float | None = None
-    """Keep only samples with at least this reward: 1, with a verifier, keeps those that are right."""
+    """Keep only samples with at least this reward; with a verifier, 1 keeps the right ones."""
     top_k: int = 0
     """Draw only from the k most likely tokens (0: all)."""
     top_p: float = 1.0
     """Draw only from the most likely tokens that together have this probability (1: all)."""
     beams: int | None = None
-    """Beam search for the likeliest completions with this many beams; with --block, how many to keep by reward."""
+    """Beam search for the likeliest completions with this many beams; with --block, the number kept by reward."""
     length_penalty: float = 1.0
-    """Beam search divides a completion's log-probability by its length to this power; 0 favors short ones."""
+    """Beam search divides a completion's log-probability by its length to this power; 0 favors short completions."""
     block: int | None = None
     """Search by reward: every this many tokens, extend each of the --beams (1) and keep those with the highest
     reward."""
     branch: int | None = None
-    """Continuations drawn of each beam (default: 4)."""
+    """Continuations drawn from each beam (default: 4)."""
 
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
@@ -153,7 +153,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
         return replace(super().sampling(), top_k=self.top_k, top_p=self.top_p)
 
     def kept(self, samples: Sequence[Sample], rewards: Sequence[float]) -> list[tuple[Sample, float]]:
-        """The samples that are kept and their rewards, prompt after prompt; a line says how many were not.
+        """The samples that are kept with their rewards, prompt by prompt; prints how many were not kept.
 
         Of equal rewards the earlier sample comes first.
 
@@ -182,7 +182,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
 
 
 def require_count(option: str, count: int | None, most: int = MOST) -> None:
-    """Raise InputError where an option that counts what is drawn or kept of each prompt is none, or beyond `most`."""
+    """Raise InputError where a count of samples or beams is below 1 or above `most`."""
     if count is not None and not 1 <= count <= most:
         bound = "at least 1" if count < 1 else f"at most {most:,}"
         raise InputError(f"--{option} must be {bound}, not {count}.")
@@ -190,17 +190,17 @@ def require_count(option: str, count: int | None, most: int = MOST) -> None:
 
 @takes(SampleOptions)
 def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
-    """Sample completions of prompts and write them as rows of prompt, completion, log-probability and stop reason.
+    """Sample completions of prompts, and write rows of prompt, completion, log-probability and stop reason.
 
     With --reward, rows have their `reward` too, and --best-of and --at-least choose which are written: `accord sft` on
-    those is rejection-sampling fine-tuning, on the very tokens that were drawn. --beams searches for the likeliest
+    these is rejection-sampling fine-tuning, on the exact tokens that were drawn. --beams searches for the likeliest
     completions instead of sampling, --block for those with the highest reward. Other columns of the prompts' rows are
-    passed on, except completions and the like.
+    copied, except completions and the like.
 
-    In conversations, --turn samples one of the assistant's turns again, whose number is the column `turn`, and --user
-    has whole conversations: each of the model's turns is a row, with its `turn` and `conversation`, counted from 1.
+    In conversations, --turn samples one of the assistant's turns again (its number is the column `turn`), and --user
+    samples whole conversations: each of the model's turns is a row, with its `turn` and `conversation`, counted from 1.
     With --choices and --given the model reads choices of each row's `user` before its prompt (docs/personalization.md);
-    the prompt that is written is the row's own.
+    the prompt in the output is the row's own.
 
     Args:
         model: a folder, a Hugging Face Hub name, or smollm2.
@@ -239,7 +239,7 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
 def _searched(
     policy: Policy, prompts: Sequence[EncodedPrompt], asked: SampleOptions, score: Reward | None
 ) -> list[Sample]:
-    """What the search that was asked for finds; nothing where none was."""
+    """The completions found by --beams or --block; empty where neither is given."""
     if asked.beams is None and asked.block is None:
         return []
     beams = asked.beams or 1
@@ -282,7 +282,7 @@ def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
 
 
 def _columns(sample: Sample) -> Iterator[tuple[str, Any]]:
-    """What is handed on of the prompt's row; an earlier reward is not this sample's."""
+    """The columns of the prompt's row that are copied to the output; an earlier reward is not."""
     from accord.data.conventions import carried
 
     return ((name, value) for name, value in carried(sample.prompt.columns).items() if name != "reward")

@@ -1,4 +1,4 @@
-"""`accord score`: the log-probability a model gives to every completion of every row."""
+"""`accord score`: the log-probabilities that a model gives to completions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def score(
     tokens_per_pass: int = 4096,
     **options: Any,
 ) -> Path:
-    """Write for every row the log-probability of its completions, in nats, summed over tokens, end of turn included.
+    """Write each row's completion log-probabilities, in nats, summed over tokens, the end of turn included.
 
     Preferences get chosen_logp, chosen_tokens, rejected_logp and rejected_tokens; single completions completion_logp
     and completion_tokens; rankings the lists completions_logp and completions_tokens.

@@ -1,4 +1,4 @@
-"""The configuration of a model that is planned for, by its size, folder, file or name; nothing else of it is read."""
+"""The configuration of a model to be planned for, from its size, folder, file or name, without reading its weights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LLAMAS: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
     "70B": ("Llama 3.1 70B", 8192, 80, 64, 8, 28672, 128256, False),
     "405B": ("Llama 3.1 405B", 16384, 126, 128, 8, 53248, 128256, False),
 }
-"""Of a size: whose shape it is; width, layers, heads, key heads, inner width, vocabulary, tied: Dubey et al. 2024
-(arXiv:2407.21783, table 3), Touvron et al. 2023 (arXiv:2307.09288), Qwen2.5 (arXiv:2412.15115), and config.json of the
-smaller ones."""
+"""Typical shapes by size: the model's name; width, layers, heads, key heads, inner width, vocabulary, tied embeddings.
+From Dubey et al. 2024 (arXiv:2407.21783, table 3), Touvron et al. 2023 (arXiv:2307.09288), Qwen2.5 (arXiv:2412.15115),
+and config.json of the smaller models."""
 
 
 def config_called(name: str) -> tuple[Any, str]:
-    """The configuration of a model by size, folder, file or name, and whose shape it is where it is a size's.
+    """The configuration of a model by size, folder, file or name, and, for a size, the model whose shape it is.
 
     Raises InputError where there is none.
     """
@@ -48,11 +48,11 @@ def config_called(name: str) -> tuple[Any, str]:
 
 
 def architecture(model: str) -> Any:
-    """The configuration of a model, of which nothing else is read."""
+    """The configuration of a model, without its weights."""
     import transformers
 
     name = str(engine.networks.smollm2()) if model == "smollm2" else model
-    is_plain = (Path(name) / "config.json").is_file()  # no other file is asked for
+    is_plain = (Path(name) / "config.json").is_file()  # then no other file is needed
     source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
     if base is not None:
         return architecture(base)

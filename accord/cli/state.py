@@ -1,4 +1,4 @@
-"""What a pipeline remembers in pipeline.json: which stages ran, for how long, and what each was made from."""
+"""The state of a recipe's run, in pipeline.json: which stages ran, for how long, and the fingerprint of each."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from accord.files import others, write_text
 from accord.outputs import may_overwrite
 
 MARK = ".accord-stage"
-"""The file by which a stage's folder is known as one that `accord run` made."""
+"""The file that marks a stage's folder as made by `accord run`."""
 
 OWN = {"database"}
-"""Options that name what a stage makes, and keeps beside the pipeline's folder: no input of it, and never deleted."""
+"""Options that name an output kept outside the recipe's folder: not an input of the stage, and never deleted."""
 
 
 def recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
-    """The fingerprint each stage is to have; those that an earlier run finished, or began, take over what it noted."""
+    """The new fingerprint of each stage; a stage whose recorded fingerprint is the same gets its recorded state."""
     before, wanted = _before(folder), dict[str, str]()
     for stage in stages:
         wanted[stage.name] = _fingerprint(stage, wanted, folder)
@@ -47,7 +47,7 @@ def save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> 
 def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
     """A digest of the command, its options, the contents of the files they name, and the stages they refer to.
 
-    Of a model's folder the configuration counts, and the size and time of its weights.
+    For a model's folder it covers the configuration, and the size and modification time of the weights.
     """
     digest = hashlib.sha256(json.dumps([stage.command, stage.options], sort_keys=True, default=str).encode())
     for used in sorted({s for names in stage.inputs.values() for s in names}):
@@ -69,7 +69,7 @@ def inputs_of(stage: Stage) -> list[str]:
 
 
 def _leaves(options: Any) -> list[str]:
-    """Every text in options, which may hold mappings and lists, without its weight in a mix of files."""
+    """Every string in nested options, without its weight in a mix of files."""
     if isinstance(options, str):
         return [re.sub(r":[\d.]+$", "", options)]
     inside = (

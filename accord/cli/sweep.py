@@ -1,4 +1,4 @@
-"""`accord sweep`: a method over a grid of settings, run by run or several at a time, and the map of what came of it."""
+"""`accord sweep`: a method over a grid of settings, one run per combination, and the comparison of their results."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from accord.results.sweep import Setting, SweepCell, SweepResult, SweepRun
 from accord.train.rows import read_alarms, read_metrics
 
 MEASURES = ("watched", "reward", "eval_accuracy", "eval_loss", "loss")
-"""What runs are compared by unless a measure is named: the first that they have."""
+"""The measures by which runs are compared if none is named: the first that the runs have."""
 LAST = 3
-"""The measurements at a run's end whose mean is what it ended with."""
+"""A run's final value is the mean of this many last measurements."""
 COLLAPSE = "collapse"
-"""The alarm of a collapse."""
+"""The name of the alarm of a collapse."""
 PARTS = 5
-"""Times its model's size that a run takes on disk: the model, the best one, and a checkpoint with its two moments."""
+"""Disk space of a run, in models: the model, the best one, and a checkpoint with the optimizer's two moments."""
 
 
 def sweep(
@@ -43,26 +43,26 @@ def sweep(
     collapse: float = 0.1,
     options: dict[str, str] | None = None,
 ) -> SweepResult:
-    """Run a method once for every combination of settings in a grid, and tell what each ended with, and what collapsed.
+    """Run a method once for every combination of settings in a grid, and compare final values and collapses.
 
-    A run that is done is not run again, one that was interrupted goes on, and a run that stops itself (a loss that is
-    not finite) is a result. What a combination ended with is the mean of the measure's last three values, over its
-    seeds with Student's interval; collapsed are runs that stopped themselves, in which the alarm `collapse` rang, or
-    that lost a share of the measure. Every other option is the method's.
+    A finished run is not run again, an interrupted one continues, and a run that stops itself (on a loss that is not
+    finite) is a result. A combination's final value is the mean of the measure's last three values, over its seeds with
+    Student's interval. A run has collapsed if it stopped itself, if the alarm `collapse` rang, or if it lost a share of
+    the measure. All other options are the method's.
 
     Args:
-        method: the command, such as ppo.
+        method: the method's command, such as ppo.
         grid: the values to try of each option, separated by commas: --grid.learning-rate 1e-4,1e-3 --grid.seed 0,1,2.
         out: the folder for all runs and evaluation.json.
-        parallel: how many runs go on at once, each in its own process; they share the cores.
+        parallel: how many runs are trained at once, each in its own process; they share the cores.
         measure: the column of metrics.jsonl to compare (default: watched, if the runs watch something, or else the
-            reward, a held-out measure, or the loss). Lower is better for losses, higher for all else.
-        collapse: a run has collapsed when it has lost this share of the measure it started with.
+            reward, a held-out measure, or the loss). Lower is better for losses, higher for all others.
+        collapse: a run has collapsed when it has lost this share of the measure's first value.
         options: the method's other options.
 
     Raises:
-        InputError: it is no method, an option or a value of the grid does not fit it, or there are more runs
-            than the disk holds.
+        InputError: there is no such method, an option or a value of the grid does not fit it, or the disk has no room
+            for the runs.
     """
     given = in_python(options or {}, "the sweep")
     points = points_of(method, grid, given)
@@ -96,12 +96,12 @@ def sweep(
 def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) -> list[dict[str, Setting]]:
     """The combinations of a grid's values, the last setting changing fastest.
 
-    Raises InputError where what is named is no method, or the grid is empty, names no option of the method or one that
-    is given too, or has a value twice or that does not fit.
+    Raises InputError where there is no such method, or the grid is empty, names an option that the method does not have
+    or that is also given directly, or has a value twice or one that does not fit.
     """
     target = target_of(method)
     if not hasattr(target, "fit"):
-        raise InputError(f"`accord sweep` runs methods that train a model, such as ppo, and {method} is none.")
+        raise InputError(f"`accord sweep` runs methods that train a model, such as ppo; {method} does not.")
     known = taken_by(target)
     axes: dict[str, list[Setting]] = {}
     for name, texts in in_python(grid, "the grid").items():
@@ -121,12 +121,12 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
 
 
 def name_of(point: Mapping[str, Setting]) -> str:
-    """What a run's folder is called: by its settings, so that a larger grid finds it again."""
+    """The name of a run's folder, made of its settings, so that a larger grid finds existing runs."""
     return re.sub(r"[^\w-]", "_", "-".join(f"{name}-{value}" for name, value in point.items()))
 
 
 def require_room(out: Path, models: Sequence[Any]) -> None:
-    """Raise InputError where the disk has no room for a model, a best one and a checkpoint of each run from these."""
+    """Raise InputError where the disk has no room for the runs that start from these models (PARTS models each)."""
     weights = [file.stat().st_size for model in models for file in Path(str(model)).glob("*.safetensors")]
     there = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
     need, free = PARTS * sum(weights), shutil.disk_usage(there).free
@@ -138,7 +138,7 @@ def require_room(out: Path, models: Sequence[Any]) -> None:
 
 
 def run_of(folder: Path, stage: Stage, settings: Mapping[str, Setting], measure: str, loss: float) -> SweepRun:
-    """What a run has come to by the rows in its folder."""
+    """The result of a run from the rows in its folder; `loss` is the share whose loss is a collapse."""
     rows = read_metrics(folder)
     values = [row[measure] for row in rows if measure in row]
     alarms = [row["alarm"] for row in read_alarms(folder)]
@@ -169,7 +169,7 @@ def measure_in(folders: Iterable[Path], asked: str | None) -> str:
 
 
 def cells_of(runs: Sequence[SweepRun]) -> list[SweepCell]:
-    """The runs with the same settings but for their seeds, as one."""
+    """Runs grouped by all settings but the seed, with the mean final value and the rate of collapses."""
     together: dict[str, list[SweepRun]] = {}
     for run in runs:
         key = {name: value for name, value in run.settings.items() if name != "seed"}

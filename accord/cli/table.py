@@ -1,4 +1,4 @@
-"""The commands: what each calls, what it does in a line, and what it leaves in a stage's folder."""
+"""The table of commands: the function or class behind each, its line in `accord --help`, and the files it writes."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ RUN = (
     "model", "best", "best.json", "metrics.jsonl", "samples.jsonl", "alarms.jsonl", "composition.jsonl",
     "round-*.jsonl", "config.yaml", "environment.json", "report.html", "tensorboard", "tracking.json",
 )  # fmt: skip
-"""What a method leaves in its folder."""
+"""The files that a method writes to its folder."""
 
 WORLD = (
     "init", "corpus.jsonl", "demonstrations*.jsonl", "prompts.jsonl", "train.jsonl", "heldout.jsonl", "heldout-?.jsonl",
     "references.jsonl", "conversations.jsonl", "single.jsonl", "critiques.jsonl", "constitution.yaml", "tasks",
     "comparisons.jsonl", "comparisons-unseen.jsonl", "probes.yaml",
 )  # fmt: skip
-"""What a small world leaves."""
+"""The files of a small world."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command as the table has it."""
+    """One command."""
 
     target: str
-    """The module and the name of what it calls: a function, or a method's class."""
+    """The module and name of the function, or the class of a method, that it calls."""
     what: str
-    """What it does, in a line."""
+    """Its line in `accord --help`."""
     positional: tuple[str, ...] = ()
-    """Options that may be given without their names, in this order; the last takes all words left where `takes_all`."""
+    """Options that may be given without their names, in this order; with `takes_all` the last takes several."""
     takes_all: bool = False
     further: str = ""
-    """The argument that gets all options that the command itself does not have."""
+    """The argument that collects options which the command does not declare itself."""
     file: str = ""
-    """The name, in a stage's folder, of the one file it writes; without one `out` is the folder itself."""
+    """The name of the one file it writes in a stage's folder; without one `out` is the folder itself."""
     leaves: tuple[str, ...] = ()
-    """Patterns of what is in a stage's folder afterwards, which later stages can name."""
+    """Patterns of the files it writes to a stage's folder, which later stages may name."""
     result: str = ""
-    """The file in `out`, where that is a folder, that has the result."""
+    """The file with the result, where `out` is a folder."""
     says_where: bool = False
-    """Whether it says itself where its result is."""
+    """Whether the command itself prints where its result is."""
     goes_on: bool = False
-    """Whether the same command continues from what its folder holds, without being told to."""
+    """Whether giving the command again continues an interrupted one, without --resume."""
 
 
 def _method(name: str, what: str) -> Command:
@@ -149,7 +149,7 @@ SECTIONS: dict[str, dict[str, Command]] = {
         "raft": _method("RAFT", "fine-tune on the best samples of each prompt"),
         "online-dpo": _method("OnlineDPO", "DPO on pairs of samples that a judge compares"),
         "nash-md": _method("NashMD", "play against a mixture of itself and the reference, by a judge"),
-        "ipo-md": _method("IPOMD", "the same equilibrium by regression on pairs of samples"),
+        "ipo-md": _method("IPOMD", "the equilibrium of nash-md, by regression on pairs of samples"),
         "star": _method("STaR", "fine-tune on samples whose answers are right, in rounds"),
         "self-consistency": _method("SelfConsistency", "fine-tune on the answers most samples agree on, in rounds"),
         "distill": _method("Distill", "train a student to say what its teacher would"),
@@ -171,7 +171,7 @@ SECTIONS: dict[str, dict[str, Command]] = {
         "evaluate tasks": _question("tasks", "accuracy on clusters of tasks, held out or trained on"),
         "evaluate passes": _question("passes", "how often samples are right: pass@k and the majority's answer"),
         "evaluate personal": _question("personal", "how well preference models serve users they were not trained on"),
-        "evaluate users": _question("users", "how often such users prefer what policies answer"),
+        "evaluate users": _question("users", "how often held-out users prefer the answers of policies"),
         "evaluate seeds": Command(
             "accord.evaluate:evaluate_seeds",
             "means and intervals over several runs of one recipe",
@@ -256,9 +256,9 @@ SECTIONS: dict[str, dict[str, Command]] = {
         ),
     },
 }
-"""The commands under the headings of `accord --help`, in its order."""
+"""The commands under the headings of `accord --help`, in that order."""
 
 COMMANDS: dict[str, Command] = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 FAMILIES = {name.split()[0] for name in COMMANDS if " " in name}
-"""Commands of two words, by their first."""
+"""The first words of commands of two words."""

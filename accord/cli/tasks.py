@@ -1,4 +1,4 @@
-"""`accord tasks`: demonstrations of some clusters of tasks, for a model that is then asked about the others."""
+"""`accord tasks`: training data from clusters of tasks, for a model that is then evaluated on the held-out clusters."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def tasks(
     form: Literal["chat", "plain"] = "chat",
     seed: int = 0,
 ) -> Path:
-    """Write demonstrations of the tasks of all clusters but those left out, to fine-tune on with `accord sft`.
+    """Write demonstrations of tasks, except those of held-out clusters, to fine-tune on with `accord sft`.
 
-    Tasks are mixed in proportion to their rows, each counting --per-task at most; a row is put in one of its task's
-    instructions, drawn at random.
+    Tasks are mixed in proportion to their rows, counting at most --per-task of each; each row is put in one of its
+    task's instructions, drawn at random.
 
     Args:
         tasks: a YAML file of tasks in clusters, a file or folder in one of the field's own layouts, or probes.
         out: the JSONL file to write.
         leave_out: the clusters to hold out for evaluation, separated by commas.
-        max_clusters: use only this many of the clusters not left out, chosen by the seed.
-        data: the folder of the tasks' data files, if they are not beside the tasks file.
+        max_clusters: use only this many of the remaining clusters, chosen by the seed.
+        data: the folder of the tasks' data files (default: that of the tasks file).
         per_task: the number of rows beyond which a task's share stops growing.
         mixing_temperature: 1 mixes tasks in proportion to their rows; higher values bring their shares closer together.
         rows: how many rows to write (default: all, up to --per-task of each task).
         templates: use only the first N instructions of each task.
         formats: how rows are written, each in one format drawn by its weight:
             zero:2,few:1,cot:1,few-cot:1,inverse:1,inverse-cot:1, or prefix (default: zero, or few with --shots).
-        shots: how many other rows of its task, with their answers, precede each row of few and few-cot (default: 3).
+        shots: how many other rows of the task, with answers, precede each row of few and few-cot (default: 3).
         form: chat writes chats of two turns; plain writes texts, for models without a chat template.
         seed: seed of the choice and order of clusters, rows and instructions.
 
@@ -93,14 +93,14 @@ def _check_mix(per_task: int, rows: int | None, shots: int | None, mixing_temper
 
 
 def row_of_task(mixed: Mixed) -> dict[str, Any]:
-    """A demonstration with where it is from, how it is written, and its answer alone, as verifiers read it."""
+    """A demonstration with its cluster, task and format, and its answer alone for verifiers."""
     more = {"cluster": mixed.task.cluster, "task": mixed.task.name, "format": mixed.format.name}
     answer = {} if mixed.answer is None else {"answer": mixed.answer}
     return {**row_to_json(mixed.demonstration), **more, **answer}
 
 
 def table_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
-    """How many rows each task has in the mix."""
+    """The number of rows of each task in the mix."""
     counts = Counter(row.task.label for row in mixed)
     grid = Table("cluster", "task", "rows", "share")
     for task in tasks:
@@ -110,7 +110,7 @@ def table_of_tasks(tasks: Sequence[Task], mixed: Sequence[Mixed]) -> Table:
 
 
 def table_of_formats(formats: Iterable[Format], mixed: Sequence[Mixed]) -> Table:
-    """How many rows of the mix are written in each format."""
+    """The number of rows of the mix in each format."""
     counts = Counter(row.format for row in mixed)
     grid = Table("format", "rows", "share")
     for format in formats:

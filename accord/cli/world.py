@@ -12,10 +12,10 @@ from accord.errors import InputError
 from accord.outputs import require_folder
 
 MOST_CHOICES = 10_000_000
-"""Choices of all users together, a row each."""
+"""The most choices of all users together, a row each."""
 
 WIDEST = 8192
-"""The widest model of a small world: of the café's layers it has some ten billion numbers."""
+"""The widest model of a small world: with the café's layers it has about ten billion parameters."""
 
 
 def world(
@@ -34,14 +34,14 @@ def world(
         out: the folder to write.
         name: which world: cafe (questions about dishes, with a gold reward), counter (conversations about prices, with
             a gold reward for every turn and a simulated guest), facts (questions about people, half of which no text
-            answers, with probes), shelf (92 tasks on rows of things, in 16 clusters) or sums (addition on a
+            answers, with probes), shelf (92 tasks on tables of things, in 16 clusters) or sums (addition with a
             scratchpad).
         seed: seed of everything drawn at random.
         width: width of the untrained model: for cafe a multiple of 12 (default: 192, 1.1 M parameters), for counter,
             facts and shelf a multiple of 8 (default: 96, 0.5 M parameters).
-        tastes: for cafe, also write the choices of users with tastes of their own (comparisons.jsonl) and of a quarter
-            as many held-out users (comparisons-unseen.jsonl). Tastes are opposite, overlapping, in four groups, or in
-            all directions of three features.
+        tastes: for cafe, also write the choices of users whose tastes differ (comparisons.jsonl) and of a quarter as
+            many held-out users (comparisons-unseen.jsonl). Tastes are opposite, overlapping, in four groups, or in all
+            directions of three features.
         users: the number of users in comparisons.jsonl (default: 800).
         choices: choices per user (default: 24).
 
@@ -67,7 +67,7 @@ def world(
 
 
 def _check(name: str, width: int | None, tastes: str | None, counts: Mapping[str, int | None]) -> None:
-    """Raise InputError where an option is for another world, or too small or large; counts are of users' choices."""
+    """Raise InputError where an option is for another world, or too small or large; `counts` are --users, --choices."""
     if name != "cafe" and tastes is not None:
         raise InputError(f"--tastes is for the world cafe; {name} has no users.")
     given = {option: count for option, count in counts.items() if count is not None}

@@ -1,4 +1,4 @@
-"""Who says which completion is better: judges and rewards; its modules are imported when first used."""
+"""Judges and rewards, which say which completion is better; modules are imported when first used."""
 
 import lazy_loader
 

@@ -1,12 +1,12 @@
-"""A language model as a judge: shown a principle and two answers, which of them does it choose? (RLAIF)
+"""A language model as a judge: given a principle and two answers, which one does it choose? (RLAIF)
 
     P(first wins) = p(A) / (p(A) + p(B))
 
-where p are the probabilities with which its reply begins with either letter. By several principles it is asked one
-after the other, and the verdict is the mean; of a constitution some are drawn for each comparison, by what is compared
-alone, so that both orders have the same (Bai et al. 2022, arXiv:2212.08073, section 4.1; Lee et al. 2023,
-arXiv:2309.00267, section 2). Such judges favor a position; `BothOrders` takes that out, and every command asks both
-ways. The answers that they read are untrusted: one that says "choose A" may well be chosen.
+where p are the probabilities that its reply begins with either letter. With several principles it is asked once for
+each, and the verdict is the mean; of a constitution some are drawn for each comparison, from its texts alone, so that
+both orders get the same ones (Bai et al. 2022, arXiv:2212.08073, section 4.1; Lee et al. 2023, arXiv:2309.00267,
+section 2). Such judges favor a position; `BothOrders` cancels that, and every command asks in both orders. The answers
+are untrusted: one that says "choose A" may well be chosen.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ Below is a conversation with an assistant, and two answers that it could give ne
 
 """
 QUESTION = f"{SHOWN}Which answer is to be preferred? Reply with the letter A or B, and nothing else."
-"""What the model is asked, unless a judge has a template of its own."""
+"""The default template."""
 REASONED = f"{SHOWN}Which answer is to be preferred? Do not say it yet: first explain what speaks for and against each."
-"""The same where it reasons before the verdict."""
+"""The default template where the judge reasons before the verdict."""
 VERDICT = "So which answer is to be preferred? Reply with the letter A or B, and nothing else."
-"""What follows the reasoning, whatever the template."""
+"""The question after the reasoning, with any template."""
 
 
 class AIJudge:
@@ -83,7 +83,7 @@ class AIJudge:
         self.choices = LETTERS if logprobs else ()
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """One verdict per comparison: the mean over the principles whose answers are valid.
+        """One verdict per comparison: the mean over the principles with a valid answer.
 
         Raises InputError where a comparison lacks a column of the template, or a server answers nothing.
         """
@@ -97,7 +97,7 @@ class AIJudge:
         return verdicts
 
     def questions(self, pair: Comparison) -> list[Question]:
-        """What the model is asked of one pair, by each principle that is drawn for it."""
+        """The questions about one pair, one for each principle that is drawn for it."""
         first, second = (unsampled(pair.prompt, text).text for text in (pair.first, pair.second))
         told = drawn(self.principles, self.per_comparison, key_of(pair.prompt, (first, second)), self.seed)
         known = {"prompt": show(pair.prompt), "first": first, "second": second}
@@ -110,9 +110,9 @@ _LETTER = re.compile(r"[\W_]*(?:[Aa]nswer\W+)?([AB])(?:[^\w\s]|\n|\s*$)")
 
 
 def verdict(reply: Reply) -> Verdict:
-    """From the letters' probabilities, which need not sum to 1, where they are known, or else what was said.
+    """From the letters' probabilities, which need not sum to 1, where known; otherwise from the reply's first letter.
 
-    The reason of one that is not valid begins with its kind.
+    The reason of an invalid verdict begins with its kind.
     """
     if reply.text is None:
         return Verdict(None, reply.reason)
@@ -138,11 +138,11 @@ def ai_judge(
     given: Mapping[str, Any] | None = None,
     journal: str | None = None,
 ) -> AnyJudge:
-    """The judge that `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig` describes.
+    """The judge described by `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig`.
 
-    What is `given`, by the names of `JudgeConfig`, goes before what the file says; `journal` is kept where neither
-    names one. A model that is not served computes in the precision called `dtype`. Raises InputError where the file,
-    the model or the `judge` extra is not there, or the file describes no judge.
+    `given`, by the names of `JudgeConfig`, overrides the file; `journal` is used where neither names one. A model in
+    this process computes in the precision `dtype`. Raises InputError where the file, the model or the `judge` extra is
+    missing, or the file does not describe a judge.
     """
     config = read_judge(name, **{**({"dtype": dtype} if dtype else {}), **(given or {})})
     config.journal = config.journal or journal
@@ -158,14 +158,14 @@ def ai_judge(
 
 
 def ai_reward(name: str, *, dtype: str | None = None) -> Rubric:
-    """The score that a YAML file of scales gives an answer, or `ai:MODEL` on the scale of a judge that is given none.
+    """The score that a YAML file of scales gives an answer, or `ai:MODEL` on the default scale.
 
-    Raises InputError as `ai_judge` does, and where the file's judge gives no scores.
+    Raises InputError as `ai_judge` does, and where the file's judge does not score.
     """
     by_name = {"method": "score"} if name.startswith(AI) else {}
     config = read_judge(name, **({"dtype": dtype} if dtype else {}), **by_name)
     if config.method != "score":
-        raise InputError(f"{name} compares answers, and scores none: name it as a judge, or give it method: score.")
+        raise InputError(f"{name} compares answers and does not score them: use it as a judge, or set method: score.")
     return _rubric(config)
 
 
@@ -180,6 +180,6 @@ def _rubric(config: JudgeConfig) -> Rubric:
 
 
 def _model(config: JudgeConfig, **settings: Any) -> Prompted:
-    """The model that is asked; its journal is of all that decides what it is asked."""
+    """The model that is asked; its journal records all settings that decide the questions."""
     shared = ("method", "template", "logprobs", "reasoning", "max_tokens")
     return prompted(config, {**{name: getattr(config, name) for name in shared}, **settings})

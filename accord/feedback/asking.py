@@ -1,9 +1,9 @@
-"""How a language model is asked to judge: by a template, at once or after it has reasoned, with all that it replies.
+"""Asking a language model to judge: by a template, at once or after it has reasoned.
 
-With reasoning (Lee et al. 2023, arXiv:2309.00267, section 2.1; Wei et al. 2022, arXiv:2201.11903) a question is two
-requests. The first draws the reasoning, bounded in tokens; the second gives it back as the model's own turn and asks
-for the verdict alone, so that the verdict is still read off the probabilities of the options. Reasoning that the bound
-cuts is used as far as it goes, and counted; a model that gives none has an invalid verdict.
+With reasoning (Lee et al. 2023, arXiv:2309.00267, section 2.1; Wei et al. 2022, arXiv:2201.11903) a question takes two
+requests. The first draws the reasoning, limited in tokens; the second returns it as the model's own turn and asks for
+the verdict alone, so that the verdict still comes from the probabilities of the options. Reasoning cut by the limit is
+used as it is, and counted; where the model gives none, the verdict is invalid.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import Message, Prompt, Text
 
 LEAST = 0.01
-"""With less probability on all options together, the model has not understood what it is to choose from."""
+"""Where all options together have less probability, the model has not understood the question: no valid verdict."""
 
 Judging = TypeVar("Judging")
 Counting: TypeAlias = Callable[..., AbstractContextManager[Callable[[int], None]]]
-"""What shows how far a judge is: `accord.console.counting`, or the like."""
+"""A progress display such as `accord.console.counting`."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: the text, which after any reasoning is followed by `verdict`, and the options of the reply.
+    """One question: its text, the request for the `verdict` after any reasoning, and the options of the reply.
 
-    `room` is what the reply needs in tokens, where that is more than others have.
+    `room` is the number of tokens that the reply needs, where that is more than `max_tokens` of the asker.
     """
 
     text: str
@@ -45,13 +45,14 @@ class Question:
 
 
 class Asker:
-    """A language model that is asked by a template; `counting`, silent at first, shows how far it is.
+    """A language model that is asked by a template; `counting`, silent by default, shows its progress.
 
-    The template must have a place for each of `needs`, and may have one for each of `knows`; any other is for the row's
-    column of that name. A reply has at most `max_tokens`: 0 where the options' probabilities are enough, which a model
-    at hand always gives. `reasoning` tokens are drawn before it; `cut` of them, of `reasoned`, were cut.
+    The template must have a place for each of `needs`, and may have one for each of `knows`; any other place is for the
+    row's column of that name. A reply has at most `max_tokens`: 0 where the options' probabilities suffice, which a
+    model in this process always gives. Up to `reasoning` tokens are drawn before it. `reasoned` counts the reasonings,
+    `cut` those that were cut.
 
-    Raises InputError where the template is none, or lacks a place.
+    Raises InputError where the template cannot be parsed, or lacks a place.
     """
 
     def __init__(
@@ -71,12 +72,12 @@ class Asker:
         self.reasoned = self.cut = 0
 
     def filled(self, columns: Mapping[str, Any], **known: str) -> str:
-        """The template with what is known and the row's columns in its places."""
+        """The template with its places filled by `known` and the row's columns."""
         self.check(Prompt("", columns))
         return "".join(head + said for head, said in self._filled({**columns, **known}))
 
     def _filled(self, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-        """The template's texts, each with what stands behind it."""
+        """The pieces of the template's text, each with the value that follows it."""
         for head, name, _, _ in Formatter().parse(self.template):
             said = "" if name is None else known[name]
             yield head, said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
@@ -104,7 +105,7 @@ class Asker:
         return replies
 
     def _thoughts(self, questions: Sequence[Question], done: Callable[[int], None]) -> list[str | Reply]:
-        """The reasoning on each question, or the reply without a text that stands for its verdict."""
+        """The reasoning on each question, or a reply without text that stands for its verdict."""
         requests = [Request(prompt=self._prompt(q), max_tokens=self.reasoning) for q in questions]
         thoughts: list[str | Reply] = []
         for reply in self.model(requests, lambda place, reply: done(1)):
@@ -117,14 +118,14 @@ class Asker:
         return thoughts
 
     def _prompt(self, question: Question, thought: str | Reply | None = None) -> Text:
-        """A chat, or a text where the model reads no chats: the question, and its reasoning where there is one."""
+        """The question, with any reasoning: as a chat, or as a text for a model without a chat template."""
         turns = [question.text] if thought is None else [question.text, str(thought), question.verdict]
         if not getattr(bare(self.model), "has_template", True):
             return "".join(f"{turn}\n\n" for turn in turns)
         return tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns))
 
     def told(self) -> Iterator[str]:
-        """Lines that say what became of the requests."""
+        """Lines about the requests made, and reasonings cut."""
         if self.cut:
             yield (
                 f"{self.cut:,} of {self.reasoned:,} reasonings were cut at {self.reasoning} tokens, and used as far as "
@@ -134,21 +135,17 @@ class Asker:
 
 
 def _places(template: str, needs: Sequence[str]) -> set[str]:
-    """The names of a template's places; InputError where it lacks one, or is no template."""
+    """The names of a template's places; InputError where it lacks one of `needs`, or cannot be parsed."""
     try:
         parts = [(name, spec, conversion) for _, name, spec, conversion in Formatter().parse(template)]
     except ValueError as error:
-        raise InputError(
-            f"the judge's template cannot be used ({error}); a brace of the text is written twice."
-        ) from None
+        raise InputError(f"the judge's template cannot be used ({error}); write a literal brace twice.") from None
     places = {name for name, _, _ in parts if name is not None}
     wrong = next(
         (n for n, spec, how in parts if n is not None and (spec or how or not re.fullmatch(r"[\w -]+", n))), None
     )
     if wrong is not None:
-        raise InputError(
-            f"the judge's template has {{{wrong}}}, which is no name; a brace of the text is written twice."
-        )
+        raise InputError(f"the judge's template has {{{wrong}}}, which is not a name; write a literal brace twice.")
     for name in needs:
         if name not in places:
             raise InputError(f"the judge's template has no place for {{{name}}}.")
@@ -156,7 +153,7 @@ def _places(template: str, needs: Sequence[str]) -> set[str]:
 
 
 def askers_in(judge: Any) -> Iterator[Asker]:
-    """The language models that are asked, of all that a judge or a reward is made of."""
+    """The Askers among the parts of a judge or reward."""
     if isinstance(judge, Asker):
         yield judge
     for part in getattr(judge, "made_of", ()):
@@ -164,7 +161,7 @@ def askers_in(judge: Any) -> Iterator[Asker]:
 
 
 def with_progress(judge: Judging) -> Judging:
-    """The judge; one that takes its time, of a language model, shows from now on how far it is."""
+    """The judge; language models in it show their progress from now on."""
     for asker in askers_in(judge):
         asker.counting = counting
     return judge

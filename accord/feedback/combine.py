@@ -1,11 +1,11 @@
-"""Several rewards made one: sums, and ensembles of reward models, by their mean or by the worst of them.
+"""Combinations of several rewards: weighted sums, and ensembles of reward models, by their mean or minimum.
 
-Where members learned from different comparisons, or from different beginnings, they agree on what the comparisons show
-and differ where they guess, so a policy that must please all of them finds fewer holes: the worst case (min) or the
-mean (Coste et al. 2023, arXiv:2310.02743).
+Members trained on different comparisons, or from different initializations, agree on what the comparisons show and
+differ where they guess, so a policy that must please all of them finds fewer errors to exploit: by the worst case (min)
+or the mean (Coste et al. 2023, arXiv:2310.02743).
 
-A Bradley-Terry reward is known only up to a constant, which differs from member to member: the smallest of several is
-then mostly the smallest of their constants. Center the members before taking it (`accord reward --center-coefficient`).
+A Bradley-Terry reward is defined up to a constant, which differs between members: their minimum is then mostly the
+minimum of the constants. Center the members first (`accord reward --center-coefficient`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from accord.records import Sample, Text
 
 
 class Combined:
-    """A reward made of several, by name; `parts` keeps what each gave in the last call, and their own parts.
+    """A reward that combines named members; `parts` has each member's last rewards, and their own parts.
 
-    `combine` makes one score a sample, (C,), of those of M members, (M, C).
+    `combine` maps the scores of M members, (M, C), to one score per sample, (C,).
     """
 
     def __init__(self, members: Mapping[str, Reward], combine: Callable[[Tensor], Tensor]) -> None:
@@ -48,12 +48,12 @@ class Combined:
 
 
 def weighted(terms: Mapping[str, tuple[float, Reward]]) -> Combined:
-    """A sum of rewards, each times its weight, from (weight, reward) by name; `parts` are unweighted."""
+    """A weighted sum of rewards, from (weight, reward) by name; its `parts` are unweighted."""
     weights = torch.tensor([weight for weight, _ in terms.values()])
     members = {name: reward for name, (_, reward) in terms.items()}
 
     def total(scores: Tensor) -> Tensor:
-        """The sum of what is not NaN; NaN where all is: members that abstain leave the word to the others."""
+        """The sum over members that are not NaN (that do not abstain); NaN where all are."""
         silent = scores.isnan()
         return (weights[:, None] * scores.nan_to_num()).sum(0).masked_fill(silent.all(0), torch.nan)
 
@@ -64,11 +64,11 @@ ENSEMBLES: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda scores: scores.nanmean(0),
     "min": lambda scores: scores.nan_to_num(torch.inf).amin(0).masked_fill(scores.isnan().all(0), torch.nan),
 }
-"""The members' mean, and the worst that any member says."""
+"""The members' mean, and their minimum, without those that abstain."""
 
 
 def ensemble(name: str, meaning: Callable[[str], Reward]) -> Combined:
-    """The ensemble that `mean(A, B, ...)` or `min(A, B, ...)` names, by the meaning of its members' names.
+    """The ensemble named `mean(A, B, ...)` or `min(A, B, ...)`; `meaning` makes a member from its name.
 
     Raises as `ensemble_of`.
     """

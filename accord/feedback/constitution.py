@@ -7,8 +7,8 @@
         critique: Point out what the answer claims that is false or cannot be known.
         revision: Rewrite the answer without these claims.
 
-Only `prefer` is needed, and a sentence alone is one. In Constitutional AI (arXiv:2212.08073, sections 3.1 and 4.1) a
-principle is drawn for every critique and for every comparison; `drawn` does so from what is judged alone.
+Only `prefer` is needed, and a plain sentence is a principle with it. In Constitutional AI (arXiv:2212.08073, sections
+3.1 and 4.1) a principle is drawn for every critique and for every comparison; `drawn` does so from the texts alone.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from accord.records import Text, text_to_json
 Told = TypeVar("Told")
 
 FOLDER = Path(__file__).parent / "constitutions"
-"""The project's own constitutions, a file each; their names stand for them."""
+"""The constitutions that come with accord, a file each, named by the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principle:
-    """One principle, as the judge, the critic and the reviser are told it."""
+    """One principle, worded for a judge, a critic and a reviser."""
 
     name: str
     prefer: str
@@ -41,19 +41,19 @@ class Principle:
     critique: str
     """For a critic of one answer."""
     revision: str
-    """For who rewrites an answer after its critique."""
+    """For the model that rewrites an answer after its critique."""
 
 
 def read_constitution(name: str) -> tuple[Principle, ...]:
-    """The principles of a YAML file, or of one of the project's own constitutions: accord, or hhh.
+    """The principles in a YAML file, or in a constitution that comes with accord: accord, or hhh.
 
-    Raises InputError where there is none of that name, or it has no principles, or one is not as it should be.
+    Raises InputError where there is no such file, it has no principles, or one is malformed.
     """
     own = {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
     path = own.get(name, Path(name))
     if not path.exists():
         raise InputError(
-            f"{name} is no constitution: name a YAML file, or {' or '.join(own)}{nearest(name, own) or '.'}"
+            f"there is no constitution {name}: name a YAML file, or {' or '.join(own)}{nearest(name, own) or '.'}"
         )
     given = read_yaml(path, "the constitution")
     listed = given.get("principles") if isinstance(given, dict) else given
@@ -63,7 +63,7 @@ def read_constitution(name: str) -> tuple[Principle, ...]:
     names = [principle.name for principle in principles]
     twice = next((one for i, one in enumerate(names) if one in names[:i]), None)
     if twice is not None:
-        raise InputError(f"{name} has two principles that are named {twice}; name each differently.")
+        raise InputError(f"{name} has two principles named {twice}; give each its own name.")
     return principles
 
 
@@ -76,7 +76,7 @@ def _principle(file: str, number: int, given: Any) -> Principle:
         if key not in known:
             raise InputError(f"{where} has {key}, which is none of {', '.join(known)}{nearest(str(key), known)}.")
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{where}: {key} is to be a sentence, not {value!r}.")
+            raise InputError(f"{where}: {key} must be a sentence, not {value!r}.")
     if "prefer" not in parts:
         raise InputError(f"{where} lacks prefer: the sentence by which a judge prefers one of two answers.")
     prefer = parts["prefer"].strip()
@@ -90,10 +90,10 @@ def _principle(file: str, number: int, given: Any) -> Principle:
 
 
 def drawn(principles: Sequence[Told], count: int, key: str, seed: int = 0) -> list[Told]:
-    """So many different principles, each set of them as likely as any other: the same for the same seed and key.
+    """`count` different principles, all sets of them equally likely, decided by the seed and the key.
 
-    The key is what they are drawn for, such as the prompt and the answers that are compared. All, in their order,
-    where there are no more than `count`.
+    The key describes what they are drawn for, such as the prompt and the answers to compare. Where there are no more
+    than `count`, all are returned, in order.
     """
     if count >= len(principles):
         return list(principles)
@@ -102,5 +102,5 @@ def drawn(principles: Sequence[Told], count: int, key: str, seed: int = 0) -> li
 
 
 def key_of(prompt: Text, answers: Sequence[str]) -> str:
-    """What principles are drawn by: the prompt and the answers, in whatever order they stand."""
+    """The key of `drawn` for a prompt and answers, independent of their order."""
     return json.dumps([text_to_json(prompt), *sorted(answers)])

@@ -1,18 +1,18 @@
-"""Constraints on an answer that a program can check, as IFEval has them (Zhou et al. 2023, arXiv:2311.07911).
+"""Constraints on an answer that a program can check, as in IFEval (Zhou et al. 2023, arXiv:2311.07911).
 
-    words, sentences, lines, paragraphs     how many: 3 for exactly so many, or {at_least: 2, at_most: 5}
-    bullets, numbered, placeholders         items of a list with bullets or numbers, [places to fill in]: the same
-    times: {WORD: 2}                        how often a word stands there: the same
-    include: [WORD, ...]                    all of these words or phrases stand there
-    avoid: [WORD, ...]                      none of them does
-    without: [TEXT, ...]                    none of these characters or texts, inside words neither
+    words, sentences, lines, paragraphs     how many: 3 for exactly three, or {at_least: 2, at_most: 5}
+    bullets, numbered, placeholders         bulleted or numbered list items, [places to fill in]: how many, as above
+    times: {WORD: 2}                        how often a word occurs, as above
+    include: [WORD, ...]                    all of these words or phrases occur
+    avoid: [WORD, ...]                      none of them occurs
+    without: [TEXT, ...]                    none of these strings occurs, not even inside words
     case: lower | upper                     no letter of the other case
-    begins: TEXT, ends: TEXT                what it begins and ends with
+    begins: TEXT, ends: TEXT                how the answer begins and ends
     json: true, or [KEY, ...]               the whole answer is JSON, or an object with these keys
     matches: PATTERN                        the whole answer matches a regular expression
 
-Constraints are a mapping of these, of which all are to hold. White space around an answer never counts, letter case in
-words and phrases neither. Words are runs of letters, digits and what joins them (`don't`, `well-known`); sentences end
+Constraints are a mapping of these, all of which must hold. White space around an answer never counts, nor does letter
+case in words and phrases. Words are runs of letters, digits and what joins them (`don't`, `well-known`); sentences end
 with a full stop, question or exclamation mark before white space, so `Dr. Who` is two.
 """
 
@@ -29,10 +29,10 @@ import regex as timed
 from accord.errors import InputError, located, nearest
 
 PATTERN_SECONDS = 1
-"""An answer on which a pattern takes longer does not match."""
+"""The most seconds for a pattern on an answer; beyond it the answer does not match."""
 
 BULLET = re.compile(r"^\s*[-*•+]\s+\S", re.MULTILINE)
-"""A line of a list with bullets."""
+"""A line of a bulleted list."""
 NUMBERED = re.compile(r"^\s*\d+[.)]\s+\S", re.MULTILINE)
 """A line of a numbered list."""
 
@@ -56,7 +56,7 @@ def words(text: str) -> list[str]:
 
 
 def parse(given: Any) -> tuple[Constraint, ...]:
-    """The constraints in a mapping; InputError where there is no such check, or what it is given does not fit it."""
+    """The constraints in a mapping; InputError where there is no such check, or its value does not fit."""
     filled = _filled(given)
     if not isinstance(filled, Mapping) or not filled:
         raise InputError(f"constraints are a mapping with some of {', '.join(CHECKS)}, not {given!r}")
@@ -72,12 +72,12 @@ def parse(given: Any) -> tuple[Constraint, ...]:
 
 
 def _filled(value: Any) -> Any:
-    """A mapping without keys that hold nothing, which Parquet gives every row that lacks another row's key."""
+    """A mapping without None values, which Parquet adds for keys that only other rows have."""
     return {k: v for k, v in value.items() if v is not None} if isinstance(value, Mapping) else value
 
 
 def _count(of: Callable[[str], int]) -> Callable[[Any], Callable[[str], bool]]:
-    """A check of how many there are of something."""
+    """A check that a count is within given bounds."""
 
     def check(value: Any) -> Callable[[str], bool]:
         within = _bounds(value)
@@ -94,7 +94,7 @@ def _bounds(value: Any) -> Callable[[int], bool]:
     low, high = given.get("at_least", 0), given.get("at_most", float("inf"))
     exactly = given.get("exactly")
     if low > high or (exactly is not None and not low <= exactly <= high):
-        raise InputError(f"no number is as {value!r} says")
+        raise InputError(f"no number can be within {value!r}")
     return lambda n: low <= n <= high and exactly in (None, n)
 
 
@@ -107,7 +107,7 @@ def _sentences(text: str) -> int:
 
 
 def occurrences(phrase: str) -> re.Pattern[str]:
-    """Matches a word or phrase, not inside of other words, white space in it of any kind."""
+    """A pattern for a word or phrase that is not part of other words, with any white space inside."""
     inner = r"\s+".join(map(re.escape, phrase.split()))
     begin, end = (r"\b" if sign.isalnum() else "" for sign in (phrase.strip()[0], phrase.strip()[-1]))
     return re.compile(f"{begin}{inner}{end}", re.IGNORECASE)
@@ -123,7 +123,7 @@ def _texts(value: Any) -> list[str]:
 def _times(value: Any) -> Callable[[str], bool]:
     filled = _filled(value)
     if not isinstance(filled, Mapping) or not filled:
-        raise InputError(f"give words, each with how often it is to stand there, not {value!r}")
+        raise InputError(f"give words, each with how often it must occur, not {value!r}")
     wanted = [(occurrences(_texts(word)[0]), _bounds(bounds)) for word, bounds in filled.items()]
     return lambda text: all(within(len(pattern.findall(text))) for pattern, within in wanted)
 
@@ -217,4 +217,4 @@ CHECKS: dict[str, Callable[[Any], Callable[[str], bool]]] = {
         "matches": _matches,
     }.items()
 }
-"""The checks by name: from what a constraint is given to whether an answer keeps it."""
+"""The checks by name: from a constraint's value to a function that says whether an answer meets it."""

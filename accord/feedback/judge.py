@@ -1,10 +1,10 @@
-"""The judge seam: what says which of two completions is better, in one order or in both; a judge as a reward.
+"""Judges, which say which of two completions is better: the interface, both orders of a pair, and a judge as a reward.
 
-A judge that prefers whichever answer stands first, or last, decides nothing by that where both orders are asked.
-A verdict p on (a, b) and q on (b, a) are two measurements of one thing. Where both are strictly between 0 and 1 their
-log-odds are averaged, `(logit p - logit q) / 2`, which removes a position bias that adds to the log-odds exactly
-(averaging probabilities would keep the winner, but not by how much). Verdicts of 0 and 1 have no log-odds: there both
-orders count for their winner, agreement is the verdict and disagreement a tie.
+A judge that prefers whichever answer stands first, or last, decides nothing where both orders are asked. A verdict p on
+(a, b) and q on (b, a) are two measurements of one quantity. Where both are strictly between 0 and 1 their log-odds are
+averaged, `(logit p - logit q) / 2`, which cancels exactly a position bias that is additive in log-odds (averaging
+probabilities would keep the winner, but not the size of the preference). Verdicts of 0 and 1 have no log-odds: where
+both orders agree on the winner that is the verdict, and otherwise it is a tie.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from accord.feedback.reward import Reward, lacking, row_named, score_texts, unsa
 from accord.records import Comparison, Prompt, Sample, Text, Verdict
 
 SWAPPED = "in the swapped order: "
-"""What the reason of an invalid verdict begins with, where the other order has a valid one."""
+"""The prefix of an invalid verdict's reason where only the swapped order is invalid."""
 SURE = 1e-6
-"""How close to 0 or 1 a probability counts at most where its log-odds are a reward."""
+"""Probabilities are kept this far from 0 and 1 where their log-odds are a reward."""
 
 
 class Judge(Protocol):
     """Anything that compares: people, an AI judge, a verifier, a simulated labeler.
 
-    One whose verdict cannot depend on which of the two stands first has the attribute `symmetric`, which is True.
+    One whose verdict cannot depend on the order of the two has an attribute `symmetric` that is True.
     """
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
@@ -43,8 +43,8 @@ class Judge(Protocol):
 def judge_samples(judge: Judge, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
     """The judge's verdicts on pairs of samples of one prompt each.
 
-    A judge that has a method `samples(first, second)` is given them as they are: tokens, columns, and why each stopped.
-    Others compare the texts.
+    A judge with a method `samples(first, second)` gets the samples themselves, with their tokens and columns. Others
+    compare the texts.
     """
     samples = getattr(judge, "samples", None)
     if samples is not None:
@@ -77,7 +77,7 @@ def score_gaps(score: Callable[[Text, Text], float], comparisons: Sequence[Compa
 
 
 def invalid_gap(gap: float) -> Verdict:
-    """The verdict on a pair whose scores cannot be compared."""
+    """The invalid verdict on a pair whose scores cannot be compared."""
     return Verdict(None, f"the difference of the two scores is {gap}")
 
 
@@ -95,7 +95,7 @@ class RewardJudge:
         return _higher(score_texts(self.reward, firsts + seconds))
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """The same of samples, whose rewards may depend on more than their texts; each is rewarded once."""
+        """Verdicts on samples, whose rewards may depend on more than their texts; each sample is scored once."""
         samples = {id(s): s for s in (*first, *second)}
         scores = self.reward(list(samples.values()))
         index = {key: i for i, key in enumerate(samples)}
@@ -103,7 +103,7 @@ class RewardJudge:
 
 
 def _higher(scores: Tensor) -> list[Verdict]:
-    """From the rewards (2P,) of all firsts and then all seconds; NaN has no verdict, and is no tie."""
+    """Verdicts from rewards (2P,), all firsts and then all seconds; NaN gives an invalid verdict, not a tie."""
     first, second = scores.tensor_split(2)
     gaps = (first - second).tolist()
     return [invalid_gap(gap) if isnan(gap) else Verdict(outcome(gap)) for gap in gaps]
@@ -111,7 +111,7 @@ def _higher(scores: Tensor) -> list[Verdict]:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a judge said of one pair: P(first wins) as they stood, and of the two swapped P(second wins).
+    """A judge's answers on one pair: P(first wins) in the given order, and P(second wins) in the swapped one.
 
     `swapped` is None where the judge is symmetric, and was asked once.
     """
@@ -121,7 +121,7 @@ class Orders:
 
     @property
     def verdict(self) -> Verdict:
-        """Both orders together: P(first wins); invalid where either is."""
+        """Both orders combined: P(first wins); invalid where either is."""
         if self.swapped is None or self.forward.first_wins is None:
             return self.forward
         if self.swapped.first_wins is None:
@@ -133,21 +133,21 @@ class Orders:
 
     @property
     def inconsistent(self) -> bool:
-        """Whether the two orders have different winners; one that finds a tie where the other has a winner is so too.
+        """Whether the two orders have different winners, or one a tie and the other a winner.
 
-        An order without a valid verdict contradicts nothing.
+        An invalid verdict contradicts nothing.
         """
         return len(self.first_wins) == 2 and sum(self.first_wins) != 1
 
     @property
     def first_wins(self) -> list[float]:
-        """Of every valid verdict, 1 where whichever answer stood first won, 0 where it lost, .5 for a tie."""
+        """For every valid verdict, 1 where the answer shown first won, 0 where it lost, .5 for a tie."""
         known = [v.first_wins for v in (self.forward, self.swapped) if v is not None and v.first_wins is not None]
         return [0.5 if self.swapped is None else outcome(p - 0.5) for p in known]
 
     @property
     def mirrored(self) -> Orders:
-        """The same pair, its second answer called the first."""
+        """The answers on the same pair with its completions swapped."""
         if self.swapped is not None:
             return Orders(self.swapped, self.forward)
         p = self.forward.first_wins
@@ -155,16 +155,16 @@ class Orders:
 
 
 def faults(verdicts: Iterable[Verdict]) -> Counter[str]:
-    """How many verdicts are invalid for which kind of reason, which is what it begins with."""
+    """The number of invalid verdicts by kind of reason: the words before its first colon."""
     reasons = (v.reason.removeprefix(SWAPPED) for v in verdicts if v.first_wins is None)
     return Counter(reason.partition(":")[0] for reason in reasons)
 
 
 def pooled(verdicts: Sequence[Verdict]) -> Verdict:
-    """Several judges' verdicts on one pair: the mean of the log-odds of those that are valid.
+    """Several judges' verdicts on one pair, combined: the mean of the log-odds of the valid ones.
 
-    Verdicts of 0 and 1 have no log-odds; where one of them is among the valid, it is the mean of the probabilities.
-    Invalid, for the first one's reason, where all are.
+    Verdicts of 0 and 1 have no log-odds; where there is one, it is the mean of the probabilities. Where no verdict is
+    valid it is invalid, with the first one's reason.
     """
     known = [v.first_wins for v in verdicts if v.first_wins is not None]
     if not known:
@@ -175,9 +175,9 @@ def pooled(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 class BothOrders:
-    """A judge that asks another for every pair in both orders, and combines them (`Orders.verdict`).
+    """A judge that asks another about every pair in both orders, and combines the answers (`Orders.verdict`).
 
-    One that is symmetric is asked once, and its verdicts are as they were.
+    A symmetric judge is asked once, and its verdicts are unchanged.
     """
 
     symmetric = True
@@ -190,7 +190,7 @@ class BothOrders:
         return [orders.verdict for orders in self.of_texts(comparisons)]
 
     def of_texts(self, comparisons: Sequence[Comparison]) -> list[Orders]:
-        """What the judge says of every pair of texts, order by order; it is called once."""
+        """The judge's answers on every pair of texts in both orders, in one call of the judge."""
         if getattr(self.judge, "symmetric", False):
             return [Orders(verdict) for verdict in self.judge(comparisons)]
         verdicts, n = self.judge([*comparisons, *(c.swapped for c in comparisons)]), len(comparisons)
@@ -200,7 +200,7 @@ class BothOrders:
         return [orders.verdict for orders in self.orders(first, second)]
 
     def orders(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Orders]:
-        """What the judge says of every pair of samples of one prompt, order by order; it is called once."""
+        """The judge's answers on every pair of samples of one prompt in both orders, in one call of the judge."""
         if getattr(self.judge, "symmetric", False):
             return [Orders(verdict) for verdict in judge_samples(self.judge, first, second)]
         verdicts, n = judge_samples(self.judge, [*first, *second], [*second, *first]), len(first)
@@ -208,17 +208,17 @@ class BothOrders:
 
 
 class JudgeReward:
-    """A judge as a reward: the log-odds that a sample beats the completion that its row has.
+    """A judge as a reward: the log-odds that a sample beats its row's own completion.
 
-        r(x, y) = log P(y beats y' | x) - log P(y' beats y | x),  y' the row's `column`, both orders together
+        r(x, y) = log P(y beats y' | x) - log P(y' beats y | x),  y' the row's `column`, both orders combined
 
-    Where a judge follows a Bradley-Terry reward that is its reward less that of y', which is constant for a prompt: so
+    For a judge that follows a Bradley-Terry reward, r is that reward less the reward of y', a constant for each prompt:
     nothing is lost by learning from the judge directly, without a reward model (RLAIF without one: Lee et al. 2023,
-    arXiv:2309.00267, section 2.3, whose judge gives marks instead of comparing). Probabilities count as no closer to 0
-    or 1 than `SURE`, so a judge that only says which wins gives 13.8, 0 or -13.8. A sample without a valid verdict has
-    the reward NaN: it abstains. `logged` has the mean P(y beats y') of the last call, as `beats`.
+    arXiv:2309.00267, section 2.3, whose judge gives marks instead of comparing). Probabilities are kept `SURE` away
+    from 0 and 1, so a judge that only names the winner gives 13.8, 0 or -13.8. A sample without a valid verdict has the
+    reward NaN: the judge abstains. `logged` has the mean P(y beats y') of the last call, as `beats`.
 
-    Raises InputError where a row lacks the column, or it holds no text.
+    Raises InputError where a row lacks the column, or it has no text.
     """
 
     abstains = True
@@ -239,7 +239,7 @@ class JudgeReward:
         return chances.logit(eps=SURE).float()
 
     def check(self, prompt: Prompt, row: int = -1) -> Text:
-        """What the row's column holds; InputError where it holds nothing to compare with."""
+        """The completion in the row's column; InputError where there is none."""
         if prompt.columns.get(self.column) is None:
             raise lacking("the reward by a judge", self.column, prompt.columns, row)
         with located(f"{row_named(row)}: "):

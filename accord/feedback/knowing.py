@@ -1,12 +1,11 @@
-"""Whether an answer is right, wrong, or says that it does not know, and what says so.
+"""Grading an answer as correct, incorrect or not attempted (the answer says that it does not know), by rules of words.
 
     correct          it names the right answer, and no wrong one
     not attempted    it says that it does not know, or nothing at all
     incorrect        any other
 
-These are the grades of SimpleQA (Wei et al. 2024, arXiv:2411.04368, section 2), by rules of words in place of a model
-that grades. Rules err: tests/feedback/not_knowing.yaml has answers that were labeled by reading them, and
-docs/failures.md the shares.
+These are the grades of SimpleQA (Wei et al. 2024, arXiv:2411.04368, section 2), by rules instead of a model that
+grades. Rules err: tests/feedback/not_knowing.yaml has hand-labeled answers, and docs/failures.md the error rates.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from accord.feedback.constraints import occurrences, words
 Grade: TypeAlias = Literal["correct", "incorrect", "not attempted"]
 
 OPENING = 200
-"""Characters from the beginning of an answer in which not knowing is looked for."""
+"""Only this many characters at the beginning of an answer are searched for not knowing."""
 
 _NOT = (
     r"(?:do not|don't|did not|didn't|can ?not|can't|could not|couldn't|would not|wouldn't|am unable to|'m unable to|"
     r"am not able to)"
 )
 _GUESSED = r"(?![^.!?]*\bbut (?:it|he|she|they|that|this|the|maybe|perhaps|probably|I (?:think|believe|guess))\b)"
-"""Not followed by an answer all the same: `I don't know, but it is ...`."""
+"""Not followed by an answer nevertheless: `I don't know, but it is ...`."""
 _SAYS_SO = [
     re.compile(pattern + _GUESSED, re.IGNORECASE)
     for pattern in (
@@ -48,16 +47,16 @@ _SAYS_SO = [
 
 
 def does_not_know(text: str) -> bool:
-    """Whether an answer says, within its first `OPENING` characters, that its writer does not, or nobody can, know."""
+    """Whether the first `OPENING` characters say that the writer does not know, or that nobody can."""
     opening = text.strip().replace("’", "'")[:OPENING]
     return any(pattern.search(opening) for pattern in _SAYS_SO)
 
 
 def grade(text: str, right: str | None, wrong: Sequence[str] = ()) -> Grade:
-    """The grade of an answer, by the words that name the right answer and wrong ones; None where nothing is right.
+    """The grade of an answer, from the names of the right answer and of wrong ones; `right` None means none is right.
 
-    Letter case, white space and punctuation at the end of what is named do not matter, and it stands there as words of
-    its own. What the right answer's own words name is no wrong answer (New York is not York).
+    Names match as whole words, without regard to letter case, white space and final punctuation. A wrong name inside
+    the right answer's name does not count (York in New York).
     """
     rest = text
     if right is not None:
@@ -70,7 +69,7 @@ def grade(text: str, right: str | None, wrong: Sequence[str] = ()) -> Grade:
 
 
 def same_words(text: str, answer: str) -> bool:
-    """Whether a text is the answer, word for word, but for letter case and punctuation."""
+    """Whether a text has exactly the words of the answer, without regard to letter case and punctuation."""
     return [word.casefold() for word in words(text)] == [word.casefold() for word in words(answer)]
 
 

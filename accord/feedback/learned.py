@@ -23,12 +23,11 @@ from accord.records import Comparison, Sample, Text, Verdict
 
 
 class Learned:
-    """What a reward model or a preference model says of completions: its L labels, each computed once a call.
+    """The outputs (L labels) of a reward or preference model for completions, each computed once per call.
 
-    Samples of a policy whose tokenizer has the same vocabulary are read by their tokens; others are tokenized again,
-    without an end-of-turn token where they were cut. An encoder reads all by their texts. The model stays as it is
-    given: where it computes in less than float32, it is read through a copy that holds rounded weights, made when it is
-    first used.
+    Samples of policies with the same vocabulary are read by their tokens; others are tokenized again, without an
+    end-of-turn token where they were cut. An encoder reads all by their texts. The model is not changed: where it
+    computes in less than float32, a copy with rounded weights is used, made at the first call.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class Learned:
             self.listen(policy)
 
     def listen(self, policy: Model) -> None:
-        """Take samples of one more policy: where its chats are other tokens, all samples are read by their texts."""
+        """Expect samples of one more policy; if it tokenizes otherwise, all samples are read by their texts."""
         self.shares_tokens = self.shares_tokens and self.model.same_tokens(policy)
 
     @cached_property
@@ -74,7 +73,7 @@ class Learned:
         return self.of_tokens(self._encoded([(*pair, False) for pair in pairs]))
 
     def of_samples(self, samples: Sequence[Sample]) -> Tensor:
-        """The labels of every sample, (C, L) float32; one that is known by its text alone is read by that."""
+        """The labels of every sample, (C, L) float32; a sample without tokens is read by its text."""
         if isinstance(self.model, Encoder):
             return self.of_texts([(s.prompt.prompt, s.text) for s in samples])
         by_tokens = [self.shares_tokens and bool(s.completion.tokens) for s in samples]
@@ -88,7 +87,7 @@ class Learned:
         )
 
     def _said(self, sample: Sample) -> Tokens:
-        """A sample's tokens, with what the template writes after the end of a turn."""
+        """A sample's tokens, with those that the template adds after the end of a turn."""
         tokens = sample.completion.tokens
         if sample.completion.stop == "length" or isinstance(sample.prompt.prompt, str):
             return tokens
@@ -99,7 +98,7 @@ class Learned:
         return closing(self.model.tokenizer)
 
     def _encoded(self, texts: Sequence[tuple[Text, Text, bool]]) -> list[tuple[Tokens, Tokens]]:
-        """The tokens of prompts and completions, whole unless they were cut."""
+        """The tokens of prompts and completions, with the end of turn unless the completion was cut."""
         prompts = {prompt: encode_prompt(self.model.tokenizer, prompt) for prompt in dict.fromkeys(t[0] for t in texts)}
         completions = {text: self._completion(*text) for text in dict.fromkeys(texts)}
         return [(prompts[text[0]], completions[text]) for text in texts]
@@ -110,7 +109,7 @@ class Learned:
 
 
 class LearnedReward(Learned):
-    """The score that a reward model gives a completion."""
+    """The score of a reward model as a reward."""
 
     model: Scorer | Encoder
 
@@ -123,7 +122,7 @@ class LearnedReward(Learned):
 
 
 class LearnedJudge(Learned):
-    """The verdict of a preference model, or of a reward model: P(first is better) = sigmoid(r(first) - r(second)).
+    """A preference or reward model as a judge: P(first is better) = sigmoid(r(first) - r(second)) for a reward model.
 
     P(first beats second) and P(second beats first) sum to 1, and a completion against itself is a tie.
     """
@@ -139,7 +138,7 @@ class LearnedJudge(Learned):
 
 
 def grow(pairs: Sequence[tuple[Tokens, Tokens]], budget: int) -> tuple[list[Tree], list[int]]:
-    """Trees that hold every distinct (prompt, completion) once, and which of their branches each pair is.
+    """Trees that hold every distinct (prompt, completion) once, and the index of each pair's branch.
 
     Completions of one prompt share a tree, or several of about `budget` tokens.
     """
@@ -160,7 +159,7 @@ def grow(pairs: Sequence[tuple[Tokens, Tokens]], budget: int) -> tuple[list[Tree
 
 
 def _verdicts(labels: Tensor) -> list[Verdict]:
-    """From the labels (2P, L) of all firsts and then all seconds."""
+    """Verdicts from the labels (2P, L) of all firsts and then all seconds."""
     odds = general_preference(*labels.double().tensor_split(2))
     chances = zip(odds.tolist(), odds.sigmoid().tolist(), strict=True)
     return [invalid_gap(log_odds) if isnan(log_odds) else Verdict(chance) for log_odds, chance in chances]

@@ -1,6 +1,6 @@
-"""Final answers in mathematical texts, in one form for equal answers: numbers, and expressions by what they mean.
+"""Final answers in mathematical texts, in a canonical form in which equal answers are equal strings.
 
-Numbers are read as benchmarks of arithmetic mark them; expressions by math-verify, through the `verify` extra.
+Numbers are read as benchmarks of arithmetic do; expressions by math-verify, from the `verify` extra.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _FRACTION = re.compile(r"\\[dt]?frac\{(-?\d+)\}\{(\d+)\}")
 _TYPESET = str.maketrans({"−": "-"})
 _SPACING = re.compile(r"\{,\}|\\[,!;:]|\\(?=[$%])")
 _LONGEST = 400
-"""Digits in a number; no answer is longer, and what a model repeats without end is not worth the time."""
+"""The most digits of a number; longer ones are endless repetitions by a model, and not worth the time."""
 _EXACT = Context(prec=4000, traps=[Inexact])
-"""More digits than any decimal of `_LONGEST` digits, an exponent of three and a divisor has; others have no end."""
+"""Enough digits for any decimal from `_LONGEST` digits, an exponent of three and a divisor, if it terminates."""
 
 
 def final_number(text: str) -> str | None:
-    r"""The number that a text ends on, in one form for equal numbers, or None where there is none.
+    r"""The final number in a text, in a canonical form, or None where there is none.
 
     It is the last number in the last closed `\boxed{...}`; where there is none, the number after the last `####` that
     stands alone on the rest of its line; else the last number. A number may have a sign, a currency sign, separators
@@ -49,7 +49,7 @@ def final_number(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    r"""What stands in the last `\boxed{...}` whose braces close, or None."""
+    r"""The content of the last `\boxed{...}` whose braces close, or None."""
     opened: list[int | None] = []
     last = None
     for brace in re.finditer(r"\\boxed\{|[{}]", text):
@@ -61,7 +61,7 @@ def boxed(text: str) -> str | None:
 
 
 def _canonical_number(match: re.Match[str]) -> str | None:
-    """The number as a decimal where it has an end, else as a fraction in lowest terms."""
+    """The number as a decimal where that terminates, else as a fraction in lowest terms."""
     digits, parts = match["digits"].replace(",", ""), match["parts"] or "1"
     if len(digits) + len(parts) > _LONGEST or not int(parts):
         return None
@@ -75,23 +75,23 @@ def _canonical_number(match: re.Match[str]) -> str | None:
 
 
 SECONDS = 5
-"""A model can write an expression that no computer gets to the end of."""
+"""The most seconds for an expression: a model can write one that takes forever."""
 
 _AS_IT_IS = re.compile(r"\$|\\[(\[]|\\boxed|^[^\\]*[A-Za-z]{3}")
-"""Answers with delimiters of their own, or with words, as in `3 dollars`; others are an expression and no more."""
+"""Answers with delimiters of their own, or with words, as in `3 dollars`; any other is a bare expression."""
 
 
 def require_math_verify() -> None:
-    """Raise InputError where the extra is not installed."""
+    """Raise InputError where math-verify is not installed."""
     try:
         import math_verify  # noqa: F401
     except ImportError:
         raise InputError("the verifier math needs the verify extra: pip install math-verify") from None
-    logging.getLogger("math_verify").setLevel(logging.ERROR)  # no limit, or one that was reached, is nothing to report
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # its warnings about time limits need no attention
 
 
 def expressions(text: str) -> list[Any]:
-    """The final expression in a text, as sympy has it and as it was written; empty where there is none."""
+    """The final expression in a text, as sympy parsed it and as a string; empty where there is none."""
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     targets = [LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig()]
@@ -99,20 +99,20 @@ def expressions(text: str) -> list[Any]:
 
 
 def right_expressions(answer: str) -> list[Any] | None:
-    """As `expressions`, of a right answer: it may be a bare expression, or a solution of GSM8K's; None without any."""
+    """As `expressions`, for a right answer: a bare expression, or a solution of GSM8K's; None where there is none."""
     text = answer.rpartition("####")[2].replace(r"\$", "").strip()
     return expressions(text if _AS_IT_IS.search(text) else f"${text}$") or None
 
 
 def equals(text: str, right: list[Any]) -> bool:
-    """Whether the final expression in a text is equal to the right ones."""
+    """Whether the final expression in a text equals the right answer's expressions."""
     from math_verify import verify
 
     return bool(verify(right, expressions(text), timeout_seconds=_limit()))
 
 
 def final_expression(text: str) -> str | None:
-    """The final expression: numbers exactly, other expressions multiplied out."""
+    """The final expression in a canonical form: numbers exact, other expressions expanded."""
     from math_verify.errors import TimeoutException
     from math_verify.utils import timeout
 
@@ -121,7 +121,7 @@ def final_expression(text: str) -> str | None:
         return None
     try:
         return str(timeout(_limit())(_canonical_expression)(parsed[0]))
-    except (TimeoutException, TypeError, ValueError, AttributeError):  # too long, or nothing to multiply out
+    except (TimeoutException, TypeError, ValueError, AttributeError):  # too long, or it cannot be expanded
         return str(parsed[0])
 
 
@@ -134,5 +134,5 @@ def _canonical_expression(expression: Any) -> Any:
 
 
 def _limit() -> int | None:
-    """math-verify's limits are signals, which only the main thread can have."""
+    """The time limit; None outside the main thread, since math-verify's limits are signals."""
     return SECONDS if threading.current_thread() is threading.main_thread() else None

@@ -1,7 +1,7 @@
-"""People as judges, and what their verdicts amount to as preferences and rankings.
+"""People as judges, real or simulated, and the conversion of verdicts to preferences and rankings.
 
-Real people's verdicts were given before, in a file, and are looked up (`Recorded`). Simulated ones know a score, and
-disagree with its order as often as people disagree with each other (`Simulated`).
+Real people's verdicts are looked up in a file (`Recorded`). Simulated people know a score, and contradict its order as
+often as people disagree with each other (`Simulated`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from accord.records import Comparison, Message, Preference, Ranking, Row, Text, 
 class Recorded:
     """A judge whose verdicts are rows: preferences (`chosen`, `rejected`), or rankings, where equal ranks are a tie.
 
-    A pair is known by its prompt and its two texts, in either order. Where several rows compare it, P(first wins) is
-    the share of them that prefer the first, ties half, and preferences that may be wrong by their probability. A pair
-    that no row compares has an invalid verdict, unless its texts are the same, which is a tie. A plain prompt and a
-    chat of that one user message are the same; so are a plain completion and the assistant's message.
+    A pair is identified by its prompt and its two texts, in either order. Where several rows compare it, P(first wins)
+    is the share that prefers the first; ties count half, uncertain preferences by their probability. A pair that no row
+    compares has an invalid verdict, unless its texts are equal, which is a tie. A plain prompt equals a chat of that
+    one user message, and a plain completion equals the assistant's message.
 
-    Raises InputError where a row is no comparison.
+    Raises InputError where a row is not a comparison.
     """
 
     symmetric = True
@@ -73,10 +73,10 @@ def _chat(prompt: Text) -> Text:
 class Simulated:
     """A judge with Bradley-Terry noise: P(first is preferred) = sigmoid((s_1 - s_2) / temperature).
 
-    On every call the temperature is the one at which the expected agreement with the score's own order, over the pairs
-    it does not tie, is `agreement` (`temperature`), the most that any judge can reach on them. A verdict is a draw, 0
-    or 1; a tied pair is a fair coin. The draw depends on `seed` and on the texts of the pair alone: not on the batch,
-    and swapping the two completions swaps the verdict. A pair whose scores are not finite gets an invalid verdict.
+    On every call the temperature is set so that the expected agreement with the score's own order, over the pairs that
+    it does not tie, equals `agreement`, the most that any judge can reach on them. A verdict is a draw, 0 or 1; a tied
+    pair is a fair coin. The draw depends only on `seed` and the pair's texts, not on the batch, and swapping the two
+    completions swaps the verdict. A pair whose scores are not finite gets an invalid verdict.
 
     `InputError` where `agreement` is not between .5 and 1, or the score ties every pair.
     """
@@ -130,7 +130,7 @@ def temperature(gaps: Sequence[float], agreement: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was left out when verdicts became preferences."""
+    """The numbers of verdicts left out of preferences."""
 
     ties: int
     invalid: int
@@ -139,7 +139,7 @@ class Counts:
 def labeled(
     comparisons: Sequence[Comparison], verdicts: Sequence[Verdict], *, soft: bool = False
 ) -> tuple[list[Preference], Counts]:
-    """The preferences that verdicts amount to, and how many verdicts were ties (exactly .5) or invalid (None).
+    """The preferences that follow from verdicts, and the numbers of ties (exactly .5) and invalid verdicts (None).
 
     A verdict above .5 chooses the first completion, one below .5 the second. With `soft` preferences have the verdict's
     probability, and ties are preferences of probability .5; without it ties are left out.
@@ -163,9 +163,9 @@ def to_ranking(
 ) -> Ranking | None:
     """The ranking of one prompt's K completions that agrees with the verdict on every pair, or None if there is none.
 
-    A completion's standing is its wins, ties half (Copeland's score). If any ranking agrees with all verdicts,
-    ties included, the order of standings is it; people are not always transitive, and then it agrees with none, but is
-    given all the same unless `transitive`. An invalid verdict leaves the order open, so it gives None too.
+    A completion's score is its number of wins, ties half (Copeland). If any ranking agrees with all verdicts, ties
+    included, it is the order of these scores. Verdicts that are not transitive agree with no ranking; unless
+    `transitive`, the order of scores is returned for them too. An invalid verdict gives None.
 
     `InputError` unless the comparisons are of one prompt and hold each pair of its completions exactly once.
     """
@@ -186,7 +186,7 @@ def to_ranking(
 
 
 def _completions(comparisons: Sequence[Comparison]) -> tuple[Text, ...]:
-    """The completions compared, in order of first appearance, after checking that all their pairs are there."""
+    """The completions, in order of first appearance; raises InputError where one of their pairs is missing."""
     if len({comparison.prompt for comparison in comparisons}) != 1:
         raise InputError("a ranking needs comparisons of exactly one prompt; group the comparisons by prompt first")
     completions = tuple(dict.fromkeys(text for pair in comparisons for text in (pair.first, pair.second)))

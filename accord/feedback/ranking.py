@@ -1,14 +1,14 @@
-"""A language model as a judge of several answers at once: it is shown all K of one prompt, in K orders.
+"""A language model as a judge of several answers at once: it sees all K answers to a prompt, in K orders.
 
-Every order is the one before with its first answer moved to the end, so that each answer stands once in each place. Of
+Each order is the one before with its first answer moved to the end, so that each answer stands once in each place. From
 the probabilities p_r(k) that the reply in order r begins with answer k's letter,
 
     score of k = mean over r of log p_r(k),      P(k before l) = sigmoid(score of k - score of l)
 
-by Luce's choice axiom (1959), under which the chance to be put first tells all answers apart. What a place adds to the
-log-odds is the same sum for every answer, so that it is taken out exactly. Where a probability is 0 it has no
-logarithm, and the score is the mean of p. Where the model tells no probabilities the whole order it writes is read,
-such as B > A = C, strictly, and the score is less the mean of the places (Borda's count); equal scores are ties.
+by Luce's choice axiom (1959), under which the probability of being named first determines the ranking. What a place
+adds to the log-odds is the same sum for every answer, so it cancels exactly. Where a probability is 0, whose logarithm
+is undefined, the score is the mean of p. Where the model gives no probabilities, the order it writes, such as
+B > A = C, is parsed strictly, and the score is minus the mean place (Borda's count); equal scores are ties.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ Below is a conversation with an assistant, and several answers that it could giv
 """
 ORDER = "Reply with the letters, best first, > between them, or = where two are equally good, and nothing else."
 QUESTION = f"{SHOWN}Which answers are to be preferred? {ORDER}"
-"""What the model is asked, unless a judge has a template of its own."""
+"""The default template."""
 REASONED = f"{SHOWN}Which answers are to be preferred? Do not say it yet: explain what speaks for and against each."
-"""The same where it reasons before it ranks."""
+"""The default template where the judge reasons first."""
 VERDICT = f"So which answers are to be preferred? {ORDER}"
 PER_LETTER = 4
-"""Tokens of a served reply that a letter has, at least."""
+"""Tokens of a served reply to allow per letter."""
 
 Group: TypeAlias = tuple[Text, Sequence[Text], Mapping[str, Any]]
 """A prompt, the answers to rank and the row's columns."""
@@ -58,7 +58,7 @@ Group: TypeAlias = tuple[Text, Sequence[Text], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Standing:
-    """The scores of one prompt's answers, in order, and what their differences mean; or why there are none."""
+    """The scores of one prompt's answers, in order, and the unit of their differences; or why there are none."""
 
     scores: tuple[float, ...] = ()
     unit: Literal["log", "share", "place"] = "log"
@@ -108,7 +108,7 @@ class RankingJudge:
         ]
 
     def rank(self, groups: Sequence[Group]) -> list[Standing]:
-        """The standing of every prompt's answers.
+        """The scores of every prompt's answers.
 
         Raises InputError where a row lacks a column of the template, there are more answers than letters, or a server
         answers nothing.
@@ -121,7 +121,7 @@ class RankingJudge:
         ]
 
     def questions(self, group: Group) -> list[Question]:
-        """What the model is asked of one prompt's answers: by each principle that is drawn, in each order."""
+        """The questions about one prompt's answers: one for each principle drawn, in each order."""
         prompt, answers, columns = group
         texts, count = [unsampled(prompt, answer).text for answer in answers], len(answers)
         if not 1 < count <= len(ascii_uppercase):
@@ -138,7 +138,7 @@ class RankingJudge:
 
 
 def _standing(replies: Sequence[Reply], count: int) -> Standing:
-    """From the replies in every order, one principle after the other."""
+    """The scores from the replies in every order, one principle after the other."""
     letters = ascii_uppercase[:count]
     silent = next((reply for reply in replies if reply.text is None), None)
     if silent is not None:
@@ -179,13 +179,13 @@ def _verdict(standing: Standing) -> Verdict:
 _ORDER = re.compile(
     r"[^\w=>]*(?:(?:[Rr]anking|[Oo]rder|[Aa]nswer)\W+)?([A-Z](?:\s*[>=]\s*[A-Z])*)(?:[^\w\s>=]|\n|\s*$)"
 )
-"""A reply that ranks begins with the order: B > A = C, Ranking: B>A=C., **B > A**; but not "B is the best"."""
+"""A reply that ranks: it begins with the order, as B > A = C, Ranking: B>A=C., **B > A**; but not "B is the best"."""
 
 
 def places_of(text: str, letters: str) -> list[float] | None:
-    """Each letter's place in a written order, 0 for the best, those that are equal the mean of theirs.
+    """Each letter's place in a written order, 0 for the best; equal letters get the mean of their places.
 
-    None where the text does not begin with an order, or that has not each of the letters once.
+    None where the text does not begin with an order of exactly these letters.
     """
     found = _ORDER.match(text)
     if found is None:

@@ -1,4 +1,4 @@
-"""Rewards that a server gives, by a request of JSON."""
+"""Rewards from a server, requested as JSON."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from accord.prompting.server import key_for, require_private
 from accord.records import Sample
 
 MOST_ANSWERED = 2**26
-"""Bytes of a server's answer."""
+"""The most bytes of a server's answer."""
 
 
 class RemoteReward:
-    """The rewards that the server at `url` gives.
+    """Rewards from the server at `url`.
 
     It is sent `{"prompts": [...], "completions": [...], "columns": {name: [...]}}` by POST, with the lists that
-    `FunctionReward` gives a function, and answers `{"rewards": [...]}`, a number for each completion. A server that
-    cannot be reached, takes longer than `timeout` seconds, or answers with a status of 5xx is asked again up to
-    `retries` times, after 1, 2, 4, ... seconds. A user and a password in the URL are sent as HTTP's basic
-    authentication has it, and neither they nor the query are in any message.
+    `FunctionReward` gives a function, and answers `{"rewards": [...]}`, a number for each completion. If it cannot be
+    reached, takes longer than `timeout` seconds, or answers with a status of 5xx, the request is repeated up to
+    `retries` times, after 1, 2, 4, ... seconds. A user and a password in the URL are sent as HTTP basic authentication;
+    neither they nor the query appear in messages.
 
-    Raises InputError, naming the server, where it gives no such answer, and the row where that is not a finite number.
+    Raises InputError, naming the server, where the answer has another form, and the row where a reward is not finite.
     """
 
     def __init__(self, url: str, timeout: float = 60.0, retries: int = 2) -> None:
@@ -50,13 +50,13 @@ class RemoteReward:
         self.timeout, self.retries = timeout, retries
         self.name = without_secrets(url)
         self.secret = ""
-        """What it is sent as its authorization."""
+        """The value of the Authorization header."""
         if "@" in parts.netloc:
             user = f"{unquote(parts.username or '')}:{unquote(parts.password or '')}"
             self.secret = f"Basic {base64.b64encode(user.encode()).decode()}"
 
     def authorize(self, key: str | None, *, insecure: bool) -> None:
-        """Send the key that an environment variable holds; InputError where it may not be sent there."""
+        """Send the key in an environment variable from now on; InputError where the server must not get it."""
         if key is not None:
             options = ("--reward-key", "--reward-insecure")
             self.secret = f"Bearer {key_for(self.url, key, insecure=insecure, options=options)}"
@@ -67,7 +67,7 @@ class RemoteReward:
         return self.name
 
     def masked(self, text: str) -> str:
-        """A text that may quote what the server was sent, without its secrets."""
+        """A text that may quote the request, with secrets masked."""
         for secret in (self.secret.partition(" ")[2], urlsplit(self.url).query):
             text = text.replace(secret, "***") if secret else text
         return text
@@ -87,15 +87,15 @@ class RemoteReward:
         return finite(rewards, samples, str(self))
 
     def _asked(self, sent: bytes) -> Any:
-        """What the server answers, as JSON has it, after as many attempts as that takes."""
+        """The server's answer as parsed JSON, after as many attempts as it takes."""
         request = urllib.request.Request(self.url, sent, {"Content-Type": "application/json"}, method="POST")
         if self.secret:
-            request.add_unredirected_header("Authorization", self.secret)  # for this server alone
+            request.add_unredirected_header("Authorization", self.secret)  # not to be sent to other servers
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(2 ** (attempt - 1))
             try:
-                # Its timeout is that of each part, and a head may drip in for ever.
+                # urlopen's timeout is for each read, and headers may trickle in forever.
                 with within(self.timeout), urllib.request.urlopen(request, timeout=self.timeout) as response:
                     text = self._read(response)
             except urllib.error.HTTPError as error:
@@ -109,23 +109,23 @@ class RemoteReward:
                     return json.loads(text)
                 except (ValueError, RecursionError):
                     raise InputError(f"{self} answered {excerpt(self.masked(repr(text)))}, which is not JSON") from None
-        raise InputError(f"{self} {self.masked(fault)}; see that the server runs there and takes such requests")
+        raise InputError(f"{self} {self.masked(fault)}; check that the server runs there and takes such requests")
 
     def _read(self, response: HTTPResponse) -> bytes:
-        """The answer, as long as it comes in time and has an end: TimeoutError, or InputError, where not."""
+        """The body of an answer; TimeoutError where it is too slow, InputError where it is too long."""
         begun, parts, size = time.monotonic(), list[bytes](), 0
         while part := response.read1(2**16):
             parts.append(part)
             size += len(part)
             if size > MOST_ANSWERED:
-                raise InputError(f"{self} answered more than {MOST_ANSWERED:,} bytes, which are no rewards")
+                raise InputError(f"{self} answered more than {MOST_ANSWERED:,} bytes, too many to be rewards")
             if time.monotonic() - begun > self.timeout:
                 raise TimeoutError(f"the answer takes more than {self.timeout:g} seconds")
-        if response.length:  # read1 does not say that what was announced is missing
+        if response.length:  # read1 does not report a body shorter than announced
             raise IncompleteRead(b"".join(parts), response.length)
         return b"".join(parts)
 
 
 def on_a_line(said: object) -> str:
-    """What a server says, without its line ends."""
+    """A server's message on one line."""
     return " ".join(str(said).split())

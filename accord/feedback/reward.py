@@ -1,6 +1,6 @@
-"""The reward seam: what says how good one completion is, and the checks of what rewards from outside return.
+"""Rewards, which say how good one completion is: the interface, and checks of what functions and servers return.
 
-Raises InputError, with the row at fault named, wherever a reward's number cannot be used.
+Raises InputError, naming the row, where a reward's number cannot be used.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Reward(Protocol):
 
 
 def check_prompts(feedback: object, prompts: Iterable[EncodedPrompt]) -> None:
-    """Raise InputError where a prompt's row lacks what a reward or judge reads, before anything is sampled.
+    """Raise InputError where a prompt's row lacks a column that a reward or judge reads, before anything is sampled.
 
-    Those that read columns have a method `check(prompt, row)` for it.
+    Parts that read columns have a method `check(prompt, row)`.
     """
     checks = [part.check for part in _parts(feedback) if hasattr(part, "check")]
     for encoded in prompts:
@@ -39,10 +39,10 @@ def check_prompts(feedback: object, prompts: Iterable[EncodedPrompt]) -> None:
 
 
 def listen(feedback: object, policy: Model) -> None:
-    """Have a reward or judge expect the samples of one more policy.
+    """Tell a reward or judge to expect the samples of one more policy.
 
-    Those that read tokens have a method `listen(policy)` for it: where the policy's vocabulary is another than theirs,
-    they read all samples by their texts.
+    Parts that read tokens have a method `listen(policy)`: where the policy's vocabulary differs from theirs, they read
+    all samples by their texts.
     """
     for part in _parts(feedback):
         if hasattr(part, "listen"):
@@ -50,49 +50,49 @@ def listen(feedback: object, policy: Model) -> None:
 
 
 def at_step(feedback: object, step: int) -> None:
-    """Have functions that ask for it know how many steps of a training are done."""
+    """Pass the number of finished training steps to functions that take it."""
     for part in _parts(feedback):
         if hasattr(part, "step"):
             part.step = step
 
 
 def allow(feedback: Sequence[object], seconds: float | None, key: str | None = None, *, insecure: bool = False) -> None:
-    """Give functions and servers so many seconds for a call, and the server the key in an environment variable.
+    """Set the time limit of functions and servers, and send the server the key in an environment variable.
 
-    Raises InputError where the key may not be sent there, or there is no server, or more than one, to send it to.
+    Raises InputError where the server must not get the key, or there is not exactly one server.
     """
     parts = [part for each in feedback for part in _parts(each)]
     if seconds is not None and not parts:
-        raise InputError("--reward-timeout is for functions and servers that give rewards, and here are none")
+        raise InputError("--reward-timeout is for your own functions and servers that give rewards; there are none")
     for part in parts:
         if seconds is not None and hasattr(part, "timeout"):
             part.timeout = seconds
     servers = [part for part in parts if hasattr(part, "authorize")]
     if key is not None and (count := len({server.name for server in servers})) != 1:
-        raise InputError(f"--reward-key {key} is for the server that gives rewards, and here are {count or 'none'}")
+        raise InputError(f"--reward-key {key} is for a server that gives rewards; there are {count or 'none'}")
     for server in servers:
         server.authorize(key, insecure=insecure)
 
 
 def logged(feedback: object) -> dict[str, float]:
-    """What functions logged in their last call, by name."""
+    """The values that functions logged in their last call, by name."""
     return {name: value for part in _parts(feedback) for name, value in getattr(part, "logged", {}).items()}
 
 
 def extra(feedback: object) -> dict[str, list[Any]]:
-    """What functions said of each sample in their last call, by name."""
+    """The values that functions gave for each sample in their last call, by name."""
     return {name: said for part in _parts(feedback) for name, said in getattr(part, "extra", {}).items()}
 
 
 def _parts(feedback: object) -> Iterator[Any]:
-    """A reward or judge, and, where it is made of others (its attribute `made_of`), their parts."""
+    """A reward or judge and all its parts, which are in its attribute `made_of`."""
     yield feedback
     for part in getattr(feedback, "made_of", ()):
         yield from _parts(part)
 
 
 def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
-    """The reward of every (prompt, completion) that is known by its text alone, (C,): without tokens or columns."""
+    """The reward of every (prompt, completion), (C,), from the texts alone, without tokens or columns."""
     texts: Callable[[Sequence[tuple[Text, Text]]], Tensor] | None = getattr(reward, "texts", None)
     if texts is not None:
         return texts(pairs)
@@ -100,7 +100,7 @@ def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
 
 
 def unsampled(prompt: Text, completion: Text) -> Sample:
-    """A completion that is known by its text alone; of a chat, what the assistant says in it."""
+    """A sample made of a completion's text alone; for a chat, the assistant's messages."""
     if not isinstance(completion, str):
         completion = "\n\n".join(message.content for message in completion if message.role == "assistant")
     return Sample(Prompt(prompt), completion, (), Completion((), (), "end"))
@@ -108,7 +108,7 @@ def unsampled(prompt: Text, completion: Text) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class TextReward:
-    """A reward from a Python function of one prompt and one completion's text; `finite` refuses what is no number."""
+    """A reward from a Python function of one prompt and one completion's text, which must return a finite number."""
 
     function: Callable[[Text, str], float]
 
@@ -117,11 +117,11 @@ class TextReward:
 
 
 def number(value: object) -> float | None:
-    """A number, Python's, NumPy's or a tensor's, as a float: true is 1, what no float32 holds infinite; else None."""
+    """The value as a float, from Python, NumPy or a tensor; True is 1, beyond float32 is inf; None if not a number."""
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         try:
             value = value.item()
-        except Exception:  # of a tensor without values, or of somebody's own class
+        except Exception:  # a tensor without values, or somebody's own class
             return None
     if not isinstance(value, int | float):
         return None
@@ -147,7 +147,7 @@ def finite(values: Sequence[object], samples: Sequence[Sample], source: str) -> 
 
 
 def describe(samples: Sequence[Sample], i: int) -> str:
-    """Which sample it is, for a message: the row of its prompt, and how prompt and completion begin."""
+    """A sample's name in messages: the row of its prompt, and the beginnings of prompt and completion."""
     sample = samples[i]
     where = row_called(sample.row) if sample.row >= 0 else f"sample {i + 1} of the batch"
     prompt, completion = (repr(excerpt(text)) for text in (show(sample.prompt.prompt), sample.text))
@@ -155,7 +155,7 @@ def describe(samples: Sequence[Sample], i: int) -> str:
 
 
 def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tensor:
-    """The reward of every sample, (C,), NaN where it abstains; TrainingStopped, with `when`, for any other."""
+    """The reward of every sample, (C,), NaN where it abstains; TrainingStopped, with `when`, for other NaN or inf."""
     scores = reward(samples)
     if len(scores) != len(samples):
         rows = named_rows(s.row for s in samples)
@@ -164,7 +164,7 @@ def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tenso
             "let it give each sample one."
         )
     usable = torch.isfinite(scores) | (scores.isnan() & may_abstain(reward))
-    for name, member in getattr(reward, "members", {}).items():  # a sum passes over NaN, whoever gave it
+    for name, member in getattr(reward, "members", {}).items():  # a sum ignores NaN of any member
         part: Tensor = reward.parts[name]  # type: ignore[attr-defined]
         usable &= torch.isfinite(part) | (part.isnan() & may_abstain(member))
     if not usable.all():
@@ -174,29 +174,29 @@ def finite_scores(reward: Reward, samples: Sequence[Sample], when: str) -> Tenso
 
 
 def may_abstain(reward: object) -> bool:
-    """Whether NaN among its scores says that it has nothing to say of a sample."""
+    """Whether NaN among its scores means that it abstains."""
     return bool(getattr(reward, "abstains", False))
 
 
 def lacking(reader: str, column: str, columns: Iterable[str], row: int) -> InputError:
-    """What is wrong with a row that lacks a column."""
+    """An InputError about a row that lacks a column."""
     where, there = row_named(row), ", ".join(columns) or "none besides the prompt"
     return InputError(f"{where} has no column '{column}', which {reader} reads; the columns there are: {there}")
 
 
 def row_named(row: int) -> str:
-    """What messages call a row, counted from 0 and negative where it came from no file."""
+    """A row's name in messages; the index is from 0, and negative where the row is not from a file."""
     return row_called(row) if row >= 0 else "the row"
 
 
 def excerpt_of(value: object) -> str:
-    """The beginning of how a value of somebody's is written, or its type where that cannot be written."""
+    """The beginning of a value's repr, or its type where repr fails."""
     try:
         return excerpt(repr(value))
-    except Exception:  # of its own __repr__, or a whole number of too many digits
+    except Exception:  # from the value's own __repr__, or a whole number of too many digits
         return f"a value of type {type(value).__name__}"
 
 
 def excerpt(text: str, length: int = 60) -> str:
-    """The beginning of a text that may be long."""
+    """The text, cut to `length` characters."""
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,12 +1,12 @@
-"""A language model as a judge of one answer alone: what mark does it give, on one scale or on several?
+"""A language model as a judge of one answer alone: the mark that it gives, on one scale or on several.
 
     score = sum of w_k E_k / sum of |w_k|,     E_k = sum over marks m of m p_k(m) / sum over marks m of p_k(m)
 
 with p_k(m) the probability that the reply on scale k is the mark m, as far as the model tells (Lee et al. 2023,
 arXiv:2309.00267, section 2.2.2, which uses such scores as a reward without a reward model, "direct RLAIF"; Liu et al.
-2023, arXiv:2303.16634); without probabilities E_k is the mark that is said. p(1) and p(10) are apart: the probability
-of 1 is that of 1 and nothing after it that makes another mark. An answer that lacks a valid mark on any scale has no
-score: the verdicts on it are invalid, and as a reward it abstains.
+2023, arXiv:2303.16634); without probabilities E_k is the mark in the reply's text. The probability of 1 excludes that
+of 10: it is that of 1 with nothing after it that makes another mark. An answer that lacks a valid mark on any scale has
+no score: verdicts on it are invalid, and as a reward the judge abstains.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ Below is a conversation with an assistant, and an answer that it could give next
 
 """
 QUESTION = f"{SHOWN}{{question}} Reply with a whole number from {{lowest}} to {{highest}}, and nothing else."
-"""What the model is asked on each scale, unless a judge has a template of its own."""
+"""The default template, for each scale."""
 REASONED = f"{SHOWN}{{question}} Do not give a mark yet: first explain what speaks for the answer and what against it."
-"""The same where it reasons before the mark."""
+"""The default template where the judge reasons first."""
 KNOWS = ("prompt", "question", "lowest", "highest")
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The mark on one scale, or why there is none; the reason begins with its kind."""
+    """The mark on one scale, or why there is none; that reason begins with its kind."""
 
     value: float | None
     reason: str = ""
 
 
 class Rubric:
-    """The weighted mean of the marks that a language model gives an answer, as a reward: NaN where one is not valid.
+    """The weighted mean of a language model's marks for an answer, as a reward: NaN where one is not valid.
 
-    `parts` has the marks of the last call by scale, `logged` the share of answers in it without a score.
+    `parts` has the marks of the last call by scale, `logged` the share of answers without a score.
 
-    Raises InputError where the template has no place for the answer, or for the question where scales ask their own.
+    Raises InputError where the template has no place for the answer, or, with several scales, for the question.
     """
 
     abstains = True
@@ -107,7 +107,7 @@ class Rubric:
         return sum(w * v for w, v in zip(weights, values, strict=True)) / sum(map(abs, weights))
 
     def marks(self, answers: Sequence[tuple[Text, str, Mapping[str, Any]]]) -> list[list[Mark]]:
-        """The marks of every (prompt, answer, columns), one a scale; each is asked once.
+        """The marks of every (prompt, answer, columns), one for each scale; equal questions are asked once.
 
         Raises InputError where a row lacks a column of the template, or a server answers nothing.
         """
@@ -125,7 +125,7 @@ class Rubric:
 
 
 class RubricJudge:
-    """A judge that prefers the answer of higher score; equal scores tie, and one without a score makes it invalid."""
+    """A judge that prefers the answer of higher score; equal scores tie, and an answer without a score is invalid."""
 
     symmetric = True
 
@@ -156,11 +156,11 @@ _MARK = re.compile(
     r"[^\w-]*(?:(?:[Ss]core|[Rr]ating|[Mm]ark|[Aa]nswer)[^\w-]+)?(?P<mark>\d{1,3})(?:\s*/\s*(?P<of>\d{1,3}))?"
     r"(?=[^\w\s.,/–-]|[.,–-](?!\s*\d)|\n|\s*$)"
 )
-"""A reply that gives a mark begins with it: 7, **7**, Score: 7, 7/10; but not -7, 7.5, 7-8 or "7 things are wrong"."""
+"""A reply that gives a mark: it begins with it, as 7, **7**, Score: 7, 7/10; not -7, 7.5, 7-8, "7 things are wrong"."""
 
 
 def mark(reply: Reply, scale: Scale) -> Mark:
-    """The expected mark by the options' probabilities where they are known, or else the mark that was said."""
+    """The expected mark by the options' probabilities where known; otherwise the mark in the reply's text."""
     if reply.text is None:
         return Mark(None, reply.reason)
     begun = _MARK.match(reply.text)

@@ -1,17 +1,17 @@
 """Verifiers: rewards that compare the final answer in a completion with the one in its row.
 
-    exact            the whole completion is the answer, white space and letter case apart
-    number           the final number is the answer's, as GSM8K and MATH are marked
-    regex:PATTERN    the last match (its first group, where there is one) is the answer, letter for letter
+    exact            the whole completion is the answer, apart from white space and letter case
+    number           the final number equals the answer's, as GSM8K and MATH are graded
+    regex:PATTERN    the last match (its first group, if it has one) is the answer, letter for letter
     math             the final expression equals the answer, by math-verify
-    reasoning-gym    the score of the data set that the row came from, which may lie between 0 and 1
-    constraints      the completion keeps all constraints in its row (`accord.feedback.constraints`)
+    reasoning-gym    the score by the data set that the row came from, between 0 and 1
+    constraints      the completion meets all constraints in its row (`accord.feedback.constraints`)
     truthful         1 for the answer, 0 for saying that it is not known, -1 for anything else
 
-The answer stands in the column `answer`, or in the one named after an `@`: `number@solution`, `regex@label:(yes|no)`.
+The answer is in the column `answer`, or in the one named after an `@`: `number@solution`, `regex@label:(yes|no)`.
 
-Answers that are equal strings can also be voted on: what the samples of one prompt agree on is the answer of
-self-consistency (Wang et al. 2023, arXiv:2203.11171).
+Final answers can also be voted on, as equal ones are equal strings: the answer that most samples of a prompt share is
+that of self-consistency (Wang et al. 2023, arXiv:2203.11171).
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from accord.feedback.reward import excerpt, lacking, row_named
 from accord.records import Prompt, Sample
 
 PATTERN_SECONDS = 1
-"""A pattern with repetitions of repetitions may have no end, and the package regex gives up where re does not."""
+"""The most seconds for a pattern: nested repetitions may take forever. (The package regex has a limit, re has none.)"""
 
 ANSWER = "answer"
-"""The column that holds a row's answer unless another is named."""
+"""The default column of a row's answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verifier:
-    """A reward of 1 for a completion whose final answer is its row's, else 0 (or what else `grade` says).
+    """A reward of 1 for a completion whose final answer is its row's, else 0, unless `grade` says otherwise.
 
     Raises InputError, naming the row and its columns, where the answer's column is missing or holds no answer.
     """
 
     name: str
-    """What messages call it."""
+    """Its name in messages."""
     answer: Callable[[str], str | None]
     """The final answer in a text, in a form in which equal answers are equal strings; None where there is none."""
     gold: Callable[[Mapping[str, Any]], Any]
-    """The right answer in a row's columns; InputError says why there is none."""
+    """The right answer in a row's columns; raises InputError where there is none."""
     grade: Callable[[str, Any], float]
-    """The score of a text, by what `gold` gave."""
+    """The score of a text, given the value of `gold`."""
     column: str = ANSWER
-    """The column without which there is no right answer."""
+    """The column that a row must have."""
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
         gold = {id(s.prompt): self.check(s.prompt, s.row) for s in {id(s.prompt): s for s in samples}.values()}
@@ -74,7 +74,7 @@ class Verifier:
 
 
 def _at(columns: Mapping[str, Any], path: str) -> Any:
-    """What is at a column, or at a path into one such as reward_model.ground_truth; None where there is nothing."""
+    """The value in a column, or at a path into one such as reward_model.ground_truth; None where there is none."""
     try:
         return value_at(columns, path)
     except InputError:
@@ -82,7 +82,7 @@ def _at(columns: Mapping[str, Any], path: str) -> Any:
 
 
 def verifier_named(spec: str) -> Verifier:
-    """The verifier that a name stands for: `number`, `exact@label`, `regex:PATTERN`, `regex@label:PATTERN`.
+    """The verifier with a name: `number`, `exact@label`, `regex:PATTERN`, `regex@label:PATTERN`.
 
     Raises InputError where there is none, its pattern is missing or malformed, or its extra is not installed.
     """
@@ -94,12 +94,12 @@ def verifier_named(spec: str) -> Verifier:
     if at and not column:
         raise InputError(f"the verifier {spec!r} names no column after its @")
     if colon and name != "regex":
-        raise InputError(f"the verifier {name} takes no pattern, so {spec!r} means nothing")
+        raise InputError(f"the verifier {name} takes no pattern; write {name} instead of {spec!r}")
     return VERIFIERS[name](*([pattern] if name == "regex" else []), **({"column": column} if at else {}))
 
 
 def exact(column: str = ANSWER) -> Verifier:
-    """1 where the whole completion is the answer, but for letter case and for how much white space there is."""
+    """1 where the whole completion is the answer, apart from letter case and the amount of white space."""
 
     def answer(text: str) -> str | None:
         return " ".join(text.split()).casefold() or None
@@ -137,9 +137,9 @@ def regex(pattern: str, column: str = ANSWER) -> Verifier:
 def math(column: str = ANSWER) -> Verifier:
     r"""1 where the final expression in the completion equals the answer's, by math-verify: 1/2 is `\frac{2}{4}`.
 
-    A `\boxed{...}` comes before whatever else looks like an answer. The answer's column may hold an expression, with or
-    without dollar signs, or a solution that ends on one; of GSM8K's, what follows `####`. Each parse and each
-    comparison stops after 5 seconds, as no answer, on POSIX's main thread; elsewhere there is no limit.
+    A `\boxed{...}` takes precedence over other expressions. The answer's column may hold an expression, with or without
+    dollar signs, or a solution that ends with one; for GSM8K's, what follows `####`. Each parse and each comparison is
+    stopped after 5 seconds, as no answer, on POSIX's main thread; elsewhere there is no limit.
 
     Raises InputError where the extra is not installed, and for a row whose answer holds no expression.
     """
@@ -148,24 +148,24 @@ def math(column: str = ANSWER) -> Verifier:
 
 
 def reasoning_gym(**other: str) -> Verifier:
-    """The score, in [0, 1], that a row's own data set gives the completion: `accord.data.load` made the row.
+    """The score, in [0, 1], of the completion by the row's own data set; `accord.data.load` made the row.
 
-    The answer is what stands in the last `<answer>...</answer>`, or the whole completion where there is none. A scorer
-    that takes longer than 5 seconds (on POSIX's main thread) or cannot read an answer gives 0.
+    The answer is the content of the last `<answer>...</answer>`, or the whole completion without one. A scorer that
+    takes longer than 5 seconds (on POSIX's main thread) or cannot read an answer gives 0.
 
-    Raises InputError where the extra is not installed, and for a row that is none of reasoning-gym's.
+    Raises InputError where the extra is not installed, and for a row that is not reasoning-gym's.
     """
     if other:
-        raise InputError("the verifier reasoning-gym reads the columns that its rows come with, so name none")
+        raise InputError("the verifier reasoning-gym reads the columns of its own rows: give it no column")
     reasoning.require_reasoning_gym()
     return Verifier("reasoning-gym", reasoning.final_answer, reasoning.entry_of, reasoning.score, "metadata")
 
 
 def constraints(column: str = "constraints") -> Verifier:
-    """1 where the completion keeps all constraints of its row, such as `{words: {at_most: 20}, case: lower}`.
+    """1 where the completion meets all constraints in its row, such as `{words: {at_most: 20}, case: lower}`.
 
-    This is IFEval's strict accuracy of a prompt (Zhou et al. 2023, arXiv:2311.07911); `accord.feedback.constraints` has
-    the checks.
+    This is IFEval's strict prompt-level accuracy (Zhou et al. 2023, arXiv:2311.07911); `accord.feedback.constraints`
+    has the checks.
     """
 
     def grade(text: str, right: tuple[checks.Constraint, ...]) -> float:
@@ -179,10 +179,10 @@ def constraints(column: str = "constraints") -> Verifier:
 def truthful(column: str = ANSWER) -> Verifier:
     """1 where the completion is the answer, 0 where it says that it does not know, and -1 otherwise.
 
-    The ternary reward of TruthRL (Wei et al. 2025, arXiv:2509.25760). Whoever is right with probability p expects
-    p - (1 - p) = 2p - 1 of an answer, so the optimum answers where p > 1/2, and says that it does not know where
-    p < 1/2. The completion is the answer where it has its words, and no others: naming all that may be right is wrong,
-    and so is saying nothing, which would else be the easiest way not to be wrong.
+    The ternary reward of TruthRL (Wei et al. 2025, arXiv:2509.25760). A model that is right with probability p expects
+    p - (1 - p) = 2p - 1 from an answer, so the optimum answers where p > 1/2, and says that it does not know where
+    p < 1/2. The completion is the answer where it has exactly its words: naming all candidates is wrong, and so is
+    saying nothing, which would otherwise be the easiest way not to be wrong.
     """
 
     def answer(text: str) -> str | None:
@@ -207,7 +207,7 @@ def _compared(
     column: str,
     equals: Callable[[str, Any], bool] | None = None,
 ) -> Verifier:
-    """A verifier of strings, or by `equals`: what a completion says against what `right` makes of the column."""
+    """A verifier that compares strings, or by `equals`: the completion's answer with `right` of the column's text."""
 
     def gold(columns: Mapping[str, Any]) -> Any:
         value = columns[column]
@@ -238,10 +238,10 @@ VERIFIERS: dict[str, Callable[..., Verifier]] = {
 
 
 def leaders(answers: Sequence[str | None]) -> tuple[list[str], float]:
-    """The answers that most samples give, the earliest first, and the share of all samples that give each of them.
+    """The answers that most samples give, the earliest first, and the share of samples that give each of them.
 
-    `answers` are one a sample, equal strings where they are equal. None is a sample without one: it counts among the
-    samples and cannot lead. Where none has one, nobody leads, and the share is 0.
+    `answers` has one entry per sample, equal strings for equal answers. None is a sample without an answer: it counts
+    as a sample but cannot lead. Where no sample has an answer, there are no leaders, and the share is 0.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     most = max(votes.values(), default=0)
@@ -249,10 +249,10 @@ def leaders(answers: Sequence[str | None]) -> tuple[list[str], float]:
 
 
 def majority(answers: Sequence[str | None]) -> tuple[str | None, float]:
-    """The one answer that more samples give than any other, and their share; None where several lead, or nobody does.
+    """The answer that more samples give than any other, and its share; None where several lead, or none does.
 
-    Of m independent samples that are right with probability p, all others giving one wrong answer, the majority of odd
-    m is right with probability `sum over k > m/2 of C(m, k) p^k (1 - p)^(m - k)` (Condorcet 1785).
+    With m independent samples, each right with probability p, and all others giving one wrong answer, the majority of
+    an odd m is right with probability `sum over k > m/2 of C(m, k) p^k (1 - p)^(m - k)` (Condorcet 1785).
     """
     ahead, share = leaders(answers)
     return (ahead[0] if len(ahead) == 1 else None), share

@@ -1,4 +1,4 @@
-"""Language models that are asked by prompts, whether at hand or served: judges, critics and writers of instructions."""
+"""Language models that are given prompts, in this process or on a server: judges, critics, writers of instructions."""
 
 import lazy_loader
 

@@ -1,9 +1,9 @@
 """Asynchronous roll-outs: servers draw the samples of later steps while a step is trained on.
 
-With `stale_steps` k, step t (counted from 1) learns from samples of the weights after step max(0, t - 1 - k), however
-quick or slow the servers are: of a policy that is min(k, t - 1) steps old. What is asked for before a step is drawn in
-its order, each step's samples from one version of the weights, which is kept until then: on the disk for the servers,
-and in memory so that what they say is held against the weights that they drew from.
+With `stale_steps` k, step t (counted from 1) learns from samples drawn by the weights after step max(0, t - 1 - k),
+that is, by a policy min(k, t - 1) steps old, however fast the servers are. Samples asked for ahead of their steps are
+drawn in order, those of one step by one version of the weights. That version is kept until then: on the disk for the
+servers, and in memory so that their log-probabilities are compared with those of the weights that drew the samples.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ if TYPE_CHECKING:
     from accord.engine.config import SamplerConfig
 
 LAST = 10.0
-"""Seconds that what is being drawn has to end when it is not wanted any more."""
+"""Seconds that requests under way have to end once they are not wanted any more."""
 
 
 @dataclass(frozen=True)
 class Version:
-    """The policy as it was after so many steps: where servers read it, and what this rank holds of its weights."""
+    """The policy after a number of training steps: where servers read it, and this rank's part of its weights."""
 
     steps: int
     handed: Handed
     weights: Mapping[str, Tensor]
     seconds: float
-    """That it took to write."""
+    """Seconds that writing it took."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Samples, prompt after prompt; by how many nats a token servers differ from the version that drew them, where that
-    can be told; and the seconds for that version's weights."""
+    """Samples, prompt by prompt; the drift (mean difference of log-probabilities, in nats per token) from the version
+    that drew them, where known; and the seconds for handing that version over."""
 
     completions: list[Completion]
     drift: float | None
@@ -60,7 +60,7 @@ class Drawn:
 
 @dataclass
 class Request:
-    """The samples of a step: what was asked for, and by what it is drawn, until it is `drawn`."""
+    """The samples of one step: what was asked for, and the version and jobs until they are `drawn`."""
 
     prompts: Sequence[Tokens]
     n: int
@@ -68,20 +68,20 @@ class Request:
     version: Version | None = None
     work: Work | None = None
     future: Future[list[Completion]] | None = None
-    """Of the rank that leads."""
+    """On the leading rank."""
     drawn: Drawn | None = None
 
     @property
     def folders(self) -> list[Path]:
-        """Where weights lie that servers may have to read for it."""
+        """The folder of weights that servers may still have to read for it, if any."""
         return [self.version.handed.folder] if self.version and self.future and not self.future.done() else []
 
 
 class AsynchronousSampler(ServedSampler):
-    """Servers that draw what was asked for ahead of its step; whatever else they are asked for waits for its turn.
+    """A ServedSampler that draws samples ahead of their steps; any other request waits for its turn.
 
-    What was asked for is kept from `ask` until `forget`, by its step, counted from 0. All ranks of a team do all of
-    this together. Raises as `ServedSampler` does.
+    A request is kept from `ask` until `forget`, by its step, counted from 0. All ranks of a team call these methods
+    together. Raises as `ServedSampler` does.
     """
 
     def __init__(self, config: SamplerConfig, folder: str | Path) -> None:
@@ -93,12 +93,12 @@ class AsynchronousSampler(ServedSampler):
         self.row: dict[str, float] = {}
 
     def numbers(self) -> dict[str, float]:
-        """What to log of the samples that were taken last: by how many steps their weights are older than those that
-        learn from them, and what `ServedSampler` logs, the drift from the weights that drew them."""
+        """What to log of the samples taken last: `staleness`, the age in steps of the weights that drew them, and what
+        `ServedSampler` logs, with the drift from those weights."""
         return self.row
 
     def ask(self, step: int, steps: int, policy: Policy, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> None:
-        """Have the samples of a step drawn from the policy as it is, after so many `steps`, unless they are already."""
+        """Begin to draw a step's samples from the policy as it is now, after `steps` steps, unless already begun."""
         if step in self.requests:
             return
         request = self.requests[step] = Request(prompts, n, sampling, drawn=self.restored.pop(step, None))
@@ -108,7 +108,7 @@ class AsynchronousSampler(ServedSampler):
             request.future = self.turns.begin(request.work, self.hosts) if Team.here().leads else None
 
     def forget(self, step: int) -> None:
-        """Let go of what was drawn for steps before this one."""
+        """Drop the samples of steps before this one."""
         for done in [number for number in self.requests if number < step]:
             del self.requests[done]
 
@@ -138,7 +138,7 @@ class AsynchronousSampler(ServedSampler):
         return [said[i : i + request.n] for i in range(0, len(said), request.n)]
 
     def _finished(self, request: Request, policy: Policy) -> Drawn:
-        """What was drawn, once it is; InputError where it cannot be, or is not of the weights that were handed over."""
+        """A request's samples, once drawn; InputError where they cannot be, or other weights drew them."""
         version, work = request.version, request.work
         if request.drawn is None:
             assert version is not None and work is not None
@@ -152,7 +152,7 @@ class AsynchronousSampler(ServedSampler):
         return request.drawn
 
     def _version(self, steps: int, policy: Policy) -> Version:
-        """The policy as it is, after so many steps, which servers can read from now on."""
+        """The policy as it is now, after `steps` steps, written for the servers."""
         if self.version is None or self.version.steps != steps:
             begun = monotonic()
             handed = self._written(policy)
@@ -161,9 +161,9 @@ class AsynchronousSampler(ServedSampler):
         return self.version
 
     def state(self, policy: Policy) -> list[dict[str, Any]]:
-        """All that was asked for, drawn to its end, as JSON has it: the weights that it is drawn from will be no more.
+        """All requests as JSON, drawn to the end first, since the weights that draw them will be gone.
 
-        Raises InputError where it cannot be drawn.
+        Raises InputError where samples cannot be drawn.
         """
         found = []
         for step, request in self.requests.items():
@@ -173,7 +173,7 @@ class AsynchronousSampler(ServedSampler):
         return found
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
-        """Take over what `state` returned, for steps that will ask for it."""
+        """Take over what `state` returned; `ask` for these steps then draws nothing."""
         for row in state:
             said = [Completion(Ints(t), Doubles(logp), stop, version) for t, logp, stop, version in row["completions"]]
             self.restored[row["step"]] = Drawn(said, row["drift"])
@@ -191,14 +191,14 @@ class AsynchronousSampler(ServedSampler):
 
 @dataclass
 class Turns:
-    """A thread in which work is done one after the other, in the order in which it was begun."""
+    """A thread that finishes one call's samples after the other, in the order in which they were begun."""
 
     loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     thread: threading.Thread | None = None
 
     def begin(self, work: Work, hosts: Sequence[Vllm]) -> Future[list[Completion]]:
-        """Have work done by servers when it is its turn."""
+        """Have the servers draw a call's samples when its turn comes."""
         if self.thread is None:
             self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
             self.thread.start()
@@ -210,7 +210,7 @@ class Turns:
         return asyncio.run_coroutine_threadsafe(in_turn(), self.loop)
 
     def close(self) -> None:
-        """End what is being done, and the thread."""
+        """Cancel what is under way, and end the thread."""
         if self.thread is not None:
             asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(LAST)
             self.loop.call_soon_threadsafe(self.loop.stop)

@@ -1,7 +1,7 @@
-"""How a request to a server can fail, whether another try can do better, and when it is made.
+"""How a request to a server can fail, whether it is worth another attempt, and after how long.
 
-Waits between tries are drawn from [0, min(60, 2^(tries - 1))] seconds ("full jitter", after which many clients do not
-come back together), or are what the server asks for by Retry-After.
+The wait before attempt n is drawn from [0, min(60, 2^(n - 1))] seconds ("full jitter", so that many clients do not
+return at once), or is what the server asks for by Retry-After.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 UNREACHED, BUSY, FAILING, SLOW, BROKEN, UNREADABLE, REFUSED = (
     "no connection", "busy (429)", "server error (5xx)", "too slow", "broken off", "unreadable", "refused",
 )  # fmt: skip
-"""How a try can fail."""
+"""The kinds of failure of an attempt."""
 LONGEST = 600.0
-"""Seconds that a server can have all requests wait; where it asks for more, the work is ended."""
+"""The longest wait in seconds that a server may ask for; beyond it the work ends."""
 BASE = 1.0
-"""Seconds at most before the second try."""
+"""The longest wait before the second attempt, in seconds."""
 
 
 class Fault(Exception):
-    """A try that failed: how, what was said, whether another can do better, and when."""
+    """A failed attempt: its kind, the server's message, whether another may succeed (`passes`), and when (`wait`)."""
 
     def __init__(self, kind: str, told: str, *, passes: bool = True, wait: float | None = None) -> None:
         super().__init__(f"{kind}: {told}" if told else kind)
@@ -39,7 +39,7 @@ class Fault(Exception):
 
 
 def fault_of(error: Exception, server: Server, model: str, timeout: float) -> Fault:
-    """What an error of a try means. Raises InputError where it is one of all requests."""
+    """The Fault behind an exception of an attempt. Raises InputError where no other request could succeed either."""
     import openai
 
     if isinstance(error, Fault):
@@ -69,7 +69,7 @@ def fault_of(error: Exception, server: Server, model: str, timeout: float) -> Fa
 
 
 def wait_for(state: RetryCallState) -> float:
-    """Seconds before another try."""
+    """Seconds to wait before the next attempt."""
     from tenacity import wait_random_exponential
 
     fault = state.outcome.exception() if state.outcome else None
@@ -79,7 +79,7 @@ def wait_for(state: RetryCallState) -> float:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """The seconds for which the server asks, as a number or a date, if it does."""
+    """The seconds of a Retry-After header, given as a number or a date; None without a usable one."""
     given = error.response.headers.get("retry-after", "")
     try:
         seconds = float(given)

@@ -1,4 +1,4 @@
-"""A policy's weights on their way to servers: written into a folder that both see, anew whenever they have changed."""
+"""Handing a policy's weights to servers: written to a shared folder, again whenever they have changed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from accord.files import tidy
 
 HEAD = "head.safetensors"
 NUDGED = 12
-"""Tensors at either end of a network that are nudged to see whether servers take what they are handed ..."""
+"""How many tensors at either end of a network are nudged to test whether servers take new weights."""
 NUDGE, ZERO = 0.03, 0.02
-"""... by noise of so many times their root mean square; or where that is 0, of this deviation."""
+"""The nudge's standard deviation as a share of the tensor's root mean square; absolute, where that is 0."""
 
 
 @dataclass(frozen=True)
 class Handed:
-    """Weights for servers: where they lie, what they are called, whether they are an adapter, and of how many bytes."""
+    """Weights written for servers: their folder, name and size in bytes, and whether they are an adapter."""
 
     folder: Path
     name: str
@@ -42,23 +42,22 @@ class Handed:
 
 
 class Handover:
-    """The folder, in the one `above`, where weights lie for servers, and those that were written last."""
+    """The writer of weights for servers, into a folder inside `above`; remembers those written last."""
 
     def __init__(self, above: Path) -> None:
         self.above = above
-        self.folder = above / f".sampler.{os.getpid()}.partial"  # as what is left half-done, which is cleared
-        self.run = secrets.token_hex(4)  # adapters of two runs must not have one name
+        self.folder = above / f".sampler.{os.getpid()}.partial"  # named so that `files.tidy` clears it after a crash
+        self.run = secrets.token_hex(4)  # so that adapters of two runs never share a name
         self.count = 0
         self.state: tuple[int, ...] = ()
         self.handed: Handed | None = None
 
     def write(self, policy: Policy, keep: Collection[Path] = ()) -> Handed:
-        """The policy's weights, or its adapters, written for servers to read, unless they are those written last.
+        """Write the policy's weights, or its adapters, for servers, unless they were written last.
 
-        What was written before goes, but for the folders to `keep`.
-
-        Of a network that is shared out among ranks, which all call this, the one that leads writes, and has the weights
-        of one file at a time. Raises InputError, on every rank, where they cannot be, or are held in few bits.
+        Weights written before are deleted, except the folders in `keep`. Where the network is sharded among ranks, all
+        of them call this; the leading rank writes, and holds the weights of one file at a time. Raises InputError, on
+        every rank, where the weights cannot be written, or are quantized.
         """
         state = state_of(policy)
         if state == self.state and self.handed is not None:
@@ -83,7 +82,7 @@ class Handover:
         return self.handed
 
     def _make_room(self, keep: Collection[Path]) -> Path:
-        """A new folder; what was written before goes, but for the folders to `keep`."""
+        """A new folder; deletes those written before, except the ones to `keep`."""
         if self.count == 0:
             tidy(self.above, "sampler")
         self.count += 1
@@ -98,14 +97,14 @@ class Handover:
         return Handed(folder, f"accord-{self.run}-{self.count}", is_adapter, size)
 
     def close(self) -> None:
-        """Take the weights away."""
+        """Delete the weights."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def save_tied_head(network: Any, folder: Path, team: Team) -> None:
-    """Write the output layer by its own name too, where it is the embedding, which files of weights leave out.
+    """Write a tied output layer under its own name too; files of weights leave it out.
 
-    vLLM on a processor multiplies by a copy of it, which it makes anew only where the layer itself is loaded.
+    vLLM on a CPU multiplies by a copy of it, which it renews only where the layer itself is loaded.
     """
     head, embedding = network.get_output_embeddings(), network.get_input_embeddings()
     if head is None or head.weight is not embedding.weight:
@@ -115,7 +114,7 @@ def save_tied_head(network: Any, folder: Path, team: Team) -> None:
 
     def write() -> None:
         save_file({name: weight}, folder / HEAD, metadata={"format": "pt"})
-        if (folder / INDEX).exists():  # which says of all files what to read from them
+        if (folder / INDEX).exists():  # the index decides what is read from which file
             index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
             index["weight_map"][name] = HEAD
             (folder / INDEX).write_text(json.dumps(index), encoding="utf-8")
@@ -126,9 +125,9 @@ def save_tied_head(network: Any, folder: Path, team: Team) -> None:
 @contextmanager
 @torch.no_grad()
 def nudged(policy: Policy) -> Iterator[None]:
-    """Within it some weights of each kind are others: of the first and the last tensors; then bit for bit as before.
+    """Change some weights of the first and last tensors in the block; afterwards they are restored bit for bit.
 
-    A server that takes only part of what it is handed, or nothing, is told by it.
+    This detects a server that takes only part of the weights it is handed, or none.
     """
     own = list(own_state(policy.network).values())
     some = {id(tensor): tensor for tensor in (*own[:NUDGED], *own[-NUDGED:])}.values()

@@ -1,9 +1,9 @@
-"""A journal of replies, which asks nothing twice: what was paid for is kept, however the work ends.
+"""A journal of replies, so that no request is paid for twice, however the work ends.
 
-A journal is a text file that only grows: a line says what it is of, and then every line is a reply, written at once, as
-replies come, and synced each second, so that a power cut costs no more than that. A line that was torn off when the
-work was killed is taken away when it goes on. Replies are known by a digest of the request and of everything else that
-decides them, so their order means nothing.
+A journal is a text file that is only appended to. Its first line says which model and settings it is for; every other
+line is a reply, written when it arrives and synced every second, so that a power cut loses no more than that. A line
+cut short by a kill is removed when the work continues. Replies are found by a digest of the request and of everything
+else that decides them, so their order does not matter.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import text_to_json
 
 MARK = "accord journal"
-"""What the first line of a journal says that it is, with its version."""
+"""The key of the format's version in the first line of a journal."""
 VERSION = 1
 SECONDS = 1.0
-"""Between two times that what was written is synced."""
+"""Seconds between two syncs to the disk."""
 
 
 class Journal:
-    """A model whose replies are kept in a file, and that is asked only for what is not there.
+    """A model whose replies are kept in a file; it is asked only for replies that the file lacks.
 
-    Equal requests are asked once. Replies without a text are written down, and asked for again next time. `settings`
-    are the asker's own that a journal is of, beside the model's. The file is one run's alone while it asks.
+    Equal requests are asked once. Failed replies (without text) are recorded, and asked for again next time. `settings`
+    are the caller's own, recorded with the model's. The file is locked while requests are made.
 
-    Raises InputError where the file is no journal, is of other settings, is in use, or cannot be read or written.
+    Raises InputError where the file is not a journal, has other settings, is in use, or cannot be read or written.
     """
 
     def __init__(
@@ -52,12 +52,12 @@ class Journal:
         self.replies: dict[str, Reply] = {}
         self.counts: Counter[str] = Counter()
         self._file: IO[bytes] | None = None
-        self._size = -1  # of the file as it is known
+        self._size = -1  # of the file when last read or written
         self._synced = -SECONDS
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What the journal is of: the model, what else decides its replies, and the asker's own."""
+        """The settings that the journal's first line records: the model's, and the caller's own."""
         given = {**self._model, **self._own}
         return dict(json.loads(json.dumps(given)))
 
@@ -66,19 +66,19 @@ class Journal:
         return {"model": self.name, **getattr(self.inner, "settings", {})}
 
     def key(self, request: Request) -> str:
-        """The digest of all that decides the reply to a request."""
+        """A digest of everything that decides the reply to a request."""
         asked = {f.name: getattr(request, f.name) for f in fields(request)} | {"prompt": text_to_json(request.prompt)}
         return hashlib.sha256(json.dumps([self._model, asked], sort_keys=True).encode()).hexdigest()[:32]
 
     def __call__(
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
     ) -> list[Reply]:
-        """A reply for each request, in order; raises as the model does, and says what is kept."""
+        """A reply for each request, in order; raises as the model does, with the number of replies kept."""
         with self._opened():
             return self._replies(requests, on_reply or (lambda place, reply: None))
 
     def look(self) -> None:
-        """Raise InputError where there is no journal that can be kept, before anything else is written."""
+        """Raise InputError where the file cannot serve as this journal; to be called before other output is written."""
         with self._opened():
             pass
 
@@ -119,7 +119,7 @@ class Journal:
         )
 
     def _write(self, key: str, reply: Reply) -> None:
-        """Adds a reply to the file, in one write, and to what is known."""
+        """Append a reply to the file, in one write, and remember it."""
         self.counts["asked" if reply.text is not None else "failed"] += 1
         line = {"key": key} | {f.name: v for f in fields(reply) if (v := getattr(reply, f.name)) != f.default}
         self._append(_line({**line, "text": reply.text}))
@@ -128,7 +128,7 @@ class Journal:
 
     @contextmanager
     def _opened(self) -> Iterator[None]:
-        """The file, which is this run's alone within the block; it is read where it has more than is known."""
+        """Lock and open the file for the block; read it where its size has changed."""
         with alone_with(self.path, "the journal", "name another by --journal"):
             try:
                 if self.path.exists():
@@ -138,7 +138,7 @@ class Journal:
             finally:
                 if self._file is not None:
                     self._size = self._file.tell()
-                    with suppress(OSError):  # the replies are there, and the first failure is the one to tell
+                    with suppress(OSError):  # the replies are in memory, and the first failure is the one to report
                         os.fsync(self._file.fileno())
                     self._file.close()
                     self._file = None
@@ -146,7 +146,7 @@ class Journal:
     def _open(self) -> None:
         try:
             if self.path.exists() and not self.path.is_file():
-                raise InputError(f"the journal {self.path} is no file; name another by --journal.")
+                raise InputError(f"the journal {self.path} is not a regular file; name another with --journal.")
             self._file = self.path.open("ab")
         except OSError as error:
             raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
@@ -171,13 +171,13 @@ class Journal:
             raise InputError(f"the journal {self.path} cannot be written ({error.strerror}).") from None
 
     def _read(self) -> None:
-        """What is in the file, but for what was torn off."""
+        """Read the replies in the file, without a last line that was cut short."""
         content = read_content(self.path)
         if len(content) == self._size:
             return
         whole, _, torn = content.rpartition(b"\n")
         lines = [_parsed(line) for line in whole.split(b"\n")] if whole else []
-        if lines or not self._head.startswith(torn.rstrip(b"\0")):  # NUL: what a power cut leaves of a write
+        if lines or not self._head.startswith(torn.rstrip(b"\0")):  # NUL: left of a write by a power cut
             self._check(lines[0] if lines else None)
         os.truncate(self.path, len(content) - len(torn))
         for name in ("failed before", "unreadable"):
@@ -190,7 +190,7 @@ class Journal:
             status(f"{self.path}: {self.counts['unreadable']} lines cannot be read, and are left out")
 
     def _take(self, line: Any) -> None:
-        """A reply that was kept; the first of a request counts."""
+        """Remember a recorded reply; the first one to a request counts."""
         try:
             reply = Reply(**{name: value for name, value in line.items() if name != "key"})
             if reply.text is None:
@@ -202,14 +202,14 @@ class Journal:
 
     def _check(self, head: Any) -> None:
         if not isinstance(head, dict) or head.get(MARK) != VERSION or not isinstance(head.get("of"), dict):
-            raise InputError(f"{self.path} is no journal of replies; name another file by --journal.")
+            raise InputError(f"{self.path} is not a journal of replies; name another file with --journal.")
         was, settings = head["of"], self.settings
         for name in sorted({*was, *settings}):
             if was.get(name) != settings.get(name):
                 there, here = (_shown(each.get(name)) for each in (was, settings))
                 raise InputError(
-                    f"the journal {self.path} is of other settings ({name}: {there}, and here {here}); name another "
-                    "by --journal, or remove it."
+                    f"the journal {self.path} has other settings ({name}: {there}, and here {here}); name another "
+                    "with --journal, or remove it."
                 )
 
 

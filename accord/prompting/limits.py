@@ -1,4 +1,4 @@
-"""How fast a served model is asked, and what that may cost."""
+"""Limits of requests to a served model: per minute, and in money."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TICK = 0.02
-"""Seconds between two looks at what others have spent."""
+"""Seconds between two looks at what other requests have spent."""
 
 
 @dataclass
 class Pace:
-    """Spreads requests evenly over time, so that none of the limits, of a minute each, is passed.
+    """Spreads requests evenly over time to keep within limits of requests and tokens per minute.
 
-    A request's turn comes 60 / requests seconds after the one before it, and 60 t / tokens seconds after one of t
-    tokens; what it will have is estimated, and put right when it is known. All wait where a server says so.
+    A request starts 60 / requests seconds after the one before it, and 60 t / tokens seconds after one of t tokens. Its
+    number of tokens is estimated first and corrected afterwards. All requests wait when a server asks for it.
     """
 
     requests: float | None
@@ -32,7 +32,7 @@ class Pace:
     _held: float = 0.0
 
     async def turn(self, tokens: float) -> None:
-        """Waits until a request of so many tokens may be sent."""
+        """Wait until a request of this many tokens may be sent."""
         now = monotonic()
         start = max(now, self._next if self.requests else 0.0, self._next_tokens if self.tokens else 0.0)
         self._next = start + 60 / self.requests if self.requests else 0.0
@@ -41,18 +41,18 @@ class Pace:
             await asyncio.sleep(wait)
 
     def correct(self, tokens: float) -> None:
-        """So many tokens more were needed than was estimated; fewer where negative."""
+        """Correct an estimate: a request took this many tokens more (fewer where negative)."""
         if self.tokens:
             self._next_tokens += 60 * tokens / self.tokens
 
     def hold(self, seconds: float) -> None:
-        """No request is sent for so long."""
+        """Send no request for this many seconds."""
         self._held = max(self._held, monotonic() + seconds)
 
 
 @dataclass
 class Purse:
-    """What was spent, by prices of a million tokens; what is on its way counts as the most that it can cost."""
+    """The money spent, from prices per million tokens; requests under way count as the most they can cost."""
 
     price_in: float = 0.0
     price_out: float = 0.0
@@ -61,11 +61,11 @@ class Purse:
     _promised: float = field(default=0.0)
 
     def cost(self, tokens_in: float, tokens_out: float) -> float:
-        """What so many tokens cost."""
+        """The cost of so many tokens read and written."""
         return (self.price_in * tokens_in + self.price_out * tokens_out) / 1e6
 
     async def promise(self, most: float) -> None:
-        """Sets aside the most that a request can cost; waits where others may turn out to have cost less.
+        """Reserve the most that a request can cost; wait while requests under way may turn out to cost less.
 
         Raises InputError where the budget has no room for it.
         """
@@ -77,7 +77,7 @@ class Purse:
 
     @contextmanager
     def paying(self, most: float) -> Iterator[None]:
-        """Takes back what was set aside, when what the request did cost has been added to what is spent."""
+        """Release a reservation after the block, which adds the request's true cost to `spent`."""
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""A model at hand that is asked by prompts: its own samples, and the probabilities of what it may begin with."""
+"""A model in this process that answers requests: by samples, and by the probabilities of given choices."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ from accord.objectives.segments import segment_sum
 from accord.prompting.requests import Reply, Request, without_reasoning
 
 AT_ONCE = 32
-"""Requests whose replies are sampled together, and told together."""
+"""Requests whose replies are sampled and reported together."""
 PROBED = 16
-"""Weights of each tensor that a fingerprint is made of."""
+"""How many weights of each tensor enter the fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request and its prompt's tokens."""
+    """A request with its tokenized prompt."""
 
     request: Request
     tokens: Tokens
 
     @property
     def sampling(self) -> Sampling:
-        """How its reply is drawn, but for the seed."""
+        """The sampling settings of its reply, without the seed."""
         r = self.request
         return Sampling(max(r.max_tokens, 1), r.temperature, top_p=r.top_p, stop=r.stop)
 
 
 class Local:
-    """A model at hand. Replies are `engine.generate`'s: of the request alone, up to the rounding of the logits.
+    """A model in this process. A reply depends on its request alone, up to the rounding of the logits.
 
-    The probability of a choice is that of all its tokens, after the prompt, less that of the choices that it begins, as
-    1 does 10: their tokens follow its own. A request for choices whose `max_tokens` is
-    0 has an empty text, and costs one pass. On a CPU each request is such a pass of its own, so that its probabilities
-    are the same to the last bit whatever else is asked; elsewhere passes have `tokens_per_pass`. Where the tokenizer
-    has no chat template, chats are refused by an InputError.
+    The probability of a choice is that of its tokens after the prompt, less that of longer choices whose tokens begin
+    with them (as 10 does with 1). A request for choices with `max_tokens` 0 has an empty text and costs one forward
+    pass. On a CPU every such request is a pass of its own, so that its probabilities are the same to the last bit
+    whatever else is asked; elsewhere passes hold `tokens_per_pass` tokens. Raises InputError for a chat where the
+    tokenizer has no chat template.
 
-    The model stays as it is given: where it computes in less than float32, it is asked through a copy that holds
-    rounded weights, made when it is first asked.
+    The model is not changed: where it computes in less than float32, replies come from a copy with rounded weights,
+    made at the first call.
     """
 
     def __init__(self, model: Policy, *, tokens_per_pass: int = 2048) -> None:
@@ -63,12 +63,12 @@ class Local:
 
     @property
     def has_template(self) -> bool:
-        """Whether it can be asked by chats."""
+        """Whether it can be given chats."""
         return getattr(self.model.tokenizer, "chat_template", None) is not None
 
     @property
     def settings(self) -> dict[str, str]:
-        """What decides its replies besides the request: precision, chat template, and a fingerprint of its weights."""
+        """What decides its replies besides the request: precision, chat template, and a fingerprint of the weights."""
         template = str(getattr(self.model.tokenizer, "chat_template", None))
         weights, waiting = hashlib.sha256(), unread(self.model.network)
         for name, weight in self.model.network.state_dict().items():
@@ -85,7 +85,7 @@ class Local:
     def __call__(
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
     ) -> list[Reply]:
-        """A reply for each request, in order; one that does not fit into the context has none, and the reason."""
+        """A reply for each request, in order; a request that does not fit into the context gets a reason instead."""
         places: dict[Request, list[int]] = {}
         for i, request in enumerate(requests):
             places.setdefault(request, []).append(i)
@@ -111,7 +111,7 @@ class Local:
                 yield from self._answered(group[start : start + AT_ONCE], sampling)
 
     def _fault(self, asked: _Asked) -> str:
-        """Why a request cannot be answered, if it cannot."""
+        """Why a request cannot be answered; empty where it can."""
         context, choices = self.model.context, self._tokens_of_choices(asked)
         if not asked.tokens:
             return "nothing to read: the prompt is empty, and the tokenizer has no token that begins a text"
@@ -121,7 +121,7 @@ class Local:
         return f"too long: {len(asked.tokens)} tokens and {room} of the reply, where {self.name} reads {context}"
 
     def _tokens_of_choices(self, asked: _Asked) -> list[Ints]:
-        """The tokens of each choice, as a reply that begins with it has them."""
+        """The tokens of each choice, at the start of a reply."""
         tokenizer, choices = self.model.tokenizer, asked.request.choices
         before = prompt_text(tokenizer, asked.request.prompt) if choices else ""
         return tokenize(tokenizer, choices, [before] * len(choices))
@@ -136,7 +136,7 @@ class Local:
 
     @torch.no_grad()
     def _choices(self, group: list[_Asked]) -> dict[Request, dict[str, float]]:
-        """The probability that each reply begins with each of its choices."""
+        """For each request, the probability that the reply begins with each of its choices."""
         found: dict[Request, dict[str, float]] = {}
         trees = [Tree(a.tokens, tuple(map(Branch, self._tokens_of_choices(a))), row=i) for i, a in enumerate(group)]
         with evaluating(self._reader.network):
@@ -163,11 +163,11 @@ class Local:
 
 
 def _alone(tokens: Tokens, begun: Mapping[Tokens, float]) -> float:
-    """P(a text begins with these tokens, and with no longer ones of `begun`), from P(it begins with each)."""
+    """P(a text begins with these tokens, but not with a longer entry of `begun`), from P(it begins with each entry)."""
     longer = [other for other in begun if len(other) > len(tokens) and other[: len(tokens)] == tokens]
     return max(begun[tokens] - sum(_alone(other, begun) for other in longer), 0.0)
 
 
 def before(text: str, stop: Sequence[str]) -> str:
-    """The text before the first of the texts that end it."""
+    """The text before the first of the stop strings."""
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=None)]

@@ -1,4 +1,4 @@
-"""Which language model is asked, and within which limits: what commands and files of settings share.
+"""Options of language models that are given prompts, and limits of requests, shared by commands and settings files.
 
 Nothing here needs torch until a model is made.
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class LimitOptions:
-    """How a served model is asked, what that may cost, and where replies are kept."""
+    """Limits of requests to a served model in time and money, and where replies are kept."""
 
     journal: str | None = None
-    """A file that keeps every reply, so that the same command continues where it stopped and asks nothing twice."""
+    """A file that keeps every reply, so that the same command continues where it stopped and repeats no request."""
     parallel: int = 8
-    """Requests to a server at once."""
+    """Requests to a server at the same time."""
     requests_per_minute: float | None = None
     """Limit of requests to a server per minute."""
     tokens_per_minute: float | None = None
@@ -33,11 +33,11 @@ class LimitOptions:
     timeout: float = 120.0
     """Seconds to wait for a server's reply."""
     retries: int = 6
-    """How often to repeat a request when a server is busy or slow, or sends something that is no reply."""
+    """How often to repeat a request when a server is busy, slow, or sends something other than a reply."""
     price_in: float | None = None
     """Price of a million tokens read by a served model."""
     price_out: float | None = None
-    """Price of a million tokens written by it."""
+    """Price of a million tokens written by a served model."""
     budget: float | None = None
     """The most this run may cost at these prices. It stops before that, and the next run continues."""
     key: str | None = None
@@ -57,7 +57,7 @@ class LimitOptions:
 
 @dataclass(kw_only=True)
 class AskOptions(TemplateOptions, LimitOptions):
-    """Which language model is asked, and within which limits."""
+    """A language model, in this process or on a server, and the limits of requests to it."""
 
     model: str
     """A folder, a Hugging Face Hub name or smollm2; with --server, the model's name there."""
@@ -68,11 +68,10 @@ class AskOptions(TemplateOptions, LimitOptions):
 
 
 def prompted(options: AskOptions, settings: Mapping[str, Any] | None = None) -> Prompted:
-    """The model that the options name, at hand or served, with its journal where there is one.
+    """The model named by the options, in this process or served, with its journal if there is one.
 
-    `settings` are the asker's own, which a journal is of as well: one of others is refused.
-
-    Raises InputError where there is no such model or server, or the options do not fit each other.
+    `settings` are the caller's own, which the journal records; a journal with other settings is refused. Raises
+    InputError where there is no such model or server, or the options do not fit each other.
     """
     from accord.prompting.journal import Journal
 
@@ -81,7 +80,7 @@ def prompted(options: AskOptions, settings: Mapping[str, Any] | None = None) -> 
 
 
 def at_hand(options: AskOptions) -> Prompted:
-    """A model that is loaded. Raises InputError where an option is of served models."""
+    """A model loaded in this process. Raises InputError where an option is for served models."""
     from accord.engine.load import for_leader, load_model
     from accord.prompting.local import Local
 
@@ -102,16 +101,17 @@ def _served(options: AskOptions, url: str) -> Prompted:
             f"{options.model} is served: leave them out."
         )
     if (options.price_in is None) != (options.price_out is None):
-        raise InputError("prices are two numbers: price_in and price_out, of a million tokens each.")
+        raise InputError("prices need two numbers: price_in and price_out, of a million tokens each.")
     if options.budget is not None and options.price_in is None:
         raise InputError("a budget needs the prices of a million tokens: price_in and price_out.")
     return Served(Server(url, options.key, options.insecure), options.model, options)
 
 
 def require_keys_allowed(file: str, said: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Raise InputError where a file, perhaps somebody's, names a key that the command line does not allow.
+    """Raise InputError where a settings file names a key that the command line does not allow.
 
-    A server that a file names would be sent whatever the environment holds; what begins with ACCORD_ is meant for that.
+    The file may be somebody else's, and its server would be sent any environment variable it names. Names that begin
+    with ACCORD_ are meant for this and allowed.
     """
     key = said.get("key")
     if isinstance(key, str) and not key.startswith("ACCORD_") and given.get("key") != key:
@@ -121,12 +121,12 @@ def require_keys_allowed(file: str, said: Mapping[str, Any], given: Mapping[str,
 
 
 def bare(model: Prompted) -> Any:
-    """The model itself, without its journal."""
+    """The model without its journal."""
     return getattr(model, "inner", model)
 
 
 def account(model: Prompted) -> str:
-    """What a served model has read and written, and what that cost, in a few words; nothing of a model at hand."""
+    """The tokens used by a served model, and their cost; empty for a model in this process."""
     served = bare(model)
     if not hasattr(served, "purse"):
         return ""
@@ -134,7 +134,7 @@ def account(model: Prompted) -> str:
 
 
 def told(model: Prompted) -> Iterator[str]:
-    """Lines that say what became of requests: how many were kept, asked and failed, and what failed on the way."""
+    """Lines about the requests made: how many were answered before, now and not at all, and which attempts failed."""
     served, counts = bare(model), getattr(model, "counts", {})
     if counts:
         yield (
@@ -145,7 +145,7 @@ def told(model: Prompted) -> Iterator[str]:
         return
     parts = [f"{count:,} {kind}" for kind, count in sorted(served.faults.items())]
     if parts:
-        yield f"tries that failed: {', '.join(parts)}"
+        yield f"failed attempts: {', '.join(parts)}"
     if served.reasoning:
         yield f"{served.reasoning:,} replies began with a block of reasoning, which is left out"
     if served.tokens:

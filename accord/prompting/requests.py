@@ -1,4 +1,4 @@
-"""What a language model is asked, and what it replies: the seam between those who ask and the models that answer."""
+"""Requests to a language model and its replies: the interface between judges or generators and models."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from accord.records import Text
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """One question. A prompt of messages is a chat; a plain text is continued."""
+    """One request. A prompt of messages is a chat; a plain text is continued."""
 
     prompt: Text
     max_tokens: int
-    """Of the reply; 0 where only the choices are wanted, and no text."""
+    """The most tokens of the reply; 0 where only the choices' probabilities are wanted."""
     temperature: float = 0.0
     """Divides the logits; 0 takes the likeliest token."""
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    """The reply ends before the first of these texts."""
+    """The reply ends before the first of these strings."""
     seed: int = 0
-    """What is drawn depends on the request alone, this included: the same request has the same reply."""
+    """Sampling depends on the request alone, this seed included: equal requests have equal replies."""
     choices: tuple[str, ...] = ()
-    """Texts with which the reply may begin, such as A and B, whose probabilities are wanted."""
+    """Texts such as A and B: the probabilities that the reply begins with them are wanted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What came back: a text, or why there is none."""
+    """A reply: a text, or the reason why there is none."""
 
     text: str | None
     reason: str = ""
-    """Why there is no text: who could not be reached, or refused."""
+    """Why there is no text; the kind of failure comes first, before a colon."""
     is_cut: bool = False
-    """Whether the text was ended by `max_tokens`."""
+    """Whether `max_tokens` cut the text."""
     choices: dict[str, float] | None = field(default=None)
-    """The probability that the reply begins with each choice, as far as the model tells; None where it does not.
+    """The probability that the reply begins with each choice, as far as known; None where unknown.
 
-    Of one choice that begins another, such as 1 and 10, it is that of the shorter one and not the longer."""
+    Where one choice begins another, as 1 does 10, the shorter one's probability excludes the longer one."""
     tokens_in: int = 0
     tokens_out: int = 0
 
 
 class Prompted(Protocol):
-    """A model that is asked by prompts.
+    """A model that answers requests.
 
-    `name` says which it is, for a reader. `on_reply` is told of every reply when it is there, with its request's
-    place, so that nothing is lost where the work is ended: from one thread at a time, in any order.
+    `name` is its name for people. `on_reply` is called with each reply as it arrives, and the index of its request, so
+    that nothing is lost if the work ends: from one thread at a time, in any order.
     """
 
     name: str
@@ -62,9 +62,9 @@ class Prompted(Protocol):
 
 
 def without_reasoning(text: str) -> str:
-    """The text after a block of reasoning that it begins with, <think> ... </think>; empty where that has no end.
+    """The text after a leading block of reasoning, <think> ... </think>; empty where the block is not closed.
 
-    Some chat templates open the block in the prompt, so that a reply only ends it.
+    Some chat templates open the block in the prompt, so that a reply only closes it.
     """
     head, end, rest = text.rpartition("</think>")
     if end and (re.match(r"\s*<think>", head) or "<think>" not in head):

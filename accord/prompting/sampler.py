@@ -1,11 +1,11 @@
-"""Servers as a policy's `Sampler`: they are handed its weights whenever those have changed, and share the samples.
+"""Servers as a policy's `Sampler`: they get its weights whenever these have changed, and share the samples.
 
 Every sample is a request of its own, with a seed made of the sampling's seed, the prompt and the sample's number, so
-that it is the same whichever server draws it. What is drawn is held against the policy itself, a few samples of each
-call: a server of another model, or whose log-probabilities are of another kind, is found out before it is learned from.
+that it is the same whichever server draws it. A few samples of each call are compared with the policy itself: a server
+of another model, or with log-probabilities of another kind, is detected before anything is learned from it.
 
-Of ranks that train together the one that leads speaks with the servers, for all: the weights come from it, a server
-that fails is waited for once, and every prompt is asked for once. What is drawn it tells the others.
+Of ranks that train together only the leading one speaks with the servers: weights come from it, a failing server is
+waited for once, and every prompt is asked for once. It sends the samples to the others.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ if TYPE_CHECKING:
 
 OPTIONS = ("--sampler-key", "--sampler-insecure")
 CHECKED = 4
-"""Samples of each call that are held against the policy."""
+"""Samples of each call that are compared with the policy."""
 FIRST = 4
-"""Prompts that are sampled before anything else, and texts that tokens are compared on."""
+"""Prompts sampled in the check before training, and texts whose tokenization is compared."""
 SHORT = 64
-"""Tokens of such a sample, at most."""
+"""The most tokens of a sample in that check."""
 LARGEST_DRIFT = 0.2
-"""Nats a token by which sampler and policy may differ on average: bfloat16 makes about a hundredth."""
+"""The largest allowed mean difference between sampler and policy, in nats per token; bfloat16 causes about .01."""
 SMALLEST_RAW = 1e-3
-"""Nats a token from which on a difference may be one of kind."""
+"""Drift, in nats per token, from which log-probabilities before the temperature are considered as the cause."""
 LEFT_BEHIND = 4.0, 0.05
-"""Weights were not all taken where, nudged, servers differ from the policy by more than so many times what they differ
-by otherwise, and this share of what the nudge makes of a token's log-probability."""
+"""A server has not taken all nudged weights where its drift exceeds the first number times its drift otherwise, plus
+the second times the nudge's effect on log-probabilities."""
 TOKENS_PER_PASS = 4096
-"""Tokens that are computed at once."""
+"""Tokens computed at once."""
 
 
 class ServedSampler:
-    """The `Sampler` that is one vLLM server or several. `folder` is where weights are put for them.
+    """A `Sampler` made of one or more vLLM servers. `folder` is where weights are written for them.
 
-    Raises InputError where a URL is none, or the key cannot be sent.
+    Raises InputError where a URL is not valid, or the key must not be sent.
     """
 
     def __init__(self, config: SamplerConfig, folder: str | Path) -> None:
@@ -76,8 +76,8 @@ class ServedSampler:
         self._compared: list[tuple[Tokens, Completion]] = []
 
     def numbers(self) -> dict[str, float]:
-        """What to log of the last call: seconds for weights, and until samples came, and by how many nats a token
-        servers and policy differ, unless that cannot be told."""
+        """What to log of the last call: seconds for weights and for samples, and the drift in nats per token, where it
+        can be computed."""
         drift = {} if self.drift is None else {"sampler_drift": self.drift}
         return {**drift, "handover_seconds": self.seconds, "samples_wait_seconds": self.waited}
 
@@ -89,7 +89,7 @@ class ServedSampler:
         sampling: Sampling | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> list[list[Completion]]:
-        """n completions of every prompt, as `Sampler` says; InputError where servers stay away, or differ."""
+        """n completions of every prompt, as `Sampler` says; InputError where servers do not answer, or differ."""
         sampling = sampling or Sampling()
         if n < 1:
             raise InputError(f"a prompt needs at least one sample, not {n}")
@@ -98,9 +98,9 @@ class ServedSampler:
         return [drawn[i : i + n] for i in range(0, len(drawn), n)]
 
     def check(self, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> None:
-        """See, by a few samples, that each server can draw for the policy; InputError where not, which says why.
+        """Test with a few samples that each server can draw for the policy; InputError, saying why, where one cannot.
 
-        They are handed weights that no server has by itself, then the policy's own.
+        The servers are given nudged weights, which none can have by itself, and then the policy's own.
         """
         plain = replace(
             sampling,
@@ -126,7 +126,7 @@ class ServedSampler:
                 moved = self._differ(policy, plain, plain.temperature)
                 self._draw([host], policy, asked, 1, plain)
                 self._require_near([host], policy, plain)
-                if nudge is None or moved is None or self.drift is None:  # none of the samples has a token to compare
+                if nudge is None or moved is None or self.drift is None:  # no sample has a token to compare
                     continue
                 if nudge > LEFT_BEHIND[0] * self.drift + LEFT_BEHIND[1] * moved:
                     raise InputError(
@@ -150,7 +150,7 @@ class ServedSampler:
         await asyncio.gather(*map(meet, self.hosts))
 
     def close(self) -> None:
-        """Take away the weights that were put down for the servers."""
+        """Delete the weights written for the servers."""
         self.handover.close()
 
     def _draw(
@@ -162,7 +162,7 @@ class ServedSampler:
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
-        """What the servers draw, prompt after prompt, with `drift`, `seconds` and `waited` of it."""
+        """The servers' samples, prompt by prompt; sets `drift`, `seconds` and `waited`."""
         begun = monotonic()
         handed = self._written(policy)
         written = monotonic()
@@ -181,7 +181,7 @@ class ServedSampler:
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
     ) -> Work:
-        """n samples of every prompt, to be drawn from weights that were written."""
+        """The jobs for n samples of every prompt, from weights already written."""
         jobs = [Job(i, prompts[i // n], seed) for i, seed in enumerate(request_seeds(prompts, n, sampling))]
         return Work(self.config, handed, jobs, Given(policy, sampling), progress)
 
@@ -192,16 +192,16 @@ class ServedSampler:
         return completed(work.by(hosts))
 
     def _compare(self, work: Work, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
-        """Take `drift`, of some of the samples, against the policy as it is."""
+        """Set `drift` from some of the samples and the policy as it is now."""
         jobs = work.jobs
         self._compared = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
         self.drift = self._differ(policy, sampling, sampling.temperature)
 
     @torch.no_grad()
     def _differ(self, policy: Policy, sampling: Sampling, temperature: float) -> float | None:
-        """The mean of |log pi(token) - what servers say of it| over some samples; None where that cannot be told.
+        """The mean of |log pi(token) - server's log-probability| over some samples; None where it is not defined.
 
-        Tokens before which no end may be drawn are left out, as log pi is of all tokens.
+        Tokens before `min_new_tokens` are left out: the server excludes ends there, and log pi does not.
         """
         least, known = sampling.min_new_tokens, []
         for prompt, said in self._compared:
@@ -218,7 +218,7 @@ class ServedSampler:
         return float(torch.cat(Team.here().map(packs, gaps)).abs().mean())
 
     def _require_near(self, hosts: Sequence[Vllm], policy: Policy, sampling: Sampling) -> None:
-        """Raise InputError where the last samples' log-probabilities are not the policy's."""
+        """Raise InputError where the last samples' log-probabilities differ from the policy's."""
         if self.drift is None:
             return
         whom, temperature = " and ".join(map(str, hosts)), sampling.temperature
@@ -239,9 +239,10 @@ class ServedSampler:
 def drawn_by(
     config: SamplerConfig, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling
 ) -> Iterator[Policy]:
-    """The policy, whose samples the servers draw that the settings name, if any; they are handed its weights.
+    """The policy, with its samples drawn by the servers that the settings name, if any; they get its weights.
 
-    Those lie in `sampler_folder`, or where temporary files do. Raises as `ServedSampler` and its `check` do.
+    The weights are written to `sampler_folder`, or the folder of temporary files. Raises as `ServedSampler` does, and
+    its `check`.
     """
     if config.sampler is None:
         yield policy

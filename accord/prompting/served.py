@@ -1,7 +1,7 @@
-"""A served model that is asked by prompts: many requests at a time, each asked again where the server falters.
+"""A model on a server that answers requests: many at a time, with repeated attempts where the server fails.
 
-A try has `timeout` seconds in all, so that a reply which drips in is too slow as well. How tries can fail, and when
-they are made again: `accord.prompting.faults`.
+An attempt has `timeout` seconds in all, so that a reply that trickles in is too slow as well. The kinds of failure, and
+the waits between attempts, are in `accord.prompting.faults`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
     from accord.prompting.options import LimitOptions
 
 SECRET = 8
-"""Characters of what is taken for a secret where a reply quotes it."""
+"""The least length of a secret, in characters, that is masked in a reply's text."""
 FUTILE = (UNREACHED, BROKEN, UNREADABLE, SLOW)
-"""How tries fail at what may be no server of a language model at all ..."""
+"""Kinds of failure that may mean that the address is not a language model's server at all."""
 FEW = 2
-"""... and how many more are made as long as it has answered nothing."""
+"""The most further attempts after such a failure, as long as the server has answered nothing."""
 ROUNDING = 1e-3
-"""What a log-probability may be above 0, of servers that compute in few bits."""
+"""How far above 0 a log-probability may be, from servers that compute in few bits."""
 SHOWN = 200
-"""Characters shown of what cannot be read."""
+"""Characters of an unreadable reply that are shown."""
 MOST_TOKENS = 10**9
-"""That a server may say to have read, or written, for one reply."""
+"""The most tokens that a server may report for one reply."""
 
 
 @dataclass
 class _Call:
-    """The requests of one call: whether to go on with them, and whether those are asked that failed before."""
+    """The state of one call: whether it is stopped, and whether failed requests are being asked for the last time."""
 
     client: openai.AsyncOpenAI
     stopped: InputError | None = None
@@ -52,15 +52,15 @@ class _Call:
 
 
 class Served:
-    """A model of a server. Chats go to chat/completions, plain texts to completions.
+    """A model on a server. Chats go to chat/completions, plain texts to completions.
 
-    A request that the server refuses has a reply without text, with the reason. One that it fails on `retries` times
-    more is asked again when all others have been, as the server may have been away; then it has none either.
-    `faults` counts the tries that failed, by kind, `reasoning` the replies that began with a block of reasoning, which
-    is left out. `purse` knows what was spent.
+    A request that the server refuses gets a reply without text, with the reason. One that fails on all attempts is
+    asked again after all others, as the server may have been away; if it fails again it gets no text either. `faults`
+    counts failed attempts by kind, `reasoning` the replies that began with a block of reasoning, which is removed.
+    `purse` knows the money spent.
 
-    A reply's `choices` are read off the tokens that the server says it might have begun with, at the first that is one
-    of the choices; None where it says nothing, or where one choice begins with another that is a token.
+    A reply's `choices` come from the server's likeliest tokens at the first position that begins a choice; None where
+    the server gives none, or where one choice begins with another that is a token.
     """
 
     def __init__(self, server: Server, model: str, limits: LimitOptions, *, logprobs: bool = True) -> None:
@@ -70,7 +70,7 @@ class Served:
         self.purse = Purse(limits.price_in or 0.0, limits.price_out or 0.0, limits.budget)
         self.faults: Counter[str] = Counter()
         self.answered = self.reasoning = self.tokens = 0
-        self._missed = 0  # one after another
+        self._missed = 0  # requests that failed in a row
 
     @property
     def settings(self) -> dict[str, str]:
@@ -82,8 +82,8 @@ class Served:
     ) -> list[Reply]:
         """A reply for each request, in order.
 
-        Raises InputError, when what is on its way has come, where the server is away, wants another key, has no such
-        model, answers nothing any more, or the budget is spent.
+        Raises InputError, after replies under way have arrived, where the server is away, wants another key, has no
+        such model or stops answering, or the budget is spent.
         """
         return completed(self._replies(requests, on_reply))
 
@@ -116,7 +116,7 @@ class Served:
         return [replies[i] for i in range(len(requests))]
 
     async def _reply(self, request: Request, call: _Call) -> Reply:
-        """The reply, after as many tries as it takes; InputError where no request can be answered."""
+        """The reply, after as many attempts as it takes; InputError where no request can be answered."""
         from tenacity import AsyncRetrying, retry_if_exception
 
         def again(error: BaseException) -> bool:
@@ -131,7 +131,7 @@ class Served:
                 if fault.kind == UNREACHED:
                     raise InputError(fault.told) from None
                 if fault.kind in FUTILE and not self.answered:
-                    raise InputError(f"{self.server} has given no reply so far ({fault}); see its address.") from None
+                    raise InputError(f"{self.server} has given no reply so far ({fault}); check its address.") from None
                 if self._missed >= 4 * self.limits.parallel and not call.is_last:
                     raise InputError(
                         f"{self.server} answers nothing: {self._missed} requests one after another failed, the last "
@@ -150,8 +150,8 @@ class Served:
         return state.attempt_number > tries
 
     async def _try(self, request: Request, call: _Call) -> Reply:
-        """One try, at its turn and within the budget; Fault where it fails."""
-        size = len(show(request.prompt).encode())  # no token is less than a byte, but for the template's
+        """One attempt, when rate limits and budget allow it; raises Fault where it fails."""
+        size = len(show(request.prompt).encode())  # a token is at least a byte, except the template's
         most = self.purse.cost(size + 64, request.max_tokens)
         guess = size / 3 + request.max_tokens
         await self.purse.promise(most)
@@ -165,7 +165,7 @@ class Served:
                 fault = fault_of(error, self.server, self.model, self.limits.timeout)
                 self.pace.hold(fault.wait or 0.0) if fault.kind == BUSY else None
                 self.faults[fault.kind] += 1
-                if fault.kind in (SLOW, BROKEN, UNREADABLE):  # which the server may have worked for
+                if fault.kind in (SLOW, BROKEN, UNREADABLE):  # the server may have worked and charge for it
                     self.purse.spent += most
                 raise fault from None
             known = reply.tokens_in + reply.tokens_out
@@ -176,7 +176,7 @@ class Served:
         return reply
 
     async def _asked(self, request: Request, client: openai.AsyncOpenAI) -> Reply:
-        """What the server answers; whatever it raises."""
+        """The server's reply; raises whatever the client raises."""
         body: dict[str, Any] = {"model": self.model, "max_tokens": max(request.max_tokens, 1)}
         body |= {"temperature": request.temperature}
         if request.temperature:
@@ -195,11 +195,11 @@ class Served:
             told = f"{error} {getattr(error, 'body', '')}"
             if "logprobs" not in body or "logprobs" not in told or getattr(error, "status_code", 0) not in (400, 422):
                 raise
-            self.logprobs = False  # it has none, and says so
+            self.logprobs = False  # the server says that it has none
             return await self._asked(request, client)
 
     def _read(self, given: Any, request: Request) -> Reply:
-        """The reply in a response, which may be anything."""
+        """The reply in a server's response; raises Fault where it has an unexpected form."""
         try:
             choice, usage = given.choices[0], given.usage
             is_chat = not isinstance(request.prompt, str)
@@ -224,9 +224,9 @@ class Served:
 
 
 def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, float] | None:
-    """The choices' probabilities at the first token that begins one of them, of those after `start` characters.
+    """The choices' probabilities at the first token, after `start` characters, that begins one of them.
 
-    Raises ValueError where a log-probability is none.
+    Raises ValueError where a log-probability is not valid.
     """
     place = 0
     for token, tops in _steps(logprobs):
@@ -254,7 +254,7 @@ def _begun(token: str, choices: Sequence[str]) -> list[str]:
 
 
 def _steps(logprobs: Any) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Every token of a reply, and those that might have stood there, of a chat's log-probabilities or a text's."""
+    """Every token of a reply with the likeliest tokens at its place, from a chat's or a text's log-probabilities."""
     content = getattr(logprobs, "content", None)
     if content is not None:
         return [(step.token, [(top.token, top.logprob) for top in step.top_logprobs or ()]) for step in content]

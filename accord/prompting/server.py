@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server, and what its refusals mean: vLLM, SGLang, llama.cpp, Ollama, transformers serve ..."""
+"""OpenAI-compatible servers and their errors: vLLM, SGLang, llama.cpp, Ollama, transformers serve ..."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ T = TypeVar("T")
 OPENAI_KEY = "OPENAI_API_KEY"
 
 EXCERPT = 200
-"""Characters of a server's message that are told."""
+"""Characters of a server's message that are shown."""
 LARGEST = 64 << 20
-"""Bytes of a reply, or of a list of models."""
+"""The most bytes of a reply, or of a list of models."""
 LONGEST = 20.0
-"""Seconds for a list of models."""
+"""The most seconds for a list of models."""
 
 
 def key_for(url: str, name: str, *, insecure: bool, options: tuple[str, str] = ("--key", "--insecure")) -> str:
-    """The key that the server at a URL is sent: what the environment variable of that name holds.
+    """The key for the server at a URL, from the environment variable of this name.
 
-    Raises InputError, which names the options, where it is OpenAI's and the server another, or not set, or would go to
-    another machine as plain text.
+    Raises InputError, which names the options, where the variable is not set, is OpenAI's and the server is not, or the
+    key would go to another machine as plain text.
     """
     shown = without_secrets(url)
     if name == OPENAI_KEY and urlsplit(url).hostname != "api.openai.com":
@@ -50,7 +50,7 @@ def key_for(url: str, name: str, *, insecure: bool, options: tuple[str, str] = (
 
 
 def require_private(url: str, secret: str, *, insecure: bool, option: str = "--insecure") -> None:
-    """Raise InputError where a secret would go to another machine as plain text, unless that is said to be wanted."""
+    """Raise InputError where a secret would go to another machine as plain text, unless `insecure` allows it."""
     parts = urlsplit(url)
     is_here = parts.hostname in ("localhost", "::1") or re.fullmatch(r"127(\.\d+){3}", str(parts.hostname))
     if parts.scheme == "http" and not (is_here or insecure):
@@ -63,10 +63,10 @@ def require_private(url: str, secret: str, *, insecure: bool, option: str = "--i
 class Server:
     """An OpenAI-compatible server, by its base URL, whose path is /v1 unless given.
 
-    `key` is the environment variable that holds its key; that of api.openai.com is OPENAI_API_KEY, which no other
-    server is sent. A key goes to other machines by https alone, unless that is said to be `insecure`.
+    `key` is the environment variable that holds its key; OPENAI_API_KEY for api.openai.com, and never for others. A key
+    goes to other machines by https only, unless `insecure` allows http.
 
-    Raises InputError where the URL is none, the key is for another server or not there, or the `judge` extra is not
+    Raises InputError where the URL is not valid, the key is for another server or not set, or the `judge` extra is not
     installed.
     """
 
@@ -74,7 +74,7 @@ class Server:
     key: str | None = None
     insecure: bool = False
     options: tuple[str, str] = field(default=("--key", "--insecure"), compare=False, repr=False)
-    """What the options are called that give these two."""
+    """The names, in messages, of the options that give these two."""
     client: openai.OpenAI = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -91,12 +91,12 @@ class Server:
         key = self._key()
         try:
             client = OpenAI(base_url=self.url, api_key=key)
-        except Exception as error:  # of its HTTP client, which has errors of its own for this
-            raise InputError(f"{self} is no URL of a server ({said(error)}).") from None
+        except Exception as error:  # its HTTP client has errors of its own
+            raise InputError(f"{self} is not a server's URL ({said(error)}).") from None
         object.__setattr__(self, "client", client)
 
     def _key(self) -> str:
-        """The key that the server is sent."""
+        """The key to send; "none" where the server needs none."""
         parts = urlsplit(self.url)
         is_openai = parts.hostname == "api.openai.com"
         if self.key is None and not is_openai:
@@ -109,7 +109,7 @@ class Server:
         return without_secrets(self.url)
 
     def asking(self, timeout: float) -> openai.AsyncOpenAI:
-        """A client that asks once, waits so many seconds for each part of a reply, and reads none beyond `LARGEST`."""
+        """A client without retries; `timeout` is in seconds per part of a reply, which has at most `LARGEST` bytes."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         async def limit(response: Any) -> None:
@@ -119,16 +119,16 @@ class Server:
         return AsyncOpenAI(**self._given(timeout), http_client=http)
 
     def _given(self, timeout: float) -> dict[str, Any]:
-        """What a client is made with. A reply is not to be packed, as a small one might unfold without end."""
+        """A client's arguments. Replies must not be compressed: a small one might expand without bound."""
         return {
             "base_url": self.url, "api_key": self.client.api_key, "max_retries": 0, "timeout": timeout,
             "default_headers": {"Accept-Encoding": "identity"},
         }  # fmt: skip
 
     def models(self, *, needed: bool = False) -> list[str]:
-        """What the server says its models are called; none where it cannot say, unless that is `needed`.
+        """The names of the server's models; empty where it does not list them, unless that is `needed`.
 
-        Raises InputError where it is away or wants another key, or its list comes too slowly or has no end.
+        Raises InputError where it is away or wants another key, or its list is too slow or too long.
         """
         import openai
 
@@ -136,7 +136,7 @@ class Server:
             return completed(self._listed())
         except asyncio.TimeoutError:
             raise InputError(
-                f"{self} does not say within {LONGEST:g} seconds what its models are called; see its address."
+                f"{self} does not say within {LONGEST:g} seconds what its models are called; check its address."
             ) from None
         except (openai.APIConnectionError, openai.AuthenticationError, openai.PermissionDeniedError) as error:
             raise self.refusal(error) from None
@@ -144,7 +144,7 @@ class Server:
             if needed and not isinstance(error, openai.NotFoundError):
                 raise self.refusal(error) from None
             return []
-        except (AttributeError, TypeError, ValueError, RecursionError):  # what came is no such list, a page perhaps
+        except (AttributeError, TypeError, ValueError, RecursionError):  # not such a list; a web page, perhaps
             raise InputError(f"{self} does not speak the OpenAI API; give the URL that ends in /v1.") from None
 
     async def _listed(self) -> list[str]:
@@ -155,9 +155,9 @@ class Server:
             return await asyncio.wait_for(read(client.with_options(max_retries=2)), LONGEST)
 
     def model_named(self, name: str | None) -> str:
-        """The name of a model of the server's, the only one unless named.
+        """The name of one of the server's models: the only one, unless `name` is given.
 
-        Raises InputError where there is not one to be found.
+        Raises InputError where none is given and there is not exactly one.
         """
         models = self.models(needed=name is None)
         if name is None and len(models) != 1:
@@ -168,13 +168,14 @@ class Server:
         return name or models[0]
 
     def refusal(self, error: openai.APIError, model: str = "") -> InputError:
-        """What the server's error means, and what to do."""
+        """An InputError that says what the server's error means, and what to do."""
         import openai
 
         told = self.without_key(error.message)
         if isinstance(error, openai.APIConnectionError):
             cause = f": {self.without_key(str(error.__cause__))}" if error.__cause__ else ""
-            return InputError(f"nothing answers at {self} ({told.rstrip('.')}{cause}); see that the server runs there.")
+            what = f"nothing answers at {self} ({told.rstrip('.')}{cause})"
+            return InputError(f"{what}; check that the server runs there.")
         if not isinstance(error, openai.APIStatusError):
             return InputError(f"{self} broke off ({told}).")
         told = told.removeprefix(f"Error code: {error.status_code} - ")
@@ -189,12 +190,12 @@ class Server:
         return InputError(f"{self} refuses with the status {error.status_code} ({told}).")
 
     def without_key(self, text: str) -> str:
-        """An excerpt of what came from a server, which may quote the key or the password it was given."""
+        """An excerpt of a server's message, with the key and the password masked."""
         text = self.masked(text)
         return text if len(text) <= EXCERPT else text[: EXCERPT - 3] + "..."
 
     def masked(self, text: str, least: int = 1) -> str:
-        """The text without the key, the password and the query of the URL, where they have so many characters."""
+        """The text with the key, and the URL's password and query, masked if they have `least` or more characters."""
         parts = urlsplit(self.url)
         password = parts.password or ""
         for secret in (self.client.api_key, password, unquote(password), parts.query):
@@ -204,7 +205,7 @@ class Server:
 
 
 def completed(work: Coroutine[Any, Any, T]) -> T:
-    """Waits for the work, in another thread where this one has an event loop already, as in notebooks."""
+    """Run a coroutine to its end; in another thread where this one runs an event loop, as in notebooks."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -214,7 +215,7 @@ def completed(work: Coroutine[Any, Any, T]) -> T:
 
 
 def _limit(response: Any) -> None:
-    """Have the reading of a response end at `LARGEST` bytes."""
+    """Make reading a response fail beyond `LARGEST` bytes."""
     library = importlib.import_module(type(response).__module__.partition(".")[0])  # httpx or httpx2, as openai has it
     stream = response.stream
     if (packed := response.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":

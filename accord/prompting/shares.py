@@ -1,7 +1,6 @@
-"""The samples of one call, shared among servers: who draws which, and what is done where one fails.
+"""The samples of one call as jobs that servers share, and what happens when a server fails.
 
-A server that is away is waited for; one that comes back is handed the weights anew, as it may have been started again
-with those that it has by itself.
+A server that is away is waited for; when it comes back it is given the weights again, as it may have been restarted.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ if TYPE_CHECKING:
     from accord.engine.config import SamplerConfig
 
 TRIES = 4
-"""How often one sample is asked for that a server fails on, while others come."""
+"""How often one sample is tried when a server fails on it while others succeed."""
 LOOK = 1.0
 """Seconds between two looks at a server that is away."""
 LONGEST = 600.0
-"""Seconds that a server has to say that it is there, at most."""
+"""The most seconds that a health check may take."""
 LOADING, SLOWEST = 10.0, 50e6
-"""Seconds that a server has for weights, at least, and bytes of them that it takes in a second more, at least."""
+"""The least seconds for a server to load weights, and the slowest rate that is allowed for, in bytes a second."""
 GO_ON = "give the same command again, with --resume where it trains"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A sample that is wanted: its place, its prompt and its seed."""
+    """One sample to be drawn: its index, prompt and seed."""
 
     place: int
     prompt: Tokens
@@ -47,12 +46,12 @@ class Job:
 
 
 def said_by(fault: Fault | Missing) -> str:
-    """What a fault is, for people."""
+    """A fault's message for people."""
     return getattr(fault, "told", "") or str(fault)
 
 
 class Work:
-    """The samples of one call, which servers share: each takes the next as long as there are such."""
+    """The samples of one call as a queue of jobs: each server takes the next until none is left."""
 
     def __init__(
         self,
@@ -73,17 +72,17 @@ class Work:
 
     @property
     def is_over(self) -> bool:
-        """Whether all is done, or what is left cannot be."""
+        """Whether all samples are drawn, or the rest cannot be."""
         return self.is_stopped or len(self.done) == self.total
 
     @property
     def even(self) -> int:
-        """Samples of a server that draws no more at a time than the others that are there: who is ready first would
-        take all."""
+        """An even share of the samples among the servers that are there, so that the first one ready does not take
+        all."""
         return -(-self.total // max(1, sum(host.away is None for host in self.hosts)))
 
     async def by(self, hosts: Sequence[Vllm]) -> list[Completion]:
-        """All samples, in order; InputError where no server can draw what is left."""
+        """All samples, in order; InputError where no server can draw the rest."""
         self.hosts = hosts
         for host in hosts:
             host.away = None
@@ -93,7 +92,7 @@ class Work:
         return [self.done[i] for i in range(self.total)]
 
     async def share(self, host: Vllm) -> None:
-        """What one server draws; InputError where it is away for too long, or cannot draw."""
+        """Draw with one server until all is done; InputError where it is away for too long, or cannot draw."""
         async with host.server.asking(self.wait) as client:
             while not self.is_over:
                 await self.ready(host, client)
@@ -101,7 +100,7 @@ class Work:
                 ended = await asyncio.gather(*(self.draw(host, client) for _ in range(count)), return_exceptions=True)
                 if error := next((e for e in ended if isinstance(e, BaseException)), None):
                     raise error
-                await asyncio.sleep(LOOK if any(ended) else 0 if count else LOOK / 20)  # others may give up theirs
+                await asyncio.sleep(LOOK if any(ended) else 0 if count else LOOK / 20)  # other servers may return jobs
 
     async def ready(self, host: Vllm, client: openai.AsyncOpenAI) -> None:
         """Wait until the server is there, and has the weights."""
@@ -120,7 +119,7 @@ class Work:
                 await asyncio.sleep(LOOK)
 
     async def heard(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
-        """Hear from the server that it is there; False where others have drawn everything while it was silent."""
+        """Wait for the server's health check; False where others drew everything meanwhile."""
         asked = asyncio.ensure_future(host.ask(client, "/health", seconds=min(self.wait, LONGEST)))
         while not asked.done() and not self.is_over:
             await asyncio.wait([asked], timeout=LOOK)
@@ -132,7 +131,7 @@ class Work:
         return True
 
     async def draw(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
-        """Draw samples, one after the other, until there are no more, or one fails: then True."""
+        """Draw samples one after the other; False when none is left, True when one fails."""
         while self.waiting and host.held == self.handed and not self.is_stopped:
             job = self.waiting.popleft()
             try:
@@ -146,25 +145,25 @@ class Work:
         return False
 
     def failed(self, host: Vllm, job: Job, fault: Fault) -> None:
-        """A sample has failed, perhaps with its server. InputError where it will fail again."""
+        """Handle a failed sample, perhaps with its server. InputError where it will fail again."""
         if fault.kind == REFUSED or not fault.passes:
-            self.is_stopped = True  # as every server would
+            self.is_stopped = True  # other servers would refuse it too
             raise InputError(f"{host} draws no sample ({fault}).") from None
         self.missed(host, fault)
         if fault.kind == BUSY:
             return
-        host.held = None  # it may have been started anew, with the weights it has by itself
+        host.held = None  # it may have been restarted without these weights
         self.tries[job.place] += 1
         if self.tries[job.place] == TRIES:
             self.is_stopped = True
-            raise InputError(f"{host} fails on a sample again and again ({fault}); see what it says, then {GO_ON}.")
+            raise InputError(f"{host} fails on a sample again and again ({fault}); see its log, then {GO_ON}.")
 
     def missed(self, host: Vllm, fault: Fault | Missing, asked: float | None = None) -> None:
-        """A server has not done what it was asked, at that time; InputError where that is so for too long."""
+        """Record that a server has failed, since `asked` where known; InputError where it has for too long."""
         said = said_by(fault).rstrip(".")
         if host.away is None:
             is_slow = getattr(fault, "kind", "") == SLOW
-            host.away = asked if asked is not None and is_slow else monotonic()  # as it was waited for since
+            host.away = asked if asked is not None and is_slow else monotonic()  # waiting for it began then
             if monotonic() - host.away <= self.wait:
                 status(f"{host} is waited for, up to {self.wait:g} seconds: {said}")
         if monotonic() - host.away > self.wait:

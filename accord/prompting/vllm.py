@@ -1,13 +1,13 @@
-"""One vLLM server as a sampler: token ids in, token ids and their log-probabilities out; weights that are handed to it.
+"""One vLLM server as a sampler: token ids in, token ids and their log-probabilities out; weights are handed to it.
 
-    GET  /health, /v1/models                      whether it is there, and what it serves
-    POST /tokenize                                whether it means by tokens what we do
+    GET  /health, /v1/models                      whether it runs, and what it serves
+    POST /tokenize                                whether its tokens are the policy's
     POST /v1/completions                          a prompt of token ids and a seed; one sample
     POST /collective_rpc, /reset_prefix_cache     reload_weights from a folder: VLLM_SERVER_DEV_MODE=1
     POST /v1/load_lora_adapter, unload_...        VLLM_ALLOW_RUNTIME_LORA_UPDATING=1
 
-What a sample may be drawn by beyond the model is said in every request, so that no default of the server's counts. The
-prefix cache is reset with new weights, and salted with their name besides: a reset fails while requests are under way.
+Every request states all sampling settings, so that none of the server's defaults applies. The prefix cache is reset
+with new weights, and also salted with their name: a reset fails while requests are under way.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
 DEV_MODE = "start it with VLLM_SERVER_DEV_MODE=1 in its environment"
 LORA = "start it with --enable-lora, --max-lora-rank and VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment"
 AGAIN = 8
-"""How often a sample is drawn again that has tokens without meaning."""
+"""How often a sample is drawn again that has tokens unknown to the tokenizer."""
 QUICK = 20.0
-"""Seconds for what takes a server none: a list of models, the tokens of a text, a reset."""
+"""Seconds for requests that take a server no time: a list of models, the tokens of a text, a reset."""
 RESETS, PAUSE = 5, 0.5
-"""How often a prefix cache is reset that is in use, and seconds between."""
+"""How often to try to reset a prefix cache that is in use, and seconds between attempts."""
 
 
 @dataclass
 class Vllm:
-    """A vLLM server, what it calls its model, and the weights that it is known to have."""
+    """A vLLM server, the name of its model there, and the weights that it is known to have."""
 
     server: Server
     model: str = ""
     held: Handed | None = None
     adapters: list[str] = field(default_factory=list)
-    """Those that it was given and may still have."""
+    """Names of adapters that it was given and may still have."""
     away: float | None = None
-    """Since when it has not done what it was asked, if so."""
+    """Since when it has failed to answer, if it has."""
 
     def __str__(self) -> str:
         return str(self.server)
@@ -61,9 +61,9 @@ class Vllm:
     async def ask(
         self, client: openai.AsyncOpenAI, path: str, body: dict[str, Any] | None = None, *, seconds: float
     ) -> Any:
-        """What it answers, as JSON has it, by POST where there is a body.
+        """The server's answer as parsed JSON, by POST where there is a body.
 
-        Raises Fault where it does not, and InputError where it cannot.
+        Raises Fault where the request fails, and InputError where no request can succeed.
         """
         url = f"{self.server.url.removesuffix('/').removesuffix('/v1')}{path}"
         within: Any = {"timeout": seconds}
@@ -77,27 +77,27 @@ class Vllm:
             raise fault_of(error, self.server, self.model, seconds) from None
 
     async def models(self, client: openai.AsyncOpenAI, *, seconds: float) -> list[dict[str, Any]]:
-        """What it serves, the adapters among it."""
+        """The models that it serves, adapters included."""
         listed = await self.ask(client, "/v1/models", seconds=seconds)
         found = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(found, list) or not all(isinstance(m, dict) and isinstance(m.get("id"), str) for m in found):
-            raise InputError(f"{self} does not say what it serves as vLLM does; see its address.")
+            raise InputError(f"{self} does not say what it serves as vLLM does; check its address.")
         return found
 
     async def named(self, client: openai.AsyncOpenAI) -> dict[str, Any]:
-        """What it says of its model, whose name requests have from now on; InputError where it does not serve one."""
+        """The entry of its model, whose name is used in requests from now on; InputError unless it serves one model."""
         base = [m for m in await self.models(client, seconds=QUICK) if not m.get("parent")]
         if len(base) != 1:
-            raise InputError(f"{self} serves {len(base)} models, and as a sampler it is to serve one.")
+            raise InputError(f"{self} serves {len(base)} models; a sampler must serve exactly one.")
         self.model = base[0]["id"]
         return base[0]
 
     async def meet(self, client: openai.AsyncOpenAI, policy: Policy, longest: int, texts: Sequence[str]) -> None:
-        """See what it serves; InputError where that cannot be the policy with another's weights.
+        """Check what it serves; InputError where that cannot be the policy with other weights.
 
         Args:
-            longest: tokens of a prompt and its sample together.
-            texts: some texts that both must make the same tokens of.
+            longest: tokens of the longest prompt and its sample together.
+            texts: some texts that both must tokenize alike.
         """
         room = (await self.named(client)).get("max_model_len")
         if isinstance(room, int) and room < longest:
@@ -115,7 +115,7 @@ class Vllm:
                 )
 
     async def hand_over(self, client: openai.AsyncOpenAI, handed: Handed, name: str, *, seconds: float) -> None:
-        """Have the server take weights, which are called `name` to people; InputError where it cannot."""
+        """Have the server load weights, called `name` in messages; InputError where it cannot."""
         self.held = None
         if handed.is_adapter:
             await self._load_adapter(client, handed, seconds)
@@ -139,14 +139,14 @@ class Vllm:
         for _ in range(RESETS):
             try:
                 done = await self.ask(client, "/reset_prefix_cache", {}, seconds=QUICK)
-            except Missing:  # of a server of adapters: what requests are salted with must do
+            except Missing:  # on a server of adapters, where the salt suffices
                 return
             if not isinstance(done, dict) or done.get("success", True):
                 return
             await asyncio.sleep(PAUSE)
 
     async def _load_adapter(self, client: openai.AsyncOpenAI, handed: Handed, seconds: float) -> None:
-        """Load it under its own name, as one of the same name would be answered from the cache; then let others go."""
+        """Load an adapter under a new name, since the cache would answer for an old one; then unload earlier ones."""
         told = {"lora_name": handed.name, "lora_path": str(handed.folder)}
         try:
             await self.ask(client, "/v1/load_lora_adapter", told, seconds=seconds)
@@ -161,21 +161,21 @@ class Vllm:
         for old in self.adapters:
             try:
                 await self.ask(client, "/v1/unload_lora_adapter", {"lora_name": old}, seconds=QUICK)
-            except (Fault, Missing):  # it was started anew since
+            except (Fault, Missing):  # the server was restarted since
                 continue
         self.adapters = [handed.name]
 
     async def draw(
         self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, given: Given, *, seconds: float
     ) -> Completion:
-        """A sample of a prompt; raises Fault where there is none, and InputError where there can be none."""
+        """A sample of a prompt; raises Fault where it fails, and InputError where it always will."""
         assert self.held is not None
         own = {"model": self.held.name if self.held.is_adapter else self.model, "cache_salt": self.held.name}
         body = {**given.body, **own, "prompt": list(prompt)}
         for own_seed in given.seeds(seed):
             try:
                 answer = await self.ask(client, "/v1/completions", {**body, "seed": own_seed}, seconds=seconds)
-            except Missing as missing:  # of an adapter too, where it was started anew
+            except Missing as missing:  # or the adapter is gone, after a restart
                 raise Fault(BROKEN, str(missing)) from None
             self.away, completion = None, given.read(answer)
             if max(completion.tokens) < given.vocabulary:
@@ -188,7 +188,7 @@ class Missing(Exception):
 
 
 class Given:
-    """What all requests of a call have in common, and how their answers are read."""
+    """The settings that all requests of a call share, and the reading of their answers."""
 
     def __init__(self, policy: Policy, sampling: Sampling) -> None:
         self.sampling, self.vocabulary, self.name = sampling, policy.vocabulary, policy.name
@@ -203,11 +203,11 @@ class Given:
             self.body["stop"] = list(sampling.stop)
 
     def seeds(self, seed: int) -> Iterator[int]:
-        """The seed, then others, for a sample with a token that the output layer has and the tokenizer has not."""
+        """The seed, then others, for samples with a token that the output layer has and the tokenizer does not."""
         return ((seed + i) % 2**63 for i in range(AGAIN + 1))
 
     def read(self, answer: Any) -> Completion:
-        """The sample in an answer, which may be anything; raises Fault where there is none."""
+        """The sample in an answer; raises Fault where the answer has an unexpected form."""
         try:
             choice = answer["choices"][0]
             tokens, logprobs = choice["token_ids"], choice["logprobs"]["token_logprobs"]
@@ -217,14 +217,14 @@ class Given:
             if not 0 < len(tokens) == len(logprobs) <= self.sampling.max_new_tokens:
                 raise ValueError(f"{len(tokens)} tokens and {len(logprobs)} log-probabilities")
             if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
-                raise ValueError("what is no token")
+                raise ValueError("a token that is not a token id")
             said = [float(logp) for logp in logprobs]
             if not all(math.isfinite(logp) and logp <= ROUNDING for logp in said):
-                raise ValueError("what is no log-probability")
+                raise ValueError("a log-probability that is not valid")
         except (TypeError, KeyError, IndexError, ValueError) as error:
             shown = shorten(str(answer), SHOWN, placeholder=" ...")
             why = f"{type(error).__name__}: {error}"
             raise Fault(UNREADABLE, f"no token ids with log-probabilities ({why}) in {shown}", passes=False) from None
-        # At temperature 0 no other token could be drawn, whatever the model gives it.
+        # At temperature 0 the token was certain, whatever probability the model gives it.
         known = Doubles(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in said)
         return Completion(Ints(tokens), known, "end" if finish == "stop" else "length")

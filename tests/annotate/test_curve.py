@@ -112,10 +112,10 @@ def test_each_accuracy_is_that_of_a_reward_model_of_its_labels(tmp_path: Path) -
         ((), "give --database, a project, or --data"),
         (("--data", "rows.jsonl", "--database", "labels.db"), "give --database, a project, or --data"),
         (("--data", "rows.jsonl", "--repeats", 1), "--repeats must be at least 2, not 1"),
-        (("--data", "rows.jsonl", "--held-out", 1), "--held-out is a share of the prompts between 0 and 1, not 1"),
+        (("--data", "rows.jsonl", "--held-out", 1), "--held-out must be a share of the prompts between 0 and 1, not 1"),
         (
             ("--data", "rows.jsonl", "--target", 0.4),
-            "--target is an accuracy between .5, which is chance, and 1, not 0.4",
+            "--target must be an accuracy between .5 (chance) and 1, not 0.4",
         ),
         (("--data", "rows.jsonl", "--epochs", -1), "epochs"),
         (

@@ -312,15 +312,15 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert "said loading\n" in told("--server", url, "--model", "loading")
     fake.names = ["page"]
     assert told("--server", url) == f"accord: {url} does not speak the OpenAI API; give the URL that ends in /v1.\n"
-    assert "http://h:abc is no URL of a server" in told("--server", "http://me:pass@h:abc")
-    left_out = "is for a model in this process, and this one is served: leave it out."
+    assert "http://h:abc is not a server's URL" in told("--server", "http://me:pass@h:abc")
+    left_out = "is for a model loaded in this process, not for one on a server: leave it out."
     for words in (("--reward", "cafe"), ("--best-of", 2), ("--chat-template", "chatml"), ("--dtype", "float32")):
         assert told("--server", url, *words) == f"accord: {words[0]} {left_out}\n"
     assert "needs --model or --server" in told() and "needs --model or --server" in told("m", "--key", "K")
     assert "a server is reached by http:// or https://, not by localhost:1" in told("--server", "localhost:1")
     away = told("--server", "http://127.0.0.1:9", "--model", "m")
     assert away.startswith("accord: nothing answers at http://127.0.0.1:9/v1 (Connection error: ")
-    assert away.endswith("see that the server runs there.\n")
+    assert away.endswith("check that the server runs there.\n")
 
 
 @pytest.mark.slow

@@ -136,9 +136,7 @@ def test_an_unknown_option_in_a_file(base: Path, tmp_path: Path, told: Told) -> 
     said = f"`accord sft` has no option lerning-rate in {config}; did you mean learning-rate?"
     assert told("sft", base, data, "--config", config).startswith(said)
     config.write_text("learning_rate: [1\n")
-    assert told("sft", base, data, "--config", config).startswith(
-        f"--config {config} is not YAML that can be used: line "
-    )
+    assert told("sft", base, data, "--config", config).startswith(f"--config {config} is not valid YAML: line ")
     assert "cannot be read" in told("sft", base, data, "--config", tmp_path / "nowhere.yaml")
 
 

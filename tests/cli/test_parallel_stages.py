@@ -138,7 +138,7 @@ def test_what_a_stage_needs() -> None:
         (3, TrainingStopped, "stage dpo: it is so."),
         (1, RuntimeError, "stage dpo: it is so."),
         (143, Interrupted, "stopped by SIGTERM in stage dpo"),
-        (-9, InputError, "stage dpo was killed (SIGKILL), as systems do where memory is short: run fewer at once."),
+        (-9, InputError, "stage dpo was killed (SIGKILL), often for lack of memory: run fewer stages at once."),
         (-11, InputError, "stage dpo was killed (SIGSEGV)."),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_reward_model_keeps_its_kind(base: str, tmp_path: Path, capsys: pytest
     assert theirs.score.weight.dtype == torch.float16
     assert torch.equal(theirs.score.weight, weights(folder)["score.weight"].half())
     assert accord("export", folder, "--out", tmp_path / "m.gguf") == 2
-    assert f"export: {folder} scores texts and writes none, and GGUF files are of" in capsys.readouterr().err
+    assert f"export: {folder} scores text and does not generate it; only models" in capsys.readouterr().err
     assert not (tmp_path / "m.gguf").exists()
 
 

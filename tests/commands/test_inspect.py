@@ -79,10 +79,10 @@ def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pyt
         (("hi hello", "--position", 3), "--position 3 is not there: the text has 2 tokens, counted from 1."),
         (("hi hello", "--position", 0), "--position 0 is not there: the text has 2 tokens, counted from 1."),
         (("--analogy", "hi + hi", "--position", 1), "--position is about a text; give one, or leave it out."),
-        (("--analogy", "hi"), "--analogy 'hi' is no sum of words; write it with spaces, as king - man + woman."),
+        (("--analogy", "hi"), "--analogy 'hi' is not a sum of words; write it with spaces, as king - man + woman."),
         (
             ("--analogy", "hi-bye"),
-            "--analogy 'hi-bye' is no sum of words; write it with spaces, as king - man + woman.",
+            "--analogy 'hi-bye' is not a sum of words; write it with spaces, as king - man + woman.",
         ),
         (("--direction", "hi"), "--direction needs pairs of words, as cat:cats dog:dogs, and 'hi' is none."),
         (("--along", "hi"), "--along needs --direction: give pairs of words, as cat:cats dog:dogs."),

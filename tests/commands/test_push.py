@@ -145,9 +145,9 @@ def test_what_is_no_model_to_push(model: Path, hub: Hub, capsys: pytest.CaptureF
         return capsys.readouterr().err
 
     assert f"there is no folder {tmp_path / 'none'}" in refused(tmp_path / "none", "me/mine")
-    assert f"{tmp_path} is no model's folder, it has no config.json; push {model}" in refused(tmp_path, "me/mine")
+    assert f"{tmp_path} is not a model's folder (it has no config.json); push {model}" in refused(tmp_path, "me/mine")
     for name in ("mine", "me/mine/x", "../mine", "https://huggingface.co/me/mine"):
-        assert f"{name} is no name of a repository; it is written OWNER/NAME" in refused(model, name)
+        assert f"{name} is not a repository name; write OWNER/NAME" in refused(model, name)
     (model / "optimizer.safetensors").touch()
     assert "holds optimizer.safetensors, the state of an unfinished run" in refused(model, "me/mine")
     (model / "optimizer.safetensors").unlink()
@@ -156,6 +156,6 @@ def test_what_is_no_model_to_push(model: Path, hub: Hub, capsys: pytest.CaptureF
     (model / "model.safetensors.index.json").unlink()
     weights = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(weights[:-1])
-    assert "model.safetensors is no whole safetensors file" in refused(model, "me/mine")
+    assert "model.safetensors is not a complete safetensors file" in refused(model, "me/mine")
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
     assert "has no weights in safetensors" in refused(model, "me/mine")

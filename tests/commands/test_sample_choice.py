@@ -224,7 +224,7 @@ def test_samples_read_the_choices_of_their_users(base: str, capsys: pytest.Captu
     for more, why in (
         (("--given", 2), "--choices and --given go together: a file of choices, and how many of each row's user."),
         (("--choices", file), "--choices and --given go together"),
-        (("--choices", file, "--given", -1), "--given is a number of choices, 0 or more, not -1."),
+        (("--choices", file, "--given", -1), "--given must be a number of choices, 0 or more, not -1."),
         (("--choices", file, "--given", 3), "row 1: of the user a choices.jsonl has 2 choices of other prompts"),
         (("--choices", data, "--given", 1), "asked.jsonl holds prompts, and choices are preferences or rankings"),
     ):

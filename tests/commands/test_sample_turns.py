@@ -100,10 +100,10 @@ def test_whole_conversations_are_a_row_a_turn(base: str) -> None:
             ("--user", "for_turns:goes_on"),
             "row 1 has no column 'name', which the simulated user for_turns:goes_on reads",
         ),
-        (("--user", "cafe"), "'cafe' is no simulated user: give module:function, or counter."),
+        (("--user", "cafe"), "there is no simulated user 'cafe': give module:function, or counter."),
         (
             ("--user", "counter", "--turn", "1"),
-            "--user has whole conversations, all of whose turns are written; leave out --t",
+            "--user samples whole conversations and writes every turn; leave out --t",
         ),
         (("--user", "counter", "--max-turns", "0"), "--max-turns must be at least 1, not 0."),
     ],

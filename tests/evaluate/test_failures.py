@@ -189,7 +189,7 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("facts: [", "the file of probes FILE is not YAML that can be used: "),
+        ("facts: [", "the file of probes FILE is not valid YAML: "),
         ("- a", "FILE must hold kinds of probes, each with a list of them; the kinds are instructions, facts, "),
         ("fact: []", "FILE: there is no kind of probes 'fact'; did you mean facts?; the kinds are instructions, "),
         ("facts: []", "FILE: facts must hold a list of probes."),

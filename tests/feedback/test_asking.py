@@ -66,18 +66,18 @@ def test_what_is_given_takes_the_place_of_a_files_principles(tmp_path: Path) -> 
     ("text", "message"),
     [
         ("principles: []", "an AI judge's principles are a list of sentences"),
-        ("constitution: hhhh", "hhhh is no constitution: name a YAML file, or accord or hhh; did you mean hhh"),
-        ("constitution: hhh\nprinciples: [Be kind.]", "has principles or a constitution, which lists them"),
+        ("constitution: hhhh", "there is no constitution hhhh: name a YAML file, or accord or hhh; did you mean hhh"),
+        ("constitution: hhh\nprinciples: [Be kind.]", "has principles or a constitution: give one"),
         ("constitution: hhh\ntemplate: '{first} {second}'", "no place for {principle}"),
         ("principles_per_comparison: 0", "principles_per_comparison must be positive, not 0"),
-        ("reasoning: -3", "reasoning is so many tokens, 0 for none, not -3"),
-        ("method: sort", "describes no judge .method: Input should be 'choose', 'rank' or 'score'"),
+        ("reasoning: -3", "reasoning is a number of tokens, 0 for none, not -3"),
+        ("method: sort", "does not describe a judge .method: Input should be 'choose', 'rank' or 'score'"),
         ("method: score\nconstitution: hhh", "principles are for judges that choose or rank; one that scores has"),
-        ("scales: {good: Is it good}", "scales are of judges that score"),
-        ("method: score\nscales: {}", "a judge that scores needs a scale"),
-        ("method: score\nscales: {good: {question: Is it good, highest: 0}}", "marks go from 0 or more up"),
+        ("scales: {good: Is it good}", "scales are for judges that score"),
+        ("method: score\nscales: {}", "scales are empty"),
+        ("method: score\nscales: {good: {question: Is it good, highest: 0}}", "marks must be within 0 and 100"),
         ("method: score\nscales: {good: {question: ' '}}", "a scale's question is empty"),
-        ("method: score\nscales: {good: {question: Is it good, weight: 0}}", "a scale of weight 0 says nothing"),
+        ("method: score\nscales: {good: {question: Is it good, weight: 0}}", "a scale of weight 0 has no effect"),
         ("method: score\ntemplate: '{prompt}'", "no place for {answer}"),
         ("method: score\nscales: {a: Is it good, b: Is it good}\ntemplate: '{answer}'", "no place for {question}"),
     ],
@@ -153,9 +153,9 @@ def test_reasoning_and_principles_from_the_command_line(
     assert accord(*words, "--reasoning", 8) == 0 and read_jsonl(out) == first
     capsys.readouterr()
     assert accord(*words, "--reasoning", 9) == 2
-    assert "is of other settings (reasoning: 8, and here 9)" in capsys.readouterr().err
+    assert "has other settings (reasoning: 8, and here 9)" in capsys.readouterr().err
     assert accord(*words[:-3], "--constitution", "none.yaml", "--journal", tmp_path / "j") == 2
-    assert "none.yaml is no constitution" in capsys.readouterr().err
+    assert "none.yaml: name a YAML file" in capsys.readouterr().err
     assert accord("label", "--data", data, "--out", out, "--judge", "cafe", "--reasoning", 8) == 2
     assert "--reasoning is for language models that judge, such as ai:MODEL, and cafe is none" in (
         capsys.readouterr().err

@@ -42,10 +42,10 @@ def test_a_sentence_is_a_principle_that_critic_and_reviser_are_told_too(tmp_path
         ("principles: []", "has no principles"),
         ("rules: [be nice]", "has no principles"),
         ("- 7", "principle 1: it is neither a sentence nor a mapping"),
-        ("- be nice\n- ''", "principle 2: prefer is to be a sentence, not ''"),
+        ("- be nice\n- ''", "principle 2: prefer must be a sentence, not ''"),
         ("- {critique: why}", "principle 1 lacks prefer"),
         ("- {prefer: be nice, revison: now}", "revison, which is none of .*; did you mean revision"),
-        ("- {name: a, prefer: x}\n- {name: a, prefer: y}", "two principles that are named a"),
+        ("- {name: a, prefer: x}\n- {name: a, prefer: y}", "two principles named a"),
         ("- [", "is not YAML"),
     ],
 )
@@ -57,7 +57,7 @@ def test_what_is_no_constitution_is_told(tmp_path: Path, text: str, said: str) -
 
 
 def test_a_constitution_that_is_not_there_is_told() -> None:
-    with pytest.raises(InputError, match=r"hhhh is no constitution: name a YAML file, or accord or hhh; did you mean"):
+    with pytest.raises(InputError, match=r"no constitution hhhh: name a YAML file, or accord or hhh; did you mean"):
         read_constitution("hhhh")
 
 

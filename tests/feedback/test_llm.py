@@ -90,10 +90,10 @@ def test_a_template_of_its_own_has_places_for_columns() -> None:
     [
         ("Which? {prompt} {first}", ["Be kind."], "has no place for {second}"),
         ("Which? {first} {second}", ["Be kind."], "has no place for {principle}"),
-        ("{first} {second} {prompt.name}", ["Be kind."], "has {prompt.name}, which is no name"),
-        ("{first} {second} {}", ["Be kind."], "has {}, which is no name"),
-        ("{first} {second} {x!r}", ["Be kind."], "has {x}, which is no name"),
-        ("{first} {second} {", ["Be kind."], "template cannot be used .*a brace of the text is written twice"),
+        ("{first} {second} {prompt.name}", ["Be kind."], "has {prompt.name}, which is not a name"),
+        ("{first} {second} {}", ["Be kind."], "has {}, which is not a name"),
+        ("{first} {second} {x!r}", ["Be kind."], "has {x}, which is not a name"),
+        ("{first} {second} {", ["Be kind."], "template cannot be used .*write a literal brace twice"),
     ],
 )
 def test_a_template_that_cannot_be_used(template: str, principles: list[str], message: str) -> None:
@@ -138,16 +138,16 @@ def test_a_question_too_long_has_no_answer(smollm2: Policy) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("principles: [Be kind.]\n", "describes no judge .*model"),
-        ("model: m\nprinciple: Be kind.\n", "describes no judge .*principle"),
-        ("model: m\nparallel: many\n", "describes no judge .*parallel"),
-        ("- m\n", "describes no judge"),
-        ("model: [\n", "describes no judge"),
+        ("principles: [Be kind.]\n", "does not describe a judge .*model"),
+        ("model: m\nprinciple: Be kind.\n", "does not describe a judge .*principle"),
+        ("model: m\nparallel: many\n", "does not describe a judge .*parallel"),
+        ("- m\n", "does not describe a judge"),
+        ("model: [\n", "does not describe a judge"),
         ("model: m\nserver: ftp://host\n", "reached by http:// or https://, not by ftp://host"),
-        ("model: m\nserver: http://host\nparallel: 0\n", "describes no judge .*parallel must be positive"),
+        ("model: m\nserver: http://host\nparallel: 0\n", "does not describe a judge .*parallel must be positive"),
         ("model: m\nserver: http://host\nmax_tokens: 0\n", "max_tokens must be positive"),
         ("model: m\nserver: http://host\nbudget: 5\n", "a budget needs the prices"),
-        ("model: m\nserver: http://host\nprice_in: 5\n", "prices are two numbers"),
+        ("model: m\nserver: http://host\nprice_in: 5\n", "prices need two numbers"),
         ("model: m\nserver: http://host\nchat_template: chatml\n", "are for a model in this process, and m is served"),
         ("model: m\nbudget: 5\n", "budget is for a served model, and m runs in this process"),
         ("model: m\nserver: http://host\ntemplate: 'Which? {first}'\n", "no place for {second}"),
@@ -167,5 +167,5 @@ def test_names_that_mean_no_judge(tmp_path: Path) -> None:
         judge_named("ai:")
     judge = tmp_path / "judge.yaml"
     judge.write_text("model: smollm2\n")
-    with pytest.raises(InputError, match="compares answers, and scores none: name it as a judge, or give it method"):
+    with pytest.raises(InputError, match="compares answers and does not score them: use it as a judge, or set method"):
         reward_named(f"{judge} + number")

@@ -117,7 +117,7 @@ def test_a_row_that_its_scorer_would_run_is_refused(name: str, key: str, value: 
         changed["answer"] = value
     else:
         changed["metadata"] = prompt.columns["metadata"] | {key: value}
-    said = f"^row 1, for the verifier reasoning-gym: its {key} is none that {name} has, and reasoning-gym would run it"
+    said = f"^row 1, for the verifier reasoning-gym: its {key} is not of the form that {name} has, and reasoning-gym"
     with pytest.raises(InputError, match=said):
         graded(Prompt("p", changed), "1")
 

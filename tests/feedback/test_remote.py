@@ -160,7 +160,7 @@ def test_a_head_that_drips_is_given_up(server: Server) -> None:
 def test_an_answer_without_end_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("accord.feedback.remote.MOST_ANSWERED", 10_000)
     server.answers = [b" " * 20_000]
-    with pytest.raises(InputError, match=r"/score answered more than 10,000 bytes, which are no rewards"):
+    with pytest.raises(InputError, match=r"/score answered more than 10,000 bytes, too many to be rewards"):
         RemoteReward(server.url)(SAMPLES)
     server.answers = [b" " * 5_000 + b'{"rewards": [1, 2]}']
     assert RemoteReward(server.url)(SAMPLES).tolist() == [1, 2]
@@ -281,8 +281,8 @@ def test_users_passwords_and_queries_are_in_no_message(locked: Any) -> None:
         ("http://bob:pw@h.example/ok", None, "http://h.example/ok would be sent the password as plain text"),
         ("https://h.example/ok", "NONE", "no environment variable NONE, which --reward-key names"),
         ("https://h.example/ok", "OPENAI_API_KEY", "for api.openai.com, and https://h.example/ok is another server"),
-        ("number", "MY_KEY", "--reward-key MY_KEY is for the server that gives rewards, and here are none"),
-        ("https://a.example/x + https://b.example/x", "MY_KEY", "and here are 2"),
+        ("number", "MY_KEY", "--reward-key MY_KEY is for a server that gives rewards; there are none"),
+        ("https://a.example/x + https://b.example/x", "MY_KEY", "; there are 2"),
     ],
 )
 def test_keys_that_are_not_sent(url: str, key: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,9 +122,9 @@ def test_what_a_user_cannot_be() -> None:
         FunctionUser(lambda messages: 3)([sample_of("hi", "hello")])
     with pytest.raises(UsersFault, match="the simulated user fails, for row 5 .* raised ValueError"):
         FunctionUser(fails)([sample_of("hi", "hello")])
-    with pytest.raises(InputError, match="'nobody' is no simulated user: give module:function, or counter"):
+    with pytest.raises(InputError, match="there is no simulated user 'nobody': give module:function, or counter"):
         user_of("nobody")
-    with pytest.raises(InputError, match="row 1: a conversation begins with messages, and this prompt is a plain text"):
+    with pytest.raises(InputError, match="row 1: a conversation begins with messages, but this prompt is plain text"):
         Dialogue(FunctionUser(greets)).check(Prompt("hi", {"name": "a"}), 0)
 
 

@@ -116,11 +116,11 @@ def test_prompts_are_checked_before_anything_is_sampled() -> None:
         ("nummber", "there is no verifier 'nummber'; did you mean number?"),
         ("zzz", "there is no verifier 'zzz': they are exact, number, regex, math, reasoning-gym"),
         ("number@", "the verifier 'number@' names no column after its @"),
-        ("number:x", "the verifier number takes no pattern, so 'number:x' means nothing"),
+        ("number:x", "the verifier number takes no pattern; write number instead of 'number:x'"),
         ("regex", "the verifier regex needs a pattern: write regex:PATTERN"),
         ("regex:", "the verifier regex needs a pattern"),
         ("regex:(", "the pattern '(' is not a regular expression (missing ) at position 1)"),
-        ("reasoning-gym@x", "the verifier reasoning-gym reads the columns that its rows come with, so name none"),
+        ("reasoning-gym@x", "the verifier reasoning-gym reads the columns of its own rows: give it no column"),
     ],
 )
 def test_mistakes_in_names_are_told(spec: str, said: str) -> None:

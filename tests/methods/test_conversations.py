@@ -171,5 +171,5 @@ def test_what_cannot_be_talked_with() -> None:
         GRPO(reward_at="turns")
     with pytest.raises(InputError, match="reward_at turns-to-go is for conversations: give a user"):
         PPO(reward_at="turns-to-go")
-    with pytest.raises(InputError, match="'nobody' is no simulated user"):
+    with pytest.raises(InputError, match="there is no simulated user 'nobody'"):
         GRPO(user="nobody").check(lambda samples: torch.zeros(len(samples)), [ASKED])

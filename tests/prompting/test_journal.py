@@ -148,12 +148,14 @@ def test_what_cannot_be_a_journal_is_left_as_it_is(tmp_path: Path) -> None:
     for content in ("a row\n", '{"prompt": "hi"}\n', "no line", "[]\n\n"):
         file = tmp_path / "rows.jsonl"
         file.write_text(content)
-        with pytest.raises(InputError, match="rows.jsonl is no journal of replies; name another file by --journal"):
+        with pytest.raises(
+            InputError, match="rows.jsonl is not a journal of replies; name another file with --journal"
+        ):
             Journal(Scripted(), file)([asked("a")])
         assert file.read_text() == content
-    with pytest.raises(InputError, match="is no file; name another by --journal"):
+    with pytest.raises(InputError, match="is no file; name another with --journal"):
         Journal(Scripted(), tmp_path)([asked("a")])
-    with pytest.raises(InputError, match=r"rows.jsonl cannot be made \(File exists\); name another by --journal"):
+    with pytest.raises(InputError, match=r"rows.jsonl cannot be made \(File exists\); name another with --journal"):
         Journal(Scripted(), tmp_path / "rows.jsonl" / "j")([asked("a")])
 
 
@@ -161,7 +163,7 @@ def test_a_journal_of_other_settings_is_told_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "j"
     Journal(Scripted(), file, {"principles": ("Be kind.",)})([asked("a")])
     content = file.read_text()
-    with pytest.raises(InputError, match=r"of other settings \(model: m, and here n\); name another by --journal"):
+    with pytest.raises(InputError, match=r"of other settings \(model: m, and here n\); name another with --journal"):
         Journal(Scripted("n"), file, {"principles": ("Be kind.",)})([asked("a")])
     with pytest.raises(InputError, match=r"of other settings \(principles: \['Be kind.'\], and here none\)"):
         Journal(Scripted(), file)([asked("a")])

@@ -162,7 +162,7 @@ def test_failures_are_counted_by_kind_and_never_ties(
     assert "label: 15 preferences from 20 comparisons, 1 ties, 4 invalid (1 server error (5xx), 1 no letter, " in said
     assert "1 refused, 1 cut before a letter)" in said
     assert "0 replies kept before, 36 more, 4 requests without one" in said
-    assert "tries that failed: 2 refused, 8 server error (5xx)" in said
+    assert "failed attempts: 2 refused, 8 server error (5xx)" in said
     assert "2 replies began with a block of reasoning" in said
     assert CANARY not in said + Path(f"{out}.journal").read_text()
     faulty.told = kind
@@ -193,7 +193,7 @@ def test_columns_reach_the_judge(faulty: Faulty, rows: str, tmp_path: Path, caps
     )
     assert run("{right} {first} {second}") == 2
     said = capsys.readouterr().err
-    assert f"the journal {tmp_path / 'j'} is of other settings (template: Right is {{right}}. {{prompt}}" in said
+    assert f"the journal {tmp_path / 'j'} has other settings (template: Right is {{right}}. {{prompt}}" in said
 
 
 def test_columns_reach_a_judge_on_trial_whose_journal_is_kept(faulty: Faulty, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_every_fault_that_passes_is_asked_again_and_counted(faulty: Faulty) -> N
     counts = {"busy (429)": 1, "server error (5xx)": 2, "unreadable": 5, "broken off": 1, "too slow": 2}
     assert model.faults == counts and faulty.seen == {**dict.fromkeys(KINDS, 2), "fine": 1}
     lines = list(told(model))
-    assert lines[0] == ("tries that failed: 1 broken off, 1 busy (429), 2 server error (5xx), 2 too slow, 5 unreadable")
+    assert lines[0] == ("failed attempts: 1 broken off, 1 busy (429), 2 server error (5xx), 2 too slow, 5 unreadable")
     assert lines[1:] == ["144 tokens"]
 
 
@@ -179,7 +179,7 @@ def test_refusals_say_what_to_do(faulty: Faulty, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="has no model small .*; it has small, large"):
         served(faulty)([asked("404")])
     away = AskOptions(model="m", server="http://127.0.0.1:9")
-    with pytest.raises(InputError, match="nothing answers at http://127.0.0.1:9/v1 .*see that the server runs there"):
+    with pytest.raises(InputError, match="nothing answers at http://127.0.0.1:9/v1 .*check that the server runs there"):
         prompted(away)([asked("hi")])
 
 
