@@ -23,7 +23,7 @@ from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
 from accord.engine.folders import has_tokenizer, locate, no_json
-from accord.engine.hub import MODEL_NAME, failure, unfit_model, unheard
+from accord.engine.hub import MODEL_NAME, failure, revised, unfit_model, unheard
 from accord.engine.kinds import (
     WritesNoText,
     check_kind,
@@ -126,7 +126,10 @@ def _leave_unread(
 
 
 def source_of(name: str) -> str:
-    """Where a model of a name lies: a short name's folder, or what was given."""
+    """Where a model of a name lies: a short name's folder, that of a revision on the Hub, or what was given."""
+    repository, at, revision = name.partition("@")
+    if at and MODEL_NAME.fullmatch(repository) and not Path(name).exists():
+        return revised(repository, revision)
     return str(smollm2()) if name == "smollm2" else name
 
 
