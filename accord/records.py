@@ -17,11 +17,15 @@ from accord.arrays import Flags, LogProbs, Tokens
 Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
 
+MASKS = ("weight", "train", "training", "loss")
+"""What says of a message whether it is learned."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a chat. `more` has what else it holds, for the chat template: tool_calls, reasoning_content, name ...
 
-    `weight`, `train` or `loss` in it says whether an assistant's turn is trained on; `tools`, in a chat's first
+    `weight`, `train`, `training` or `loss` in it says whether an assistant's turn is trained on; `tools`, in a chat's first
     message, what the assistant may call, and `chat_template_kwargs` what else the chat template is told.
     """
 
@@ -32,7 +36,7 @@ class Message:
     @property
     def is_trained(self) -> bool:
         """Whether the turn is one to learn, where it is the assistant's."""
-        return all(bool(self.more.get(name, True)) for name in ("weight", "train", "loss"))
+        return all(bool(self.more.get(name, True)) for name in MASKS)
 
 
 Text: TypeAlias = str | tuple[Message, ...]

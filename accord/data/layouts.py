@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accord.data.messages import TRANSCRIPT, parse_transcript, parsed, read_prompt, read_text
+from accord.data.messages import TRANSCRIPT, in_rows, parse_transcript, parsed, read_prompt, read_text
 from accord.data.synonyms import respelled
 from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged, unjudged
 from accord.errors import InputError
@@ -75,6 +75,8 @@ def standard(columns: Columns) -> Columns:
     row = judged(respelled({name: _structured(name, value) for name, value in known.items()}))
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
+    if isinstance(row.get("messages"), list | Mapping):
+        row["messages"] = in_rows(row["messages"])
     if isinstance(row.get("messages"), list):
         row["messages"] = _in_turns(row["messages"])
     if "rejected_response" in row and "messages" in row:
@@ -131,7 +133,9 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
         )
     if said == "messages" and desirable(row.get("label")) is not None:
         return row | _last_answer(row, "judged by 'label'", "completion")
-    if said in ("completion", "messages"):
+    if said == "completion":
+        return row | {"completion": _thought(row, row["completion"])}
+    if said == "messages":
         return row
     answer = row[said]
     if isinstance(answer, int | float) and not isinstance(answer, bool):
@@ -140,7 +144,19 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
         return row  # what a verifier compares with
     if not _says(read_text(answer, said)):
         raise InputError(f"{said!r} is empty")
-    return row | {"completion": answer}
+    return row | {"completion": _thought(row, answer)}
+
+
+THOUGHTS = ("reasoning_content", "Complex_CoT")
+"""What was thought before an answer, as a template writes it from the answer's message."""
+
+
+def _thought(row: Columns, answer: Any) -> Any:
+    """The answer, as a message that holds what the row says was thought before it, where it says so."""
+    thought = next((row[name] for name in THOUGHTS if isinstance(row.get(name), str) and row[name].strip()), None)
+    if thought is None or not isinstance(answer, str) or _is_chat(answer):
+        return answer
+    return [{"role": "assistant", "content": answer, "reasoning_content": thought}]
 
 
 def _asked(row: dict[str, Any]) -> dict[str, Any]:
