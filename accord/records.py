@@ -17,12 +17,16 @@ from accord.arrays import Flags, LogProbs, Tokens
 Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
 
+MASKS = ("weight", "train", "training", "loss")
+"""Keys of a message that say whether it is trained on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One turn of a chat; `more` holds its other keys for the chat template: tool_calls, reasoning_content, name ...
 
-    In `more`, `weight`, `train` or `loss` says whether an assistant's turn is trained on. In a chat's first message,
-    `tools` lists the tools the assistant may call, and `chat_template_kwargs` further arguments of the template.
+    In `more`, `MASKS` say whether an assistant's turn is trained on. In a chat's first message, `tools` lists the tools
+    the assistant may call, and `chat_template_kwargs` further arguments of the template.
     """
 
     role: Role
@@ -32,7 +36,7 @@ class Message:
     @property
     def is_trained(self) -> bool:
         """Whether the turn, if it is the assistant's, is trained on."""
-        return all(bool(self.more.get(name, True)) for name in ("weight", "train", "loss"))
+        return all(bool(self.more.get(name, True)) for name in MASKS)
 
 
 Text: TypeAlias = str | tuple[Message, ...]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from contextlib import suppress
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,15 @@ def data(
     if max_length < 1:
         raise InputError(f"max_length must be at least 1, not {max_length}.")
     asked, left_out = ChatOptions(**options), LeftOut()
-    rows = rows_of.load_data(file, split=asked.split, limit=asked.limit, columns=asked.columns, left_out=left_out)
+    rows = _read(file, asked, left_out)
     policy = asked.templated(engine.load.load_model(model)) if model else None
     trees: list[Tree] = []
-    if policy and not isinstance(rows[0], Prompt):
+    if policy and isinstance(rows[0], Prompt):
+        prompts, _ = rows_of.encoding.encode_prompts(
+            policy.tokenizer, rows, room=1, context=policy.context, longest=max_length, left_out=left_out
+        )
+        trees = [engine.trees.Tree(prompt.tokens, (), (), prompt.row) for prompt in prompts]
+    elif policy:
         trees = rows_of.encoding.encode(
             policy.tokenizer, rows, max_length=max_length, context=policy.context, left_out=left_out
         ).trees
@@ -60,6 +66,20 @@ def data(
     lines = [marked(policy, tree) for tree in trees[:first]] if policy else []
     for number, line in enumerate(lines or [plain(row) for row in rows[:first]], 1):
         show(Line(f"row {number}", "bold"), line)
+
+
+def _read(file: str | list[str], asked: ChatOptions, left_out: LeftOut) -> list[Row]:
+    """The rows to train on; of chats of which none has an answer the prompts, as commands that sample read them."""
+    given: dict[str, Any] = {"split": asked.split, "limit": asked.limit, "columns": asked.columns}
+    try:
+        return rows_of.load_data(file, left_out=left_out, **given)
+    except InputError:
+        with suppress(InputError):
+            rows = [record for record, *_ in rows_of.load.read_rows(file, left_out=None, keep=True, **given)]
+            if all(isinstance(row, Prompt) for row in rows):
+                left_out.reasons.clear()
+                return rows
+        raise
 
 
 def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
@@ -80,7 +100,7 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
     for name, found in lengths.items():
         if found:
             grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, median {median(found):,.0f}")
-    if trees:
+    if lengths["completion"] and trees:
         grid.add_row("between ⟦ and ⟧", "what is trained on")
     doubts = [row.probability for row in rows if isinstance(row, Preference) and row.probability != 1]
     if doubts:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from accord.arrays import Bools, Ints
-from accord.data.chat_template import for_template, render
+from accord.data.chat_template import OURS, for_template, render
 from accord.data.messages import align, shared
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
@@ -47,7 +47,8 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> Ints:
 
     A string gets the special tokens its tokenizer puts in front, and none behind; an empty string is the
     beginning-of-text token alone, or nothing where the tokenizer has none. A chat is rendered by the tokenizer's chat
-    template with the generation prompt. Raises InputError where there is no template, or the template refuses the chat.
+    template with the generation prompt, or up to the end of an answer that it has begun. Raises InputError where there
+    is no template, or the template refuses the chat.
     """
     [tokens] = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])
     return opening(tokenizer, prompt) + tokens
@@ -79,6 +80,7 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
     prompt, (completion,) = align(prompt, completion)
     if isinstance(prompt, str) or isinstance(completion, str):
         return {"text": prompt, "text_pair": completion} if prompt else {"text": completion}
+    prompt, completion = _gone_on(prompt, completion)
     chat = (*prompt, *completion)
     if tokenizer.chat_template is not None:
         return {"text": render(tokenizer, chat, generation=False), "add_special_tokens": False}
@@ -102,8 +104,31 @@ def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
-    """The prompt as the text that is tokenized."""
-    return prompt if isinstance(prompt, str) else render(tokenizer, prompt, generation=True)
+    """The prompt as the text that is tokenized; an answer that it has begun is its end."""
+    if isinstance(prompt, str):
+        return prompt
+    if not is_begun(prompt):
+        return render(tokenizer, prompt, generation=True)
+    head = render(tokenizer, prompt[:-1], generation=True)
+    return head + _said(tokenizer, prompt[:-1], prompt[-1], head).removesuffix(turn_end(tokenizer).text)
+
+
+def is_begun(prompt: Sequence[Message]) -> bool:
+    """Whether a chat ends within an answer of the assistant's, which a completion goes on with."""
+    last = prompt[-1] if len(prompt) > 1 else None
+    return last is not None and last.role == "assistant" and bool(last.content.strip()) and not last.more.get("tool_calls")
+
+
+def _gone_on(
+    prompt: tuple[Message, ...], completion: tuple[Message, ...]
+) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
+    """The two with an answer that the prompt has begun in the completion, whole."""
+    if not is_begun(prompt) or completion[0].role != "assistant":
+        return prompt, completion
+    (*before, begun), (first, *rest) = prompt, completion
+    more = {key: value for key, value in begun.more.items() if key not in OURS}
+    first = replace(first, content=begun.content + first.content, more={**more, **first.more})
+    return tuple(before), (first, *rest)
 
 
 def completion_pieces(
@@ -119,10 +144,11 @@ def completion_pieces(
     """
     if isinstance(completion, str):
         return (Piece(completion, head),)
-    asked = () if isinstance(prompt, str) else prompt
+    asked, completion = _gone_on(() if isinstance(prompt, str) else prompt, completion)
     end = turn_end(tokenizer)
     pieces: list[Piece] = []
     rendered = head
+    begun = head[len(render(tokenizer, asked, generation=True)) :] if len(asked) < len(prompt) else ""
     for i, turn in enumerate(completion):
         if turn.role != "assistant":
             continue
@@ -134,7 +160,10 @@ def completion_pieces(
                 between, rendered = between.removeprefix(mark), rendered + mark
             pieces.append(Piece(between, rendered, trained=False))
             rendered += between
-        said = _said(tokenizer, so_far, turn, rendered)
+        if i == 0 and begun:
+            said = _said(tokenizer, so_far, turn, rendered.removesuffix(begun)).removeprefix(begun)
+        else:
+            said = _said(tokenizer, so_far, turn, rendered)
         pieces.append(Piece(said, rendered, trained=turn.is_trained))
         rendered += said
     if whole:
@@ -157,10 +186,10 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], sa
     Raises:
         RewrittenPast: the chat goes on otherwise than with the answer as it was said.
     """
-    *before, answer = chat
+    before, (answer,) = _gone_on(tuple(chat[:-1]), tuple(chat[-1:]))
     head = render(tokenizer, before, generation=True)
     rendered = head + _said(tokenizer, before, answer, head)
-    between = _between(tokenizer, (*chat, Message("user", said)), rendered)
+    between = _between(tokenizer, (*before, answer, Message("user", said)), rendered)
     end = turn_end(tokenizer)
     if mark := end.mark(between):
         [tokens] = tokenize(tokenizer, [between.removeprefix(mark) if ended else between], [rendered + mark * ended])

@@ -12,7 +12,7 @@ from accord.engine.turns import as_read
 from accord.errors import InputError
 from accord.limits import within
 from accord.parsing import parse_json
-from accord.records import Message
+from accord.records import MASKS, Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +70,7 @@ def _require_tools(tools: Any, text: str) -> None:
 TOLD = "chat_template_kwargs"
 """What a chat template is told beside messages and tools, such as enable_thinking: a key of a chat's first message."""
 
-OURS = ("weight", "train", "loss", "tools", TOLD)
+OURS = (*MASKS, "tools", TOLD)
 """What messages hold for accord and not for the template."""
 
 UNSAID = {"id", "tool_call_id"}
@@ -80,7 +80,7 @@ ABOUT = {
     "message_id", "parent_id", "conversation_id", "user_id", "openai_id", "turn", "turn_identifier", "turn_id",
     "timestamp", "created", "created_at", "create_time", "date", "country", "state", "language", "lang", "hashed_ip",
     "header", "toxic", "redacted", "model", "temperature", "top_p", "token_counter", "tokens", "token_count", "usage",
-    "system_fingerprint",
+    "system_fingerprint", "info", "metadata",
 }  # fmt: skip
 """Who wrote a message, when, where and by what, as logs of conversations have it: no words of it."""
 

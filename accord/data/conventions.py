@@ -304,6 +304,8 @@ def split_dialogues(
     end = min(shared(first, second), len(first) - 1, len(second) - 1)
     while end >= 0 and not first[end].role == second[end].role == "assistant":
         end -= 1
+    while end > 0 and first[end - 1].role == "assistant":  # a prompt that ends so would be an answer begun
+        end -= 1
     if end < 0:
         raise InputError("'chosen' and 'rejected' have no common prompt after which both have an assistant turn")
     if end == 0:

@@ -111,11 +111,15 @@ def encode(
         else:
             left_out.add(tree.row, f"{reason} within {longest} tokens", is_asked=True)
     if not kept:
-        bad = next((reason for reason in left_out.reasons if reason.is_bad), None)
-        if bad is not None:
-            raise InputError(f"{bad.where}: {bad.why}")
+        _require_usable(left_out)
         raise InputError(f"no row is left to train on: {'; '.join(left_out.lines()) or 'the data holds no rows'}")
     return Encoded(kept, left_out.lines())
+
+
+def _require_usable(left_out: LeftOut) -> None:
+    """Raise InputError for the first row that cannot be used, where there is one."""
+    if bad := next((reason for reason in left_out.reasons if reason.is_bad), None):
+        raise InputError(f"{bad.where}: {bad.why}")
 
 
 def _trees(
@@ -260,14 +264,18 @@ def encode_prompts(
 ) -> tuple[list[EncodedPrompt], list[str]]:
     """The rows' prompts that leave `room` for a completion within `longest` tokens, and a line for those left out.
 
-    Raises InputError where a prompt is empty, or with its completion would not fit into the model's `context`, or all
+    Raises InputError where a prompt is empty, cannot be rendered by the chat template, or with its completion would not fit into the model's `context`, or all
     are longer than `longest`. With a `left_out` that is not strict such prompts are left out and noted there.
     """
     kept: list[EncodedPrompt] = []
     left_out = LeftOut(strict=True) if left_out is None else left_out
     for i, row in enumerate(rows):
         prompt = row if isinstance(row, Prompt) else Prompt(row.prompt)
-        tokens = encode_prompt(tokenizer, prompt.prompt)
+        try:
+            tokens = encode_prompt(tokenizer, prompt.prompt)
+        except InputError as error:
+            left_out.add(i, str(error))
+            continue
         if not tokens:
             left_out.add(i, "the prompt is empty; give it something to answer.", kind="the prompt is empty")
         elif context is not None and len(tokens) + room > context:
@@ -286,5 +294,6 @@ def encode_prompts(
         else:
             kept.append(EncodedPrompt(prompt, tokens, left_out.index(i)))
     if rows and not kept:
+        _require_usable(left_out)
         raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
     return kept, left_out.lines()

@@ -4,7 +4,8 @@
     question | query | instruction      what is asked, with `system`, `input` and `history` where a row has them, beside
                                         chosen and rejected, a completion or a response
     input, output                       a question and its answer
-    context that is a chat              what is asked (HelpSteer3)
+    context that is a chat              what is asked (HelpSteer3), as is trajectory (UltraInteract)
+    initial_reason_steps                what the answers go on with (Step-DPO)
     messages, rejected_response         ms-swift: the last answer is chosen
     conversations, a list of texts      the user's and the assistant's in turn (LIMA)
     other names for the same            `accord.data.synonyms`
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accord.data.messages import TRANSCRIPT, parse_transcript, parsed, read_prompt, read_text
+from accord.data.messages import TRANSCRIPT, in_rows, parse_transcript, parsed, read_prompt, read_text
 from accord.data.synonyms import respelled
 from accord.data.verdicts import CHOICES, LISTS, SCORES, desirable, judged, unjudged
 from accord.errors import InputError
@@ -33,6 +34,9 @@ ASKED_ALONE = ("question", "query", "instruction")
 """Of these what is a prompt where a row has no answer."""
 SYSTEMS = ("system", "system_prompt", "system_message")
 HISTORIES = ("history", "context")
+BEGUN = ("initial_reason_steps", "response_prefix", "assistant_prefix", "prefill")
+"""What the answers go on with: they begin so (Step-DPO)."""
+_OF_CHATS = (*SYSTEMS, *BEGUN, "history")
 RESPONSES = ("response", "output")
 ANSWERS = ("chosen", "rejected", "completion", "completions")
 STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "label", "input_ids", "labels")
@@ -67,9 +71,12 @@ def standard(columns: Columns) -> Columns:
         InputError: a column that may hold what was asked would be lost, or what a column holds cannot be read.
     """
     known = {name: value for name, value in columns.items() if value is not None and value == value}  # nor NaN
+    known |= {name: "" for name in _OF_CHATS if name in columns and name not in known}
     row = judged(respelled({name: _structured(name, value) for name, value in known.items()}))
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
+    if isinstance(row.get("messages"), list | Mapping):
+        row["messages"] = in_rows(row["messages"])
     if isinstance(row.get("messages"), list):
         row["messages"] = _in_turns(row["messages"])
     if "rejected_response" in row and "messages" in row:
@@ -95,8 +102,8 @@ def _first(row: Columns, names: Sequence[str]) -> str | None:
 
 
 def _is_chatty(row: Columns) -> bool:
-    """Whether a question comes with a system prompt or a history, which only a chat can hold."""
-    return any(_says(row.get(name)) for name in (*SYSTEMS, *HISTORIES))
+    """Whether a question comes with a column for what only a chat can hold; in some rows it may be empty."""
+    return any(name in row for name in _OF_CHATS) or _says(row.get("context"))
 
 
 def _only_asks(row: Columns) -> bool:
@@ -126,7 +133,9 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
         )
     if said == "messages" and desirable(row.get("label")) is not None:
         return row | _last_answer(row, "judged by 'label'", "completion")
-    if said in ("completion", "messages"):
+    if said == "completion":
+        return row | {"completion": _thought(row, row["completion"])}
+    if said == "messages":
         return row
     answer = row[said]
     if isinstance(answer, int | float) and not isinstance(answer, bool):
@@ -135,7 +144,19 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
         return row  # what a verifier compares with
     if not _says(read_text(answer, said)):
         raise InputError(f"{said!r} is empty")
-    return row | {"completion": answer}
+    return row | {"completion": _thought(row, answer)}
+
+
+THOUGHTS = ("reasoning_content", "Complex_CoT")
+"""What was thought before an answer, as a template writes it from the answer's message."""
+
+
+def _thought(row: Columns, answer: Any) -> Any:
+    """The answer, as a message that holds what the row says was thought before it, where it says so."""
+    thought = next((row[name] for name in THOUGHTS if isinstance(row.get(name), str) and row[name].strip()), None)
+    if thought is None or not isinstance(answer, str) or _is_chat(answer):
+        return answer
+    return [{"role": "assistant", "content": answer, "reasoning_content": thought}]
 
 
 def _asked(row: dict[str, Any]) -> dict[str, Any]:
@@ -147,8 +168,8 @@ def _asked(row: dict[str, Any]) -> dict[str, Any]:
         return row | {name: _whole(row, name) for name in wholes}
     history = _first(row, HISTORIES)
     question = _first(row, ("prompt", "messages", *QUESTIONS))
-    if not question and history and _is_chat(row[history]):
-        question, history = history, None
+    if not question and (chat := next((name for name in (*HISTORIES, "trajectory") if _is_chat(row.get(name))), None)):
+        question, history = chat, None
     if not question:
         _require_no_question(row)
         return row
@@ -169,8 +190,9 @@ def _asked(row: dict[str, Any]) -> dict[str, Any]:
         else:
             turns = [*_history(row[history], history, question), *turns]
     _require_said(row, turns, question)
-    rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, history)}
-    return rest | {"prompt": _opened(row, turns)}
+    rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, *BEGUN, history)}
+    begun = [{"role": "assistant", "content": row[name]} for name in BEGUN if _says(row.get(name))]
+    return rest | {"prompt": [*_opened(row, turns), *begun]}
 
 
 def _answers(row: Columns) -> list[str]:

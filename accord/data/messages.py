@@ -45,6 +45,7 @@ def read_text(value: Any, column: str) -> Text:
     if isinstance(value, str):
         chat = _chat_in(value)
         return _encodable(value, f"'{column}'") if chat is None else read_text(chat, column)
+    value = in_rows(value)
     if isinstance(value, Message) or (isinstance(value, Mapping) and ("role" in value or "from" in value)):
         return (_message(value, column),)
     if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
@@ -56,6 +57,16 @@ def read_text(value: Any, column: str) -> Text:
     if not value:
         raise InputError(f"'{column}' is a chat without messages")
     return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
+
+
+def in_rows(chat: Any) -> Any:
+    """A chat's messages, where it is an object that has a list of roles and one of contents, as tables hold them."""
+    if not isinstance(chat, Mapping) or not isinstance(chat.get("role", chat.get("from")), list):
+        return chat
+    keys = [key for key, held in chat.items() if isinstance(held, list)]
+    if len({len(chat[key]) for key in keys}) > 1:
+        return chat
+    return [dict(zip(keys, values, strict=True)) for values in zip(*(chat[key] for key in keys), strict=True)]
 
 
 def _chat_in(text: str) -> Any:

@@ -8,6 +8,7 @@
     chosen, rejected, each a list of texts                         answers of two ranks (RewardBench 2)
     contents, systemInstruction                                    messages (Gemini's)
     inputs, targets                                                the same (FLAN, Aya)
+    query, answers that are calls, tools                           a question, and the calls that answer it (xLAM)
     Question, Answer, Response ...                                 the same names without capitals
 
 What a row was read from stays beside what it is read as, as verifiers and reward functions ask for it by its name.
@@ -19,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from accord.data.messages import parsed
 from accord.errors import InputError
 
 BETTER = {
@@ -68,6 +70,8 @@ def respelled(row: dict[str, Any]) -> dict[str, Any]:
         row = _paired(row)
     if not (_ASKED - {"question"} | _SAID) & row.keys():
         row = _answered(row)
+    if {"query", "tools"} <= row.keys() and not _SAID & row.keys() and (calls := _calls(row.get("answers"))):
+        row |= {"completion": [{"role": "assistant", "content": "", "tool_calls": calls}]}
     return _in_ranks(row)
 
 
@@ -138,3 +142,11 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(row.get("inputs"), str) and isinstance(row.get("targets"), str):
         return row | {"question": row["inputs"], "completion": row["targets"]}
     return row
+
+
+def _calls(answers: Any) -> list[Any]:
+    """Answers that are calls of tools, as a message holds them; none where they are anything else."""
+    said = parsed(answers) if isinstance(answers, str) else answers
+    if not isinstance(said, list) or not all(isinstance(call, Mapping) and "arguments" in call for call in said):
+        return []
+    return [{"type": "function", "function": call} for call in said]

@@ -37,18 +37,20 @@ SIGNS = ("preference_strength", "overall_preference")
 """Below 0 the first of two answers is better, above 0 the second (HelpSteer)."""
 INDICES = ("better_response_id",)
 """0 the first of two answers, 1 the second (PKU-SafeRLHF)."""
-WINNERS = ("winner", "preference", "preferred", "verdict")
+WINNERS = ("winner", "preference", "preferred", "verdict", "label")
 """Words, as `verdict` knows them, or the name or the last sign of an answer's column."""
 
 VERDICTS = {
-    **dict.fromkeys(("1", "a", "first", "left", "true", "a>b", "a>>b", "1>2"), 1.0),
-    **dict.fromkeys(("2", "b", "second", "right", "false", "b>a", "b>>a", "2>1"), 0.0),
+    **dict.fromkeys(("1", "a", "first", "left", "true"), 1.0),
+    **dict.fromkeys(("2", "b", "second", "right", "false"), 0.0),
     **dict.fromkeys(("0", "c", "tie", "ties", "tied", "both", "bothbad", "both bad", "both good"), 0.5),
     **dict.fromkeys(("tie (bothbad)", "tie bothbad", "neither"), 0.5),
-    **dict.fromkeys(("equal", "draw", "same", "a=b", "1=2", "none", "no preference"), 0.5),
+    **dict.fromkeys(("equal", "draw", "same", "none", "no preference"), 0.5),
 }
 """What a label of a comparison may say, in any case: the first is better, the second is, neither."""
 
+_SIGNS = {">": 1.0, "<": 0.0, "=": 0.5}
+_COMPARED = re.compile(r"(.+?)\s*(>+|<+|=+)\s*(.+)")
 _NAMED = re.compile(r"(model|response|answer|output|option|assistant|completion|candidate|conversation)[ _-]?")
 
 
@@ -56,10 +58,14 @@ def verdict(value: Any) -> float | None:
     """1 where a label says that the first of two is better, 0 the second, .5 neither; None where it says none of these.
 
     It may be 1, 2 or 0 (a tie), A or B, first or second, true or false (whether the first is), and be spelled as in
-    "model_a", "Response 2", "[[B]]" or "A>B".
+    "model_a", "Response 2", "[[B]]", "A>B" or "A << B".
     """
     said = str(value).strip().strip("[]").lower().removesuffix(".0").replace("_", " ")  # a number may be 1.0
     said = said[1:-1] if said.startswith("(") and said.endswith(")") else said
+    if match := _COMPARED.fullmatch(said):
+        sides = [VERDICTS.get(_NAMED.sub("", match[side], count=1)) for side in (1, 3)]
+        first = _SIGNS[match[2][0]]
+        return first if sides == [1.0, 0.0] else 1 - first if sides == [0.0, 1.0] else None
     return VERDICTS.get(_NAMED.sub("", said, count=1))
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
-from accord.engine.hub import MODEL_NAME, TOKENIZERS
+from accord.engine.hub import TOKENIZERS
 from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import SUMS, changed, read_sums
@@ -62,11 +62,6 @@ def locate(name: str, team: Team = ALONE) -> Source:
         require_as_written(name, path, team)
         return Source(str(path), base=base)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
-    if "@" in name and MODEL_NAME.fullmatch(name.partition("@")[0]):
-        raise InputError(
-            f"{name} names a revision, and models of the Hub are read as they are now: download that one (hf download "
-            f"{name.replace('@', ' --revision ')} --local-dir FOLDER) and give its folder."
-        )
     if looks_local:
         raise InputError(f"there is no model folder {name}.")
     return Source(name)

@@ -16,6 +16,8 @@ LOG_IN = "set HF_TOKEN, or log in by `hf auth login`"
 MODEL_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 TOKENIZERS = ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 """File patterns of tokenizers, in all their formats."""
+FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", *TOKENIZERS]
+"""File patterns of a model's files that may be read."""
 
 
 def failure(name: str, kind: Literal["model", "data set"], error: BaseException) -> InputError | None:
@@ -53,6 +55,22 @@ def failure(name: str, kind: Literal["model", "data set"], error: BaseException)
         return InputError(f"the download of {name} from the Hub broke off ({said(lost)}): try again, it resumes.")
     where = "a folder" if kind == "model" else "its files"
     return InputError(f"the Hub cannot be reached, and {name} is not on this machine: try again, or give {where}.")
+
+
+def revised(name: str, revision: str) -> str:
+    """The folder of a model's revision (a branch, a tag or a commit), downloaded if it is not on this machine.
+
+    Raises InputError where there is no such revision, or it cannot be downloaded.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        with quiet_hub():
+            return snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns="*/*.safetensors")
+    except errors.RevisionNotFoundError:
+        raise InputError(f"{name} on the Hub has no revision {revision}: name a branch, a tag or a commit.") from None
+    except Exception as error:  # of the libraries that download
+        raise failure(name, "model", error) or InputError(f"{name}@{revision} cannot be read ({said(error)}).") from None
 
 
 def unfit_model(name: str, *, needs_weights: bool = True) -> InputError | None:

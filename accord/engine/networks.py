@@ -20,6 +20,7 @@ from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
 from accord.engine.folders import has_tokenizer, locate
+from accord.engine.hub import MODEL_NAME, revised
 from accord.engine.kinds import (
     WritesNoText,
     check_kind,
@@ -125,7 +126,10 @@ def _leave_unread(
 
 
 def source_of(name: str) -> str:
-    """A model's location: the folder of a short name, or the name itself."""
+    """A model's location: the folder of a short name or of a revision on the Hub, or the name itself."""
+    repository, at, revision = name.partition("@")
+    if at and MODEL_NAME.fullmatch(repository) and not Path(name).exists():
+        return revised(repository, revision)
     return str(smollm2()) if name == "smollm2" else name
 
 

@@ -2,9 +2,9 @@
 
 SPEC = TERM [ + TERM ...]      TERM = [WEIGHT * ]NAME or [WEIGHT * ]mean(NAME, NAME ...) or min(NAME, NAME ...)
 NAME = a verifier (exact, number, regex:PATTERN, math, reasoning-gym, constraints, truthful), a Python function
-       (module:function), a server (http://...), a small world (cafe, counter, sums), for its gold reward, a reward
-       model (a folder, or its name on the Hugging Face Hub), or beats:JUDGE, a judge's comparison with the row's
-       completion (beats@COLUMN:JUDGE: with that column of the row)
+       (module:function or FILE.py:function), a server (http://...), a small world (cafe, counter, sums), for its gold
+       reward, a reward model (a folder, or its name on the Hugging Face Hub), or beats:JUDGE, a judge's comparison with
+       the row's completion (beats@COLUMN:JUDGE: with that column of the row)
 
 A judge is named by any of these, by a file of people's comparisons, or as a language model: ai:MODEL, ai:MODEL@URL, or
 a YAML file (`accord.feedback.ai`). Nothing is loaded here; `accord.feedback.named` does that.
@@ -40,7 +40,7 @@ AI = "ai:"
 _TERM = re.compile(r"(?:(?P<weight>[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*\*\s*)?(?P<name>.+)", re.DOTALL)
 _ENSEMBLE = re.compile(r"(?P<kind>mean|min)\((?P<members>.*)\)", re.DOTALL)
 _BEATS = re.compile(r"beats(?:@(?P<column>[^:]*))?:(?P<judge>.*)", re.DOTALL)
-_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_FUNCTION = re.compile(r"([A-Za-z_][\w.]*|.+\.py):[A-Za-z_]\w*")
 
 
 def terms(spec: str) -> list[tuple[float | None, str]]:

@@ -5,7 +5,7 @@ Models that are loaded here compute in the precision of the policy they are give
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import inspect
 import os
 import sys
@@ -244,30 +244,56 @@ def only_compares(measure: Any) -> bool:
 
 
 def imported(name: str) -> Any:
-    """What `module:function` names; modules are looked for in the working directory too.
+    """What `module:function` or `path/file.py:function` names.
+
+    Modules are looked for in the working directory too, and what a file imports beside it.
 
     Raises InputError where the module is not there or cannot be imported, also in time, or has nothing of that name
     that is called.
     """
-    module_name, _, attribute = name.partition(":")
-    if module_name.partition(".")[0] in sys.stdlib_module_names:
+    module_name, _, attribute = name.rpartition(":")
+    is_file = module_name.endswith(".py")
+    what = f"the {'file' if is_file else 'module'} {module_name}"
+    if is_file and not Path(module_name).expanduser().is_file():
+        raise InputError(f"{name}: there is no file {module_name}")
+    if not is_file and module_name.partition(".")[0] in sys.stdlib_module_names:
         raise InputError(f"{name} is of Python's own library, which gives no rewards: write a function that calls it")
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
-        importlib.invalidate_caches()
+    _look_in(os.getcwd())
     try:
-        with users_code(f"the module {module_name}"), within(LONGEST):
-            module = importlib.import_module(module_name)
+        with users_code(what), within(LONGEST):
+            module = _run(Path(module_name)) if is_file else importlib.import_module(module_name)
     except UsersFault as fault:
         if isinstance(fault.__cause__, ImportError | SyntaxError):
-            raise InputError(f"{name}: the module {module_name} cannot be imported ({fault.__cause__})") from fault
+            raise InputError(f"{name}: {what} cannot be imported ({fault.__cause__})") from fault
         raise
     if not callable(getattr(module, attribute, None)):
         functions = [known for known in dir(module) if callable(getattr(module, known))]
         hint = nearest(attribute, functions, f"; did you mean {module_name}:{{}}?")
-        raise InputError(f"the module {module_name} has no function {attribute}{hint}")
+        raise InputError(f"{what} has no function {attribute}{hint}")
     return getattr(module, attribute)
+
+
+def _look_in(folder: str) -> None:
+    """Have modules be found in a folder, after all others."""
+    if folder not in sys.path and not (folder == os.getcwd() and "" in sys.path):
+        sys.path.append(folder)
+        importlib.invalidate_caches()
+
+
+def _run(file: Path) -> Any:
+    """The module in a file, which runs once, whatever its name: that of another module may be the same."""
+    file = file.expanduser().resolve()
+    if (name := str(file)) not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, file)
+        assert spec is not None and spec.loader is not None  # of a name that ends in .py
+        sys.modules[name] = importlib.util.module_from_spec(spec)  # before it runs, as what it defines looks there
+        _look_in(str(file.parent))
+        try:
+            spec.loader.exec_module(sys.modules[name])
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
 
 
 def _weighted(names: Sequence[str], weights: Sequence[tuple[float, Reward]], where: str) -> Combined:

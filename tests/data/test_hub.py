@@ -127,6 +127,17 @@ def test_models_and_data_that_are_there_train_at_once_and_row_by_row(shell: Shel
     assert losses[0] == losses[1]
 
 
+def test_a_model_s_revision_is_read_where_its_name_has_one(hub: Hub, shell: Shell, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_bytes(TEXTS)
+    hub.files["models/me/two"] = {"main": {}, "v2": hub.files["models/me/mine"]["main"]}
+    assert shell("score", "--model", "me/two@v2", "--data", rows, "--out", tmp_path / "of.jsonl")[0] == 0
+    assert shell("score", "--model", "me/two", "--data", rows, "--out", tmp_path / "main.jsonl") == (
+        2,
+        "me/two on the Hub is no model that can be read: it has no config.json.",
+    )
+
+
 def test_a_language_model_goes_back_into_a_whole_on_the_hub(shell: Shell, tmp_path: Path) -> None:
     assert shell("merge", "me/sees", "--into", "me/sees", "--out", tmp_path / "whole") == (0, ANY)
     assert json.loads((tmp_path / "whole/config.json").read_text())["model_type"] == "gemma3"
@@ -155,10 +166,8 @@ REFUSED = {
         "read: name one that has safetensors."
     ),
     "merge me/sees --into me/none --out never-made": (f"there is no folder me/none, and no readable model {NONE}"),
-    "chat me/tiny@v2": (
-        "me/tiny@v2 names a revision, and models of the Hub are read as they are now: download that one (hf download "
-        "me/tiny --revision v2 --local-dir FOLDER) and give its folder."
-    ),
+    "inspect me/pairs@v2 the": f"there is no folder me/pairs, and no readable model {NONE}",
+    "inspect me/sees@v2 the": "me/sees on the Hub has no revision v2: name a branch, a tag or a commit.",
 }
 
 

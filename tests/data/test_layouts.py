@@ -28,7 +28,15 @@ PAIR = Preference((HI,), said("a"), said("b"))
 RANKED = Ranking((HI,), (said("a"), said("b")), (0, 1))
 TOKENS = Tokenization((5, 6, 7), (False, True, False))
 
+BEGUN = Preference((HI, Message("assistant", "Step 1:")), said("a"), said("b"))
+
 LAYOUTS: list[tuple[dict[str, Any], Row]] = [
+    ({"prompt": "hi", "initial_reason_steps": "Step 1:", "chosen": "a", "rejected": "b", "full_chosen": "a c"}, BEGUN),
+    ({"prompt": "hi", "initial_reason_steps": "", "chosen": "a", "rejected": "b"}, PAIR),
+    ({"prompt": "hi", "system": None, "chosen": "a", "rejected": "b"}, PAIR),
+    ({"trajectory": [U], "task": "math", "chosen": "a", "rejected": "b"}, PAIR),
+    ({"question": "hi", "response_A": "a", "response_B": "b", "label": "A>>B"}, PAIR),
+    ({"question": "hi", "response_A": "b", "response_B": "a", "label": "response_A < response_B"}, PAIR),
     (
         {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "yes"}]},
         Demonstration((HI,), said("yes")),

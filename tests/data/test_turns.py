@@ -15,7 +15,7 @@ from accord.data.encoding import encode, to_tree
 from accord.engine.trees import Tree
 from accord.engine.turns import turn_end, with_template
 from accord.errors import InputError
-from accord.records import Demonstration, Message
+from accord.records import Demonstration, Message, Preference
 from tests.data.templates import CHATML, FAMILIES, GEMMA, PHI, QWEN, R1, TOKENIZERS, byte_tokenizer, trained
 
 PLAIN = [name for name in FAMILIES if name not in ("qwen", "r1")]
@@ -247,3 +247,13 @@ def test_a_whole_completion_goes_on_to_the_end_of_what_the_template_writes() -> 
     (tree,) = encode(tokenizer, [row], max_length=999, context=None, whole=True).trees
     assert isinstance(tree, Tree) and tokenizer.decode(tree.branches[0].tokens) == "yes<|im_end|>\n"
     assert trained(tokenizer, tree.branches[0]) == "yes<|im_end|>"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_that_the_prompt_has_begun_goes_on(name: str) -> None:
+    tokenizer, end = TOKENIZERS[name], FAMILIES[name][1]
+    begun = (Message("user", "hi"), Message("assistant", "one"))
+    tree = to_tree(tokenizer, Preference(begun, " two", " three"))
+    head, whole = (tokenizer.decode(encode_prompt(tokenizer, chat)) for chat in (begun[:1], begun))
+    assert tokenizer.decode(tree.prompt) == whole and whole.startswith(head) and whole.endswith("one")
+    assert [trained(tokenizer, branch) for branch in tree.branches] == [f" two{end}", f" three{end}"]

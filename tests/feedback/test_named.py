@@ -98,6 +98,24 @@ def test_a_function_is_named_by_its_module_too(functions: str) -> None:
     assert reward_named(f"{functions}:listed")([sample("four")]).tolist() == [1.0]
 
 
+def test_a_function_is_named_by_its_file_too(tmp_path: Path) -> None:
+    (tmp_path / "length_of.py").write_text("def length(text): return float(len(text))")
+    file = tmp_path / "json.py"  # a name of Python's own library, of which a module would be imported
+    file.write_text(
+        "from length_of import length\nRUNS = []\nRUNS.append(1)\n"
+        "def long(completions): return [length(t) for t in completions]\n"
+        "def runs(completions): return [len(RUNS)] * len(completions)\n"
+    )
+    reward = reward_named(f"0.5 * {file}:long + {file}:runs")
+    assert reward([sample("four")]).tolist() == [3.0]
+    for name, told in (
+        (f"{file}:lang", f"the file {file} has no function lang; did you mean {file}:long?"),
+        (f"{tmp_path}/x.py:long", f"{tmp_path}/x.py:long: there is no file {tmp_path}/x.py"),
+    ):
+        with pytest.raises(InputError, match=re.escape(told)):
+            reward_named(name)
+
+
 def test_a_reward_model_reads_the_tokens_of_a_policy_of_its_vocabulary(reward_model: str) -> None:
     policy = load_model(reward_model.replace("reward", "base"), dtype="bfloat16")
     reward = reward_named(reward_model, policy)
