@@ -51,7 +51,7 @@ def hidden_states(model: nn.Module, trees: Trees) -> Tensor:
     sides = [len(t.prompt) + max((len(b.tokens) for b in t.branches), default=0) > limit for t in trees.trees]
     is_apart = len(set(sides)) == 2
     # All ranks gather each layer's weights together, so if one rank needs two passes, all make two.
-    on_any = any(Team.here().every(is_apart)) if waits_for_ranks(model) else is_apart
+    on_any = any(Team.here().all_gather(is_apart)) if waits_for_ranks(model) else is_apart
     if is_apart:
         return _read_apart(model, trees, sides)
     return _read_and_idle(model, trees) if on_any else _read(model, trees)
