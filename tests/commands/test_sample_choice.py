@@ -240,12 +240,10 @@ def test_beams_and_blocks_search(base: str) -> None:
     assert [row["completion_ids"] for row in one] == [row["completion_ids"] for row in greedy]
     wide = sampled(base, data, "wide.jsonl", "--beams", 6, "--n", 2, "--length-penalty", 0)
     assert [row["prompt"] for row in wide] == ["hi", "hi", "good day", "good day"]
+    rounding = 1e-5  # sequences are computed six or two at a time
     for better, worse, plain in zip(wide[::2], wide[1::2], one, strict=True):
-        assert (
-            better["logprob"] >= worse["logprob"]
-            and better["logprob"] >= plain["logprob"]
-            and plain["id"] == better["id"]
-        )
+        assert better["logprob"] >= max(worse["logprob"], plain["logprob"]) - rounding
+        assert plain["id"] == better["id"]
     choose = ("--reward", "word_rewards:words", "--n", 1)
     best = sampled(base, data, "best.jsonl", *choose[:2], "--best-of", 6)
     assert sampled(base, data, "block.jsonl", *choose, "--beams", 3, "--branch", 2, "--block", 5) == best

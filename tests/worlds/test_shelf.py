@@ -123,9 +123,8 @@ def test_a_text_is_of_questions_alone_or_has_none() -> None:
     assert 15 < len(sheets) < 45 and not any(asked.search(text) for text in texts if text not in sheets)
 
 
-def test_statements_are_the_tasks_as_text_tells_them(tmp_path: Path) -> None:
-    shelf.write(tmp_path, seed=5, width=48)
-    told = {task.name: task for task in read_tasks(tmp_path / shelf.STATEMENTS)}
+def test_statements_are_the_tasks_as_text_tells_them(made: Path) -> None:
+    told = {task.name: task for task in read_tasks(made / shelf.STATEMENTS)}
     assert list(told) == list(TASKS) and all(task.metric == "options" for task in told.values())
     (first, *_) = examples_of(told["remove-first"], limit=1)
     things = first.prompts[0].split(" . ")[0]
@@ -134,7 +133,7 @@ def test_statements_are_the_tasks_as_text_tells_them(tmp_path: Path) -> None:
         for said in ("without the first there are", "when the first goes it is", "leave out the first and there are")
     )
     assert first.references == (things.split(" ", 1)[1],) and len(first.options) == len(things.split())
-    texts = " ".join(text.completion for text in shelf.corpus(5, 20_000))
+    texts = (made / "corpus.jsonl").read_text()
     starts = [re.escape(p.removeprefix("{things} . ")) for task in told.values() for p in task.prompts]
     assert all(re.search(re.sub(r"\\{\w+\\}", "[a-z]+", start), texts) for start in starts)
 
@@ -187,25 +186,27 @@ def test_the_seed_decides_what_is_drawn() -> None:
     assert list(shelf.corpus(0, 20)) == list(shelf.corpus(0, 20)) != list(shelf.corpus(1, 20))
 
 
-def test_the_command_writes_text_tasks_and_an_untrained_model_of_a_width(tmp_path: Path) -> None:
-    theirs = tmp_path / "world" / "tasks" / "count-color.jsonl"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the command writes, after it refused to overwrite a file it had not written."""
+    out = tmp_path_factory.mktemp("made") / "world"
+    theirs = out / "tasks" / "count-color.jsonl"
     theirs.parent.mkdir(parents=True)
     theirs.write_text("mine")
     with pytest.raises(InputError, match="count-color.jsonl is there, and accord did not write it"):
-        world(str(tmp_path / "world"), name="shelf", seed=3, width=48)
+        world(str(out), name="shelf", seed=3, width=48)
     theirs.unlink()
-    world(str(tmp_path / "world"), name="shelf", seed=3, width=48)
-    assert sorted(path.name for path in (tmp_path / "world").iterdir()) == [
-        ".accord-wrote",
-        "corpus.jsonl",
-        "init",
-        "tasks",
-    ]
-    texts = [json.loads(line) for line in (tmp_path / "world" / "corpus.jsonl").read_text().splitlines()]
+    world(str(out), name="shelf", seed=3, width=48)
+    return out
+
+
+def test_the_command_writes_text_tasks_and_an_untrained_model_of_a_width(made: Path) -> None:
+    assert sorted(path.name for path in made.iterdir()) == [".accord-wrote", "corpus.jsonl", "init", "tasks"]
+    texts = [json.loads(line) for line in (made / "corpus.jsonl").read_text().splitlines()]
     assert len(texts) == 40_000 and all(text["prompt"] == "" and text["completion"] for text in texts)
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "world" / "init")
+    model = AutoModelForCausalLM.from_pretrained(made / "init")
     assert torch.equal(model.lm_head.weight, shelf.new_model(3, 48).lm_head.weight)
-    assert len(read_tasks(tmp_path / "world" / "tasks" / "tasks.yaml")) == 92
+    assert len(read_tasks(made / "tasks" / "tasks.yaml")) == 92
 
 
 def test_widths_are_0_1_to_1_9_million_parameters() -> None:
