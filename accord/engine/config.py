@@ -22,8 +22,8 @@ class OptimizerConfig:
     learning_rate: float = 1e-5
     """Peak learning rate."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """adamw; or muon for the matrices inside the layers (AdamW for the rest), whose steps take longer but achieve more
-    when a model starts untrained or nearly so."""
+    """The optimizer: adamw, or muon for the matrices inside the layers (AdamW for the rest), whose steps take longer
+    but achieve more when a model starts untrained or nearly so."""
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     """The learning rate after the warmup: constant, or falling to zero linearly or along a cosine."""
     warmup: float = 0.03
@@ -31,7 +31,7 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     """Decoupled weight decay, applied to matrices only."""
     beta1: float = 0.9
-    """AdamW's first decay rate; 0 (no momentum) lets training settle where preferences go in circles."""
+    """AdamW's first decay rate; 0 (no momentum) lets training settle where preferences are cyclic."""
     max_grad_norm: float = 1.0
     """Gradients with a larger Euclidean norm are scaled down to this norm."""
 
@@ -191,7 +191,8 @@ class TrainingConfig(TemplateOptions, MemoryConfig):
     seed: int = 0
     """Seed of the order of the data, of new weights and of all sampling."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of matrix products; auto is bfloat16 where the processor supports it. Weights have weight_dtype."""
+    """Precision of matrix products; auto is bfloat16 where the processor supports it. The weights' own is
+    weight_dtype."""
     router_aux_loss_coefficient: float | None = None
     """Weight of the loss that balances the experts of a mixture; 0 for none (default: the model's
     router_aux_loss_coef)."""

@@ -51,7 +51,7 @@ class GRPO(GroupPolicyGradient, DialogueMethod):
     clip_low: float = 0.2
     """How far below 1 the ratio of new to old probability may fall before its gradient stops."""
     clip_high: float = 0.28
-    """How far above 1 it may rise."""
+    """How far above 1 that ratio may rise before its gradient stops."""
     normalize: Literal["token", "sequence", "constant"] = "token"
     """How token losses are averaged: over all tokens of the step (token), within each sample and then over samples
     (sequence), or per sample as the sum divided by max_new_tokens (constant, Dr. GRPO)."""

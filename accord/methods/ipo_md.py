@@ -37,7 +37,7 @@ class IPOMD(PairwiseMethod):
     tau: float = 0.1
     """Strength of the pull toward the reference; larger stays closer."""
     mixture: float = 0.125
-    """m, the reference's share in the mixture that is sampled from: 0 is online IPO."""
+    """The reference's share (m) in the mixture that is sampled from: 0 is online IPO."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -43,11 +43,11 @@ class NashMD(GroupPolicyGradient, JudgeMethod):
     batch_size: int = 8
     group_size: int = 4
     kl_coefficient: float = 0.008
-    """tau, the penalty per nat of divergence from the reference; 0 needs no reference."""
+    """Penalty (tau) per nat of divergence from the reference; 0 needs no reference."""
     opponents: int = 4
     """Samples of the opponent per prompt."""
     mixture: float = 0.125
-    """m, the reference's share in the opponent: 0 is self-play, 1 the reference."""
+    """The reference's share (m) in the opponent: 0 is self-play, 1 the reference."""
     past: int = 0
     """Number of past snapshots of the policy to play against in turn; 0 plays the mixture."""
     snapshot_every: int = 10

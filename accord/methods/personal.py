@@ -57,7 +57,7 @@ class PersonalReward(RankingMethod):
     reader_layers: int = 2
     """Transformer layers that read the choices, on top of the model."""
     planes: int = 0
-    """0 fits a reward model, k a preference model with k planes, as in `accord preference`."""
+    """Number of planes (k) of a preference model, as in `accord preference`; 0 fits a reward model."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

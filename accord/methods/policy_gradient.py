@@ -36,7 +36,7 @@ class PolicyGradient(AsynchronousMethod, ABC):
     """A method that changes the probability of samples by their advantage."""
 
     kl_coefficient: float = 0.05
-    """beta, the penalty per nat of divergence from the reference; 0 needs no reference."""
+    """Penalty (beta) per nat of divergence from the reference; 0 needs no reference."""
     missing_end_penalty: float = 0.0
     """Subtracted from the reward of a sample that was cut before its end-of-turn token."""
     mask_truncated: bool = False

@@ -63,9 +63,9 @@ class PPO(PolicyGradient, DialogueMethod):
     missing_end_penalty: float = 1.0
     """Subtracted from the score of a sample that was cut before its end-of-turn token."""
     pretraining_data: str | None = None
-    """Demonstrations or text whose loss is added, as in PPO-ptx."""
+    """Demonstrations or text whose maximum-likelihood loss is added, as in PPO-ptx."""
     pretraining_coefficient: float = 1.0
-    """Weight of that loss."""
+    """Weight of the loss of the pretraining data."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

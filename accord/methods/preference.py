@@ -37,8 +37,8 @@ class PreferenceModel(RankingMethod):
     on_ranks: ClassVar[bool] = True
 
     planes: int = 4
-    """k, the number of planes besides the score, in each of which preferences can be cyclic. Together they represent
-    any preferences among 2k + 2 completions."""
+    """Number of planes (k) besides the score, in each of which preferences can be cyclic. Together they represent any
+    preferences among 2k + 2 completions."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

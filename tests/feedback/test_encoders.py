@@ -162,7 +162,7 @@ def test_what_is_no_reward_model_or_cannot_be_trained_is_refused(
         load_preference_model(one)
     rows = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "how", "chosen": "seven", "rejected": "eight"}])
     assert accord("reward", "--model", one, "--data", rows, "--out", tmp_path / "run", *QUICK) == 2
-    assert "scores texts and writes none: it is a reward or preference model" in capsys.readouterr().err
+    assert "is a reward or preference model, not a language model" in capsys.readouterr().err
     masked = transformers.AutoModelForMaskedLM.from_config(CONFIGS["deberta"]())
     masked.save_pretrained(tmp_path / "masked")
     tokenizer_of("deberta", None).save_pretrained(tmp_path / "masked")

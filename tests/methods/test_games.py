@@ -39,7 +39,7 @@ def said_by(network: nn.Module) -> Tensor:
 
 def duels(learner: Any, step: int, prompts: list[EncodedPrompt]) -> tuple[Tensor, list[Trees], Objective]:
     """IPO-MD's pairs of all words with all words: the chance of each, and what there is to minimize."""
-    said, chance = words(learner.policy.network), said_by(learner.speaker.network)
+    said, chance = words(learner.policy.network), said_by(learner.sampled.network)
     _, judged, _ = compare(learner.judge, prompts, [said[i] for pair in product(range(3), repeat=2) for i in pair])
     return torch.outer(chance, chance).flatten(), [Trees.of(judged)], learner.objective
 

@@ -254,7 +254,7 @@ def test_what_a_round_selected_is_not_sampled_again(base: str, straight: Path, t
         killing(patch, Optimizer, "update", 2)
         train(base, out)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        killing(patch, Round, "ask", 1)  # the next that asks is the second round
+        killing(patch, Round, "sample", 1)  # the next that samples is the second round
         train(base, out, resume=True)
     assert {row["round"] for row in read_metrics(out)} == {1}
     assert not (out / "round-2.jsonl").exists()

@@ -45,7 +45,7 @@ def is_right(sample: Sample) -> bool:
 def test_right_samples_are_learned_and_the_others_prompts_asked_again_with_a_hint(policy: Policy) -> None:
     method = star(seed=18, group_size=6)
     at, prompts = Round(method, 2, policy, VERIFIER), encoded(policy, method, ROWS)
-    samples = at.ask(prompts)
+    samples = at.sample(prompts)
     selected, numbers = method.select(at, prompts, samples)
     right = [s for s in samples if is_right(s)]
     solved = {s.row for s in right}
@@ -77,7 +77,7 @@ def test_right_samples_are_learned_and_the_others_prompts_asked_again_with_a_hin
 def test_without_a_hint_nobody_is_asked_again(policy: Policy) -> None:
     method = star(hint="", seed=3)
     at, prompts = Round(method, 2, policy, VERIFIER), encoded(policy, method, ROWS)
-    samples = at.ask(prompts)
+    samples = at.sample(prompts)
     selected, numbers = method.select(at, prompts, samples)
     assert selected == [s for s in samples if is_right(s)]
     assert numbers["rationalized"] == 0
