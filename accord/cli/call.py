@@ -129,7 +129,9 @@ def explained(command: str, *, briefly: bool = False) -> str:
     target = target_of(command)
     entry = COMMANDS[command]
     options = [option for option in taken_by(target).values() if option.name != entry.further]
-    words = [name.upper() + " ..." * entry.takes_all for name in entry.positional]
+    needed = {option.name for option in options if option.default is REQUIRED}
+    words = [name.upper() if name in needed else f"[{name.upper()}]" for name in entry.positional]
+    words += ["..."] * entry.takes_all
     words += [f"{o.flag} {o.name.upper()}" for o in options if o.default is REQUIRED and o.name not in entry.positional]
     usage = f"usage: accord {' '.join([command, *words])} [options]"
     return help_text(usage, target, [*options, CONFIG], f"accord {command} --help" if briefly else "")

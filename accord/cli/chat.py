@@ -66,16 +66,13 @@ def chat(
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
     asked = RewardOptions(**options)
-    own: dict[str, Any] = {
-        "reward": reward,
-        "best_of": best_of > 1,
-        "chat_template": chat_template,
-        "dtype": dtype != "auto",
-    }
-    own |= {"chat_template_kwargs": chat_template_kwargs, **vars(asked)}
     if server is not None:
         from accord.prompting.server import Server
 
+        own = {
+            "reward": reward, "best_of": best_of > 1, "dtype": dtype != "auto", "chat_template": chat_template,
+            "chat_template_kwargs": chat_template_kwargs, **vars(asked),
+        }  # fmt: skip
         return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
     if model is None or key is not None or insecure:
         raise InputError("`accord chat` needs --model or --server; --key names the server's key.")

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from accord.console import counting
 from accord.errors import InputError
+from accord.feedback.constitution import drawn, key_of
+from accord.feedback.options import HELPFUL, checked_principles
 from accord.feedback.reward import lacking
 from accord.prompting.options import account, bare, told
 from accord.prompting.requests import Prompted, Reply, Request
@@ -150,6 +152,45 @@ def _places(template: str, needs: Sequence[str]) -> set[str]:
         if name not in places:
             raise InputError(f"the judge's template has no place for {{{name}}}.")
     return places
+
+
+class PrincipledJudge:
+    """What judges by principles share: `per_comparison` of the principles, or all, are drawn for each question.
+
+    Which are drawn depends on the prompt, the answers and the `seed`, not on the order of the answers. Subclasses have
+    the default templates, and the template's places for the answers.
+
+    Raises InputError where there is no principle, or one is empty, or the template has no place for the answers.
+    """
+
+    question: ClassVar[str]
+    reasoned: ClassVar[str]
+    answers: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        model: Prompted,
+        principles: Sequence[str] = (HELPFUL,),
+        *,
+        per_comparison: int | None = None,
+        seed: int = 0,
+        template: str | None = None,
+        max_tokens: int = 0,
+        reasoning: int = 0,
+        logprobs: bool = True,
+    ) -> None:
+        self.principles, self.seed = checked_principles(principles), seed
+        self.per_comparison = per_comparison or len(self.principles)
+        needs = (*self.answers, *(["principle"] if self.principles != (HELPFUL,) else []))
+        self.asker = Asker(
+            model, template or (self.reasoned if reasoning else self.question), needs=needs,
+            knows=("prompt", "principle"), max_tokens=max_tokens, reasoning=reasoning,
+        )  # fmt: skip
+        self.made_of, self.has_options = (self.asker,), logprobs
+
+    def drawn(self, prompt: Text, answers: Sequence[str]) -> list[str]:
+        """The principles for a question about these answers."""
+        return drawn(self.principles, self.per_comparison, key_of(prompt, answers), self.seed)
 
 
 def askers_in(judge: Any) -> Iterator[Asker]:
