@@ -138,7 +138,7 @@ def _telling(judge: Any) -> Iterator[None]:
         yield
     finally:
         for asker in feedback.asking.askers_in(judge):
-            for line in asker.told():
+            for line in asker.outcome_lines():
                 status(line)
 
 

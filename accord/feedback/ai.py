@@ -122,7 +122,7 @@ def ai_judge(
     config.journal = config.journal or journal
     if config.method == "score":
         return RubricJudge(_rubric(config))
-    principles, per_comparison = config.told()
+    principles, per_comparison = config.drawn_from()
     kind = RankingJudge if config.method == "rank" else AIJudge
     return kind(
         _model(config, principles=principles, per_comparison=per_comparison, seed=config.seed), principles,
