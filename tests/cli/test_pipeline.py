@@ -161,7 +161,7 @@ def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("stages: [", "is not valid YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolor: red", "an unknown key color")],
+    [("stages: [", "not valid YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolor: red", "an unknown key color")],
 )
 def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
