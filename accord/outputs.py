@@ -156,7 +156,7 @@ def require_unchanged(folder: Path) -> None:
     """Raise InputError where somebody has changed one of accord's files in a folder that is to be removed."""
     for file in changed_in(folder) if not may_overwrite() else ():
         raise InputError(
-            f"{file} was changed since accord wrote it, and {folder} is to be made anew: move it, or give --overwrite."
+            f"{file} was changed since accord wrote it, and {folder} is to be made again: move it, or give --overwrite."
         )
 
 

@@ -186,7 +186,7 @@ class _Run:
 
 def _mark(folder: Path) -> None:
     if not (folder / MARK).is_file():
-        write_text(folder / MARK, "A stage of accord run, which takes this folder away to run it anew.\n")
+        write_text(folder / MARK, "A stage of accord run, which removes this folder to run the stage again.\n")
 
 
 def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:

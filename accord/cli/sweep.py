@@ -108,7 +108,7 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
         key = name.replace("_", "-")
         require_known(method, name, known, " for the grid")
         if name in given:
-            raise InputError(f"{key} is both in the grid and beside it; give it once.")
+            raise InputError(f"{key} is given both in the grid and by itself; give it once.")
         values = texts.split(",") if isinstance(texts, str) else texts if isinstance(texts, list | tuple) else [texts]
         axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
         if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):

@@ -220,7 +220,7 @@ def test_only_folders_that_the_pipeline_made_are_taken_away(
     rows.write_text(rows.read_text() + "\n")
     again = ("run", pipeline.recipe, "--out", pipeline.out, "--scores.tokens-per-pass", "64")
     assert accord(*again) == 2
-    assert f"{rows} was changed since accord wrote it, and {folder} is to be made anew" in capsys.readouterr().err
+    assert f"{rows} was changed since accord wrote it, and {folder} is to be made again" in capsys.readouterr().err
     assert accord(*again, "--overwrite") == 0 and pipeline.status() == {"scores": "ran"}
     (folder / ".accord-stage").unlink()  # somebody's own folder, in the place of the stage's
     for words in (again, (*again, "--overwrite")):
