@@ -130,7 +130,7 @@ def test_the_points_of_a_grid() -> None:
     assert points_of("ppo", {"learning_rate": [1e-4], "seed": 3}, {}) == [{"learning_rate": 1e-4, "seed": 3}]
     with pytest.raises(InputError, match="^the grid is empty: give values such as"):
         points_of("ppo", {"seed": []}, {})
-    with pytest.raises(InputError, match="^`accord sweep` runs methods that train a model, such as ppo, and score is"):
+    with pytest.raises(InputError, match="^`accord sweep` runs methods that train a model, such as ppo; score does"):
         points_of("score", {"limit": "1,2"}, {})
 
 

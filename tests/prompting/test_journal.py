@@ -178,7 +178,7 @@ def test_two_may_ask_in_turn_and_not_at_once(tmp_path: Path) -> None:
     assert first([asked("a"), asked("b")]) == [reply(asked("a")), reply(asked("b"))]
     assert [r.prompt for r in model.asked] == ["a", "b"]
     with pytest.raises(
-        InputError, match="is in use by process \\d+ on .*; wait for it to end, or name another by --journal"
+        InputError, match="is in use by process \\d+ on .*; wait for it to end, or name another with --journal"
     ):
         first([asked("c")], lambda i, r: second([asked("d")]) and None)
     assert second([asked("c"), asked("d")])[0] == reply(asked("c"))
