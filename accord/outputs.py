@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from accord.console import status
 from accord.errors import InputError
-from accord.files import beside, line_of, others, replacing, replacing_folder, require_here, sha256_of, tidy
+from accord.files import line_of, others, partial_path, replacing, replacing_folder, require_here, sha256_of, tidy
 from accord.records import Row
 
 WROTE = ".accord-wrote"
@@ -189,7 +189,7 @@ def _require_possible(file: Path) -> None:
             with suppress(FileNotFoundError):
                 os.lstat(there / one.name)
         tidy(there, file.name)  # what a killed process left of such a try
-        tried = there / beside(file).name
+        tried = there / partial_path(file).name
         os.close(os.open(tried, os.O_WRONLY | os.O_CREAT, 0o600))
         tried.unlink()
     except OSError as error:

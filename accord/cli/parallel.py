@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from accord.cli.call import Call, bind
-from accord.cli.ranks import at_work
+from accord.cli.ranks import in_team
 from accord.cli.recipe import Stage
 from accord.cli.state import OWN, inputs_of
 from accord.console import status
@@ -189,12 +189,12 @@ def fail(name: str, code: int, said: str) -> NoReturn:
 
 def work(given: Mapping[str, Any]) -> int:
     """Run a call in this process, or on ranks that it starts; returns the exit status."""
-    from accord.cli.main import ending
+    from accord.cli.main import reporting_errors
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()
-    with ending() as end:
+    with reporting_errors() as end:
         if given["ranks"] == 1:
-            bind(given["command"], given["options"]).carry_out()
+            bind(given["command"], given["options"]).run()
         else:
             end.status = launch(given)
     return end.status
@@ -242,10 +242,10 @@ def _status_of(codes: Mapping[int, int], ranks: int) -> int:
 
 def work_as_rank(given: Mapping[str, Any]) -> int:
     """Run a call in this process, which is one of its ranks; returns the exit status."""
-    from accord.cli.main import ending
+    from accord.cli.main import reporting_errors
 
-    with ending() as end:
+    with reporting_errors() as end:
         call = bind(given["command"], given["options"])
-        with at_work(call.command):
-            call.carry_out()
+        with in_team(call.command):
+            call.run()
     return end.status

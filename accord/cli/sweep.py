@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from accord.cli.call import require_known, taken_by, target_of
+from accord.cli.call import accepted_options, require_known, target_of
 from accord.cli.option import in_python
 from accord.cli.parallel import cores
 from accord.cli.pipeline import run_stages
@@ -102,7 +102,7 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
     target = target_of(method)
     if not hasattr(target, "fit"):
         raise InputError(f"`accord sweep` runs methods that train a model, such as ppo; {method} does not.")
-    known = taken_by(target)
+    known = accepted_options(target)
     axes: dict[str, list[Setting]] = {}
     for name, texts in in_python(grid, "the grid").items():
         key = name.replace("_", "-")

@@ -31,7 +31,7 @@ from accord.errors import InputError
 from accord.files import real
 from accord.prompting.faults import Fault
 from accord.prompting.handover import HandedWeights, Handover, nudged
-from accord.prompting.server import Server, completed
+from accord.prompting.server import Server, run_async
 from accord.prompting.shares import Job, JobQueue, fault_text
 from accord.prompting.vllm import NotServed, SampleSettings, Vllm
 from accord.records import Completion
@@ -115,7 +115,7 @@ class ServedSampler:
         longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
         share_out(policy)
         try:
-            Team.here().lead(lambda: completed(self._meet(policy, some, longest)))
+            Team.here().lead(lambda: run_async(self._meet(policy, some, longest)))
             found = []
             with nudged(policy):
                 for host in self.hosts:
@@ -189,7 +189,7 @@ class ServedSampler:
         return self.handover.write(policy)
 
     def _wait(self, queue: JobQueue, hosts: Sequence[Vllm]) -> list[Completion]:
-        return completed(queue.by(hosts))
+        return run_async(queue.by(hosts))
 
     def _compare(self, queue: JobQueue, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
         """Set `drift` from some of the samples and the policy as it is now."""

@@ -19,7 +19,7 @@ from accord.errors import InputError
 from accord.prompting.faults import BROKEN, BUSY, REFUSED, SLOW, UNREACHED, UNREADABLE, Fault, fault_of, wait_for
 from accord.prompting.limits import RateLimit, Spending
 from accord.prompting.requests import Reply, Request, without_reasoning
-from accord.prompting.server import Server, completed
+from accord.prompting.server import Server, run_async
 from accord.records import show, text_to_json
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Served:
         Raises InputError, after replies under way have arrived, where the server is away, wants another key, has no
         such model or stops answering, or the budget is spent.
         """
-        return completed(self._replies(requests, on_reply))
+        return run_async(self._replies(requests, on_reply))
 
     async def _replies(self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None) -> list[Reply]:
         replies: dict[int, Reply] = {}

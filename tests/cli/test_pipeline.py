@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from accord import methods
-from accord.cli.checks import checked, goes_on
+from accord.cli.checks import checked, is_resumable
 from accord.cli.pipeline import packaged, run_pipeline
 from accord.cli.recipe import read_recipe
 from accord.cli.table import COMMANDS
@@ -205,7 +205,7 @@ def test_rounds_run_one_after_the_other(pipeline: Pipeline) -> None:
 
 
 def test_methods_go_on_and_other_commands_start_again() -> None:
-    going_on = {command for command in COMMANDS if goes_on(command)}
+    going_on = {command for command in COMMANDS if is_resumable(command)}
     assert going_on == {getattr(methods, name).command for name in methods.__all__}
     assert {"pretrain", "sft", "ppo"} <= going_on and not {"sample", "label", "evaluate", "world"} & going_on
 
