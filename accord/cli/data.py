@@ -81,7 +81,7 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
         if found:
             grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, median {median(found):,.0f}")
     if trees:
-        grid.add_row("between ⟦ and ⟧", "trained on")
+        grid.add_row("between ⟦ and ⟧", "what is trained on")
     doubts = [row.probability for row in rows if isinstance(row, Preference) and row.probability != 1]
     if doubts:
         grid.add_row("may be wrong", f"{len(doubts):,} rows, chosen_probability {min(doubts):.3f} to {max(doubts):.3f}")
