@@ -99,7 +99,7 @@ def real(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
-def beside(target: Path) -> Path:
+def partial_path(target: Path) -> Path:
     """The temporary name under which this process writes `target`."""
     return target.with_name(f".{target.name}.{os.getpid()}.partial")
 
@@ -108,7 +108,7 @@ def _beginning(target: Path) -> Path:
     """The temporary name, after making the folder and clearing what dead processes left of `target`."""
     make_folder(target.parent)
     tidy(target.parent, target.name)
-    return beside(target)
+    return partial_path(target)
 
 
 def require_here(path: str | os.PathLike[str]) -> None:

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from accord.console import status
 from accord.errors import InputError
-from accord.files import beside, line_of, others, replacing, replacing_folder, require_here, sha256_of, tidy
+from accord.files import line_of, others, partial_path, replacing, replacing_folder, require_here, sha256_of, tidy
 from accord.records import Row
 
 WROTE = ".accord-wrote"
@@ -156,7 +156,7 @@ def require_unchanged(folder: Path) -> None:
     """Raise InputError where somebody has changed one of accord's files in a folder that is to be removed."""
     for file in changed_in(folder) if not may_overwrite() else ():
         raise InputError(
-            f"{file} was changed since accord wrote it, and {folder} is to be made anew: move it, or give --overwrite."
+            f"{file} was changed since accord wrote it, and {folder} is to be made again: move it, or give --overwrite."
         )
 
 
@@ -189,7 +189,7 @@ def _require_possible(file: Path) -> None:
             with suppress(FileNotFoundError):
                 os.lstat(there / one.name)
         tidy(there, file.name)  # what a killed process left of such a try
-        tried = there / beside(file).name
+        tried = there / partial_path(file).name
         os.close(os.open(tried, os.O_WRONLY | os.O_CREAT, 0o600))
         tried.unlink()
     except OSError as error:

@@ -18,7 +18,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from accord import methods
-from accord.cli.call import taken_by, target_of
+from accord.cli.call import accepted_options, target_of
 from accord.cli.main import split_command
 from accord.cli.table import COMMANDS, FAMILIES
 
@@ -62,7 +62,7 @@ def in_backticks(text: str) -> Iterator[list[str]]:
 
 
 def known(command: str) -> set[str]:
-    options = taken_by(target_of(command))
+    options = accepted_options(target_of(command))
     return {"help", "config"} | {n.replace("_", "-") for n in options} | {f"no-{n.replace('_', '-')}" for n in options}
 
 

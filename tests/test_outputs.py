@@ -230,7 +230,7 @@ def test_what_was_changed_below_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "other").write_text("not accord's, and not what is asked")
     require_unchanged(tmp_path / "a")
     (tmp_path / "a" / "b" / "x").write_text("2")
-    with pytest.raises(InputError, match=r"a/b/x was changed since accord wrote it, and .*a is to be made anew"):
+    with pytest.raises(InputError, match=r"a/b/x was changed since accord wrote it, and .*a is to be made again"):
         require_unchanged(tmp_path / "a")
     with overwriting():
         require_unchanged(tmp_path / "a")

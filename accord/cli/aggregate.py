@@ -74,7 +74,7 @@ def aggregate(
     return aggregated.beliefs
 
 
-def together(
+def combined(
     said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
 ) -> tuple[list[Verdict], Aggregation | None]:
     """Several judges' verdicts combined, and the fitted model if any; invalid where no judge's verdict is valid."""

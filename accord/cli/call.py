@@ -55,7 +55,7 @@ class Call:
         with overwriting(self.overwrites), self._alone():
             yield
 
-    def carry_out(self) -> None:
+    def run(self) -> None:
         """Run the command and ignore its return value."""
         with self.place():
             self.function(**self.arguments)
@@ -73,7 +73,7 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     Raises InputError where the command or an option does not exist, a value does not fit, or one is missing.
     """
     target: Any = target_of(command)
-    options = taken_by(target)
+    options = accepted_options(target)
     given: dict[str, Any] = {}
     for name, value in in_python(values, f"what `accord {command}` is given").items():
         require_known(command, name, options)
@@ -102,7 +102,7 @@ def require_rows_name(out: str | None) -> None:
         )
 
 
-def taken_by(target: Callable[..., Any]) -> Mapping[str, Option]:
+def accepted_options(target: Callable[..., Any]) -> Mapping[str, Option]:
     """The options of a command's function or class, with --overwrite where it writes something."""
     options = options_of(target)
     return {**options, OVERWRITE.name: OVERWRITE} if "out" in options else options
@@ -124,12 +124,14 @@ def questions(family: str) -> list[str]:
     return [name.split()[1] for name in COMMANDS if name.startswith(f"{family} ")]
 
 
-def explained(command: str, *, briefly: bool = False) -> str:
+def help_of(command: str, *, briefly: bool = False) -> str:
     """The help of a command; `briefly` shows only its most important options and those special to it."""
     target = target_of(command)
     entry = COMMANDS[command]
-    options = [option for option in taken_by(target).values() if option.name != entry.further]
-    words = [name.upper() + " ..." * entry.takes_all for name in entry.positional]
+    options = [option for option in accepted_options(target).values() if option.name != entry.further]
+    needed = {option.name for option in options if option.default is REQUIRED}
+    words = [name.upper() if name in needed else f"[{name.upper()}]" for name in entry.positional]
+    words += ["..."] * entry.takes_all
     words += [f"{o.flag} {o.name.upper()}" for o in options if o.default is REQUIRED and o.name not in entry.positional]
     usage = f"usage: accord {' '.join([command, *words])} [options]"
     return help_text(usage, target, [*options, CONFIG], f"accord {command} --help" if briefly else "")
@@ -150,7 +152,7 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
 
     Raises InputError where the command or an option does not exist, a value is missing, or the file cannot be read.
     """
-    options, entry = taken_by(target_of(command)), COMMANDS[command]
+    options, entry = accepted_options(target_of(command)), COMMANDS[command]
     leading = list(takewhile(lambda word: not word.startswith("-"), words))
     given: dict[str, Any] = _positional(command, leading)
     from_file: dict[str, Any] = {}

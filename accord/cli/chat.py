@@ -10,13 +10,13 @@ from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.options import takes
 from accord.feedback.options import RewardOptions
+from accord.prompting.server import Server
 from accord.records import EncodedPrompt, Prompt
 
 if TYPE_CHECKING:
     from accord.engine.models import Policy
     from accord.engine.sampling import Sampling
     from accord.feedback.reward import Reward
-    from accord.prompting.server import Server
 
 
 @takes(RewardOptions)
@@ -66,32 +66,29 @@ def chat(
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
     asked = RewardOptions(**options)
-    own: dict[str, Any] = {
-        "reward": reward,
-        "best_of": best_of > 1,
-        "chat_template": chat_template,
-        "dtype": dtype != "auto",
-    }
-    own |= {"chat_template_kwargs": chat_template_kwargs, **vars(asked)}
     if server is not None:
-        from accord.prompting.server import Server
-
+        own = {
+            "reward": reward, "best_of": best_of > 1, "dtype": dtype != "auto", "chat_template": chat_template,
+            "chat_template_kwargs": chat_template_kwargs, **vars(asked),
+        }  # fmt: skip
         return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
     if model is None or key is not None or insecure:
         raise InputError("`accord chat` needs --model or --server; --key names the server's key.")
     folds = TemplateOptions(chat_template=chat_template, system="fold", chat_template_kwargs=chat_template_kwargs)
-    policies = [policy := _loaded(model, dtype, folds)]
-    if other is not None:
-        policies.append(policy if other == model else _loaded(other, dtype, folds))
+    policies = _loaded([model] if other is None else [model, other], dtype, folds)
     scored = None if reward is None else _scoring(reward, policies)
     asked.allow([] if scored is None else [scored])
     _local(policies, scored, best_of, sampling, system)
 
 
-def _loaded(name: str, dtype: str, template: TemplateOptions) -> Policy:
-    policy = engine.load.load_model(name).in_dtype(dtype)
-    has_template = template.chat_template is not None or policy.tokenizer.chat_template is not None
-    return template.templated(policy) if has_template else policy
+def _loaded(names: list[str], dtype: str, template: TemplateOptions) -> list[Policy]:
+    """The models, each loaded once; one without a chat template stays without."""
+    loaded = {}
+    for name in dict.fromkeys(names):
+        policy = engine.load.load_model(name).in_dtype(dtype)
+        has_template = template.chat_template is not None or policy.tokenizer.chat_template is not None
+        loaded[name] = template.templated(policy) if has_template else policy
+    return [loaded[name] for name in names]
 
 
 def _scoring(name: str, policies: list[Policy]) -> Reward:

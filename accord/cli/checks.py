@@ -47,7 +47,7 @@ def call_of(stage: Stage, folder: Path, *, resume: bool = False) -> Call:
         raise InputError(f"stage {stage.name}: {error}") from error
 
 
-def goes_on(command: str) -> bool:
+def is_resumable(command: str) -> bool:
     """Whether a command can continue from its last checkpoint (it has --resume)."""
     return "resume" in options_of(target_of(command))
 

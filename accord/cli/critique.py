@@ -19,7 +19,7 @@ from accord.feedback.options import RewardOptions
 from accord.files import write_rows, write_text
 from accord.locks import alone_in
 from accord.outputs import require_folder, save_rows
-from accord.prompting.options import told
+from accord.prompting.options import outcome_lines
 from accord.synthesis.options import FILE, AskerOptions, digest, require_same
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _made(
     )
     write_text(folder / FILE, yaml.safe_dump(settings, sort_keys=False))
     chains = _chains(critic, prompts, folder / CHAINS, asked.requests)
-    for line in told(critic.ask.model):
+    for line in outcome_lines(critic.ask.model):
         status(line)
     if not any(chain.is_usable for chain in chains):
         faults = sorted({fault for chain in chains for fault in chain.faults if fault})

@@ -50,7 +50,8 @@ def doctor(
         tokens_per_pass: tokens computed at once (default: the method's).
         lora_rank: rank of the adapters in the rows with adapters; 0 leaves these rows out.
         dtype: precision of matrix products: auto, float32 or bfloat16.
-        device: cpu, or cuda, which need not be present if --memory is given (default: what this machine has).
+        device: the device to train on: cpu, or cuda, which need not be present if --memory is given (default: what this
+            machine has).
         memory: memory available, such as 24GB (default: the device's).
 
     Raises:
@@ -73,13 +74,16 @@ def doctor(
         return {}
     is_elsewhere = where.type == "cuda" and not torch.cuda.is_available()
     computed = engine.precision.compute_dtype("bfloat16" if is_elsewhere and dtype == "auto" else dtype, where)
-    config = architecture(model)
-    needed: dict[str, dict[str, float]] = {}
-    for name, settings in variants(chosen, computed, where.type, lora_rank):
-        shape = engine.memory.Shape.of(config, settings, computed)
-        needed[name] = engine.memory.training_memory(shape, settings, computed, where.type)
+    config, listed = architecture(model), variants(chosen, computed, where.type, lora_rank)
+    needed = {name: _needs(config, settings, computed, where.type) for name, settings in listed}
     show(table(f"{model}, {method}, products in {computed}".replace("torch.", ""), needed, there))
     return needed
+
+
+def _needs(config: Any, settings: TrainingConfig, computed: Any, device: str) -> dict[str, float]:
+    """The bytes of each part of memory that a training with these settings takes."""
+    shape = engine.memory.Shape.of(config, settings, computed)
+    return engine.memory.training_memory(shape, settings, computed, device)
 
 
 def machine(device: Any, there: float) -> list[str]:

@@ -68,7 +68,7 @@ def _pairs(words: list[str]) -> tuple[tuple[str, str], ...]:
     pairs = [tuple(word.split(":")) for word in words]
     wrong = next((word for word, pair in zip(words, pairs, strict=True) if len(pair) != 2 or not all(pair)), None)
     if wrong is not None or not pairs:
-        raise InputError(f"--direction needs pairs of words, as cat:cats dog:dogs, and {wrong or 'nothing'!r} is none.")
+        raise InputError(f"--direction needs pairs of words, as cat:cats dog:dogs, not {wrong or 'nothing'!r}.")
     same = next((word for word, (first, second) in zip(words, pairs, strict=True) if first == second), None)
     if same is not None:
         raise InputError(f"--direction {same} is the same word twice, which has no direction.")

@@ -17,7 +17,7 @@ from accord.evaluate.options import takes
 from accord.files import write_text
 from accord.locks import alone_in
 from accord.outputs import require_folder, save_rows
-from accord.prompting.options import told
+from accord.prompting.options import outcome_lines
 from accord.synthesis.options import FILE, AskerOptions, digest, require_same
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _made(
     if growth.rounds:
         status(f"instruct: {folder} has {len(growth.pool.accepted):,} accepted in {len(growth.rounds):,} rounds")
     ended = rounds.grow(generator, growth, count, asked.patience, lambda line: status(f"instruct: {line}"))
-    for line in told(ask.model):
+    for line in outcome_lines(ask.model):
         status(line)
     if not growth.pool.accepted:
         raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from accord import feedback
-from accord.cli.aggregate import together
+from accord.cli.aggregate import combined
 from accord.console import status
 from accord.data.conventions import user_of
 from accord.errors import InputError
@@ -79,7 +79,7 @@ def label(
     if rankings and not others and isinstance(first, feedback.ranking.RankingJudge):
         return _write_rankings(out, *_at_once(first, comparisons))
     said = {name: _verdicts(name, one, comparisons, alone=not others) for name, one in judges.items()}
-    verdicts, believed = together(said, comparisons, by or "mean", seed or 0)
+    verdicts, believed = combined(said, comparisons, by or "mean", seed or 0)
     _write(out, comparisons, verdicts, rankings=rankings, soft=soft)
     if believed:
         believed.show()
@@ -138,7 +138,7 @@ def _telling(judge: Any) -> Iterator[None]:
         yield
     finally:
         for asker in feedback.asking.askers_in(judge):
-            for line in asker.told():
+            for line in asker.outcome_lines():
                 status(line)
 
 

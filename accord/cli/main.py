@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from accord.cli.call import Call, bind, explained, read_words, target_of
+from accord.cli.call import Call, bind, help_of, read_words, target_of
 from accord.cli.options import options_of
-from accord.cli.ranks import at_work, is_rank, last_word
+from accord.cli.ranks import final_message, in_team, is_rank
 from accord.cli.table import COMMANDS, FAMILIES, SECTIONS
 from accord.console import legible, said, without_secrets
 from accord.errors import DEBUG, InputError, TrainingStopped, UsersFault
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command given by the arguments (default: those of the process); returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     command, rest = split_command(words) if words else ("", [])
-    with ending(command) as end:
+    with reporting_errors(command) as end:
         if not words or words[0] in ("-h", "--help", "help"):
             print(overview())
         elif words[0] == "--version":
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             print(f"accord {__version__}")
         elif (command in FAMILIES and not rest) or not {"-h", "--help"}.isdisjoint(rest):
-            print(overview(command) if command in FAMILIES else explained(command, briefly="--help" not in rest))
+            print(overview(command) if command in FAMILIES else help_of(command, briefly="--help" not in rest))
         else:
             call = bind(command, read_words(command, rest))
-            with at_work(command):
+            with in_team(command):
                 with call.place():
                     result = call.function(**call.arguments)
                 _say_where(call, result)
@@ -55,7 +55,7 @@ class End:
 
 
 @contextmanager
-def ending(command: str = "") -> Iterator[End]:
+def reporting_errors(command: str = "") -> Iterator[End]:
     """Run a command in the block; afterwards its exit status is set, and any error has been reported in a sentence."""
     end = End()
     try:
@@ -67,7 +67,7 @@ def ending(command: str = "") -> Iterator[End]:
         end.status = 141
     except KeyboardInterrupt as error:
         by = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        sentence, end.status = last_word(error, f"{by}{_way_on(command)}.", by.status)
+        sentence, end.status = final_message(error, f"{by}{_way_on(command)}.", by.status)
         if sentence:
             print(f"accord: {sentence}", file=sys.stderr)
     except Exception as error:
@@ -90,7 +90,7 @@ def _told(error: Exception) -> int:
         sentence, code = "something that was read is nested too deeply.", 2
     else:
         sentence, code = f"{type(error).__name__}: {said(error)}; {DEBUG}=1 before the command shows where.", 1
-    sentence, code = last_word(error, sentence, code)
+    sentence, code = final_message(error, sentence, code)
     if not sentence:
         return code
     told = legible(without_secrets(sentence)).strip().replace("\n", "↵")
@@ -159,7 +159,7 @@ def _way_on(command: str) -> str:
     """How to continue a command that was stopped, where that is possible; added to the message."""
     if command == "run" or command == "demo":
         return "; the same command goes on with the stage it was in"
-    if command in COMMANDS and COMMANDS[command].goes_on:
+    if command in COMMANDS and COMMANDS[command].continues:
         return "; the same command goes on"
     if command in COMMANDS and "resume" in options_of(target_of(command)):
         return "; the run goes on with the same command and --resume"

@@ -119,7 +119,7 @@ class Option:
                 continue
             if read == read:  # no option is NaN
                 return self._checked(read)
-        near = nearest(str(value), _choices(self.type)) or "."
+        near = nearest(str(value), choices(self.type)) or "."
         raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
 
     def _checked(self, read: Any) -> Any:
@@ -181,7 +181,8 @@ def _is_empty(value: Any) -> bool:
     return value == "" or (isinstance(value, list) and "" in value)
 
 
-def _choices(kind: Any) -> list[str]:
+def choices(kind: Any) -> list[str]:
+    """The values of a Literal type."""
     return [str(choice) for member in members(kind) if get_origin(member) is Literal for choice in get_args(member)]
 
 
@@ -193,9 +194,8 @@ def _wanted(option: Option) -> str:
         kind = metavar(option.type).removeprefix(".NAME ")
         value = "VALUE" if "TEXT" in kind else kind
         return f"given by names, as {option.flag}.NAME {value} or {option.flag} NAME={value}"
-    choices = _choices(option.type)
-    if choices:
-        return f"one of {', '.join(choices)}"
+    if allowed := choices(option.type):
+        return f"one of {', '.join(allowed)}"
     return " or ".join(
         _WANTED.get(member, "several values separated by spaces")
         for member in members(option.type)
@@ -211,7 +211,7 @@ def metavar(kind: Any) -> str:
         if get_origin(member) is Literal:
             return f" {'|'.join(map(str, get_args(member)))}"
         if get_origin(member) is list:
-            return " TEXT ..."
+            return f"{metavar(get_args(member)[0])} ..."
     return {int: " N", float: " X"}.get(next(m for m in members(kind) if m is not NoneType), " TEXT")
 
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import docstring_parser
 
-from accord.cli.option import REQUIRED, Group, Option, members, metavar
+from accord.cli.option import REQUIRED, Group, Option, choices, members, metavar
 
 MOST_IMPORTANT = (
     "database", "model", "models", "data", "seeds", "generator", "constitution", "score", "count", "task", "people",
@@ -89,7 +89,11 @@ def _line(option: Option, width: int) -> str:
     head = f"  {option.flag}" + ("" if option.is_flag else metavar(option.type))
     if option.is_flag and option.default is True:
         head = f"  --no-{option.flag[2:]}"
-    text = (option.help[:1].upper() + option.help[1:]).partition("; in Python also")[0].removesuffix(".")
+    text = option.help.partition("; in Python also")[0].removesuffix(".")
+    if option.is_flag and option.default is True:
+        text = f"Turn off: {text[:1].lower()}{text[1:]}"
+    elif text.split(" ", 1)[0].rstrip(";,:") not in choices(option.type):  # a value is written as it is typed
+        text = text[:1].upper() + text[1:]
     if option.default is REQUIRED:
         text += " (required)"
     elif option.is_flag:

@@ -1,12 +1,14 @@
-"""Stages that run at the same time, each in a process of its own: starting processes, relaying their output, stopping.
+"""Stages in processes of their own, several at a time or on several ranks: starting, relaying output, stopping.
 
 A process reads its task from standard input, which stays open: when it closes, because the pipeline was asked to stop
-or was killed, the process sends itself SIGTERM, at which a training saves a checkpoint.
+or was killed, the process sends itself SIGTERM, at which a training saves a checkpoint. A stage on several ranks is a
+process that starts them with torchrun's launcher.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -23,19 +25,24 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from accord.cli.call import Call, bind
-from accord.cli.launch import launch
+from accord.cli.ranks import in_team
 from accord.cli.recipe import Stage
 from accord.cli.state import OWN, inputs_of
 from accord.console import status
 from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted
 
-START = (
-    "import sys; sys.path = [path for path in sys.path if path]; import json; "
-    "given = json.loads(sys.stdin.readline()); sys.path = given['path']; "
-    "from accord.cli.parallel import work; sys.exit(work(given))"
-)
-"""The program of a process: it imports from the same paths as this one, not first from the working folder."""
+
+def _program(given: str, function: str) -> str:
+    """The program of a new process: it imports from the same paths as this one, not first from the working folder."""
+    return (
+        f"import sys; sys.path = [path for path in sys.path if path]; import json; given = {given}; "
+        f"sys.path = given['path']; from accord.cli.parallel import {function}; sys.exit({function}(given))"
+    )
+
+
+STAGE = _program("json.loads(sys.stdin.readline())", "work")
+RANK = _program("json.load(open(sys.argv[1], encoding='utf-8'))", "work_as_rank")
 
 
 class Processes:
@@ -135,7 +142,7 @@ class Processes:
             **os.environ,
         }
         return subprocess.Popen(
-            [sys.executable, "-c", START],
+            [sys.executable, "-c", STAGE],
             stdin=subprocess.PIPE,
             stdout=shown,
             stderr=subprocess.PIPE,
@@ -182,12 +189,12 @@ def fail(name: str, code: int, said: str) -> NoReturn:
 
 def work(given: Mapping[str, Any]) -> int:
     """Run a call in this process, or on ranks that it starts; returns the exit status."""
-    from accord.cli.main import ending
+    from accord.cli.main import reporting_errors
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()
-    with ending() as end:
+    with reporting_errors() as end:
         if given["ranks"] == 1:
-            bind(given["command"], given["options"]).carry_out()
+            bind(given["command"], given["options"]).run()
         else:
             end.status = launch(given)
     return end.status
@@ -196,3 +203,49 @@ def work(given: Mapping[str, Any]) -> int:
 def _stop_when_closed() -> None:
     os.read(0, 1)  # not sys.stdin, whose lock would be held when the process ends
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def launch(given: Mapping[str, Any]) -> int:
+    """Run a call on `given["ranks"]` ranks of this machine, as `torchrun --standalone` does; returns the exit status.
+
+    Each rank reports its own errors. SIGTERM to this process is passed on to the ranks. Raises InputError where ranks
+    were killed and none reported anything.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable()  # torchrun's paragraphs in this process; the ranks report for themselves
+    with tempfile.TemporaryDirectory(prefix="accord-ranks-") as folder:
+        call = Path(folder, "call.json")  # not arguments, which all users of the machine can read
+        call.write_text(json.dumps(given), encoding="utf-8")
+        options = ["--standalone", "--nproc-per-node", str(given["ranks"]), "--log-dir", folder]
+        try:
+            torchrun.run(torchrun.parse_args([*options, "--no-python", sys.executable, "-c", RANK, str(call)]))
+        except ChildFailedError as error:
+            return _status_of({rank: failure.exitcode for rank, failure in error.failures.items()}, given["ranks"])
+        except SignalException as error:
+            return 128 + int(error.sigval)
+    return 0
+
+
+def _status_of(codes: Mapping[int, int], ranks: int) -> int:
+    """The exit status of a stage from those of its ranks, where a negative one is the signal that killed the rank."""
+    said = [code for code in codes.values() if code > 0]
+    if not said:
+        rank, code = min(codes.items())
+        number = signal.Signals(-code)
+        why = ", often for lack of memory" if number == signal.SIGKILL else ""
+        raise InputError(f"rank {rank} of {ranks} was killed ({number.name}){why}; the same command goes on.")
+    return said[0]
+
+
+def work_as_rank(given: Mapping[str, Any]) -> int:
+    """Run a call in this process, which is one of its ranks; returns the exit status."""
+    from accord.cli.main import reporting_errors
+
+    with reporting_errors() as end:
+        call = bind(given["command"], given["options"])
+        with in_team(call.command):
+            call.run()
+    return end.status

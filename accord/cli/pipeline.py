@@ -17,10 +17,10 @@ from typing import Any
 
 import accord
 from accord.cli.call import Call
-from accord.cli.checks import call_of, checked, goes_on
+from accord.cli.checks import call_of, checked, is_resumable
 from accord.cli.parallel import Processes
 from accord.cli.recipe import Stage, read_recipe
-from accord.cli.state import MARK, recognize, save_state
+from accord.cli.state import MARK, restore_state, save_state
 from accord.cli.table import COMMANDS
 from accord.console import status
 from accord.errors import InputError, TrainingStopped
@@ -120,7 +120,7 @@ class _Run:
 
     def __init__(self, recipe: Mapping[str, Any], stages: list[Stage], folder: Path, keeps_on: bool) -> None:
         self.recipe, self.stages, self.folder, self.keeps_on = recipe, stages, folder, keeps_on
-        self.wanted = recognize(stages, folder)
+        self.wanted = restore_state(stages, folder)
         self.anew = [stage for stage in stages if _is_anew(stage, self.wanted)]
         for stage in self.anew:
             _require_own(folder / stage.name)
@@ -147,13 +147,13 @@ class _Run:
                 if stage.ranks > 1:
                     processes.do([stage], self.folder, elsewhere)
                 elif stage.status != "skipped":
-                    self._one(stage, Call.carry_out)
+                    self._one(stage, Call.run)
         self._save()
 
-    def _one(self, stage: Stage, carry_out: Callable[[Call], None]) -> None:
+    def _one(self, stage: Stage, run_call: Callable[[Call], None]) -> None:
         """Run a stage, and record in pipeline.json that it is running and how it ended."""
         place = self.folder / stage.name
-        resume = stage.fingerprint == self.wanted[stage.name] and goes_on(stage.command)
+        resume = stage.fingerprint == self.wanted[stage.name] and is_resumable(stage.command)
         if stage in self.anew and place.exists():
             _require_own(place)
             _remove(place)
@@ -163,7 +163,7 @@ class _Run:
         status(f"{stage.name} ({stage.command})")
         clock, ended = time.perf_counter(), stage.status
         try:
-            carry_out(call_of(stage, self.folder, resume=resume))
+            run_call(call_of(stage, self.folder, resume=resume))
             _mark(place)  # again, since the command may have replaced the folder
             ended, stage.stopped = "ran", ""
         except TrainingStopped as error:
@@ -186,14 +186,14 @@ class _Run:
 
 def _mark(folder: Path) -> None:
     if not (folder / MARK).is_file():
-        write_text(folder / MARK, "A stage of accord run, which takes this folder away to run it anew.\n")
+        write_text(folder / MARK, "A stage of accord run, which removes this folder to run the stage again.\n")
 
 
 def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:
     """Whether a stage runs from the beginning, in a new folder."""
     is_same = stage.fingerprint == wanted[stage.name]
-    goes_on_itself = stage.command in COMMANDS and COMMANDS[stage.command].goes_on
-    return stage.status != "skipped" and not (is_same and (goes_on(stage.command) or goes_on_itself))
+    continues_itself = stage.command in COMMANDS and COMMANDS[stage.command].continues
+    return stage.status != "skipped" and not (is_same and (is_resumable(stage.command) or continues_itself))
 
 
 def _require_own(folder: Path) -> None:

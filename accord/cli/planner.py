@@ -109,7 +109,7 @@ class Planner:
         said, most = [], max(ranks)
         if most > 1 and not getattr(self.method, "on_ranks", False):
             said.append(
-                "this method does not train on several ranks yet (docs/scale.md): the plan is of what it would take."
+                "this method does not train on several ranks yet (docs/scale.md): the plan says what it would take."
             )
         experts = [weight for weight in self.groups.all if weight.is_expert]
         for n in ranks:
@@ -133,7 +133,7 @@ def _described(shape: Shape, groups: Groups) -> Iterator[str]:
     yield f"{shape.numbers / 1e9:.2f} billion weights"
     if shape.experts:
         idle = round(shape.experts * (1 - shape.chosen))
-        yield f"of which a token is sent through {(shape.numbers - idle) / 1e9:.2f} billion"
+        yield f"of which {(shape.numbers - idle) / 1e9:.2f} billion are active per token"
     if groups.adapters:
         yield f"{engine.shares.share(groups.adapters) / 1e6:,.1f} million more in adapters"
     if groups.whole:

@@ -93,7 +93,7 @@ def export(
         model: a folder (a model's or an adapter's), a GGUF file, a Hugging Face Hub name, or smollm2.
         out: the new folder, or a new file whose name ends in .gguf.
         dtype: precision of the weights; float16 only if none is larger than 65,504.
-        format: gguf writes model.gguf into the folder `out`; an `out` that ends in .gguf implies it.
+        format: gguf writes model.gguf into the folder --out; an --out that ends in .gguf implies it.
 
     Raises:
         InputError: there is no such model, it is quantized, a weight does not fit, it cannot be written as GGUF, or
@@ -123,12 +123,12 @@ def export(
 def merge(model: str, out: str, *, into: str | None = None) -> str:
     """Merge an adapter (LoRA) into the model it was trained on, and write the whole model.
 
-    W + s B A replaces W, in float32. The tokenizer and its chat template are written too. With `into`, a language model
+    W + s B A replaces W, in float32. The tokenizer and its chat template are written too. With --into, a language model
     that was taken out of a model that also reads images or sounds is put back: its weights replace those in there, and
     the other parts stay as they are.
 
     Args:
-        model: the folder of the adapter, such as runs/dpo/model, or with `into` of the language model.
+        model: the folder of the adapter, such as runs/dpo/model, or with --into of the language model.
         out: the new folder.
         into: the model that also reads images or sounds: a folder or a Hugging Face Hub name.
 

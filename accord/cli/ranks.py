@@ -32,7 +32,7 @@ def trains(command: str) -> bool:
 
 
 @contextmanager
-def at_work(command: str) -> Iterator[None]:
+def in_team(command: str) -> Iterator[None]:
     """Make the process a member of the team of ranks in the block, if torchrun has started several.
 
     Raises InputError where the command does not train, or the ranks cannot form a team.
@@ -61,7 +61,7 @@ class RankEnd:
     sentence: str
 
 
-def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, int]:
+def final_message(error: BaseException, sentence: str, status: int) -> tuple[str, int]:
     """The message that this rank prints when it ends (empty where another prints it), and its exit status.
 
     Every rank records its end in torchrun's store and waits a moment for the others, since torchrun kills all ranks
@@ -74,10 +74,10 @@ def last_word(error: BaseException, sentence: str, status: int) -> tuple[str, in
     why = LOST if isinstance(error, LostRanks) else ASKED if isinstance(error, KeyboardInterrupt) else OWN
     words = _exchanged(rank, size, RankEnd(why, status, sentence))
     how = error.how if isinstance(error, LostRanks) else "ended without a word"
-    return spoken(rank, size, words, how) if words else (sentence, status)
+    return message_of_rank(rank, size, words, how) if words else (sentence, status)
 
 
-def spoken(rank: int, size: int, words: Mapping[int, RankEnd], how: str) -> tuple[str, int]:
+def message_of_rank(rank: int, size: int, words: Mapping[int, RankEnd], how: str) -> tuple[str, int]:
     """A rank's message and exit status, given the ends of all that recorded one; `how` describes the end of others."""
     own, why = words[rank], max(word.why for word in words.values())
     first = min(other for other, word in words.items() if word.why == why)

@@ -91,7 +91,7 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
     """
     given = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
     variables = {name: given.get(name, value) for name, value in _variables(recipe).items()}
-    stages, rounds = written_out(recipe["stages"], variables)
+    stages, rounds = expanded(recipe["stages"], variables)
     _override(stages, rounds, variables, overrides)
     resolved: list[Stage] = []
     for name, options in stages.items():
@@ -140,7 +140,7 @@ def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], over
                 stages[name][option] = {**named, inner[0]: value} if inner else value
 
 
-def written_out(stages: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Stages, Rounds]:
+def expanded(stages: Mapping[str, Any], variables: Mapping[str, Any]) -> tuple[Stages, Rounds]:
     """The recipe's stages with blocks expanded into the stages of their rounds, and the names of those.
 
     Raises InputError where a block is malformed, or a name is used twice.

@@ -21,7 +21,7 @@ OWN = {"database"}
 """Options that name an output kept outside the recipe's folder: not an input of the stage, and never deleted."""
 
 
-def recognize(stages: list[Stage], folder: Path) -> dict[str, str]:
+def restore_state(stages: list[Stage], folder: Path) -> dict[str, str]:
     """The new fingerprint of each stage; a stage whose recorded fingerprint is the same gets its recorded state."""
     before, wanted = _before(folder), dict[str, str]()
     for stage in stages:

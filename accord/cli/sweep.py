@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from accord.cli.call import require_known, taken_by, target_of
+from accord.cli.call import accepted_options, require_known, target_of
 from accord.cli.option import in_python
 from accord.cli.parallel import cores
 from accord.cli.pipeline import run_stages
@@ -102,13 +102,13 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
     target = target_of(method)
     if not hasattr(target, "fit"):
         raise InputError(f"`accord sweep` runs methods that train a model, such as ppo; {method} does not.")
-    known = taken_by(target)
+    known = accepted_options(target)
     axes: dict[str, list[Setting]] = {}
     for name, texts in in_python(grid, "the grid").items():
         key = name.replace("_", "-")
         require_known(method, name, known, " for the grid")
         if name in given:
-            raise InputError(f"{key} is both in the grid and beside it; give it once.")
+            raise InputError(f"{key} is given both in the grid and by itself; give it once.")
         values = texts.split(",") if isinstance(texts, str) else texts if isinstance(texts, list | tuple) else [texts]
         axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
         if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):

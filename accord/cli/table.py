@@ -39,7 +39,7 @@ class Command:
     """The file with the result, where `out` is a folder."""
     says_where: bool = False
     """Whether the command itself prints where its result is."""
-    goes_on: bool = False
+    continues: bool = False
     """Whether giving the command again continues an interrupted one, without --resume."""
 
 
@@ -82,14 +82,14 @@ SECTIONS: dict[str, dict[str, Command]] = {
             "have a model write instructions and answers from seed tasks",
             leaves=("demonstrations.jsonl", "candidates.jsonl", "evaluation.json"),
             result="demonstrations.jsonl",
-            goes_on=True,
+            continues=True,
         ),
         "critique": Command(
             "accord.cli.critique:critique",
             "have a model criticize and revise its answers by a constitution",
             leaves=("demonstrations.jsonl", "preferences.jsonl", "critiques.jsonl", "evaluation.json"),
             result="demonstrations.jsonl",
-            goes_on=True,
+            continues=True,
         ),
         "annotate serve": Command(
             "accord.cli.annotate_serve:serve",
@@ -196,7 +196,7 @@ SECTIONS: dict[str, dict[str, Command]] = {
             further="options",
             leaves=("evaluation.json",),
             result="evaluation.json",
-            goes_on=True,
+            continues=True,
         ),
         "doctor": Command(
             "accord.cli.doctor:doctor",

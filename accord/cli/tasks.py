@@ -61,7 +61,6 @@ def tasks(
         InputError: the tasks, their rows or an option cannot be used, or nothing is left to train on.
     """
     _check_mix(per_task, rows, shots, mixing_temperature)
-    from accord.data.examples import overlapping
     from accord.data.formats import weighted_formats
     from accord.data.task_mix import mixture
     from accord.data.tasks import clusters_beyond, clusters_named, read_tasks
@@ -76,9 +75,7 @@ def tasks(
     )
     for line in notes:
         status(line)
-    for task in known:
-        if task.cluster not in left and (n := overlapping(task)):
-            status(f"{task.label}: {n} rows are evaluated on too; set split and train_split")
+    _warn_of_overlaps([task for task in known if task.cluster not in left])
     save_rows(out, map(row_of_task, mixed))
     show(table_of_tasks(known, mixed), table_of_formats(written, mixed))
     return Path(out)
@@ -90,6 +87,15 @@ def _check_mix(per_task: int, rows: int | None, shots: int | None, mixing_temper
             raise InputError(f"--{option} must be at least 1, not {count}.")
     if mixing_temperature <= 0:
         raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
+
+
+def _warn_of_overlaps(tasks: Iterable[Task]) -> None:
+    """Print how many rows each task is both trained and evaluated on."""
+    from accord.data.examples import overlapping
+
+    for task in tasks:
+        if n := overlapping(task):
+            status(f"{task.label}: {n} rows are evaluated on too; set split and train_split")
 
 
 def row_of_task(mixed: Mixed) -> dict[str, Any]:

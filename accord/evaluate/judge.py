@@ -86,7 +86,7 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
         result = measured(judgments, named, judge)
     finally:
         for asker in feedback.asking.askers_in(named):
-            for line in asker.told():
+            for line in asker.outcome_lines():
                 status(line)
     return result.model_copy(update={"data": data}).publish(out)
 

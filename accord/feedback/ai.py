@@ -16,10 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from accord.errors import InputError
-from accord.feedback.asking import LEAST, Asker, Question
-from accord.feedback.constitution import drawn, key_of
+from accord.feedback.asking import LEAST, PrincipledJudge, Question
 from accord.feedback.formula import AI
-from accord.feedback.options import HELPFUL, JudgeConfig, checked_principles, read_judge
+from accord.feedback.options import JudgeConfig, read_judge
 from accord.feedback.ranking import RankingJudge
 from accord.feedback.reward import excerpt, unsampled
 from accord.feedback.rubric import Rubric, RubricJudge
@@ -52,35 +51,10 @@ VERDICT = "So which answer is to be preferred? Reply with the letter A or B, and
 """The question after the reasoning, with any template."""
 
 
-class AIJudge:
-    """A judge that asks a language model to choose by principles, of which `per_comparison` are drawn, or all.
+class AIJudge(PrincipledJudge):
+    """A judge that asks a language model to choose one of two answers by principles."""
 
-    Which, the prompt and the two answers and the `seed` decide, not their order.
-
-    Raises InputError where there is no principle, or one is empty, or the template has no place for what is compared.
-    """
-
-    def __init__(
-        self,
-        model: Prompted,
-        principles: Sequence[str] = (HELPFUL,),
-        *,
-        per_comparison: int | None = None,
-        seed: int = 0,
-        template: str | None = None,
-        max_tokens: int = 0,
-        reasoning: int = 0,
-        logprobs: bool = True,
-    ) -> None:
-        self.principles, self.seed = checked_principles(principles), seed
-        self.per_comparison = per_comparison or len(self.principles)
-        needs = ("first", "second", *(["principle"] if self.principles != (HELPFUL,) else []))
-        self.asker = Asker(
-            model, template or (REASONED if reasoning else QUESTION), needs=needs, knows=("prompt", "principle"),
-            max_tokens=max_tokens, reasoning=reasoning,
-        )  # fmt: skip
-        self.model, self.made_of = model, (self.asker,)
-        self.choices = LETTERS if logprobs else ()
+    question, reasoned, answers = QUESTION, REASONED, ("first", "second")
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         """One verdict per comparison: the mean over the principles with a valid answer.
@@ -99,10 +73,10 @@ class AIJudge:
     def questions(self, pair: Comparison) -> list[Question]:
         """The questions about one pair, one for each principle that is drawn for it."""
         first, second = (unsampled(pair.prompt, text).text for text in (pair.first, pair.second))
-        told = drawn(self.principles, self.per_comparison, key_of(pair.prompt, (first, second)), self.seed)
+        told = self.drawn(pair.prompt, (first, second))
         known = {"prompt": show(pair.prompt), "first": first, "second": second}
         texts = [self.asker.filled(pair.columns, principle=principle, **known) for principle in told]
-        return [Question(text, VERDICT, self.choices) for text in texts]
+        return [Question(text, VERDICT, LETTERS if self.has_options else ()) for text in texts]
 
 
 _LETTER = re.compile(r"[\W_]*(?:[Aa]nswer\W+)?([AB])(?:[^\w\s]|\n|\s*$)")
@@ -148,7 +122,7 @@ def ai_judge(
     config.journal = config.journal or journal
     if config.method == "score":
         return RubricJudge(_rubric(config))
-    principles, per_comparison = config.told()
+    principles, per_comparison = config.drawn_from()
     kind = RankingJudge if config.method == "rank" else AIJudge
     return kind(
         _model(config, principles=principles, per_comparison=per_comparison, seed=config.seed), principles,

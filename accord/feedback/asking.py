@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from string import Formatter
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from accord.console import counting
 from accord.errors import InputError
+from accord.feedback.constitution import drawn, key_of
+from accord.feedback.options import HELPFUL, checked_principles
 from accord.feedback.reward import lacking
-from accord.prompting.options import account, bare, told
+from accord.prompting.options import outcome_lines, usage, without_journal
 from accord.prompting.requests import Prompted, Reply, Request
 from accord.records import Message, Prompt, Text
 
@@ -91,7 +93,7 @@ class Asker:
     def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """A reply for each question, in order; InputError where a server answers none."""
         total = len(questions) * (2 if self.reasoning else 1)
-        with self.counting("judge", total, lambda: account(self.model)) as done:
+        with self.counting("judge", total, lambda: usage(self.model)) as done:
             thoughts = self._thoughts(questions, done) if self.reasoning else [None] * len(questions)
             asked = [
                 Request(prompt=self._prompt(q, thought), max_tokens=max(self.max_tokens, q.room), choices=q.options)
@@ -100,7 +102,7 @@ class Asker:
             ]
             given = iter(self.model(asked, lambda place, reply: done(1)) if asked else ())
         replies = [thought if isinstance(thought, Reply) else next(given) for thought in thoughts]
-        if replies and hasattr(bare(self.model), "server") and all(reply.text is None for reply in replies):
+        if replies and hasattr(without_journal(self.model), "server") and all(reply.text is None for reply in replies):
             raise InputError(f"{self.model.name} gave no answer ({replies[0].reason}); see the judge's settings.")
         return replies
 
@@ -120,18 +122,18 @@ class Asker:
     def _prompt(self, question: Question, thought: str | Reply | None = None) -> Text:
         """The question, with any reasoning: as a chat, or as a text for a model without a chat template."""
         turns = [question.text] if thought is None else [question.text, str(thought), question.verdict]
-        if not getattr(bare(self.model), "has_template", True):
+        if not getattr(without_journal(self.model), "has_template", True):
             return "".join(f"{turn}\n\n" for turn in turns)
         return tuple(Message("assistant" if i % 2 else "user", turn) for i, turn in enumerate(turns))
 
-    def told(self) -> Iterator[str]:
+    def outcome_lines(self) -> Iterator[str]:
         """Lines about the requests made, and reasonings cut."""
         if self.cut:
             yield (
                 f"{self.cut:,} of {self.reasoned:,} reasonings were cut at {self.reasoning} tokens, and used as far as "
                 "they go"
             )
-        yield from told(self.model)
+        yield from outcome_lines(self.model)
 
 
 def _places(template: str, needs: Sequence[str]) -> set[str]:
@@ -150,6 +152,45 @@ def _places(template: str, needs: Sequence[str]) -> set[str]:
         if name not in places:
             raise InputError(f"the judge's template has no place for {{{name}}}.")
     return places
+
+
+class PrincipledJudge:
+    """What judges by principles share: `per_comparison` of the principles, or all, are drawn for each question.
+
+    Which are drawn depends on the prompt, the answers and the `seed`, not on the order of the answers. Subclasses have
+    the default templates, and the template's places for the answers.
+
+    Raises InputError where there is no principle, or one is empty, or the template has no place for the answers.
+    """
+
+    question: ClassVar[str]
+    reasoned: ClassVar[str]
+    answers: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        model: Prompted,
+        principles: Sequence[str] = (HELPFUL,),
+        *,
+        per_comparison: int | None = None,
+        seed: int = 0,
+        template: str | None = None,
+        max_tokens: int = 0,
+        reasoning: int = 0,
+        logprobs: bool = True,
+    ) -> None:
+        self.principles, self.seed = checked_principles(principles), seed
+        self.per_comparison = per_comparison or len(self.principles)
+        needs = (*self.answers, *(["principle"] if self.principles != (HELPFUL,) else []))
+        self.asker = Asker(
+            model, template or (self.reasoned if reasoning else self.question), needs=needs,
+            knows=("prompt", "principle"), max_tokens=max_tokens, reasoning=reasoning,
+        )  # fmt: skip
+        self.made_of, self.has_options = (self.asker,), logprobs
+
+    def drawn(self, prompt: Text, answers: Sequence[str]) -> list[str]:
+        """The principles for a question about these answers."""
+        return drawn(self.principles, self.per_comparison, key_of(prompt, answers), self.seed)
 
 
 def askers_in(judge: Any) -> Iterator[Asker]:

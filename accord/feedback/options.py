@@ -153,7 +153,7 @@ class JudgeConfig(JudgeOptions, AskOptions):
         if self.scales is not None and not self.scales:
             raise InputError("scales are empty; give one, or leave them out to rate how good an answer is")
 
-    def told(self) -> tuple[tuple[str, ...], int]:
+    def drawn_from(self) -> tuple[tuple[str, ...], int]:
         """The principles, and how many are drawn for a comparison; raises as `read_constitution` does."""
         if self.constitution is not None:
             told = tuple(principle.prefer for principle in read_constitution(self.constitution))

@@ -24,12 +24,10 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from accord.errors import InputError
-from accord.feedback.asking import LEAST, Asker, Question
-from accord.feedback.constitution import drawn, key_of
+from accord.feedback.asking import LEAST, PrincipledJudge, Question
 from accord.feedback.judge import outcome
-from accord.feedback.options import HELPFUL, checked_principles
 from accord.feedback.reward import excerpt, unsampled
-from accord.prompting.requests import Prompted, Reply
+from accord.prompting.requests import Reply
 from accord.records import Comparison, Text, Verdict, show
 
 SHOWN = """\
@@ -71,35 +69,14 @@ class Standing:
         return tuple(order.index(score) for score in self.scores)
 
 
-class RankingJudge:
-    """A judge that ranks the answers of a prompt, by principles of which `per_comparison` are drawn, or all.
+class RankingJudge(PrincipledJudge):
+    """A judge that asks a language model to rank the answers of a prompt by principles.
 
-    As a judge of two it is asked in both orders itself. One reply that is not valid makes the whole ranking invalid.
-    Raises InputError where there is no principle, or the template has no place for the answers.
+    As a judge of two answers it asks in both orders itself. One invalid reply makes the whole ranking invalid.
     """
 
     symmetric = True
-
-    def __init__(
-        self,
-        model: Prompted,
-        principles: Sequence[str] = (HELPFUL,),
-        *,
-        per_comparison: int | None = None,
-        seed: int = 0,
-        template: str | None = None,
-        max_tokens: int = 0,
-        reasoning: int = 0,
-        logprobs: bool = True,
-    ) -> None:
-        self.principles, self.seed = checked_principles(principles), seed
-        self.per_comparison = per_comparison or len(self.principles)
-        needs = ("answers", *(["principle"] if self.principles != (HELPFUL,) else []))
-        self.asker = Asker(
-            model, template or (REASONED if reasoning else QUESTION), needs=needs, knows=("prompt", "principle"),
-            max_tokens=max_tokens, reasoning=reasoning,
-        )  # fmt: skip
-        self.made_of, self.has_options = (self.asker,), logprobs
+    question, reasoned, answers = QUESTION, REASONED, ("answers",)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         return [
@@ -127,7 +104,7 @@ class RankingJudge:
         if not 1 < count <= len(ascii_uppercase):
             raise InputError(f"a model ranks 2 to 26 answers, and {excerpt(show(prompt))!r} has {count}.")
         letters, questions = ascii_uppercase[:count], []
-        for principle in drawn(self.principles, self.per_comparison, key_of(prompt, texts), self.seed):
+        for principle in self.drawn(prompt, texts):
             for turn in range(count):
                 shown = zip(letters, [*texts[turn:], *texts[:turn]], strict=True)
                 named = "\n\n".join(f"[Answer {letter}]\n{text}" for letter, text in shown)

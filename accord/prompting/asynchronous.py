@@ -24,9 +24,9 @@ from accord.engine.adapters import exchanged_state, own_state
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.team import Team
-from accord.prompting.handover import Handed
+from accord.prompting.handover import HandedWeights
 from accord.prompting.sampler import ServedSampler
-from accord.prompting.shares import Work
+from accord.prompting.shares import JobQueue
 from accord.prompting.vllm import Vllm
 from accord.records import Completion
 
@@ -42,7 +42,7 @@ class Version:
     """The policy after a number of training steps: where servers read it, and this rank's part of its weights."""
 
     steps: int
-    handed: Handed
+    handed: HandedWeights
     weights: Mapping[str, Tensor]
     seconds: float
     """Seconds that writing it took."""
@@ -66,7 +66,7 @@ class Request:
     n: int
     sampling: Sampling
     version: Version | None = None
-    work: Work | None = None
+    queue: JobQueue | None = None
     future: Future[list[Completion]] | None = None
     """On the leading rank."""
     drawn: Drawn | None = None
@@ -104,8 +104,8 @@ class AsynchronousSampler(ServedSampler):
         request = self.requests[step] = Request(prompts, n, sampling, drawn=self.restored.pop(step, None))
         if request.drawn is None:
             request.version = self._version(steps, policy)
-            request.work = self._work(request.version.handed, policy, prompts, n, sampling)
-            request.future = self.turns.begin(request.work, self.hosts) if Team.here().leads else None
+            request.queue = self._queue(request.version.handed, policy, prompts, n, sampling)
+            request.future = self.turns.begin(request.queue, self.hosts) if Team.here().leads else None
 
     def forget(self, step: int) -> None:
         """Drop the samples of steps before this one."""
@@ -139,16 +139,16 @@ class AsynchronousSampler(ServedSampler):
 
     def _finished(self, request: Request, policy: Policy) -> Drawn:
         """A request's samples, once drawn; InputError where they cannot be, or other weights drew them."""
-        version, work = request.version, request.work
+        version, queue = request.version, request.queue
         if request.drawn is None:
-            assert version is not None and work is not None
+            assert version is not None and queue is not None
             said = Team.here().lead(lambda: request.future.result())  # type: ignore[union-attr]
             with exchanged_state(policy.network, version.weights):
-                self._compare(work, said, policy, request.sampling)
+                self._compare(queue, said, policy, request.sampling)
                 self._require_near(self.hosts, policy, request.sampling)
             said = [replace(one, version=version.steps) for one in said]
-            request.drawn = Drawn(said, self.drift, version.seconds + work.loading)
-            request.version = request.work = request.future = None
+            request.drawn = Drawn(said, self.drift, version.seconds + queue.loading)
+            request.version = request.queue = request.future = None
         return request.drawn
 
     def _version(self, steps: int, policy: Policy) -> Version:
@@ -182,11 +182,11 @@ class AsynchronousSampler(ServedSampler):
         self.turns.close()
         super().close()
 
-    def _written(self, policy: Policy) -> Handed:
+    def _written(self, policy: Policy) -> HandedWeights:
         return self.handover.write(policy, keep={f for request in self.requests.values() for f in request.folders})
 
-    def _wait(self, work: Work, hosts: Sequence[Vllm]) -> list[Completion]:
-        return self.turns.begin(work, hosts).result()
+    def _wait(self, queue: JobQueue, hosts: Sequence[Vllm]) -> list[Completion]:
+        return self.turns.begin(queue, hosts).result()
 
 
 @dataclass
@@ -197,7 +197,7 @@ class Turns:
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     thread: threading.Thread | None = None
 
-    def begin(self, work: Work, hosts: Sequence[Vllm]) -> Future[list[Completion]]:
+    def begin(self, queue: JobQueue, hosts: Sequence[Vllm]) -> Future[list[Completion]]:
         """Have the servers draw a call's samples when its turn comes."""
         if self.thread is None:
             self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -205,7 +205,7 @@ class Turns:
 
         async def in_turn() -> list[Completion]:
             async with self.turn:
-                return await work.by(hosts)
+                return await queue.by(hosts)
 
         return asyncio.run_coroutine_threadsafe(in_turn(), self.loop)
 

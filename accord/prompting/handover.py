@@ -32,7 +32,7 @@ NUDGE, ZERO = 0.03, 0.02
 
 
 @dataclass(frozen=True)
-class Handed:
+class HandedWeights:
     """Weights written for servers: their folder, name and size in bytes, and whether they are an adapter."""
 
     folder: Path
@@ -50,9 +50,9 @@ class Handover:
         self.run = secrets.token_hex(4)  # so that adapters of two runs never share a name
         self.count = 0
         self.state: tuple[int, ...] = ()
-        self.handed: Handed | None = None
+        self.handed: HandedWeights | None = None
 
-    def write(self, policy: Policy, keep: Collection[Path] = ()) -> Handed:
+    def write(self, policy: Policy, keep: Collection[Path] = ()) -> HandedWeights:
         """Write the policy's weights, or its adapters, for servers, unless they were written last.
 
         Weights written before are deleted, except the folders in `keep`. Where the network is sharded among ranks, all
@@ -92,9 +92,9 @@ class Handover:
         folder.mkdir(parents=True)
         return folder
 
-    def _described(self, folder: Path, is_adapter: bool) -> Handed:
+    def _described(self, folder: Path, is_adapter: bool) -> HandedWeights:
         size = sum(file.stat().st_size for file in folder.iterdir())
-        return Handed(folder, f"accord-{self.run}-{self.count}", is_adapter, size)
+        return HandedWeights(folder, f"accord-{self.run}-{self.count}", is_adapter, size)
 
     def close(self) -> None:
         """Delete the weights."""

@@ -129,7 +129,7 @@ class Journal:
     @contextmanager
     def _opened(self) -> Iterator[None]:
         """Lock and open the file for the block; read it where its size has changed."""
-        with alone_with(self.path, "the journal", "name another by --journal"):
+        with alone_with(self.path, "the journal", "name another with --journal"):
             try:
                 if self.path.exists():
                     self._open()

@@ -18,7 +18,7 @@ TICK = 0.02
 
 
 @dataclass
-class Pace:
+class RateLimit:
     """Spreads requests evenly over time to keep within limits of requests and tokens per minute.
 
     A request starts 60 / requests seconds after the one before it, and 60 t / tokens seconds after one of t tokens. Its
@@ -51,7 +51,7 @@ class Pace:
 
 
 @dataclass
-class Purse:
+class Spending:
     """The money spent, from prices per million tokens; requests under way count as the most they can cost."""
 
     price_in: float = 0.0

@@ -75,11 +75,11 @@ def prompted(options: AskOptions, settings: Mapping[str, Any] | None = None) -> 
     """
     from accord.prompting.journal import Journal
 
-    model = at_hand(options) if options.server is None else _served(options, options.server)
+    model = loaded_here(options) if options.server is None else _served(options, options.server)
     return Journal(model, options.journal, settings) if options.journal else model
 
 
-def at_hand(options: AskOptions) -> Prompted:
+def loaded_here(options: AskOptions) -> Prompted:
     """A model loaded in this process. Raises InputError where an option is for served models."""
     from accord.engine.load import for_leader, load_model
     from accord.prompting.local import Local
@@ -120,22 +120,22 @@ def require_keys_allowed(file: str, said: Mapping[str, Any], given: Mapping[str,
         raise InputError(f"{file} asks for insecure, which only the command line allows: say --insecure.")
 
 
-def bare(model: Prompted) -> Any:
+def without_journal(model: Prompted) -> Any:
     """The model without its journal."""
     return getattr(model, "inner", model)
 
 
-def account(model: Prompted) -> str:
+def usage(model: Prompted) -> str:
     """The tokens used by a served model, and their cost; empty for a model in this process."""
-    served = bare(model)
-    if not hasattr(served, "purse"):
+    served = without_journal(model)
+    if not hasattr(served, "spending"):
         return ""
-    return f"{served.tokens:,} tokens" + (f", {served.purse}" if served.limits.price_in is not None else "")
+    return f"{served.tokens:,} tokens" + (f", {served.spending}" if served.limits.price_in is not None else "")
 
 
-def told(model: Prompted) -> Iterator[str]:
+def outcome_lines(model: Prompted) -> Iterator[str]:
     """Lines about the requests made: how many were answered before, now and not at all, and which attempts failed."""
-    served, counts = bare(model), getattr(model, "counts", {})
+    served, counts = without_journal(model), getattr(model, "counts", {})
     if counts:
         yield (
             f"{model.name}: {counts['kept before']:,} replies kept before, {counts['asked']:,} more, "
@@ -149,4 +149,4 @@ def told(model: Prompted) -> Iterator[str]:
     if served.reasoning:
         yield f"{served.reasoning:,} replies began with a block of reasoning, which is left out"
     if served.tokens:
-        yield account(model)
+        yield usage(model)

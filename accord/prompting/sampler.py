@@ -30,10 +30,10 @@ from accord.engine.trees import Branch, Tree, Trees, pack
 from accord.errors import InputError
 from accord.files import real
 from accord.prompting.faults import Fault
-from accord.prompting.handover import Handed, Handover, nudged
-from accord.prompting.server import Server, completed
-from accord.prompting.shares import Job, Work, said_by
-from accord.prompting.vllm import Given, Missing, Vllm
+from accord.prompting.handover import HandedWeights, Handover, nudged
+from accord.prompting.server import Server, run_async
+from accord.prompting.shares import Job, JobQueue, fault_text
+from accord.prompting.vllm import NotServed, SampleSettings, Vllm
 from accord.records import Completion
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class ServedSampler:
         longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
         shard_unread(policy)
         try:
-            Team.here().lead(lambda: completed(self._meet(policy, some, longest)))
+            Team.here().lead(lambda: run_async(self._meet(policy, some, longest)))
             found = []
             with nudged(policy):
                 for host in self.hosts:
@@ -144,8 +144,8 @@ class ServedSampler:
             async with host.server.asking(self.config.sampler_wait) as client:
                 try:
                     await host.meet(client, policy, longest, texts)
-                except (Fault, Missing) as fault:
-                    raise InputError(f"{host} cannot draw samples: {said_by(fault)}") from None
+                except (Fault, NotServed) as fault:
+                    raise InputError(f"{host} cannot draw samples: {fault_text(fault)}") from None
 
         await asyncio.gather(*map(meet, self.hosts))
 
@@ -166,34 +166,34 @@ class ServedSampler:
         begun = monotonic()
         handed = self._written(policy)
         written = monotonic()
-        work = self._work(handed, policy, prompts, n, sampling, progress)
-        drawn = Team.here().lead(lambda: self._wait(work, hosts))
-        self.seconds, self.waited = written - begun + work.loading, monotonic() - written
-        self._compare(work, drawn, policy, sampling)
+        queue = self._queue(handed, policy, prompts, n, sampling, progress)
+        drawn = Team.here().lead(lambda: self._wait(queue, hosts))
+        self.seconds, self.waited = written - begun + queue.loading, monotonic() - written
+        self._compare(queue, drawn, policy, sampling)
         return drawn
 
-    def _work(
+    def _queue(
         self,
-        handed: Handed,
+        handed: HandedWeights,
         policy: Policy,
         prompts: Sequence[Tokens],
         n: int,
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
-    ) -> Work:
+    ) -> JobQueue:
         """The jobs for n samples of every prompt, from weights already written."""
         jobs = [Job(i, prompts[i // n], seed) for i, seed in enumerate(request_seeds(prompts, n, sampling))]
-        return Work(self.config, handed, jobs, Given(policy, sampling), progress)
+        return JobQueue(self.config, handed, jobs, SampleSettings(policy, sampling), progress)
 
-    def _written(self, policy: Policy) -> Handed:
+    def _written(self, policy: Policy) -> HandedWeights:
         return self.handover.write(policy)
 
-    def _wait(self, work: Work, hosts: Sequence[Vllm]) -> list[Completion]:
-        return completed(work.by(hosts))
+    def _wait(self, queue: JobQueue, hosts: Sequence[Vllm]) -> list[Completion]:
+        return run_async(queue.by(hosts))
 
-    def _compare(self, work: Work, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
+    def _compare(self, queue: JobQueue, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
         """Set `drift` from some of the samples and the policy as it is now."""
-        jobs = work.jobs
+        jobs = queue.jobs
         self._compared = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
         self.drift = self._differ(policy, sampling, sampling.temperature)
 

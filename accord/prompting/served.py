@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from accord.console import without_halves
 from accord.errors import InputError
 from accord.prompting.faults import BROKEN, BUSY, REFUSED, SLOW, UNREACHED, UNREADABLE, Fault, fault_of, wait_for
-from accord.prompting.limits import Pace, Purse
+from accord.prompting.limits import RateLimit, Spending
 from accord.prompting.requests import Reply, Request, without_reasoning
-from accord.prompting.server import Server, completed
+from accord.prompting.server import Server, run_async
 from accord.records import show, text_to_json
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Served:
     A request that the server refuses gets a reply without text, with the reason. One that fails on all attempts is
     asked again after all others, as the server may have been away; if it fails again it gets no text either. `faults`
     counts failed attempts by kind, `reasoning` the replies that began with a block of reasoning, which is removed.
-    `purse` knows the money spent.
+    `spending` knows the money spent.
 
     A reply's `choices` come from the server's likeliest tokens at the first position that begins a choice; None where
     the server gives none, or where one choice begins with another that is a token.
@@ -66,8 +66,8 @@ class Served:
     def __init__(self, server: Server, model: str, limits: LimitOptions, *, logprobs: bool = True) -> None:
         self.server, self.model, self.limits, self.logprobs = server, model, limits, logprobs
         self.name = f"{model} at {server}"
-        self.pace = Pace(limits.requests_per_minute, limits.tokens_per_minute)
-        self.purse = Purse(limits.price_in or 0.0, limits.price_out or 0.0, limits.budget)
+        self.rate = RateLimit(limits.requests_per_minute, limits.tokens_per_minute)
+        self.spending = Spending(limits.price_in or 0.0, limits.price_out or 0.0, limits.budget)
         self.faults: Counter[str] = Counter()
         self.answered = self.reasoning = self.tokens = 0
         self._missed = 0  # requests that failed in a row
@@ -85,7 +85,7 @@ class Served:
         Raises InputError, after replies under way have arrived, where the server is away, wants another key, has no
         such model or stops answering, or the budget is spent.
         """
-        return completed(self._replies(requests, on_reply))
+        return run_async(self._replies(requests, on_reply))
 
     async def _replies(self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None) -> list[Reply]:
         replies: dict[int, Reply] = {}
@@ -152,25 +152,25 @@ class Served:
     async def _try(self, request: Request, call: _Call) -> Reply:
         """One attempt, when rate limits and budget allow it; raises Fault where it fails."""
         size = len(show(request.prompt).encode())  # a token is at least a byte, except the template's
-        most = self.purse.cost(size + 64, request.max_tokens)
+        most = self.spending.cost(size + 64, request.max_tokens)
         guess = size / 3 + request.max_tokens
-        await self.purse.promise(most)
-        with self.purse.paying(most):
-            await self.pace.turn(guess)
+        await self.spending.promise(most)
+        with self.spending.paying(most):
+            await self.rate.turn(guess)
             if call.stopped:
                 raise Fault(UNREACHED, "", passes=False)
             try:
                 reply = await asyncio.wait_for(self._asked(request, call.client), self.limits.timeout)
             except Exception as error:
                 fault = fault_of(error, self.server, self.model, self.limits.timeout)
-                self.pace.hold(fault.wait or 0.0) if fault.kind == BUSY else None
+                self.rate.hold(fault.wait or 0.0) if fault.kind == BUSY else None
                 self.faults[fault.kind] += 1
                 if fault.kind in (SLOW, BROKEN, UNREADABLE):  # the server may have worked and charge for it
-                    self.purse.spent += most
+                    self.spending.spent += most
                 raise fault from None
             known = reply.tokens_in + reply.tokens_out
-            self.purse.spent += self.purse.cost(reply.tokens_in, reply.tokens_out) if known else most
-            self.pace.correct(known - guess if known else 0)
+            self.spending.spent += self.spending.cost(reply.tokens_in, reply.tokens_out) if known else most
+            self.rate.correct(known - guess if known else 0)
         self.answered += 1
         self.tokens += known
         return reply

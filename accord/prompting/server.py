@@ -133,7 +133,7 @@ class Server:
         import openai
 
         try:
-            return completed(self._listed())
+            return run_async(self._listed())
         except asyncio.TimeoutError:
             raise InputError(
                 f"{self} does not say within {LONGEST:g} seconds what its models are called; check its address."
@@ -204,7 +204,7 @@ class Server:
         return text
 
 
-def completed(work: Coroutine[Any, Any, T]) -> T:
+def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; in another thread where this one runs an event loop, as in notebooks."""
     try:
         asyncio.get_running_loop()

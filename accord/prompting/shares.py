@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from accord.console import status
 from accord.errors import InputError
 from accord.prompting.faults import BUSY, REFUSED, SLOW, Fault
-from accord.prompting.handover import Handed
-from accord.prompting.vllm import Given, Missing, Vllm
+from accord.prompting.handover import HandedWeights
+from accord.prompting.vllm import NotServed, SampleSettings, Vllm
 from accord.records import Completion
 
 if TYPE_CHECKING:
@@ -45,20 +45,20 @@ class Job:
     seed: int
 
 
-def said_by(fault: Fault | Missing) -> str:
+def fault_text(fault: Fault | NotServed) -> str:
     """A fault's message for people."""
     return getattr(fault, "told", "") or str(fault)
 
 
-class Work:
+class JobQueue:
     """The samples of one call as a queue of jobs: each server takes the next until none is left."""
 
     def __init__(
         self,
         config: SamplerConfig,
-        handed: Handed,
+        handed: HandedWeights,
         jobs: Sequence[Job],
-        given: Given,
+        given: SampleSettings,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         self.handed, self.jobs, self.given, self.progress = handed, jobs, given, progress
@@ -114,7 +114,7 @@ class Work:
                 begun, seconds = monotonic(), max(self.wait, LOADING) + round(self.handed.size / SLOWEST)
                 await host.hand_over(client, self.handed, self.given.name, seconds=seconds)
                 self.loading = max(self.loading, monotonic() - begun)
-            except (Fault, Missing) as fault:
+            except (Fault, NotServed) as fault:
                 self.missed(host, fault, begun)
                 await asyncio.sleep(LOOK)
 
@@ -158,9 +158,9 @@ class Work:
             self.is_stopped = True
             raise InputError(f"{host} fails on a sample again and again ({fault}); see its log, then {GO_ON}.")
 
-    def missed(self, host: Vllm, fault: Fault | Missing, asked: float | None = None) -> None:
+    def missed(self, host: Vllm, fault: Fault | NotServed, asked: float | None = None) -> None:
         """Record that a server has failed, since `asked` where known; InputError where it has for too long."""
-        said = said_by(fault).rstrip(".")
+        said = fault_text(fault).rstrip(".")
         if host.away is None:
             is_slow = getattr(fault, "kind", "") == SLOW
             host.away = asked if asked is not None and is_slow else monotonic()  # waiting for it began then

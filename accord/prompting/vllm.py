@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from accord.arrays import Doubles, Ints
 from accord.errors import InputError
 from accord.prompting.faults import BROKEN, UNREADABLE, Fault, fault_of
-from accord.prompting.handover import Handed
+from accord.prompting.handover import HandedWeights
 from accord.prompting.served import ROUNDING, SHOWN
 from accord.prompting.server import Server
 from accord.records import Completion
@@ -49,7 +49,7 @@ class Vllm:
 
     server: Server
     model: str = ""
-    held: Handed | None = None
+    held: HandedWeights | None = None
     adapters: list[str] = field(default_factory=list)
     """Names of adapters that it was given and may still have."""
     away: float | None = None
@@ -73,7 +73,7 @@ class Vllm:
             return await asyncio.wait_for(client.post(url, body=body, cast_to=object, options=within), seconds)
         except Exception as error:
             if getattr(error, "status_code", 0) == 404:
-                raise Missing(f"{self} has no {path} ({self.server.without_key(str(error))})") from None
+                raise NotServed(f"{self} has no {path} ({self.server.without_key(str(error))})") from None
             raise fault_of(error, self.server, self.model, seconds) from None
 
     async def models(self, client: openai.AsyncOpenAI, *, seconds: float) -> list[dict[str, Any]]:
@@ -114,7 +114,7 @@ class Vllm:
                     f"{shorten(text, 40)!r} is {len(ours)} tokens here and others there; serve {policy.name}."
                 )
 
-    async def hand_over(self, client: openai.AsyncOpenAI, handed: Handed, name: str, *, seconds: float) -> None:
+    async def hand_over(self, client: openai.AsyncOpenAI, handed: HandedWeights, name: str, *, seconds: float) -> None:
         """Have the server load weights, called `name` in messages; InputError where it cannot."""
         self.held = None
         if handed.is_adapter:
@@ -123,7 +123,7 @@ class Vllm:
             told = {"method": "reload_weights", "kwargs": {"weights_path": str(handed.folder)}}
             try:
                 await self.ask(client, "/collective_rpc", told, seconds=seconds)
-            except Missing:
+            except NotServed:
                 raise InputError(f"{self} takes no weights: {DEV_MODE}.") from None
             except Fault as fault:
                 if fault.kind == BROKEN or not fault.told.startswith("500"):
@@ -139,18 +139,18 @@ class Vllm:
         for _ in range(RESETS):
             try:
                 done = await self.ask(client, "/reset_prefix_cache", {}, seconds=QUICK)
-            except Missing:  # on a server of adapters, where the salt suffices
+            except NotServed:  # on a server of adapters, where the salt suffices
                 return
             if not isinstance(done, dict) or done.get("success", True):
                 return
             await asyncio.sleep(PAUSE)
 
-    async def _load_adapter(self, client: openai.AsyncOpenAI, handed: Handed, seconds: float) -> None:
+    async def _load_adapter(self, client: openai.AsyncOpenAI, handed: HandedWeights, seconds: float) -> None:
         """Load an adapter under a new name, since the cache would answer for an old one; then unload earlier ones."""
         told = {"lora_name": handed.name, "lora_path": str(handed.folder)}
         try:
             await self.ask(client, "/v1/load_lora_adapter", told, seconds=seconds)
-        except Missing:
+        except NotServed:
             raise InputError(f"{self} takes no adapters: {LORA}.") from None
         except Fault as fault:
             if not fault.told.startswith(("400", "500")):
@@ -161,12 +161,12 @@ class Vllm:
         for old in self.adapters:
             try:
                 await self.ask(client, "/v1/unload_lora_adapter", {"lora_name": old}, seconds=QUICK)
-            except (Fault, Missing):  # the server was restarted since
+            except (Fault, NotServed):  # the server was restarted since
                 continue
         self.adapters = [handed.name]
 
     async def draw(
-        self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, given: Given, *, seconds: float
+        self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, given: SampleSettings, *, seconds: float
     ) -> Completion:
         """A sample of a prompt; raises Fault where it fails, and InputError where it always will."""
         assert self.held is not None
@@ -175,7 +175,7 @@ class Vllm:
         for own_seed in given.seeds(seed):
             try:
                 answer = await self.ask(client, "/v1/completions", {**body, "seed": own_seed}, seconds=seconds)
-            except Missing as missing:  # or the adapter is gone, after a restart
+            except NotServed as missing:  # or the adapter is gone, after a restart
                 raise Fault(BROKEN, str(missing)) from None
             self.away, completion = None, given.read(answer)
             if max(completion.tokens) < given.vocabulary:
@@ -183,11 +183,11 @@ class Vllm:
         raise Fault(UNREADABLE, "tokens that the tokenizer does not have, again and again", passes=False)
 
 
-class Missing(Exception):
+class NotServed(Exception):
     """The server has nothing at that path, or no such model."""
 
 
-class Given:
+class SampleSettings:
     """The settings that all requests of a call share, and the reading of their answers."""
 
     def __init__(self, policy: Policy, sampling: Sampling) -> None:

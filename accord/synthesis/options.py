@@ -13,7 +13,7 @@ from accord.errors import InputError
 from accord.files import others
 from accord.outputs import may_overwrite
 from accord.parsing import read_yaml
-from accord.prompting.options import AskOptions, LimitOptions, bare, prompted
+from accord.prompting.options import AskOptions, LimitOptions, prompted, without_journal
 
 if TYPE_CHECKING:
     from accord.synthesis.questions import Asker
@@ -53,7 +53,7 @@ class AskerOptions(AskOptions):
         model = prompted(self)
         if isinstance(model, Journal):
             model.look()
-        is_chat = self.form == "chat" or (self.form == "auto" and getattr(bare(model), "has_template", True))
+        is_chat = self.form == "chat" or (self.form == "auto" and getattr(without_journal(model), "has_template", True))
         return Asker(
             model=model, is_chat=is_chat, max_tokens=self.max_new_tokens, temperature=self.temperature,
             top_p=self.top_p, seed=self.seed,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from accord import methods
-from accord.cli.checks import checked, goes_on
+from accord.cli.checks import checked, is_resumable
 from accord.cli.pipeline import packaged, run_pipeline
 from accord.cli.recipe import read_recipe
 from accord.cli.table import COMMANDS
@@ -161,7 +161,7 @@ def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("stages: [", "is not YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolor: red", "an unknown key color")],
+    [("stages: [", "not valid YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolor: red", "an unknown key color")],
 )
 def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
@@ -205,7 +205,7 @@ def test_rounds_run_one_after_the_other(pipeline: Pipeline) -> None:
 
 
 def test_methods_go_on_and_other_commands_start_again() -> None:
-    going_on = {command for command in COMMANDS if goes_on(command)}
+    going_on = {command for command in COMMANDS if is_resumable(command)}
     assert going_on == {getattr(methods, name).command for name in methods.__all__}
     assert {"pretrain", "sft", "ppo"} <= going_on and not {"sample", "label", "evaluate", "world"} & going_on
 
@@ -220,7 +220,7 @@ def test_only_folders_that_the_pipeline_made_are_taken_away(
     rows.write_text(rows.read_text() + "\n")
     again = ("run", pipeline.recipe, "--out", pipeline.out, "--scores.tokens-per-pass", "64")
     assert accord(*again) == 2
-    assert f"{rows} was changed since accord wrote it, and {folder} is to be made anew" in capsys.readouterr().err
+    assert f"{rows} was changed since accord wrote it, and {folder} is to be made again" in capsys.readouterr().err
     assert accord(*again, "--overwrite") == 0 and pipeline.status() == {"scores": "ran"}
     (folder / ".accord-stage").unlink()  # somebody's own folder, in the place of the stage's
     for words in (again, (*again, "--overwrite")):

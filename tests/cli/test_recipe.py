@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from accord.cli.recipe import Stage, resolve, written_out
+from accord.cli.recipe import Stage, expanded, resolve
 from accord.errors import InputError
 
 BLOCK: dict[str, Any] = {
@@ -61,7 +61,7 @@ def test_references_by_hand() -> None:
 def test_a_block_by_hand() -> None:
     """It is the recipe that one would have written without it."""
     block = {**BLOCK, "repeat": 2}
-    plain, _ = written_out({**RECIPE["stages"], "block": block}, RECIPE["variables"])
+    plain, _ = expanded({**RECIPE["stages"], "block": block}, RECIPE["variables"])
     assert list(plain) == ["sft", "samples-1", "reward-1", "ppo-1", "samples-2", "reward-2", "ppo-2", "evaluation"]
     assert plain["samples-1"] == {"command": "sample", "model": "${sft}/model", "seed": 1}
     assert plain["reward-1"] == {

@@ -130,7 +130,7 @@ def test_the_points_of_a_grid() -> None:
     assert points_of("ppo", {"learning_rate": [1e-4], "seed": 3}, {}) == [{"learning_rate": 1e-4, "seed": 3}]
     with pytest.raises(InputError, match="^the grid is empty: give values such as"):
         points_of("ppo", {"seed": []}, {})
-    with pytest.raises(InputError, match="^`accord sweep` runs methods that train a model, such as ppo, and score is"):
+    with pytest.raises(InputError, match="^`accord sweep` runs methods that train a model, such as ppo; score does"):
         points_of("score", {"limit": "1,2"}, {})
 
 
@@ -143,7 +143,7 @@ def test_the_points_of_a_grid() -> None:
         ),
         (("--grid.learning-rate", "1e-3,x"), "--learning-rate must be a number, not x."),
         (("--grid.learning-rate", "1e-3,.001"), "the grid has a value of learning-rate twice: 1e-3,.001."),
-        (("--grid.batch-size", "1,2"), "batch-size is both in the grid and beside it; give it once."),
+        (("--grid.batch-size", "1,2"), "batch-size is given both in the grid and by itself; give it once."),
         (("--grid.learning-rate", "1,-1"), "stage learning_rate--1_0: learning_rate must be positive, not -1.0."),
         (("--grid.seed", ",".join(map(str, range(1001)))), "the grid has 1,001 runs, and a sweep at most 1,000:"),
         (("--grid.seed", ""), "--seed is empty; give it a value, or leave it out."),

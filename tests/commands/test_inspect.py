@@ -84,7 +84,7 @@ def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pyt
             ("--analogy", "hi-bye"),
             "--analogy 'hi-bye' is not a sum of words; write it with spaces, as king - man + woman.",
         ),
-        (("--direction", "hi"), "--direction needs pairs of words, as cat:cats dog:dogs, and 'hi' is none."),
+        (("--direction", "hi"), "--direction needs pairs of words, as cat:cats dog:dogs, not 'hi'."),
         (("--along", "hi"), "--along needs --direction: give pairs of words, as cat:cats dog:dogs."),
         ((), "the text is empty; give one of 1 to 48 tokens."),
     ],

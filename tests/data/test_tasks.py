@@ -138,7 +138,7 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("clusters: [", "is not YAML"),
+        ("clusters: [", "is not valid YAML"),
         ("- a", "must hold `clusters`"),
         ("clusters: {}", "has no clusters"),
         ("clusters: {mood: {}}", "the cluster mood must hold tasks by name"),

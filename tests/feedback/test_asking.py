@@ -48,11 +48,11 @@ def test_every_principle_has_its_turn() -> None:
 
 
 def test_a_judge_has_principles_or_a_constitution() -> None:
-    assert JudgeConfig(model="m").told() == ((HELPFUL,), 1)
-    assert JudgeConfig(model="m", principles=("Be kind.", "Be brief.")).told()[1] == 2
-    told, count = JudgeConfig(model="m", constitution="hhh").told()
+    assert JudgeConfig(model="m").drawn_from() == ((HELPFUL,), 1)
+    assert JudgeConfig(model="m", principles=("Be kind.", "Be brief.")).drawn_from()[1] == 2
+    told, count = JudgeConfig(model="m", constitution="hhh").drawn_from()
     assert told == tuple(p.prefer for p in read_constitution("hhh")) and count == 1
-    assert JudgeConfig(model="m", constitution="hhh", principles_per_comparison=3).told()[1] == 3
+    assert JudgeConfig(model="m", constitution="hhh", principles_per_comparison=3).drawn_from()[1] == 3
 
 
 def test_what_is_given_takes_the_place_of_a_files_principles(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_verdict_follows_the_reasoning() -> None:
     assert model.asked[0].prompt == (Message("user", question),)
     thought = Message("assistant", "Kind is better.")
     assert model.asked[4].prompt == (Message("user", question), thought, Message("user", VERDICT))
-    assert list(judge.asker.told()) == ["1 of 2 reasonings were cut at 40 tokens, and used as far as they go"]
+    assert list(judge.asker.outcome_lines()) == ["1 of 2 reasonings were cut at 40 tokens, and used as far as they go"]
 
 
 def test_a_judge_at_hand_reasons_as_transformers_does(smollm2: Policy) -> None:

@@ -46,7 +46,7 @@ def test_a_sentence_is_a_principle_that_critic_and_reviser_are_told_too(tmp_path
         ("- {critique: why}", "principle 1 lacks prefer"),
         ("- {prefer: be nice, revison: now}", "revison, which is none of .*; did you mean revision"),
         ("- {name: a, prefer: x}\n- {name: a, prefer: y}", "two principles named a"),
-        ("- [", "is not YAML"),
+        ("- [", "is not valid YAML"),
     ],
 )
 def test_what_is_no_constitution_is_told(tmp_path: Path, text: str, said: str) -> None:

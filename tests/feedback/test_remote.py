@@ -128,7 +128,7 @@ def test_a_busy_server_is_not_asked_for_ever(server: Server, waits: list[float])
 
 def test_a_request_that_is_refused_is_not_repeated(server: Server) -> None:
     server.answers = [404]
-    with pytest.raises(InputError, match=r"/score answered with the status 404 \(Not Found\); see that the server"):
+    with pytest.raises(InputError, match=r"/score answered with the status 404 \(Not Found\); check that the server"):
         RemoteReward(server.url)(SAMPLES)
     assert len(server.asked) == 1
 
@@ -190,7 +190,7 @@ def test_what_is_no_answer_is_told(answer: Any, said: str, server: Server) -> No
 
 def test_no_server_is_told(server: Server, waits: list[float]) -> None:
     server.server_close()
-    with pytest.raises(InputError, match=r"^http://127.*/score cannot be reached \(.*refused\); see that the"):
+    with pytest.raises(InputError, match=r"^http://127.*/score cannot be reached \(.*refused\); check that the"):
         RemoteReward(server.url)(SAMPLES)
     assert waits == [1, 2]
 

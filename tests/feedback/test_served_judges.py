@@ -132,7 +132,7 @@ def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(se
 def test_what_is_given_goes_before_the_file_though_it_be_the_default(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "judge.yaml"
     file.write_text(f"model: m\nserver: {server.url}\nretries: 0\nparallel: 2\n")
-    model = ai_judge(str(file), given={"parallel": 8}).model
+    model = ai_judge(str(file), given={"parallel": 8}).asker.model
     assert isinstance(model, Served)
     assert (model.limits.parallel, model.limits.retries) == (8, 0)
 

@@ -153,7 +153,7 @@ def test_what_cannot_be_a_journal_is_left_as_it_is(tmp_path: Path) -> None:
         ):
             Journal(Scripted(), file)([asked("a")])
         assert file.read_text() == content
-    with pytest.raises(InputError, match="is no file; name another with --journal"):
+    with pytest.raises(InputError, match="is not a regular file; name another with --journal"):
         Journal(Scripted(), tmp_path)([asked("a")])
     with pytest.raises(InputError, match=r"rows.jsonl cannot be made \(File exists\); name another with --journal"):
         Journal(Scripted(), tmp_path / "rows.jsonl" / "j")([asked("a")])
@@ -163,9 +163,9 @@ def test_a_journal_of_other_settings_is_told_and_kept(tmp_path: Path) -> None:
     file = tmp_path / "j"
     Journal(Scripted(), file, {"principles": ("Be kind.",)})([asked("a")])
     content = file.read_text()
-    with pytest.raises(InputError, match=r"of other settings \(model: m, and here n\); name another with --journal"):
+    with pytest.raises(InputError, match=r"has other settings \(model: m, and here n\); name another with --journal"):
         Journal(Scripted("n"), file, {"principles": ("Be kind.",)})([asked("a")])
-    with pytest.raises(InputError, match=r"of other settings \(principles: \['Be kind.'\], and here none\)"):
+    with pytest.raises(InputError, match=r"has other settings \(principles: \['Be kind.'\], and here none\)"):
         Journal(Scripted(), file)([asked("a")])
     assert file.read_text() == content
 
@@ -178,7 +178,7 @@ def test_two_may_ask_in_turn_and_not_at_once(tmp_path: Path) -> None:
     assert first([asked("a"), asked("b")]) == [reply(asked("a")), reply(asked("b"))]
     assert [r.prompt for r in model.asked] == ["a", "b"]
     with pytest.raises(
-        InputError, match="is in use by process \\d+ on .*; wait for it to end, or name another by --journal"
+        InputError, match="is in use by process \\d+ on .*; wait for it to end, or name another with --journal"
     ):
         first([asked("c")], lambda i, r: second([asked("d")]) and None)
     assert second([asked("c"), asked("d")])[0] == reply(asked("c"))

@@ -91,7 +91,7 @@ def test_another_model_of_the_same_name_is_of_other_settings(model: Local, tmp_p
     assert other.settings["weights"] != model.settings["weights"]
     [reply] = Journal(same, tmp_path / "j")([asked("hi")])
     assert Journal(Local(load_model(folder)), tmp_path / "j")([asked("hi")]) == [reply]
-    with pytest.raises(InputError, match="of other settings .weights: "):
+    with pytest.raises(InputError, match="has other settings .weights: "):
         Journal(other, tmp_path / "j")([asked("hi")])
 
 

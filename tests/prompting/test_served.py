@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("openai")
 
 from accord.errors import InputError
-from accord.prompting.options import AskOptions, account, prompted, told
+from accord.prompting.options import AskOptions, outcome_lines, prompted, usage
 from accord.prompting.requests import Reply, Request, without_reasoning
 from accord.prompting.served import Served
 from accord.prompting.server import Server
@@ -70,7 +70,7 @@ def test_every_fault_that_passes_is_asked_again_and_counted(faulty: Faulty) -> N
     assert all((reply.tokens_in, reply.tokens_out, reply.reason) == (10, 2, "") for reply in replies)
     counts = {"busy (429)": 1, "server error (5xx)": 2, "unreadable": 5, "broken off": 1, "too slow": 2}
     assert model.faults == counts and faulty.seen == {**dict.fromkeys(KINDS, 2), "fine": 1}
-    lines = list(told(model))
+    lines = list(outcome_lines(model))
     assert lines[0] == ("failed attempts: 1 broken off, 1 busy (429), 2 server error (5xx), 2 too slow, 5 unreadable")
     assert lines[1:] == ["144 tokens"]
 
@@ -204,8 +204,8 @@ def test_money_is_bounded(faulty: Faulty) -> None:
     kept: list[Reply] = []
     with pytest.raises(InputError, match=r"the budget of 32.00 has no room for another request: 24.0000 of 32.00 sp"):
         model([asked(str(i % 10)) for i in range(100)], lambda place, reply: kept.append(reply))
-    assert len(kept) == len(faulty.asked) == 12 and model.purse.spent == pytest.approx(24.0)
-    assert account(model) == "144 tokens, 24.0000 of 32.00 spent"
+    assert len(kept) == len(faulty.asked) == 12 and model.spending.spent == pytest.approx(24.0)
+    assert usage(model) == "144 tokens, 24.0000 of 32.00 spent"
     faulty.usage = None  # what is not said costs the most that it can
     careful = served(faulty, price_in=1e5, price_out=5e5, budget=32.0)
     with pytest.raises(InputError, match="27.3000 of 32.00 spent"):
@@ -300,7 +300,7 @@ def test_secrets_are_told_to_nobody(
         model.name,
         journal.read_text(),
     ]
-    texts += [*told(model), *capfd.readouterr()]
+    texts += [*outcome_lines(model), *capfd.readouterr()]
     assert len(texts) > 12 and not any(CANARY in text or password in text for text in texts)
 
 

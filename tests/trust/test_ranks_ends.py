@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from accord import engine
-from accord.cli.ranks import ASKED, LOST, OWN, RankEnd, spoken
+from accord.cli.ranks import ASKED, LOST, OWN, RankEnd, message_of_rank
 from accord.engine import team
 from accord.engine.checkpoint import checkpoints
 from accord.interrupts import Interrupted, Request
@@ -235,14 +235,17 @@ WORDS_BY_RANK: list[tuple[dict[int, RankEnd], list[tuple[str, int]]]] = [
 
 @pytest.mark.parametrize(("words", "expected"), WORDS_BY_RANK)
 def test_who_speaks(words: dict[int, RankEnd], expected: list[tuple[str, int]]) -> None:
-    assert [spoken(rank, 2, words, "left") for rank in (0, 1)] == expected
+    assert [message_of_rank(rank, 2, words, "left") for rank in (0, 1)] == expected
 
 
 def test_ranks_that_said_nothing_are_named() -> None:
     on = "; the run goes on from its last checkpoint by --resume."
-    assert spoken(1, 4, {1: RankEnd(LOST, 3, "lost."), 3: RankEnd(LOST, 3, "lost.")}, "left") == (
+    assert message_of_rank(1, 4, {1: RankEnd(LOST, 3, "lost."), 3: RankEnd(LOST, 3, "lost.")}, "left") == (
         f"ranks 0, 2 of 4 left{on}",
         3,
     )
-    assert spoken(3, 4, {1: RankEnd(LOST, 3, "lost."), 3: RankEnd(LOST, 3, "lost.")}, "left") == ("", 3)
-    assert spoken(0, 2, {0: RankEnd(ASKED, 143, "asked; on.")}, "left") == (f"asked, and rank 1 of 2 left{on}", 143)
+    assert message_of_rank(3, 4, {1: RankEnd(LOST, 3, "lost."), 3: RankEnd(LOST, 3, "lost.")}, "left") == ("", 3)
+    assert message_of_rank(0, 2, {0: RankEnd(ASKED, 143, "asked; on.")}, "left") == (
+        f"asked, and rank 1 of 2 left{on}",
+        143,
+    )
