@@ -61,15 +61,19 @@ def locate(name: str, team: Team = ALONE) -> Source:
             _check_folder(name, path)
         require_as_written(name, path, team)
         return Source(str(path), base=base)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
     if "@" in name and MODEL_NAME.fullmatch(name.partition("@")[0]):
         raise InputError(
             f"{name} names a revision, and models of the Hub are read as they are now: download that one (hf download "
             f"{name.replace('@', ' --revision ')} --local-dir FOLDER) and give its folder."
         )
-    if looks_local:
+    if _looks_local(name):
         raise InputError(f"there is no model folder {name}.")
     return Source(name)
+
+
+def _looks_local(name: str) -> bool:
+    """Whether a name of a model, where there is no such folder, is no name on the Hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
 
 
 def require_as_written(name: str, path: Path, team: Team = ALONE) -> None:
@@ -105,10 +109,13 @@ def _base(name: str, path: Path) -> str | None:
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise InputError(f"{name}/adapter_config.json names no base_model_name_or_path, the model it is for: add it.")
-    if Path(base).is_absolute() and not Path(base).exists():
+    there = Path(base).expanduser()
+    wrong = "there is no such folder" if not there.exists() and _looks_local(base) else None
+    wrong = "that is the adapter's own folder" if there.exists() and there.samefile(path) else wrong
+    if wrong:
         raise InputError(
-            f"{name} holds an adapter of {base}, and there is no such folder: name the model it is for in "
-            f"{name}/adapter_config.json, base_model_name_or_path."
+            f"{name} holds an adapter of {base}, and {wrong}: name the model it is for in {name}/adapter_config.json, "
+            "base_model_name_or_path."
         )
     return base
 
@@ -116,8 +123,9 @@ def _base(name: str, path: Path) -> str | None:
 def _check_folder(name: str, path: Path) -> None:
     config = _read(path / "config.json")
     if config is None:
-        places = ("model", "best", "checkpoint-*", "snapshots/*")
-        found = [file.parent for place in places for file in sorted(path.glob(f"{place}/config.json"))]
+        places = ("model", "best", "checkpoint-*", "snapshots/*", "*")
+        files = [f"{place}/{file}" for file in ("config.json", "adapter_config.json") for place in places]
+        found = [file.parent for form in files for file in sorted(path.glob(form))]
         found += sorted(path.glob("*.gguf"))
         is_run = (path / "config.yaml").exists()
         hint = ": it is that of a run which has written no model yet." if is_run else "."

@@ -129,6 +129,13 @@ def check_loaded(
                 f"{name}/generation_config.json: eos_token_id must be the number of a token, or a list of such, not "
                 f"{end!r}: restore it."
             )
+    require_rows(name, network, tokenizer)
+
+
+def require_rows(
+    name: str, network: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase
+) -> None:
+    """Raise InputError where a tokenizer has more tokens than the model's embedding has rows."""
     rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
     if len(tokenizer) > rows:
         raise InputError(
