@@ -145,7 +145,7 @@ def _check_layers(name: str, path: Path) -> None:
     if not isinstance(layers, int) or layers < MANY_LAYERS:
         return
     tensors = 0
-    for file in path.glob("*.safetensors"):
+    for file in path.rglob("*.safetensors"):
         with suppress(SafetensorError), safe_open(file, "pt") as opened:
             tensors += len(opened.keys())
     if layers > tensors:
@@ -196,7 +196,7 @@ def _check_weights(name: str, path: Path) -> None:
             f"{name} holds {files[0]}, and neither model.safetensors nor model.safetensors.index.json, which says what "
             "is in which file: copy the folder anew."
         )
-    if files:
+    if files or shards:
         _check_layers(name, path)
         return
     pickled = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))

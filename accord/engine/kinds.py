@@ -108,6 +108,13 @@ def check_loaded(
 ) -> None:
     """Raise InputError where weights are missing, left over, of other shapes, or, as those called `bad`, not finite, or
     tokens lack a row."""
+    for missing in sorted(info["missing_keys"])[:1]:
+        for key in (key for key in info["unexpected_keys"] if key.endswith(f".{missing}")):
+            prefix = key.removesuffix(missing)
+            raise InputError(
+                f"the model {name} has {key} in place of {missing}: it was saved with what was around it while it was "
+                f"trained, as torch.compile or peft; take {prefix} off the names of its weights."
+            )
     for what, keys, remedy in (
         ("lacks the weight", info["missing_keys"], "copy it anew"),
         ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
