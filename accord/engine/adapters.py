@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -149,7 +150,8 @@ def read_lora(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     """The configuration and weights of a plain LoRA. Raises InputError where the folder holds another kind of
     adapter."""
     config, tensors = peft().PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
-    is_plain = config.peft_type == "LORA" and not config.use_dora and config.bias == "none" and not config.rank_pattern
+    is_plain = config.peft_type == "LORA" and not config.use_dora and config.bias == "none"
+    is_plain = is_plain and not (config.rank_pattern or config.alpha_pattern or config.target_parameters)
     if not is_plain or any(
         not name.endswith((".lora_A.weight", ".lora_B.weight", ".score.weight")) for name in tensors
     ):
@@ -192,13 +194,45 @@ def read_adapters(network: nn.Module, folder: Path) -> None:
 
 
 def _require_all_loaded(both: Any, folder: Path, lacks: bool) -> None:
-    """Raise ValueError where peft, which only warns, left out weights of a folder's adapter, as of another network.
-    `lacks` is whether the adapter had no weights for some layer."""
+    """Raise ValueError where peft, which only warns, left out weights of a folder's adapter, as of another network, or
+    initialized missing ones. `lacks` is whether the adapter had no weights for some layer."""
     names = set(peft().get_peft_model_state_dict(both))
     stored = load_file(folder / WEIGHTS).keys()
     lost = sorted(stored - names)
     if lost and (lacks or stored & names):  # peft may rename them
         raise ValueError(f"that has no place for {lost[0]}")
+    if lacks:
+        raise ValueError(f"it lacks {min(names - stored, default='weights of layers that its configuration names')}")
+
+
+def _untie(network: PreTrainedModel) -> None:
+    """Untie the output layer from the embedding where an adapter changes only one of them, or each differently."""
+    tuners: Any = peft().tuners
+    layers: list[Any] = [network.get_input_embeddings(), network.get_output_embeddings()]
+    own = [layer for layer in layers if isinstance(layer, tuners.tuners_utils.BaseTunerLayer)]
+    is_of_tokens = isinstance(layers[0], tuners.trainable_tokens.layer.TrainableTokensLayer)  # which peft keeps tied
+    if own and not is_of_tokens and None not in layers and layers[0].weight is layers[1].weight:
+        head = layers[1].get_base_layer() if layers[1] in own else layers[1]
+        head.weight = nn.Parameter(head.weight.detach().clone())
+        network.config.tie_word_embeddings = False
+
+
+def _grow(network: PreTrainedModel, folder: Path) -> None:
+    """Resize the embedding and the output layer to the rows of an adapter that holds them whole, because tokens were
+    added before it was trained."""
+    embedding: Any = network.get_input_embeddings()
+    head: Any = network.get_output_embeddings()
+    is_one = head is None or head.weight is embedding.weight and read_config(folder).get("ensure_weight_tying")
+    called = {id(module): name for name, module in network.named_modules()}
+    with safe_open(folder / WEIGHTS, "pt") as opened:
+        names = set(opened.keys())
+        rows = []
+        for layer in {id(layer): layer for layer in (embedding, head) if layer is not None}.values():
+            stem = f"{PREFIX}{called[id(layer)]}."
+            held = sorted(names & {f"{stem}weight", f"{stem}modules_to_save.weight"})
+            rows += [opened.get_slice(name).get_shape()[0] for name in held[:1]]
+    if len(set(rows)) == 1 and rows[0] > len(embedding.weight) and (is_one or len(rows) == 2):
+        network.resize_token_embeddings(rows[0], mean_resizing=False)
 
 
 def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
@@ -209,13 +243,18 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            _grow(network, folder)
             both = peft().PeftModel.from_pretrained(network, str(folder))
             if not hasattr(both.base_model, "merge_and_unload"):
                 raise ValueError(f"it is a {read_config(folder)['peft_type']}, which adds nothing to weights")
             _require_all_loaded(both, folder, any("missing adapter keys" in str(each.message) for each in caught))
+            if getattr(both.peft_config["default"], "layer_replication", None):
+                raise ValueError("its layers are repeated (layer_replication), which no model folder can hold")
+            _untie(network)
             whole = both.merge_and_unload()
         whole._merged = folder
         return whole.requires_grad_(True).eval()  # type: ignore[no-any-return]
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        message = (str(error).strip() or type(error).__name__).splitlines()[0]
+        first, *rest = (str(error).strip() or type(error).__name__).splitlines()
+        message = rest[0].strip() if first.endswith(":") and rest else first  # torch prints a line per weight
         raise InputError(f"the adapter {name} does not fit its base model: {message}") from error

@@ -61,10 +61,14 @@ def locate(name: str, team: Team = ALONE) -> Source:
             _check_folder(name, path)
         require_as_written(name, path, team)
         return Source(str(path), base=base)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
-    if looks_local:
+    if _looks_local(name):
         raise InputError(f"there is no model folder {name}.")
     return Source(name)
+
+
+def _looks_local(name: str) -> bool:
+    """Whether a model's name, where there is no such folder, cannot be a name on the Hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
 
 
 def require_as_written(name: str, path: Path, team: Team = ALONE) -> None:
@@ -100,10 +104,13 @@ def _base(name: str, path: Path) -> str | None:
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise InputError(f"{name}/adapter_config.json names no base_model_name_or_path, the model it is for: add it.")
-    if Path(base).is_absolute() and not Path(base).exists():
+    there = Path(base).expanduser()
+    wrong = "there is no such folder" if not there.exists() and _looks_local(base) else None
+    wrong = "that is the adapter's own folder" if there.exists() and there.samefile(path) else wrong
+    if wrong:
         raise InputError(
-            f"{name} holds an adapter of {base}, and there is no such folder: name the model it is for in "
-            f"{name}/adapter_config.json, base_model_name_or_path."
+            f"{name} holds an adapter of {base}, and {wrong}: name the model it is for in {name}/adapter_config.json, "
+            "base_model_name_or_path."
         )
     return base
 
@@ -111,8 +118,9 @@ def _base(name: str, path: Path) -> str | None:
 def _check_folder(name: str, path: Path) -> None:
     config = _read(path / "config.json")
     if config is None:
-        usual = ("model", "best", "checkpoint-*", "snapshots/*")
-        found = [file.parent for folder in usual for file in sorted(path.glob(f"{folder}/config.json"))]
+        places = ("model", "best", "checkpoint-*", "snapshots/*", "*")
+        files = [f"{place}/{file}" for file in ("config.json", "adapter_config.json") for place in places]
+        found = [file.parent for form in files for file in sorted(path.glob(form))]
         found += sorted(path.glob("*.gguf"))
         is_run = (path / "config.yaml").exists()
         hint = ": it is the folder of a run that has written no model yet." if is_run else "."
@@ -132,7 +140,7 @@ def _check_layers(name: str, path: Path) -> None:
     if not isinstance(layers, int) or layers < MANY_LAYERS:
         return
     tensors = 0
-    for file in path.glob("*.safetensors"):
+    for file in path.rglob("*.safetensors"):
         with suppress(SafetensorError), safe_open(file, "pt") as opened:
             tensors += len(opened.keys())
     if layers > tensors:
@@ -186,7 +194,7 @@ def _check_weights(name: str, path: Path) -> None:
             f"{name} holds {files[0]}, and neither model.safetensors nor model.safetensors.index.json, which says what "
             "is in which file: copy the folder anew."
         )
-    if files:
+    if files or shards:
         _check_layers(name, path)
         return
     pickled = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))

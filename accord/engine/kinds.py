@@ -112,6 +112,13 @@ def check_loaded(
 ) -> None:
     """Raise InputError where weights are missing, left over, of the wrong shape or not finite (those named in `bad`),
     or where tokens lack an embedding row."""
+    for missing in sorted(info["missing_keys"])[:1]:
+        for key in (key for key in info["unexpected_keys"] if key.endswith(f".{missing}")):
+            prefix = key.removesuffix(missing)
+            raise InputError(
+                f"the model {name} has {key} in place of {missing}: it was saved inside a wrapper, as by torch.compile or "
+                f"peft; remove {prefix} from the names of its weights."
+            )
     for fault, keys, remedy in (
         ("lacks the weight", info["missing_keys"], "copy it anew"),
         ("has another shape than its config.json says for", info["mismatched_keys"], "restore the file that is wrong"),
@@ -133,6 +140,13 @@ def check_loaded(
                 f"{name}/generation_config.json: eos_token_id must be the number of a token, or a list of such, not "
                 f"{end!r}: restore it."
             )
+    require_rows(name, network, tokenizer)
+
+
+def require_rows(
+    name: str, network: transformers.PreTrainedModel, tokenizer: transformers.PreTrainedTokenizerBase
+) -> None:
+    """Raise InputError where a tokenizer has more tokens than the model's embedding has rows."""
     rows = network.get_input_embeddings().weight.shape[0]  # type: ignore[index, union-attr]
     if len(tokenizer) > rows:
         raise InputError(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from accord.console import said
-from accord.engine.adapters import adapted, peft, read_config, read_lora
+from accord.engine.adapters import CONFIG, adapted, peft, read_config, read_lora
 from accord.engine.precision import cast_linear
 from accord.engine.quantize import few_bits, quantize
 from accord.engine.unread import stood_in_for, unread
@@ -124,7 +124,10 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
     if dora:
         raise InputError(f"{start} holds an adapter that DoRA cannot be added to: merge it first (accord merge).")
     read_lora(start)
-    return str(read_config(start)["base_model_name_or_path"])
+    base = Path(str(read_config(start)["base_model_name_or_path"]))
+    if (base / CONFIG).exists():
+        raise InputError(f"{start} holds an adapter of an adapter, {base}: merge it first (accord merge).")
+    return str(base.resolve() if base.exists() else base)
 
 
 def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:

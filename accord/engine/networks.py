@@ -30,6 +30,7 @@ from accord.engine.kinds import (
     not_finite,
     other_heads,
     quantization,
+    require_rows,
 )
 from accord.engine.memory import hold_for, holds_few_bits
 from accord.engine.models import Policy, prepare_network, quiet
@@ -254,7 +255,11 @@ def _read_adapter(
         tokenizer = read_tokenizer(str(folder), trust_remote_code=remote)
     if scores:
         network.config.pad_token_id = tokenizer.pad_token_id
-    return network if inside else merged(network, folder, name), tokenizer
+    network = network if inside else merged(network, folder, name)
+    require_rows(name, network, tokenizer)
+    if bad := not_finite(network):
+        raise InputError(f"the adapter {name} leaves no finite numbers in {bad[0]}: copy it anew, or take an earlier one.")
+    return network, tokenizer
 
 
 def smollm2() -> Path | str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
 
 from accord.engine import adapters, lora
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.trees import Trees
+from accord.engine.load import load_model
 from accord.errors import InputError
+from tests.commands.small import save_model
 from tests.engine.tiny import CONFIGS, EXACT, plain_log_probabilities, policy_of, ragged_trees, random_model
 
 TAKE_ADAPTERS = [name for name in CONFIGS if name != "mamba"]
@@ -125,3 +130,82 @@ def test_layers_that_are_not_there_are_told() -> None:
             lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets=asked))
     lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets="q_proj, v_proj"))
     assert {name.split(".")[-4] for name in adapters.own_state(policy.network)} == {"q_proj", "v_proj"}
+
+
+TOKENS = torch.tensor([[1, 5, 3, 2, 6, 4]])
+
+
+def of_others(tmp_path: Path, *, tied: bool = False, added: int = 0, **given: Any) -> tuple[Path, Tensor]:
+    """A folder with an adapter that peft trained on a base of ours, and the logits that peft computes with it."""
+    network = AutoModelForCausalLM.from_pretrained(save_model(tmp_path / "base"), tie_word_embeddings=tied)
+    if tied:
+        network.save_pretrained(tmp_path / "base")
+    if added:
+        network.resize_token_embeddings(network.config.vocab_size + added)
+    both = peft.get_peft_model(network, peft.LoraConfig(r=2, lora_alpha=3, task_type="CAUSAL_LM", **given)).eval()
+    generator = torch.Generator().manual_seed(3)
+    for parameter in both.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    both.save_pretrained(tmp_path / "adapter")
+    with torch.no_grad():
+        return tmp_path / "adapter", both(input_ids=TOKENS).logits
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"tied": True, "target_modules": ["embed_tokens", "q_proj"]},
+        {"tied": True, "target_modules": ["lm_head", "q_proj"]},
+        {"tied": True, "target_modules": ["embed_tokens", "lm_head"]},
+        {"tied": True, "target_modules": ["q_proj"], "trainable_token_indices": [3, 5]},
+        {"added": 3, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+        {"added": 3, "target_modules": ["q_proj"]},  # peft keeps the embeddings where they have grown
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_beside_tied_or_grown_embeddings_are_merged_as_peft_computes(
+    given: dict[str, Any], tmp_path: Path
+) -> None:
+    folder, expected = of_others(tmp_path, **given)
+    model = load_model(str(folder))
+    with torch.no_grad():
+        torch.testing.assert_close(model.network(input_ids=TOKENS).logits, expected, rtol=0, atol=1e-5)
+        model.save(tmp_path / "whole")
+        plain = AutoModelForCausalLM.from_pretrained(tmp_path / "whole")
+        torch.testing.assert_close(plain(input_ids=TOKENS).logits, expected, rtol=0, atol=1e-5)
+
+
+def test_adapters_that_are_not_whole_are_refused(tmp_path: Path) -> None:
+    folder, _ = of_others(tmp_path, target_modules=["q_proj"])
+    tensors = load_file(folder / adapters.WEIGHTS)
+    name = min(tensors)
+    for changed, told in (
+        ({key: value for key, value in tensors.items() if key != name}, f"it lacks {name}"),
+        ({}, f"it lacks {name}"),
+        (
+            tensors | {name: torch.full_like(tensors[name], torch.nan)},
+            r"leaves no finite numbers in model\.layers\.0\.self_attn\.q_proj\.weight: copy it anew",
+        ),
+    ):
+        save_file(changed, folder / adapters.WEIGHTS)
+        with pytest.raises(InputError, match=told):
+            load_model(str(folder))
+
+
+def test_an_adapter_with_a_scale_or_a_place_of_its_own_is_not_joined_to(tmp_path: Path) -> None:
+    folder, _ = of_others(tmp_path, target_modules=["q_proj", "v_proj"])
+    config = json.loads((folder / adapters.CONFIG).read_text())
+    for given in ({"alpha_pattern": {"q_proj": 32}}, {"target_parameters": ["experts.down_proj"]}):
+        (folder / adapters.CONFIG).write_text(json.dumps(config | given))
+        with pytest.raises(InputError, match=r"holds an adapter that none can be joined to: merge it first"):
+            adapters.read_lora(folder)
+
+
+def test_the_base_of_an_adapter_is_told_where_it_is_not_there(tmp_path: Path) -> None:
+    folder, _ = of_others(tmp_path, target_modules=["q_proj"])
+    config = (folder / adapters.CONFIG).read_text()
+    for base, told in (("../gone", "there is no such folder"), (str(folder), "that is the adapter's own folder")):
+        (folder / adapters.CONFIG).write_text(config.replace(str(tmp_path / "base"), base))
+        with pytest.raises(InputError, match=rf"holds an adapter of {base}, and {told}: name the model it is for"):
+            load_model(str(folder))
