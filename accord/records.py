@@ -25,8 +25,8 @@ MASKS = ("weight", "train", "training", "loss")
 class Message:
     """One turn of a chat. `more` has what else it holds, for the chat template: tool_calls, reasoning_content, name ...
 
-    `weight`, `train`, `training` or `loss` in it says whether an assistant's turn is trained on; `tools`, in a chat's first
-    message, what the assistant may call, and `chat_template_kwargs` what else the chat template is told.
+    One of `MASKS` in it says whether an assistant's turn is trained on; `tools`, in a chat's first message, what the
+    assistant may call, and `chat_template_kwargs` what else the chat template is told.
     """
 
     role: Role
