@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
 from contextlib import suppress
+from itertools import groupby
 from statistics import median
 from typing import TYPE_CHECKING, Any
 

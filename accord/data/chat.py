@@ -6,7 +6,6 @@ sees them, and the only way in which all branches of a tree have exactly the sam
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from accord.arrays import Bools, Ints
 from accord.data.chat_template import OURS, for_template, render
 from accord.data.messages import align, shared
+from accord.data.thoughts import THOUGHT, as_asked, opened_by
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
@@ -22,8 +22,6 @@ from accord.records import Message, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_THOUGHT = re.compile(r"</?think>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +108,17 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
     if not is_begun(prompt):
         return render(tokenizer, prompt, generation=True)
     head = render(tokenizer, prompt[:-1], generation=True)
+    begun, opened = prompt[-1].content, opened_by(head)
+    if opened or "<think>" in begun.rpartition("</think>")[2]:  # a thought
+        return head + begun.removeprefix(opened).removeprefix(opened.strip())
     return head + _said(tokenizer, prompt[:-1], prompt[-1], head).removesuffix(turn_end(tokenizer).text)
 
 
 def is_begun(prompt: Sequence[Message]) -> bool:
     """Whether a chat ends within an answer of the assistant's, which a completion goes on with."""
-    last = prompt[-1] if len(prompt) > 1 else None
-    return last is not None and last.role == "assistant" and bool(last.content.strip()) and not last.more.get("tool_calls")
+    if len(prompt) < 2 or prompt[-1].role != "assistant":
+        return False
+    return bool(prompt[-1].content.strip()) and not prompt[-1].more.get("tool_calls")
 
 
 def _gone_on(
@@ -144,6 +146,7 @@ def completion_pieces(
     """
     if isinstance(completion, str):
         return (Piece(completion, head),)
+    added = completion[0].content
     asked, completion = _gone_on(() if isinstance(prompt, str) else prompt, completion)
     end = turn_end(tokenizer)
     pieces: list[Piece] = []
@@ -160,10 +163,10 @@ def completion_pieces(
                 between, rendered = between.removeprefix(mark), rendered + mark
             pieces.append(Piece(between, rendered, trained=False))
             rendered += between
+        said = _said(tokenizer, so_far, turn, rendered.removesuffix(begun) if i == 0 else rendered)
         if i == 0 and begun:
-            said = _said(tokenizer, so_far, turn, rendered.removesuffix(begun)).removeprefix(begun)
-        else:
-            said = _said(tokenizer, so_far, turn, rendered)
+            is_begun_so = said.startswith(begun)
+            said = said[len(begun) :] if is_begun_so else added + ("" if end.is_next else end.text)
         pieces.append(Piece(said, rendered, trained=turn.is_trained))
         rendered += said
     if whole:
@@ -220,18 +223,22 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
     """
     end = turn_end(tokenizer)
     after = render(tokenizer, (*so_far, turn), generation=False)
-    parts = [part.strip() for part in _THOUGHT.split(turn.content)]
-    if after.startswith(head) and all(part in after[len(head) :] for part in parts):
-        said, ended, _ = after[len(head) :].rpartition(end.text) if end.text and not end.is_next else ("", "", "")
-        return said + ended if ended else after[len(head) :].removesuffix(end.rest)
-    if not after.startswith(head) and not after.startswith(render(tokenizer, so_far, generation=False)):
+    plain = render(tokenizer, so_far, generation=False)
+    asked = head[len(plain) :] if head.startswith(plain) else ""
+    written = after[len(head) :] if after.startswith(head) else ""
+    if not written and asked and any(before.role == "assistant" for before in so_far):
+        written = after.rpartition(asked)[2] if asked in after else ""  # answers before it are written otherwise now
+    parts = [part.strip() for part in THOUGHT.split(turn.content)]
+    if (written or after == head) and all(part in written for part in parts):
+        said, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")
+        return said + ended if ended else written.removesuffix(end.rest)
+    if not written and not after.startswith((head, plain)):
         system = "; --system fold may help" if so_far[0].role == "system" else ""
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
             f"whole chat (they part at {_parting(head, after)}){system}"
         )
-    opened = next((mark for mark in ("<think>\n", "<think>") if head.endswith(mark)), "")
-    return turn.content.removeprefix(opened) + ("" if end.is_next else end.text)
+    return as_asked(turn.content, head) + ("" if end.is_next else end.text)
 
 
 def _parting(before: str, after: str) -> str:

@@ -264,8 +264,9 @@ def encode_prompts(
 ) -> tuple[list[EncodedPrompt], list[str]]:
     """The rows' prompts that leave `room` for a completion within `longest` tokens, and a line for those left out.
 
-    Raises InputError where a prompt is empty, cannot be rendered by the chat template, or with its completion would not fit into the model's `context`, or all
-    are longer than `longest`. With a `left_out` that is not strict such prompts are left out and noted there.
+    Raises InputError where a prompt is empty, cannot be rendered by the chat template, or with its completion would not
+    fit into the model's `context`, or all are longer than `longest`. With a `left_out` that is not strict such prompts
+    are left out and noted there.
     """
     kept: list[EncodedPrompt] = []
     left_out = LeftOut(strict=True) if left_out is None else left_out

@@ -147,14 +147,10 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
     return row | {"completion": _thought(row, answer)}
 
 
-THOUGHTS = ("reasoning_content", "Complex_CoT")
-"""What was thought before an answer, as a template writes it from the answer's message."""
-
-
 def _thought(row: Columns, answer: Any) -> Any:
     """The answer, as a message that holds what the row says was thought before it, where it says so."""
-    thought = next((row[name] for name in THOUGHTS if isinstance(row.get(name), str) and row[name].strip()), None)
-    if thought is None or not isinstance(answer, str) or _is_chat(answer):
+    thought = row.get("reasoning_content")
+    if not isinstance(thought, str) or not thought.strip() or not isinstance(answer, str) or _is_chat(answer):
         return answer
     return [{"role": "assistant", "content": answer, "reasoning_content": thought}]
 

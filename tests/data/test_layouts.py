@@ -28,10 +28,23 @@ PAIR = Preference((HI,), said("a"), said("b"))
 RANKED = Ranking((HI,), (said("a"), said("b")), (0, 1))
 TOKENS = Tokenization((5, 6, 7), (False, True, False))
 
+CALL = {"name": "f", "arguments": {}}
 BEGUN = Preference((HI, Message("assistant", "Step 1:")), said("a"), said("b"))
 
 LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     ({"prompt": "hi", "initial_reason_steps": "Step 1:", "chosen": "a", "rejected": "b", "full_chosen": "a c"}, BEGUN),
+    (
+        {"question": "hi", "answer": "a", "reasoning_content": "so"},
+        Demonstration((HI,), (Message("assistant", "a", {"reasoning_content": "so"}),)),
+    ),
+    ({"messages": {"role": ["user", "assistant"], "content": ["hi", "a"]}}, Demonstration((HI,), said("a"))),
+    (
+        {"query": "hi", "answers": '[{"name": "f", "arguments": {}}]', "tools": '[{"name": "f"}]'},
+        Demonstration(
+            (Message("user", "hi", {"tools": [{"name": "f"}]}),),
+            (Message("assistant", "", {"tool_calls": [{"type": "function", "function": CALL}]}),),
+        ),
+    ),
     ({"prompt": "hi", "initial_reason_steps": "", "chosen": "a", "rejected": "b"}, PAIR),
     ({"prompt": "hi", "system": None, "chosen": "a", "rejected": "b"}, PAIR),
     ({"trajectory": [U], "task": "math", "chosen": "a", "rejected": "b"}, PAIR),

@@ -62,7 +62,8 @@ def test_a_dialogue_is_read_as_the_template_writes_it(name: str, data: st.DataOb
 @settings(max_examples=25)
 @given(data=st.data())
 def test_samples_and_both_sides_of_a_pair_follow_the_prompt_of_the_template(name: str, data: st.DataObject) -> None:
-    tokenizer, empty = TOKENIZERS[name], "<think>\n\n</think>\n\n" if name == "qwen" else ""
+    tokenizer = TOKENIZERS[name]
+    empty = {"qwen": "<think>\n\n</think>\n\n", "r1": "\n</think>\n\n"}.get(name, "")  # of R1 the prompt opens it
     asked = data.draw(dialogues(name, data.draw(st.integers(1, 3))))[:-1]
     chosen, rejected = data.draw(st.lists(words, min_size=2, max_size=2, unique=True))
     (row,) = load_data([{"prompt": asked, "chosen": chosen, "rejected": rejected}])
@@ -154,6 +155,27 @@ def test_a_template_that_cuts_thoughts_out_of_answers_loses_none() -> None:
     tokenizer = byte_tokenizer(R1.replace("<|Assistant|><think>\n", "<|Assistant|>"))
     tree = to_tree(tokenizer, Demonstration((Message("user", "7 + 8?"),), "<think>eight</think>15"))
     assert tokenizer.decode(tree.branches[0].tokens) == "<think>eight</think>15</s>"
+
+
+def test_a_thought_that_the_prompt_has_closed_is_not_written_after_it() -> None:
+    tokenizer = byte_tokenizer(CHATML.replace("assistant\n{% endif", "assistant\n<think>\n\n</think>\n\n{% endif"))
+    asked = (Message("user", "7 + 8?"),)
+    tree = to_tree(tokenizer, Demonstration(asked, "<think>\n\n</think>\n\n15"))
+    assert trained(tokenizer, tree.branches[0]) == "15<|im_end|>"
+    with pytest.raises(InputError, match=r"has a thought, and the chat template's generation prompt has closed it"):
+        to_tree(tokenizer, Demonstration(asked, "<think>eight</think>15"))
+
+
+def test_a_thought_that_is_written_until_there_is_a_later_answer_is_read_as_at_that_time() -> None:
+    """LFM 2 leaves the thoughts out of all answers but the last."""
+    last = "{% set ns = namespace(at=0) %}{% for m in messages %}{% if m.role == 'assistant' %}"
+    last += "{% set ns.at = loop.index0 %}"
+    content = "{{ m.content if loop.index0 == ns.at else m.content.split('</think>')[-1] }}"
+    tokenizer = byte_tokenizer(last + "{% endif %}{% endfor %}" + CHATML.replace("{{ m.content }}", content))
+    turns = [("user", "a?"), ("assistant", "<think>h</think>one"), ("user", "b?"), ("assistant", "<think>i</think>two")]
+    (row,) = load_data([{"messages": [{"role": role, "content": content} for role, content in turns]}])
+    (tree,) = encode(tokenizer, [row], max_length=999, context=None).trees
+    assert trained(tokenizer, tree.branches[0]) == "<think>h</think>one<|im_end|><think>i</think>two<|im_end|>"
 
 
 def test_what_a_message_holds_reaches_the_template_or_is_refused() -> None:
