@@ -116,8 +116,8 @@ def check_loaded(
         for key in (key for key in info["unexpected_keys"] if key.endswith(f".{missing}")):
             prefix = key.removesuffix(missing)
             raise InputError(
-                f"the model {name} has {key} in place of {missing}: it was saved inside a wrapper, as by torch.compile or "
-                f"peft; remove {prefix} from the names of its weights."
+                f"the model {name} has {key} in place of {missing}: it was saved inside a wrapper, as by torch.compile "
+                f"or peft; remove {prefix} from the names of its weights."
             )
     for fault, keys, remedy in (
         ("lacks the weight", info["missing_keys"], "copy it anew"),

@@ -258,7 +258,7 @@ def _read_adapter(
     network = network if inside else merged(network, folder, name)
     require_rows(name, network, tokenizer)
     if bad := not_finite(network):
-        raise InputError(f"the adapter {name} leaves no finite numbers in {bad[0]}: copy it anew, or take an earlier one.")
+        raise InputError(f"the adapter {name} makes {bad[0]} not finite: copy it anew, or take an earlier one.")
     return network, tokenizer
 
 
