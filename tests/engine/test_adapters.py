@@ -185,7 +185,7 @@ def test_adapters_that_are_not_whole_are_refused(tmp_path: Path) -> None:
         ({}, f"it lacks {name}"),
         (
             tensors | {name: torch.full_like(tensors[name], torch.nan)},
-            r"leaves no finite numbers in model\.layers\.0\.self_attn\.q_proj\.weight: copy it anew",
+            r"makes model\.layers\.0\.self_attn\.q_proj\.weight not finite: copy it anew",
         ),
     ):
         save_file(changed, folder / adapters.WEIGHTS)
