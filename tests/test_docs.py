@@ -134,12 +134,6 @@ def test_names_in_backticks_resolve(page: Path) -> None:
         assert resolves(name), name
 
 
-def test_what_the_changelog_says_names_are_now_resolves() -> None:
-    rows = re.findall(r"^\|.*\| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    named = [name for now in rows for name in re.findall(r"`((?:accord|examples)(?:\.\w+)+)", now)]
-    assert len(named) > 60 and not [name for name in named if not resolves(name)]
-
-
 def resolves(name: str) -> bool:
     parts = name.split(".")
     for end in range(len(parts), 0, -1):
