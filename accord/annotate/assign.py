@@ -45,7 +45,7 @@ def next_slot(project: Project, person: Annotator) -> Slot | None:
                 if _reserve(project, session, slot, person):
                     session.refresh(slot)
                     return slot
-        except IntegrityError:  # this person took the item in another window, or a gold question its number
+        except IntegrityError:  # the annotator took the item in another window, or a gold question took its number
             continue
     raise Refused("Too many people were given items at this moment: please try again.")
 
@@ -54,8 +54,8 @@ def _own(session: Session, person: Annotator) -> Slot | None:
     return session.exec(OWN, params={"me": person.id}).first()
 
 
-# Queries are written once: to put one together takes longer than to run it. Their parameters are `ME`, `NOW` and
-# `FURTHEST`, the time at which a reservation that is made now will end.
+# Queries are built once: building takes longer than running. Their parameters are `ME`, `NOW` and `FURTHEST`, the time
+# at which a reservation made now will end.
 ME, NOW, FURTHEST = bindparam("me", type_=Integer), bindparam("now", type_=Float), bindparam("furthest", type_=Float)
 
 IS_FREE = and_(

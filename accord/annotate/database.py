@@ -218,7 +218,7 @@ class Database:
 
         Raises `NotStored` where they cannot be committed, InputError where the database is damaged.
         """
-        # SQLite has one writer at a time; threads that wait here take turns, where its own waiting sleeps.
+        # SQLite has one writer at a time; a lock queues threads, while SQLite's own waiting sleeps.
         alone = self._one_writer if self.is_sqlite else nullcontext()
         with self._told(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
@@ -232,7 +232,7 @@ class Database:
             raise
         except DatabaseError as error:
             raise fault_of(error, self.name) from error
-        except (JSONDecodeError, ValidationError) as error:  # ValidationError: of what tasks hold and are answered
+        except (JSONDecodeError, ValidationError) as error:  # ValidationError: of items' contents and answers
             raise InputError(
                 f"the database {self.name} holds what accord did not write ({said(error)}): restore it from a copy."
             ) from error

@@ -28,7 +28,7 @@ from accord.errors import InputError
 
 LEAST = 0.01
 """The minimum weight, relative to the maximum: every item must have a chance, or no weighting could remove the bias."""
-_SCALE = 2**44  # times are at most 37 / LEAST, so that hundreds of races after each other fit into 63 bits
+_SCALE = 2**44  # times are at most 37 / LEAST, so hundreds of consecutive races fit into 63 bits
 
 NOT_DRAWN: tuple[Any, ...] = (col(Item.gold).is_(None), col(Item.probability).is_(None))
 """Items not drawn yet, without gold questions."""

@@ -50,7 +50,7 @@ class Newest:
                 threading.Thread(target=self._compute, args=(latest,), daemon=True).start()
         wait([latest], None if self.tasks is None else MOMENT)
         if self.tasks is None:
-            latest.result()  # raises what went wrong
+            latest.result()  # raises the error
         return self.tasks or [], self.of == of and latest.done()
 
     def _compute(self, done: Future[None]) -> None:

@@ -84,7 +84,7 @@ class Pages:
     def page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A page. Its forms carry the session's token."""
         token = form_token(request.cookies.get("owner" if request.url.path.startswith("/owner") else "annotator", ""))
-        stored = request.query_params.get("stored", "")  # which slot's draft browsers need not keep any more
+        stored = request.query_params.get("stored", "")  # the slot whose draft browsers may now delete
         values = {"person": None, "form_token": token, "stored": stored if stored.isdecimal() else "", **values}
         html = self.templates.get_template(f"{name}.html").render(values)
         return HTMLResponse(html.encode("utf-8", "replace"), status)

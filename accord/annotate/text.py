@@ -34,7 +34,7 @@ def rendered(text: str) -> Markup:
         tags=_ELEMENTS,
         clean_content_tags=set(),
         attributes={"a": {"href", "target"}, "ol": {"start"}},
-        # What scrolls sideways must be reached by keys.
+        # Elements that scroll horizontally must be reachable by keyboard.
         set_tag_attribute_values={"a": {"target": "_blank"}, "pre": {"tabindex": "0"}, "table": {"tabindex": "0"}},
         url_schemes={"http", "https"},
         link_rel="noopener noreferrer nofollow",

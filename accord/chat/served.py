@@ -120,7 +120,7 @@ class ServedSaying:
                 temperature=sampling.temperature, top_p=sampling.top_p, seed=seed,
             )  # fmt: skip
             try:
-                chunks = await asyncio.wait_for(begun, WAIT)  # as the client's own limit is that of each part
+                chunks = await asyncio.wait_for(begun, WAIT)  # the client's own limit is per part
             except asyncio.TimeoutError:
                 raise InputError(f"{self.speaker.server} has begun no answer within {WAIT:g} seconds.") from None
             async with chunks:

@@ -245,6 +245,6 @@ def _about(answer: Reply) -> str:
     if answer.is_stopped:
         parts.append("stopped")
     elif answer.completion.stop == "length":
-        tokens = len(answer.completion.tokens)  # which a server does not tell
+        tokens = len(answer.completion.tokens)  # 0 for a server, which does not report it
         parts.append(f"cut after {tokens} tokens" if tokens else "cut before its end")
     return " · ".join(parts)

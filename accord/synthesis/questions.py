@@ -85,7 +85,7 @@ class Asker:
     def _answer(self, question: Question, reply: Reply) -> Answer:
         if reply.text is None:
             return Answer(None, reason=reply.reason)
-        text = reply.text.encode("utf-8", "replace").decode()  # a server may send half a character
+        text = reply.text.encode("utf-8", "replace").decode()  # a server may send lone surrogates
         has_cue = bool(question.cue) and not self.is_chat
         return Answer(f"{question.cue} {text.strip()}" if has_cue else text, reply.is_cut)
 

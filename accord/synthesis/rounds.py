@@ -91,7 +91,7 @@ def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: st
             found.append(read(row))
             rows.append({**row, "round": int(row["round"]), "of": int(row["of"])})
         except (ValueError, KeyError, TypeError, RecursionError):
-            if line is lines[-1]:  # torn off as it was written
+            if line is lines[-1]:  # torn by a kill
                 break
             raise InputError(f"{path}, line {number}: it is no {what}; restore the file or remove it.") from None
     rounds: list[list[Kept]] = []

@@ -55,7 +55,7 @@ def test_alarms_over_a_log(page: Page) -> None:
     table = rows(page)
     assert table["kl-runaway"] == ["silent", "kl and reward"]
     assert table["overoptimization"] == ["not judged: no watched", ""]
-    assert table["loss-rise"] == ["of other methods", ""]
+    assert table["loss-rise"] == ["for other kinds of runs", ""]
     assert table["not read"] == ["actor/ppo_kl: another <divergence>", "20"]
     assert "Other names of the log: perf/<mfu>." in said
 
