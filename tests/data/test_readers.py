@@ -11,7 +11,7 @@ import pytest
 from accord.data import load_data
 from accord.data.readers import reader_of
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Prompt, Ranking
+from accord.records import Demonstration, Labeled, Preference, Prompt, Ranking
 
 ROWS = [{"prompt": "p", "completion": 'c,\n"d"'}, {"prompt": "q", "completion": "é"}]
 RECORDS = [Demonstration("p", 'c,\n"d"'), Demonstration("q", "é")]
