@@ -1,11 +1,12 @@
-"""Do alarms come in time, and only then? Rewards that can be gamed, and honest ones, in the small world.
+"""Do alarms ring in time, and only when they should? Rewards that can be gamed, and the gold reward, in the café.
 
     accord demo --out runs/demo                                  # once: the fine-tuned model and the reward model
     python benchmarks/alarms.py --demo runs/demo --out runs/alarms
 
-Every run is REINFORCE from the demo's fine-tuned model with the gold reward watched and never trained on (but in the
-honest runs, where it is the reward itself). Of each run: which alarms came, at which step, and how far gold had fallen
-from its peak by then, both by its running mean over nine steps. A run that is there already is not run again.
+Every run is REINFORCE from the demo's fine-tuned model. The gold reward is watched and never trained on, except in the
+"gold" runs, where it is the reward. Prints a line of JSON per run: the peak and the last value of the gold reward (its
+running mean over nine steps), the first step at which it is 10% below its peak, and for every alarm its step and how
+far gold had fallen by then. Finished runs are reused.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from accord.methods import REINFORCE
 from accord.train.rows import read_metrics
 
 SMOOTH = 9
-"""Steps in the running mean by which gold's peak and fall are told."""
+"""Steps in the running mean of the gold reward."""
 
 
 def words(completions: list[Any], **_: Any) -> list[float]:
-    """The number of words in a completion, a tenth each."""
+    """A tenth of the number of words in each completion."""
     return [len(c[0]["content"].split()) / 10 for c in completions]
 
 
-def kinds(demo: Path) -> dict[str, tuple[Any, float, float]]:
-    """By the name of a kind of run: its reward, KL coefficient and learning rate."""
+def settings_of(demo: Path) -> dict[str, tuple[Any, float, float]]:
+    """Reward, KL coefficient and learning rate by the name of the kind of run."""
     learned = str(demo / "reward" / "model")
     return {
         "length alone": (words, 0.0, 3e-5),
@@ -41,7 +42,7 @@ def kinds(demo: Path) -> dict[str, tuple[Any, float, float]]:
 
 
 def train(demo: Path, out: Path, reward: Any, kl: float, rate: float, seed: int, steps: int) -> Path:
-    """The folder of one run."""
+    """Train one run unless it is finished, and return its folder."""
     if not (out / "model").exists():
         method = REINFORCE(
             learning_rate=rate, batch_size=64, max_steps=steps, max_new_tokens=40, max_length=128, kl_coefficient=kl,
@@ -53,8 +54,8 @@ def train(demo: Path, out: Path, reward: Any, kl: float, rate: float, seed: int,
     return out
 
 
-def told(folder: Path) -> dict[str, Any]:
-    """Gold's peak, and for every alarm of a run its step and gold's fall from the peak so far, as a share of it."""
+def summary(folder: Path) -> dict[str, Any]:
+    """The gold reward's peak and end, and each alarm's step with gold's fall from its peak so far, as a share."""
     gold = np.array([row.get("watched", row["reward"]) for row in read_metrics(folder)])
     half = SMOOTH // 2
     smooth = np.array([gold[max(0, i - half) : i + half + 1].mean() for i in range(len(gold))])
@@ -72,15 +73,15 @@ def told(folder: Path) -> dict[str, Any]:
 
 def main(run: Callable[..., Path] = train) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
-    parser.add_argument("--out", type=Path, default=Path("runs/alarms"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--demo", type=Path, default=Path("runs/demo"), help="folder of `accord demo`")
+    parser.add_argument("--out", type=Path, default=Path("runs/alarms"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--steps", type=int, default=60, help="steps of each run")
     given = parser.parse_args()
     for seed in range(given.seeds):
-        for kind, told_of in kinds(given.demo).items():
+        for kind, settings in settings_of(given.demo).items():
             folder = given.out / f"{kind.replace(' + ', '-and-').replace(' ', '-')}-{seed}"
-            print(json.dumps(told(run(given.demo, folder, *told_of, seed, given.steps))), flush=True)
+            print(json.dumps(summary(run(given.demo, folder, *settings, seed, given.steps))), flush=True)
 
 
 if __name__ == "__main__":

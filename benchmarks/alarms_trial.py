@@ -1,16 +1,17 @@
-"""Alarms on trial: how many steps before the true reward is lost does each ring, and how often for nothing?
+"""How many steps before the true reward is lost does each alarm ring, and how often is it a false alarm?
 
     python benchmarks/alarms_trial.py --out runs/trial             # all runs, one after another; then the tables
     python benchmarks/alarms_trial.py --out runs/trial --only judge
 
-PPO, GRPO and RLOO in the café, 64 samples a step: over four learning rates (20 steps, a price on divergence), which
-break or do not, and against a reward model of 1,000 comparisons with next to no price (30 steps), which they exploit;
-four seeds of each, 60 runs. Gold is logged, as a part of the reward of weight 0, and watches nothing: what watches is
-another reward model, of comparisons that no reward is fitted to. DPO over its own rates, for the share that collapses.
+PPO, GRPO and RLOO in the café, 64 samples a step, four seeds of each setting, 60 runs: 20 steps at four learning rates
+with a KL penalty, some of which break the policy; and 30 steps against a reward model of 1,000 comparisons with almost
+no KL penalty, which gets exploited. The gold reward is logged as a part of the reward with weight 0, and not watched:
+the watched reward is another reward model, fitted to comparisons that no training reward has seen. DPO runs at learning
+rates of its own, for the share of its runs that collapse. Takes hours of one core; finished runs are reused.
 
-Which runs have lost gold, and when, is said in alarms_verdicts.py. Thresholds of accord's alarms are those of before
-these runs; those of single numbers are the lowest at which no healthy run of seeds 0 and 1 rings, and are judged on
-seeds 2 and 3. What has been run is taken up, not run again.
+alarms_verdicts.py defines which runs lost the gold reward, and when. The thresholds of accord's alarms were fixed
+before these runs; thresholds on single numbers are the lowest at which no healthy run of seeds 0 and 1 rings, and are
+evaluated on seeds 2 and 3. Prints tables, and draws docs/images/alarms-trial.png and collapses.png.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ from accord.results.sweep import SweepRun
 from accord.train.rows import read_metrics
 
 RATES = "5e-4,1e-3,2e-3,5e-3"
-"""Once, twice, four and ten times the rate of the demo's PPO."""
+"""1, 2, 4 and 10 times the learning rate of the demo's PPO."""
 OFFLINE_RATES = "3e-4,1.2e-3,3e-3,3e-2"
-"""Once, four, ten and a hundred times the rate of the demo's DPO."""
+"""1, 4, 10 and 100 times the learning rate of the demo's DPO."""
 REWARDS = {"small": "train[:1000]", "large": "train[:4000]", "other": "train[4000:8000]"}
-"""Reward models and the comparisons they are of: what is exploited, what is not, and what watches."""
+"""The comparisons of each reward model: the one that gets exploited, one that does not, and the watched one."""
 METHODS: dict[str, dict[str, Any]] = {
     "ppo": {"batch_size": 64, "inner_epochs": 2, "minibatches": 2},
     "grpo": {"batch_size": 16, "group_size": 4},
@@ -52,11 +53,11 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 ONLINE = {"max_length": 128, "max_new_tokens": 40, "save_every": 100}
 EXPLOITING = {"ppo": 3e-4, "grpo": 5e-4, "rloo": 5e-4}
-"""The rate at which each exploits the small reward model: PPO makes four updates of a step's samples, others one."""
+"""The learning rate against the small reward model: PPO makes four updates with a step's samples, others one."""
 
 
 def prepare(out: Path) -> dict[str, str]:
-    """What all runs start from: a fine-tuned model, comparisons, reward models; their paths by name."""
+    """Make what all runs start from (fine-tuned model, comparisons, reward models); their paths by name."""
     shared = out / "shared"
     accord.run_pipeline(Path(__file__).with_name("overoptimization.yaml"), shared, {"seed": 0})
     files = {"sft": "sft/model", "prompts": "world/prompts.jsonl", "heldout": "world/heldout.jsonl"}
@@ -78,10 +79,10 @@ def sweeps(at: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, str], di
     start = {"model": at["sft"]}
     for method, own in METHODS.items():
         given = start | {"data": at["prompts"], "watch": at["other"]} | own | ONLINE
-        much = {"reward": f"{at['large']} + 0 * cafe", "max_steps": 20, "kl_coefficient": 0.05}
-        little = {"reward": f"{at['small']} + 0 * cafe", "max_steps": 30, "kl_coefficient": 0.001}
-        exploiting = little | {"schedule": "constant"}
-        yield f"rate-{method}", method, {"learning_rate": RATES, **seeds}, given | much
+        penalized = {"reward": f"{at['large']} + 0 * cafe", "max_steps": 20, "kl_coefficient": 0.05}
+        unpenalized = {"reward": f"{at['small']} + 0 * cafe", "max_steps": 30, "kl_coefficient": 0.001}
+        exploiting = unpenalized | {"schedule": "constant"}
+        yield f"rate-{method}", method, {"learning_rate": RATES, **seeds}, given | penalized
         yield f"hack-{method}", method, {"learning_rate": str(EXPLOITING[method]), **seeds}, given | exploiting
     pairs = {"data": at["comparisons"], "split": "train[:4000]", "batch_size": 32, "max_steps": 20, "max_length": 128}
     watch = {"watch": "cafe", "watch_data": at["some"], "watch_every": 2, "watch_tokens": 40, "save_every": 100}
@@ -89,20 +90,20 @@ def sweeps(at: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, str], di
 
 
 def finished(out: Path, sweep: str) -> Iterator[tuple[Path, float, int]]:
-    """The runs of a sweep that are done: the folder, learning rate and seed of each."""
+    """The folder, learning rate and seed of each finished run of a sweep."""
     for model in sorted((out / sweep).glob("learning_rate-*/model")):
         settings = yaml.safe_load((model.parent / "config.yaml").read_text())
         yield model.parent, float(settings["learning_rate"]), int(settings["seed"])
 
 
 def read(out: Path) -> list[Run]:
-    """All runs of methods that sample, as far as they are done."""
+    """All finished runs of the methods that sample."""
     names = (f"{kind}-{method}" for kind in ("rate", "hack") for method in METHODS)
     return [Run(name, seed, rate, read_metrics(folder)) for name in names for folder, rate, seed in finished(out, name)]
 
 
 def cells(out: Path, method: str) -> dict[float, list[SweepRun]]:
-    """The runs of a method by learning rate, as `accord sweep` tells what each came to, and whether it collapsed."""
+    """The runs of a method by learning rate, summarized and judged collapsed or not as `accord sweep` does."""
     found: dict[float, list[SweepRun]] = {}
     for folder, rate, seed in finished(out, f"rate-{method}"):
         measure = "watched" if method == "dpo" else GOLD
@@ -112,7 +113,7 @@ def cells(out: Path, method: str) -> dict[float, list[SweepRun]]:
 
 
 def collapses(out: Path, console: Console, picture: Path) -> None:
-    """The share of seeds that collapse by learning rate, as multiples of each method's own: a table and a picture."""
+    """Table and picture of the share of seeds that collapse, by learning rate as a multiple of the method's lowest."""
     table = Table("method", "rate", "times its own", "true reward at the end", "collapsed")
     colors = dict(zip((*METHODS, "dpo"), ("#2b6cb0", "#b7791f", "#2f855a", "#c53030"), strict=True))
     with matplotlib.rc_context({"font.size": 8.5, "axes.labelcolor": "#6b7280"}):
@@ -127,7 +128,7 @@ def collapses(out: Path, console: Console, picture: Path) -> None:
             for (rate, runs), share in zip(of.items(), shares, strict=True):
                 end = over_seeds([run.final or 0.0 for run in runs])
                 table.add_row(method, f"{rate:g}", f"{rate / min(of):g}", f"{end:.3f}", f"{share:.0%} of {len(runs)}")
-            at = times * 1.04 ** (place - 1.5)  # beside each other
+            at = times * 1.04 ** (place - 1.5)  # so that points do not overlap
             axes.plot(at, [s.estimate for s in shares], "o-", color=color, lw=1.4, ms=4.5, label=method)
             axes.vlines(at, [s.low for s in shares], [s.high for s in shares], color=color, lw=1.0, alpha=0.5)
         axes.set_xscale("log")
@@ -142,11 +143,11 @@ def collapses(out: Path, console: Console, picture: Path) -> None:
 
 
 def main() -> None:
-    """Run what has not been run, print the tables and draw the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("runs/trial"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/alarms-trial.png"))
-    parser.add_argument("--only", choices=("run", "judge"))
+    """Run what is missing, print the tables and draw the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/trial"), help="folder of the runs")
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/alarms-trial.png"), help="file to draw")
+    parser.add_argument("--only", choices=("run", "judge"), help="run only, or evaluate finished runs only")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     if options.only != "judge":

@@ -1,8 +1,8 @@
-"""What alarms are worth, by runs that lost the true reward and runs that did not: tables, and a picture.
+"""How early and how reliably alarms ring, by runs that lost the gold reward and runs that did not: tables, a picture.
 
-A run has lost gold at the first step at which it is a tenth below the best mean of three steps before, and so is the
-mean of that step and the two after; if the last three steps are so too. It is healthy if there is no such step. Runs
-that come back are neither.
+A run has lost the gold reward at the first step where both its value and the mean of that step and the next two are at
+least a tenth below the best earlier mean of three steps, provided that the last three steps are that low too. It is
+healthy if the mean is never that low. A run that recovers is neither.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from accord.results.base import wilson
 from accord.train.alarms import raised
 
 SETTING, JUDGED = (0, 1), (2, 3)
-"""Seeds on whose healthy runs thresholds are set, and those of the runs that are judged."""
+"""Seeds whose healthy runs set the thresholds, and seeds on which these are evaluated."""
 GOLD = "reward of cafe"
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run of the trial: which sweep's, its seed and learning rate, and its rows."""
+    """A run of the trial: its sweep, seed and learning rate, and its rows of metrics."""
 
     sweep: str
     seed: int
@@ -45,25 +45,25 @@ class Run:
 
     @cached_property
     def limit(self) -> NDArray[np.float64]:
-        """A tenth below the best mean of three steps before each, of fewer at the start; nothing before the first."""
+        """For each step, a tenth below the best earlier mean of three steps (fewer at the start); -inf at the first."""
         means = [self.gold[i : i + 3].mean() for i in range(len(self.gold))]
         best = [max([*means[: max(0, i - 2)], self.gold[: min(3, i)].mean()]) for i in range(1, len(means))]
         return 0.9 * np.array([-np.inf, *best])
 
     @cached_property
     def below(self) -> NDArray[np.bool_]:
-        """Whether the mean of each step and the two after lies below that."""
+        """Whether the mean of each step and the next two is at or below the limit."""
         return np.array([self.gold[i : i + 3].mean() <= self.limit[i] for i in range(len(self.gold) - 2)])
 
     @property
     def lost(self) -> int | None:
-        """The step at which gold is lost; None where it is not, or comes back."""
+        """The step at which the gold reward is lost; None if it is not, or if it recovers."""
         fallen = np.flatnonzero(self.below & (self.gold <= self.limit)[:-2])
         return int(fallen[0]) + 1 if len(fallen) and self.below[-1] else None
 
     @property
     def is_healthy(self) -> bool:
-        """Whether gold is never lost, not even for a while."""
+        """Whether the gold reward is never lost, not even temporarily."""
         return not self.below.any()
 
     def column(self, name: str) -> NDArray[np.float64]:
@@ -71,7 +71,7 @@ class Run:
 
 
 def rings(run: Run, watched: str = "watched") -> dict[str, int]:
-    """The step at which each of accord's alarms rings first, with a column watched; `any` is the first of all."""
+    """The step at which each of accord's alarms first rings, given the watched column; `any` is the earliest."""
     rows = [{**row, "watched": row[watched]} for row in run.rows]
     first: dict[str, int] = {}
     for alarm in raised(rows):
@@ -80,11 +80,11 @@ def rings(run: Run, watched: str = "watched") -> dict[str, int]:
 
 
 Score = Callable[[Run], NDArray[np.float64]]
-"""Of each step, from what was logged up to it: the more, the worse."""
+"""A number for each step from what was logged up to it; higher is worse."""
 
 
 def before(values: NDArray[np.float64], size: int = 3) -> NDArray[np.float64]:
-    """What a number was at the start, as far as is known at each step: the mean of up to three of its first values."""
+    """The starting value as known at each step: the mean of the first values before it, three at most."""
     return np.array([values[: max(1, min(size, i))].mean() for i in range(len(values))])
 
 
@@ -109,21 +109,21 @@ SIGNALS: dict[str, Score] = {
 
 
 def crossed(run: Run, score: Score, threshold: float) -> int | None:
-    """The first step at which a score lies above a threshold."""
+    """The first step at which a score is above a threshold."""
     over = np.flatnonzero(score(run) > threshold)
     return int(over[0]) + 1 if len(over) else None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one alarm did: of runs that lost, the steps from its ring to the loss (None: silent); of healthy, rings."""
+    """One alarm: in lost runs the steps from its ring to the loss (None: silent), in healthy runs whether it rang."""
 
     name: str
     leads: list[int | None]
     false: list[bool]
 
     def share(self, least: int) -> Interval:
-        """Of the runs that lost, those in which it rang at least so many steps before."""
+        """The share of lost runs in which it rang at least `least` steps before the loss."""
         return wilson(sum(lead is not None and lead >= least for lead in self.leads), len(self.leads))
 
     @property
@@ -144,13 +144,13 @@ class Verdict:
 
 
 def verdict(name: str, lost: Sequence[Run], healthy: Sequence[Run], at: Callable[[Run], int | None]) -> Verdict:
-    """An alarm's, by the step at which it rings in a run."""
+    """The verdict on an alarm, where `at` gives the step at which it rings in a run."""
     leads = [None if (rung := at(run)) is None else int(run.lost or 0) - rung for run in lost]
     return Verdict(name, leads, [at(run) is not None for run in healthy])
 
 
 def judge(runs: Sequence[Run], console: Console) -> dict[str, list[Verdict]]:
-    """Print the tables; the verdicts by what they are of."""
+    """Print the tables, and return the verdicts by kind of run."""
     lost, healthy = [r for r in runs if r.lost], [r for r in runs if r.is_healthy]
     console.print(f"{len(runs)} runs: {len(lost)} lost, {len(healthy)} healthy, {len(runs) - len(lost) - len(healthy)} "
                   "that came back")  # fmt: skip
@@ -203,7 +203,7 @@ COLORS = {
 
 
 def draw(found: Mapping[str, Sequence[Verdict]], file: Path) -> None:
-    """Above, the share of lost runs in which an alarm has rung, by steps from the loss; below, single numbers."""
+    """Top: the share of lost runs in which an alarm has rung, by steps from the loss; bottom: single numbers."""
     with matplotlib.rc_context({"font.size": 8.5, "axes.labelcolor": "#6b7280"}):
         figure = Figure(figsize=(9.5, 6.2), layout="constrained")
         grid = figure.subplots(2, 2, sharex="row", height_ratios=(1, 1.1))

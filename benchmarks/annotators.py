@@ -1,17 +1,17 @@
-"""Whom to believe: reward models of what careless annotators said, by how their verdicts are aggregated.
+"""Learning from unreliable annotators: reward models by how three verdicts on each comparison are aggregated.
 
     python benchmarks/annotators.py [--seeds 0 1 2] [--sizes 1000] [--out runs/annotators]
 
-For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model of the café and samples of it, which the gold
-reward compares. Ten simulated annotators judge the comparisons, three of them each, drawn at random: seven agree with
-the gold reward nine times in ten, three of them with probability .55. `accord aggregate` makes preferences of the
-verdicts, a reward model is fitted to them with the settings of benchmarks/overoptimization.py, and tried on 3,000
-comparisons held out, of other prompts, against the gold reward. What has been run is taken up, not run again.
+For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model of the café and samples, which the gold reward
+compares. Each comparison is judged by three of ten simulated annotators, drawn at random: seven agree with the gold
+reward with probability .9, three with .55. `accord aggregate` turns the verdicts into preferences, and a reward model
+fitted to them is evaluated against the gold reward on 3,000 held-out comparisons of other prompts.
+
+Prints a table for each size: means over seeds with Student's 95% intervals. Finished runs are reused.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 from contextlib import redirect_stdout
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cafe import HELD_OUT, between, fitted, judged, on_trial, started
+from cafe import HELD_OUT, evaluate_reward, fit_reward_model, gold_preferences, prepare_seed, with_interval
+from processes import study_parser
 from rich.console import Console
 from rich.table import Table
 
@@ -42,29 +43,27 @@ ARMS: dict[str, dict[str, Any]] = {
     "CrowdBT": {"by": "bradley-terry"},
     "clean labels": {},
 }
-"""The options of `accord aggregate`; none where the gold reward's own verdicts are learned."""
+"""The options of `accord aggregate`; none for a reward model fitted to the gold reward's own verdicts."""
 
 
 def main() -> None:
-    """Run what has not been run, and print a table a size."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[1000])
-    parser.add_argument("--out", type=Path, default=Path("runs/annotators"))
+    """Run what is missing, and print a table for each size."""
+    parser = study_parser(__doc__, "runs/annotators")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000], help="numbers of comparisons to learn from")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     found = {(size, arm): [] for size in options.sizes for arm in ARMS}
     for seed in options.seeds:
-        folder = started(options.out, seed)
-        gold = judged(folder)
+        folder = prepare_seed(options.out, seed)
+        gold = gold_preferences(folder)
         for size, arm in found:
-            found[size, arm].append(tried(folder / f"{size}", arm, gold[-HELD_OUT:], gold[:size], seed))
+            found[size, arm].append(measure(folder / f"{size}", arm, gold[-HELD_OUT:], gold[:size], seed))
     for size in options.sizes:
         show(size, {arm: found[size, arm] for arm in ARMS})
 
 
-def tried(folder: Path, arm: str, held_out: list[Preference], gold: list[Preference], seed: int) -> dict[str, float]:
-    """The accuracy of the reward model of one arm and of its labels, and the log-loss of both."""
+def measure(folder: Path, arm: str, held_out: list[Preference], gold: list[Preference], seed: int) -> dict[str, float]:
+    """Accuracy and log-loss of one arm's reward model, and of the labels that it was fitted to."""
     out = folder / arm.replace(" ", "-")
     data = out / "comparisons.jsonl" if ARMS[arm] else folder / "gold.jsonl"
     held = folder / "held-out.jsonl"
@@ -75,7 +74,7 @@ def tried(folder: Path, arm: str, held_out: list[Preference], gold: list[Prefere
             if ARMS[arm]:
                 accord.aggregate(str(data), data=str(folder / "verdicts.jsonl"), **ARMS[arm])
             write_rows(held, held_out)
-        found = on_trial(fitted(folder.parent, data, out / "reward", seed), held, out / "check")
+        found = evaluate_reward(fit_reward_model(folder.parent, data, out / "reward", seed), held, out / "check")
     chosen = {(row.prompt, row.chosen, row.rejected) for row in gold}
     labels = load_data(str(data))
     right = [(row.prompt, row.chosen, row.rejected) in chosen for row in labels]
@@ -89,7 +88,7 @@ def tried(folder: Path, arm: str, held_out: list[Preference], gold: list[Prefere
 
 
 def verdicts(gold: list[Preference], seed: int) -> list[dict[str, Any]]:
-    """What three annotators a comparison said of it."""
+    """The verdicts of three annotators on every comparison, as rows for `accord aggregate`."""
     draw = np.random.default_rng(seed)
     rows = []
     for row in gold:
@@ -100,7 +99,7 @@ def verdicts(gold: list[Preference], seed: int) -> list[dict[str, Any]]:
 
 
 def show(size: int, found: dict[str, list[dict[str, float]]]) -> None:
-    """The means over seeds with Student's intervals, and by how much each arm is more right than the majority vote."""
+    """Means over seeds with Student's intervals, and each arm's gain in accuracy over the majority vote."""
     first, *_ = found.values()
     table = Table(
         f"{size} comparisons", "labels right", "their log-loss", "accuracy", "more than by majority", "log-loss"
@@ -113,9 +112,9 @@ def show(size: int, found: dict[str, list[dict[str, float]]]) -> None:
             arm,
             f"{np.mean(numbers['labels']):.3f}",
             f"{loss:.3f}" if np.isfinite(loss) else "",
-            between(numbers["accuracy"]),
-            between(gain) if any(gain) else "",
-            between(numbers["log-loss"]),
+            with_interval(numbers["accuracy"]),
+            with_interval(gain) if any(gain) else "",
+            with_interval(numbers["log-loss"]),
         )
     Console(width=130).print(table)
 

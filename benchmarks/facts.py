@@ -20,8 +20,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cafe import between
-from processes import accord, made
+from cafe import with_interval
+from processes import output_of, run_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -71,7 +71,7 @@ def main() -> None:
     table = Table("failure", "probes", *MODELS.values(), title=f"seeds: {len(options.seeds)}")
     for name, row in found[0].items():
         shares = ([one[name]["values"][model]["estimate"] for one in found] for model in MODELS)
-        table.add_row(name, str(row["n"]), *map(between, shares))
+        table.add_row(name, str(row["n"]), *map(with_interval, shares))
     Console(width=160).print(table)
 
 
@@ -79,9 +79,11 @@ def failures(folder: Path, seed: int) -> dict[str, Any]:
     """What `accord evaluate failures` finds of a seed's models, by the failure's name."""
     out = folder / "failures"
     if not (out / "evaluation.json").exists():
-        models = {name: made(STAGES, folder, name, seed) for name in MODELS}
-        probes = made(STAGES, folder, "world", seed) / "probes.yaml"
-        accord("evaluate failures", {"models": models, "probes": probes, "max_new_tokens": 8, "seed": seed, "out": out})
+        models = {name: output_of(STAGES, folder, name, seed) for name in MODELS}
+        probes = output_of(STAGES, folder, "world", seed) / "probes.yaml"
+        run_cli(
+            "evaluate failures", {"models": models, "probes": probes, "max_new_tokens": 8, "seed": seed, "out": out}
+        )
     result = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
     return {row["name"]: row for row in result["failures"]}
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, Found, spoiled
-from processes import accord
+from processes import run_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -63,12 +63,12 @@ def run(condition: Condition, seed: int, width: int, folder: Path) -> dict[str, 
     tasks = folder / "world" / "tasks" / "tasks.yaml"
     if not (out / "evaluation.json").exists():
         if not tasks.exists():
-            accord("world", {"name": "shelf", "out": folder / "world", "seed": seed})
+            run_cli("world", {"name": "shelf", "out": folder / "world", "seed": seed})
         model = trained(condition, seed, width, folder)
         clusters = {"clusters": ",".join(SHOWN), "held_out": ",".join(HELD_OUT)}
         asked = ASKED | clusters | condition.asked
         file = tasks.with_name(condition.file)
-        accord("evaluate tasks", asked | {"tasks": file, "models": {"it": model}, "out": out, "seed": seed})
+        run_cli("evaluate tasks", asked | {"tasks": file, "models": {"it": model}, "out": out, "seed": seed})
     result = json.loads((out / "evaluation.json").read_text())
     scores = {cluster["name"]: cluster["normalized"]["it"]["estimate"] for cluster in result["clusters"]}
     return scores | {"held out": sum(scores[name] for name in HELD_OUT) / len(HELD_OUT)}
@@ -78,10 +78,10 @@ def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
     """The model of a condition: tuned from the base model of a width, or from no pretraining; or the base model."""
     world, base = folder / f"world-{width}", folder / f"base-{width}"
     if not (world / "init").exists():
-        accord("world", {"name": "shelf", "out": world, "seed": seed, "width": width})
+        run_cli("world", {"name": "shelf", "out": world, "seed": seed, "width": width})
     if condition.pretrained and not (base / "model").exists():
         given = {"model": world / "init", "data": world / "corpus.jsonl", "out": base, "seed": seed}
-        accord("pretrain", BASE | given)
+        run_cli("pretrain", BASE | given)
     start = base / "model" if condition.pretrained else world / "init"
     if condition.mix is None:
         return start
@@ -89,11 +89,11 @@ def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
     if not (tuned / "model").exists():
         mix = folder / f"mix-{condition.recipe}.jsonl"
         given = {"tasks": folder / "world" / "tasks" / "tasks.yaml", "leave_out": ",".join(HELD_OUT), "out": mix}
-        accord("tasks", given | condition.mix | {"seed": seed + 1000 * condition.order})
+        run_cli("tasks", given | condition.mix | {"seed": seed + 1000 * condition.order})
         if condition.wrong:
             spoiled(mix, condition.wrong, seed)
         given = {"model": start, "data": mix, "out": tuned, "seed": seed}
-        accord("sft", TUNED | condition.tuning | given)
+        run_cli("sft", TUNED | condition.tuning | given)
     return tuned / "model"
 
 

@@ -20,7 +20,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from processes import accord, spread
+from processes import mean_and_range, run_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -93,7 +93,7 @@ def run_method(method: str, seed: int, folder: Path) -> None:
     for given in METHODS[method]:
         options = {"out": str(out / "run"), "seed": seed, **given}
         command = options.pop("command")
-        costs.append(accord(command, {k: v.format(**at) if isinstance(v, str) else v for k, v in options.items()}))
+        costs.append(run_cli(command, {k: v.format(**at) if isinstance(v, str) else v for k, v in options.items()}))
     cost = {"seconds": sum(c.seconds for c in costs), "peak_gb": max(c.peak_gb for c in costs)}
     (out / "cost.json").write_text(json.dumps(cost))
 
@@ -108,7 +108,7 @@ def evaluate(methods: list[str], seed: int, folder: Path) -> None:
             return
     given = {"data": f"{folder}/shared/world/heldout.jsonl", "out": str(out), "judge": "cafe", "against": "sft"}
     given |= {"reference": "sft", "reward": at["reward"], "best_of_n": 8, "max_new_tokens": 40, "max_length": 128}
-    accord("evaluate models", given | {"models": models, "seed": seed})
+    run_cli("evaluate models", given | {"models": models, "seed": seed})
 
 
 def show(methods: list[str], folders: list[Path]) -> None:
@@ -123,12 +123,12 @@ def show(methods: list[str], folders: list[Path]) -> None:
         costs = [json.loads(file.read_text()) for f in folders if (file := f / name / "cost.json").exists()]
         table.add_row(
             name,
-            spread([row["scores"]["cafe"]["estimate"] for row in rows]),
-            spread([won["estimate"] for won in wins]),
+            mean_and_range([row["scores"]["cafe"]["estimate"] for row in rows]),
+            mean_and_range([won["estimate"] for won in wins]),
             f"{min(won['low'] for won in wins):.3f}" if wins else "",
-            spread([row["kl"]["estimate"] for row in rows], 2),
-            spread([cost["seconds"] for cost in costs], 0),
-            spread([cost["peak_gb"] for cost in costs], 2),
+            mean_and_range([row["kl"]["estimate"] for row in rows], 2),
+            mean_and_range([cost["seconds"] for cost in costs], 0),
+            mean_and_range([cost["peak_gb"] for cost in costs], 2),
         )
     Console(width=150).print(table)
 

@@ -29,7 +29,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from processes import accord, spread
+from processes import mean_and_range, run_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -132,7 +132,7 @@ def run_stage(name: str, given: dict[str, Any], seed: int, folder: Path) -> None
     command = options.pop("command")
     if command.startswith("evaluate"):
         del options["seed"]  # nothing is drawn
-    cost = accord(command, {key: _placed(value, at) for key, value in options.items()})
+    cost = run_cli(command, {key: _placed(value, at) for key, value in options.items()})
     (out / "cost.json").write_text(json.dumps({"seconds": cost.seconds, "peak_gb": cost.peak_gb}))
 
 
@@ -184,7 +184,7 @@ def show(study: str, folders: list[Path]) -> None:
     for name in found[0]:
         rows = [seed[name] for seed in found]
         cells = [[row[c] for row in rows if row[c] is not None] for c in columns]
-        shown = [spread(values, 2) for values in cells]
+        shown = [mean_and_range(values, 2) for values in cells]
         turned = len(cells[columns.index("turn")])
         shown[columns.index("turn")] += f", {turned} of {len(rows)}"
         table.add_row(name, *shown)

@@ -1,7 +1,8 @@
-"""What the benchmarks of small worlds share: commands in processes of their own, in stages, and seeds summed up."""
+"""Shared by the benchmarks in small worlds: their options, commands in processes of their own, and seeds averaged."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -12,19 +13,27 @@ from pathlib import Path
 from typing import Any
 
 TRAINING = ("pretrain", "sft", "dpo", "grpo", "reward")
-"""Commands that leave a run's folder, in which their model is."""
+"""Commands whose output folder is a run, with the model in `model/`."""
+
+
+def study_parser(doc: str | None, out: str) -> argparse.ArgumentParser:
+    """A parser with `--seeds` and `--out`, and the module's docstring as its help."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="the study is repeated for each")
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the runs; finished ones are reused")
+    return parser
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a process used: seconds of processor time, and gigabytes of resident memory at its peak."""
+    """The cost of a process: seconds of CPU time, and peak resident memory in gigabytes."""
 
     seconds: float
     peak_gb: float
 
 
-def accord(command: str, options: Mapping[str, Any]) -> Cost:
-    """Run a command of accord in a process of its own with one thread; what it used.
+def run_cli(command: str, options: Mapping[str, Any]) -> Cost:
+    """Run a command of accord in a process of its own with one thread, and return what it cost.
 
     Raises:
         SystemExit: the command failed.
@@ -46,10 +55,10 @@ def accord(command: str, options: Mapping[str, Any]) -> Cost:
     return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024 / 1e9)
 
 
-def made(stages: Mapping[str, Mapping[str, Any]], folder: Path, name: str, seed: int) -> Path:
-    """The model, the folder or the file that a stage of a seed leaves, made with those it needs unless it is there.
+def output_of(stages: Mapping[str, Mapping[str, Any]], folder: Path, name: str, seed: int) -> Path:
+    """The path of a stage's output (a model, folder or file); the stage, and those it needs, run if it is missing.
 
-    A stage is a command with its options; {other} in one of them is what the stage of that name leaves.
+    A stage is a command with its options; {other} in an option stands for the output of the stage `other`.
     """
     given = dict(stages[name])
     command = given.pop("command")
@@ -57,14 +66,14 @@ def made(stages: Mapping[str, Mapping[str, Any]], folder: Path, name: str, seed:
     result = out / "model" if command in TRAINING else out
     if not result.exists():
         needs = {need for value in given.values() for need in re.findall(r"{(\w+)}", str(value))}
-        known = {need: str(made(stages, folder, need, seed)) for need in sorted(needs)}
+        known = {need: str(output_of(stages, folder, need, seed)) for need in sorted(needs)}
         settings = {key: value.format(**known) if isinstance(value, str) else value for key, value in given.items()}
-        accord(command, settings | {"seed": seed, "out": out})
+        run_cli(command, settings | {"seed": seed, "out": out})
     return result
 
 
-def spread(values: list[float], digits: int = 3) -> str:
-    """The mean, with the lowest and the highest."""
+def mean_and_range(values: list[float], digits: int = 3) -> str:
+    """The mean, with the lowest and the highest value in brackets."""
     if not values:
         return ""
     mean = sum(values) / len(values)

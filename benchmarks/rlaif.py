@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from cafe import HELD_OUT, between, fitted, judged, on_trial, started
+from cafe import HELD_OUT, evaluate_reward, fit_reward_model, gold_preferences, prepare_seed, with_interval
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -99,7 +99,7 @@ def main() -> None:
     with redirect_stdout(io.StringIO()):
         judges = {name: taught(options.out, name) for name in JUDGES}
         for seed in options.seeds:
-            found += arms(started(options.out, seed), seed, judges)
+            found += arms(prepare_seed(options.out, seed), seed, judges)
     (options.out / "rlaif.json").write_text(json.dumps([asdict(arm) for arm in found], indent=1))
     by_arm: dict[tuple[str, float], list[Arm]] = defaultdict(list)
     for arm in found:
@@ -116,7 +116,7 @@ def taught(out: Path, name: str) -> Path:
     """
     folder = out / name.replace(" ", "-")
     if not (folder / "judge.yaml").exists():
-        base = started(out, 0) / "shared/base/model"
+        base = prepare_seed(out, 0) / "shared/base/model"
         shutil.rmtree(folder, ignore_errors=True)
         network, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
         tokenizer.add_tokens([AddedToken(letter, normalized=False, single_word=True) for letter in "AB"])
@@ -153,7 +153,8 @@ def arms(folder: Path, seed: int, judges: dict[str, Path]) -> list[Arm]:
     """Every arm of one seed: its labels, its reward model, its policy, and the gold reward's verdict on that."""
     pool, held_out, answers = files(folder)
     trials = {
-        name: on_trial(file, held_out, folder / f"check-{file.parent.name}", 500) for name, file in judges.items()
+        name: evaluate_reward(file, held_out, folder / f"check-{file.parent.name}", 500)
+        for name, file in judges.items()
     }
     rows: dict[str, dict[str, Any]] = {}
     models = {"sft": str(folder / "shared/sft/model")}
@@ -163,8 +164,8 @@ def arms(folder: Path, seed: int, judges: dict[str, Path]) -> list[Arm]:
             bought = labels[: int(dollars / PRICES[name])]
             out = folder / f"{name.replace(' ', '-')}-{dollars}"
             write_rows(folder / f"{out.name}.jsonl", bought)
-            reward = fitted(folder, folder / f"{out.name}.jsonl", out / "reward", seed)
-            check = on_trial(reward, held_out, out / "check")
+            reward = fit_reward_model(folder, folder / f"{out.name}.jsonl", out / "reward", seed)
+            check = evaluate_reward(reward, held_out, out / "check")
             models[out.name] = optimized(folder, str(reward), answers, out, seed)
             right = sum(gold(x.prompt, x.chosen) > gold(x.prompt, x.rejected) for x in bought) / len(bought)
             rows[out.name] = {"name": name, "dollars": dollars, "labels": len(bought), "labels_right": right}
@@ -186,7 +187,7 @@ def files(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], Path, Path]:
         row = json.loads(line)
         samples[json.dumps(row["prompt"])].append({"prompt": row["prompt"], "completion": row["completion"]})
     write_rows(folder / "answers.jsonl", [said[0] for said in samples.values()])
-    held_out = judged(folder)[-HELD_OUT:]
+    held_out = gold_preferences(folder)[-HELD_OUT:]
     write_rows(folder / "held-out.jsonl", held_out)
     known = {row.prompt for row in held_out}
     pool = {p: said for p, said in samples.items() if (Message(**json.loads(p)[0]),) not in known}
@@ -241,13 +242,13 @@ def show_table(found: dict[tuple[str, float], list[Arm]]) -> None:
     table = Table("who", "dollars", "labels", "labels right", "reward right", "win rate over sft", "gold reward", "KL")
     for (name, dollars), runs in found.items():
         numbers = [[getattr(r, c) for r in runs] for c in ("labels_right", "reward_right", "win_rate", "gold", "kl")]
-        table.add_row(name, f"{dollars:,.0f}", f"{runs[0].labels:,}", *(between(values) for values in numbers))
+        table.add_row(name, f"{dollars:,.0f}", f"{runs[0].labels:,}", *(with_interval(values) for values in numbers))
     console = Console(width=150)
     console.print(table)
     for (name, dollars), runs in found.items():
         for price in BUDGETS["people"] if name != "people" else ():
             gap = [a.win_rate - b.win_rate for a, b in zip(runs, found["people", price], strict=True)]
-            console.print(f"{name} for {dollars:,.0f} - people for {price:,}: {between(gap)}", highlight=False)
+            console.print(f"{name} for {dollars:,.0f} - people for {price:,}: {with_interval(gap)}", highlight=False)
 
 
 INK, SOFT = "#1b1f24", "#6b7280"

@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 import torch
 from matplotlib.figure import Figure
-from processes import accord
+from processes import run_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -104,10 +104,10 @@ def prepare(seed: int, folder: Path) -> None:
     """The world, and the weak model."""
     world = folder / "world"
     if not world.exists():
-        accord("world", {"name": "sums", "out": world, "seed": seed})
+        run_cli("world", {"name": "sums", "out": world, "seed": seed})
     if not (folder / "weak" / "model").exists():
         start = {"model": world / "init", "data": world / "demonstrations.jsonl", "out": folder / "weak"}
-        accord("sft", start | {"batch_size": 32, "epochs": 4.5, "learning_rate": 2e-3, "max_length": 64, "seed": seed})
+        run_cli("sft", start | {"batch_size": 32, "epochs": 4.5, "learning_rate": 2e-3, "max_length": 64, "seed": seed})
 
 
 def fit_models(seed: int, folder: Path) -> None:
@@ -115,7 +115,7 @@ def fit_models(seed: int, folder: Path) -> None:
     weak, samples, pairs = folder / "weak" / "model", folder / "samples.jsonl", folder / "pairs.jsonl"
     if not samples.exists():
         given = {"model": weak, "data": folder / "world" / "train.jsonl", "n": 8, "reward": "number"}
-        accord("sample", given | {"max_new_tokens": LONGEST, "out": samples, "seed": seed})
+        run_cli("sample", given | {"max_new_tokens": LONGEST, "out": samples, "seed": seed})
     if not pairs.exists():
         rows = [json.loads(line) for line in samples.read_text().splitlines()]
         pairs.write_text("".join(json.dumps(row) + "\n" for row in paired(rows, random.Random(seed))))

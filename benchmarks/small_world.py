@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 
 import torch
-from processes import spread
+from processes import mean_and_range
 from rich.console import Console
 from rich.table import Table
 
@@ -53,20 +53,20 @@ def show(console: Console, folders: list[Path], title: str) -> None:
         wins = [r["win_rate"] for r in rows if r["win_rate"]]
         table.add_row(
             model["name"],
-            spread([r["scores"]["cafe"]["estimate"] for r in rows]),
-            spread([w["estimate"] for w in wins]),
+            mean_and_range([r["scores"]["cafe"]["estimate"] for r in rows]),
+            mean_and_range([w["estimate"] for w in wins]),
             f"{min(w['low'] for w in wins):.3f}" if wins else "",
-            spread([r["kl"]["estimate"] for r in rows]),
+            mean_and_range([r["kl"]["estimate"] for r in rows]),
         )
     console.print(table)
     for check in ("reward-check", "dpo-check"):
         found = [json.loads((f / check / "evaluation.json").read_text()) for f in folders]
-        accuracy = spread([c["accuracy"]["estimate"] for c in found])
+        accuracy = mean_and_range([c["accuracy"]["estimate"] for c in found])
         console.print(
             f"{found[0]['name']}: held-out accuracy {accuracy}, ceiling {found[0]['ceiling']}", highlight=False
         )
     seconds = [json.loads((f / "pipeline.json").read_text())["seconds"] for f in folders]
-    console.print(f"seconds a run: {spread(seconds, 0)}", highlight=False)
+    console.print(f"seconds a run: {mean_and_range(seconds, 0)}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from processes import spread
+from processes import mean_and_range
 from rich.console import Console
 from rich.table import Table
 
@@ -190,7 +190,7 @@ def effect(model: Path, out: Path, steps: int, seeds: Sequence[int]) -> None:
             for key in ("off_policy_drift", "sampler_drift", "importance_weight")
             if some and key in some[0]
         }
-        gold, kl = (spread([row[key] for row in some], 2) for key in ("gold", "kl"))
+        gold, kl = (mean_and_range([row[key] for row in some], 2) for key in ("gold", "kl"))
         table.add_row(str(stale), str(cap or "none"), gold, kl, *(mean.get(k, "") for k in
                       ("off_policy_drift", "sampler_drift", "importance_weight")))  # fmt: skip
     Console(width=120).print(f"before: gold reward {before['gold']:.2f}", table, highlight=False)

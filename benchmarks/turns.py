@@ -25,8 +25,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cafe import between
-from processes import accord, made
+from cafe import with_interval
+from processes import output_of, run_cli
 from rich.console import Console
 from rich.table import Table
 
@@ -90,16 +90,16 @@ def main() -> None:
     turns = [f"turn {turn}" for turn in range(1, TURNS + 1)]
     table = Table("model", *turns, "all", title=f"answered right, seeds: {len(options.seeds)}")
     for arm in options.arms:
-        table.add_row(ARMS[arm], *(between([each[seed][arm][key] for seed in each]) for key in (*turns, "all")))
+        table.add_row(ARMS[arm], *(with_interval([each[seed][arm][key] for seed in each]) for key in (*turns, "all")))
     if {"gold", "to-go"} <= {*options.arms}:
         gains = {key: [one["to-go"][key] - one["gold"][key] for one in each.values()] for key in (*turns, "all")}
-        table.add_row("to go, above the sum", *map(between, gains.values()))
+        table.add_row("to go, above the sum", *map(with_interval, gains.values()))
     Console(width=150).print(table)
     if {"many", "learned"} <= {*options.arms}:
         table = Table("answers by", *turns, title="pairs that the reward model orders right")
         for arm in ("many", "learned"):
             found = [ordered_right(folders[seed], arm, seed) for seed in options.seeds]
-            table.add_row(ARMS[arm], *(between([one[key] for one in found]) for key in turns))
+            table.add_row(ARMS[arm], *(with_interval([one[key] for one in found]) for key in turns))
         Console(width=150).print(table)
 
 
@@ -107,9 +107,9 @@ def by_turn(folder: Path, arm: str, seed: int) -> dict[str, float]:
     """The share of conversations that a model answers right at each turn, and at all of them."""
     out = folder / f"talks-{arm}.jsonl"
     if not out.exists():
-        model, world = (made(STAGES, folder, name, seed) for name in (arm, "world"))
+        model, world = (output_of(STAGES, folder, name, seed) for name in (arm, "world"))
         asked = ROUND | {"data": world / "heldout.jsonl", "limit": 200, "model": model, "reward": "counter"}
-        accord("sample", asked | {"seed": seed, "out": out})
+        run_cli("sample", asked | {"seed": seed, "out": out})
     talks: dict[int, list[float]] = defaultdict(list)
     for line in out.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -128,9 +128,9 @@ def ordered_right(folder: Path, arm: str, seed: int) -> dict[str, float]:
     """
     out = folder / f"anew-{arm}.jsonl"
     if not out.exists():
-        model, reward = (made(STAGES, folder, name, seed) for name in (arm, "reward"))
+        model, reward = (output_of(STAGES, folder, name, seed) for name in (arm, "reward"))
         asked = ANEW | {"data": folder / f"talks-{arm}.jsonl", "model": model, "reward": reward}
-        accord("sample", asked | {"seed": seed, "out": out})
+        run_cli("sample", asked | {"seed": seed, "out": out})
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     found: dict[str, list[float]] = {f"turn {turn}": [] for turn in range(1, TURNS + 1)}
     for answers in (rows[i : i + ANEW["n"]] for i in range(0, len(rows), ANEW["n"])):
