@@ -123,9 +123,10 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
 
 
 def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
-    """The last names of the linear layers of the trunk, all or those asked for."""
-    modules = network.base_model.named_modules()
-    linear = {name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear | Conv1D)}
+    """The last names of the linear layers of the trunk, all or those asked for; peft knows them by these alone."""
+    called = [(name.rsplit(".", 1)[-1], module) for name, module in network.base_model.named_modules()]
+    linear = {last for last, module in called if isinstance(module, nn.Linear | Conv1D)}
+    linear -= {last for last, module in called if not isinstance(module, nn.Linear | Conv1D) or _is_special(module)}
     if asked is None:
         return sorted(linear)
     names = [name.strip() for name in asked.split(",")]
@@ -136,6 +137,16 @@ def targets(network: PreTrainedModel, asked: str | None) -> list[str]:
                 f"{name!r} is none{nearest(name, linear) or '.'}"
             )
     return names
+
+
+def _is_special(layer: nn.Module) -> bool:
+    """Whether an architecture has made something else than W x of a linear layer, as DeepSeek V4, and Llama 4's router.
+
+    Falcon's only computes the same in its own words.
+    """
+    kind = type(layer)
+    is_own = isinstance(layer, nn.Linear) and kind.__module__.startswith("transformers.models.")
+    return is_own and kind.forward is not nn.Linear.forward and kind.__name__ != "FalconLinear"
 
 
 class LowRankLinear(torch.autograd.Function):
