@@ -223,7 +223,7 @@ def _grow(network: PreTrainedModel, folder: Path) -> None:
     added before it was trained."""
     embedding: Any = network.get_input_embeddings()
     head: Any = network.get_output_embeddings()
-    is_one = head is None or head.weight is embedding.weight and read_config(folder).get("ensure_weight_tying")
+    is_one = head is None or (head.weight is embedding.weight and read_config(folder).get("ensure_weight_tying"))
     called = {id(module): name for name, module in network.named_modules()}
     with safe_open(folder / WEIGHTS, "pt") as opened:
         names = set(opened.keys())

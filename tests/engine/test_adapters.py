@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM, CTRLConfig, Llama4TextConfig
 from accord.engine import adapters, lora
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
-from accord.engine.trees import Trees
 from accord.engine.load import load_model
+from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.commands.small import save_model
 from tests.engine.tiny import CONFIGS, EXACT, plain_log_probabilities, policy_of, ragged_trees, random_model
