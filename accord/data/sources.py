@@ -151,7 +151,7 @@ def _of_split(path: Path, split: str) -> list[Path]:
 
     Raises InputError where there is none, or the training split is one of several.
     """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file) and not _is_hidden(file, path))
+    files = sorted(f for f in path.rglob("*") if f.is_file() and reader_of(f) and not _is_hidden(f, path))
     files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
     if not files:
         raise InputError(f"{path} is a folder without data: it holds none of {READ}")
