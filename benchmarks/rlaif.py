@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def train_judge(out: Path, name: str) -> Path:
-    """Train a judge (the café's base model with the words A and B, fine-tuned to name the better answer); its YAML file.
+    """Train a judge, the café's base model with the words A and B, to name the better answer; its YAML file.
 
     Its training data are answers of the café's grammar, in both orders, to questions not used in evaluation.
     """
@@ -239,7 +239,7 @@ def evaluated(folder: Path, models: dict[str, str], seed: int) -> dict[str, dict
 
 
 def show_table(found: dict[tuple[str, float], list[Arm]]) -> None:
-    """Print means over seeds with Student's intervals, and RLAIF's win rate minus RLHF's for the same money and more."""
+    """Print means over seeds with Student's intervals, and RLAIF's win rate minus RLHF's at every budget."""
     table = Table("who", "dollars", "labels", "labels right", "reward right", "win rate over sft", "gold reward", "KL")
     for (name, dollars), runs in found.items():
         numbers = [[getattr(r, c) for r in runs] for c in ("labels_right", "reward_right", "win_rate", "gold", "kl")]
