@@ -1,4 +1,4 @@
-"""The pages where people compare, rank, rate and write, and their database; imported when first used."""
+"""Web pages where people compare, rank, rate and write, and their database; imported on first use."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
-"""Who is asked what: reserving an item, giving it back, and storing an answer, so that no race can double anything.
+"""Assignment of items to annotators: reserving an item, giving it back, and storing an answer, safe against races.
 
-A reservation is one UPDATE of a slot that is free, and counts if it changed one row. A slot is free if nobody has it,
-or who has it let the time pass; a reservation further ahead than any that is made now comes from a clock that was set
-back, and counts as passed. An answer that is late is still taken, unless somebody else has taken over.
+A reservation is one UPDATE of a free slot, and succeeds if it changed one row. A slot is free if nobody has it, or its
+reservation has expired; a reservation further ahead than any made now stems from a clock that was set back, and counts
+as expired. A late answer is still accepted, unless someone else has taken the slot over.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from accord.annotate.project import Project, slots
 from accord.annotate.tasks import TASKS
 
 OTHERS = aliased(Slot)
-"""Slots beside the one that a query is about."""
+"""Other slots than the one a query is about."""
 
 
 class Refused(Exception):
-    """What somebody sent cannot be taken; the message says why, in a sentence for them."""
+    """A submission that cannot be accepted; the message explains it to the annotator."""
 
 
 def next_slot(project: Project, person: Annotator) -> Slot | None:
-    """The slot that a person goes on with, reserved for them: the one they have, else the next; None where all is done.
+    """The annotator's current slot, or the next one, reserved for them; None where nothing is left.
 
-    Items come in the project's order, in which each that was not drawn yet is the next with a probability in proportion
-    to its weight; it is written down when the item is. The slots of one item come together.
+    Items come in the project's order, in which each item not drawn yet is the next with probability proportional to its
+    weight; that probability is recorded when the item is drawn. The slots of one item come together.
     """
     for _ in range(20):
         try:
@@ -45,7 +45,7 @@ def next_slot(project: Project, person: Annotator) -> Slot | None:
                 if _reserve(project, session, slot, person):
                     session.refresh(slot)
                     return slot
-        except IntegrityError:  # this person took the item in another window, or a gold question its number
+        except IntegrityError:  # the annotator took the item in another window, or a gold question took its number
             continue
     raise Refused("Too many people were given items at this moment: please try again.")
 
@@ -54,22 +54,22 @@ def _own(session: Session, person: Annotator) -> Slot | None:
     return session.exec(OWN, params={"me": person.id}).first()
 
 
-# Queries are written once: to put one together takes longer than to run it. Their parameters are `ME`, `NOW` and
-# `FURTHEST`, the time at which a reservation that is made now will end.
+# Queries are built once: building takes longer than running. Their parameters are `ME`, `NOW` and `FURTHEST`, the time
+# at which a reservation made now will end.
 ME, NOW, FURTHEST = bindparam("me", type_=Integer), bindparam("now", type_=Float), bindparam("furthest", type_=Float)
 
 IS_FREE = and_(
     col(Slot.done).is_(False),
     or_(col(Slot.annotator_id).is_(None), col(Slot.expires_at) <= NOW, col(Slot.expires_at) > FURTHEST),
 )
-"""Which slots anybody may take."""
+"""Slots that anyone may take."""
 
 OWN = select(Slot).where(col(Slot.annotator_id) == ME, col(Slot.done).is_(False)).order_by(col(Slot.id)).limit(1)
 
 NOT_SEEN = tuple(
     ~exists().where(col(kind.item_id) == col(Item.id), col(kind.annotator_id) == ME) for kind in (OTHERS, Skip)
 )
-"""Of which items a person has had none, nor skipped it."""
+"""Items that the annotator has neither been shown nor skipped."""
 
 NEXT = (
     select(Slot, Item)
@@ -89,7 +89,7 @@ GOLD = (
 
 TO_DRAW = select(func.sum(col(Item.weight)), func.count(col(Item.id))).where(*NOT_DRAWN)
 ONE_DRAW = select(Settings.id).with_for_update()
-"""Keeps other draws waiting, so that each knows what was drawn before it."""
+"""Locks out other draws, so that each knows what was drawn before it."""
 
 RESERVE = update(Slot).where(
     col(Slot.id) == bindparam("this", type_=Integer),
@@ -98,7 +98,7 @@ RESERVE = update(Slot).where(
 
 
 def _free(project: Project, session: Session, person: Annotator) -> Slot | None:
-    """The first slot that is free, or a new one where a gold question comes before it."""
+    """The first free slot, or a new one where a gold question comes before it."""
     now, me = project.clock(), {"me": person.id}
     free = {**me, "now": now, "furthest": now + project.settings.reserve_seconds}
     found = session.exec(NEXT, params=free).first()
@@ -119,7 +119,7 @@ def _free(project: Project, session: Session, person: Annotator) -> Slot | None:
 
 
 def _reserve(project: Project, session: Session, slot: Slot, person: Annotator) -> bool:
-    """Reserve a slot, or renew what is reserved; whether it was to be had."""
+    """Reserve a slot, or renew its reservation; returns whether it was available."""
     now, keep = project.clock(), project.settings.reserve_seconds
     changes: dict[str, Any] = {"annotator_id": person.id, "expires_at": now + keep}
     if slot.annotator_id != person.id:
@@ -136,9 +136,9 @@ def _reserve(project: Project, session: Session, slot: Slot, person: Annotator) 
 
 
 def shown_order(seed: int, item: Item, number: int) -> list[int]:
-    """In which order the answers of an item are shown in one of its slots.
+    """The order in which an item's answers are shown in one of its slots.
 
-    Random, and turned round in every second slot: so over two slots each of two answers is first once.
+    It is random, and reversed in every second slot: over two slots each of two answers is first once.
     """
     answers = len(TASKS[item.task].shown(item.content))
     digest = hashlib.sha256(f"{seed}:{item.key}:{number // 2}".encode("utf-8", "surrogatepass")).digest()
@@ -147,7 +147,7 @@ def shown_order(seed: int, item: Item, number: int) -> list[int]:
 
 
 def held(session: Session, person: Annotator, slot_id: int) -> Slot:
-    """A slot that a person has, locked for writing. Raises Refused where it is not theirs (any more)."""
+    """The annotator's slot, locked for writing. Raises Refused where it is not theirs (any more)."""
     slot = session.exec(select(Slot).where(Slot.id == slot_id).with_for_update()).first()
     if slot is None or slot.annotator_id != person.id:
         raise Refused(
@@ -158,15 +158,15 @@ def held(session: Session, person: Annotator, slot_id: int) -> Slot:
 
 
 def current(session: Session, slot: Slot) -> Answer | None:
-    """The answer in a slot that counts, taken back or not."""
+    """The latest answer in a slot, or its retraction."""
     mine = select(Answer).where(Answer.slot_id == slot.id, Answer.annotator_id == slot.annotator_id)
     return session.exec(mine.where(col(Answer.replaced_by).is_(None)).order_by(col(Answer.id).desc())).first()
 
 
 def store(project: Project, person: Annotator, slot_id: int, content: dict[str, Any], seconds: float) -> None:
-    """Store an answer, or the correction of one; the same again changes nothing.
+    """Store an answer, or a correction; the same answer again changes nothing.
 
-    `seconds` is the time on task that the page measured: kept, but for what is longer than since the item was reserved.
+    `seconds` is the time on task measured by the page, capped at the time since the item was reserved.
     """
     with project.database.writing() as session:
         slot = held(session, person, slot_id)
@@ -199,9 +199,9 @@ def _record(
 
 
 def keep_draft(project: Project, person: Annotator, slot_id: int, draft: dict[str, Any]) -> None:
-    """Keep a form as it is typed, in place of the one before; who types keeps the item, too.
+    """Keep a partly filled form, in place of the previous draft, and renew the reservation.
 
-    The turns of a conversation are none of a form's fields, and stay.
+    The turns of a conversation are not form fields, and are kept.
     """
     with project.database.writing() as session:
         slot = held(session, person, slot_id)
@@ -212,7 +212,7 @@ def keep_draft(project: Project, person: Annotator, slot_id: int, draft: dict[st
 
 
 def skip(project: Project, person: Annotator, slot_id: int) -> None:
-    """Give an item back to the others; it is not shown to this person again."""
+    """Release an item to others; it is not shown to this annotator again."""
     with project.database.writing() as session:
         slot = held(session, person, slot_id)
         if not slot.done:
@@ -221,7 +221,7 @@ def skip(project: Project, person: Annotator, slot_id: int) -> None:
 
 
 def undo(project: Project, person: Annotator) -> int | None:
-    """Take a person's last answer back and reserve its item for them again: its slot; None where there is none."""
+    """Retract the annotator's last answer and reserve its item for them again; returns its slot, None without one."""
     with project.database.writing() as session:
         mine = (
             select(Answer, Slot)

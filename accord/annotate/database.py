@@ -1,7 +1,7 @@
-"""The database of one project: its tables, how it is opened and brought up to date, and what an answer's safety is.
+"""The database of one project: its tables, opening and migration, and the durability of answers.
 
-SQLite by default: a write-ahead log, written through at every commit, so that an answer that was acknowledged survives
-a killed process and a power cut. Writes begin by taking the lock, so none fails half-way. PostgreSQL by its URL.
+SQLite by default, with a write-ahead log synced at every commit, so an acknowledged answer survives a killed process
+and a power failure. Writes take the lock at their beginning, so none fails half-way. PostgreSQL by its URL.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from accord.console import said, without_secrets
 from accord.errors import InputError
 
 LAST = 2**63 - 1
-"""The position of an item that was not put in order yet."""
+"""The position of an item not yet put in order."""
 
 HEAD, SMALLEST = b"SQLite format 3\0", 512
-"""How a file of SQLite begins, and the bytes that it has at least."""
+"""The beginning of an SQLite file, and its minimum size in bytes."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -37,15 +37,15 @@ def _json() -> Any:
 
 
 class Settings(SQLModel, table=True):
-    """The project, one row."""
+    """The project's settings, one row."""
 
     id: int | None = Field(default=None, primary_key=True)
     overlap: int
-    """How many people answer each item."""
+    """Annotators per item."""
     reserve_seconds: float
-    """How long an item is kept for who was shown it."""
+    """How long an item is reserved for an annotator."""
     seed: int
-    """Of the order of items and of answers."""
+    """Seed of the order of items and of answers."""
     owner_hash: str
 
 
@@ -58,11 +58,11 @@ class Guideline(SQLModel, table=True):
 
 
 class Item(SQLModel, table=True):
-    """What people are asked about; `gold` is the right answer.
+    """An item to annotate; `gold` is the correct answer.
 
-    `position` is its place in the project's order, `weight` how likely it is the next to be drawn, in proportion, by
-    the way that `chosen_by` names. Once it was drawn `probability` says how likely that was, `among` so many items that
-    had not been drawn; they are what an unbiased estimate needs (`accord.annotate.order`).
+    `position` is its place in the project's order; `weight` is proportional to its probability of being drawn next, and
+    `chosen_by` names the source of the weight. Once drawn, `probability` is the probability it was drawn with, `among`
+    that many undrawn items; an unbiased estimate needs both (`accord.annotate.order`).
     """
 
     id: int | None = Field(default=None, primary_key=True)
@@ -78,7 +78,7 @@ class Item(SQLModel, table=True):
 
 
 class Annotator(SQLModel, table=True):
-    """Somebody who answers, by a pseudonym; of the link only a hash is kept. `keys` has the keys changed, by action."""
+    """An annotator, by pseudonym; of the link only a hash is kept. `keys` has their changed keys, by action."""
 
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
@@ -90,10 +90,10 @@ class Annotator(SQLModel, table=True):
 
 
 class Slot(SQLModel, table=True):
-    """Room for one person's answer to an item, and who has it.
+    """A place for one annotator's answer to an item, and its holder.
 
-    `shown` is the order in which this person sees the answers (indices into the item's), `draft` the form as it was
-    last typed. `position` is the item's, so that an index has the next slot.
+    `shown` is the order in which this annotator sees the answers (indices into the item's), `draft` the partly filled
+    form. `position` is the item's, for an index on the next slot.
     """
 
     __table_args__ = (
@@ -116,7 +116,7 @@ class Slot(SQLModel, table=True):
 
 
 class Skip(SQLModel, table=True):
-    """An item that somebody skipped, and is not shown again."""
+    """An item that an annotator skipped, not to be shown again."""
 
     __table_args__ = (UniqueConstraint("item_id", "annotator_id"),)
 
@@ -126,9 +126,9 @@ class Skip(SQLModel, table=True):
 
 
 class Answer(SQLModel, table=True):
-    """What somebody answered, or took back (`content` is null). The one that counts is `replaced_by` no other.
+    """An answer, or a retraction (`content` is null). The current one has no `replaced_by`.
 
-    Rows are only added, and only `replaced_by` is written later; what is withdrawn loses its content.
+    Rows are only added; only `replaced_by` is written later, and withdrawn answers lose their content.
     """
 
     id: int | None = Field(default=None, primary_key=True)
@@ -143,17 +143,17 @@ class Answer(SQLModel, table=True):
 
 
 class Curve(SQLModel, table=True):
-    """The newest learning curve of a task's labels, as `accord.results` reads it."""
+    """The latest learning curve of a task's labels, as read by `accord.results`."""
 
     task: str = Field(primary_key=True)
     content: dict[str, Any] = Field(sa_column=Column(JSON, nullable=False))
 
 
 class Database:
-    """An open database, up to date.
+    """An open, migrated database.
 
-    `source` is a file of SQLite, made where there is none, or a postgresql:// URL. Raises InputError where it cannot be
-    opened, holds something else, or was written by a newer accord.
+    `source` is an SQLite file, created if missing, or a postgresql:// URL. Raises InputError where it cannot be opened,
+    is something else, or was written by a newer accord.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -185,7 +185,7 @@ class Database:
             raise InputError(f"{self.name} cannot be used as a database ({said(error)}).") from None
 
     def _migrate(self) -> None:
-        """Bring the tables up to date, all or nothing."""
+        """Migrate the tables, all or nothing."""
         from alembic import command
         from alembic.config import Config
         from alembic.runtime.migration import MigrationContext
@@ -208,31 +208,31 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session that writes nothing, and waits for nobody. Raises as `writing` does."""
+        """A read-only session that waits for no lock. Raises as `writing` does."""
         with self._told(), Session(self._reads, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """A session whose writes are all there when the block has ended, or none.
+        """A session whose writes are committed together at the end of the block, or not at all.
 
-        Raises `NotStored` where they cannot be, InputError where the database is damaged.
+        Raises `NotStored` where they cannot be committed, InputError where the database is damaged.
         """
-        # SQLite has one writer at a time; threads that wait here take turns, where its own waiting sleeps.
+        # SQLite has one writer at a time; a lock queues threads, while SQLite's own waiting sleeps.
         alone = self._one_writer if self.is_sqlite else nullcontext()
         with self._told(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Within it an error of the database is one of ours, but for what breaks a constraint, which callers expect."""
+        """Translates database errors, except violated constraints, which callers handle."""
         try:
             yield
         except IntegrityError:
             raise
         except DatabaseError as error:
             raise fault_of(error, self.name) from error
-        except (JSONDecodeError, ValidationError) as error:  # ValidationError: of what tasks hold and are answered
+        except (JSONDecodeError, ValidationError) as error:  # ValidationError: of items' contents and answers
             raise InputError(
                 f"the database {self.name} holds what accord did not write ({said(error)}): restore it from a copy."
             ) from error
@@ -243,7 +243,7 @@ class Database:
 
 
 class NotStored(InputError):
-    """The database took nothing: it is full (`status` 507), or busy or away (503); `why` says so without its name."""
+    """A write failed: the database is full (`status` 507), or busy or unreachable (503); `why` omits its name."""
 
     def __init__(self, status: int, name: str, why: str) -> None:
         super().__init__(f"the database {name} took nothing: {why[:1].lower()}{why[1:]}")
@@ -251,7 +251,7 @@ class NotStored(InputError):
 
 
 def fault_of(error: DatabaseError, name: str) -> InputError:
-    """What an error of the database of that name means: it is full, busy, away, read-only, or damaged."""
+    """The meaning of a database error: full, busy, unreachable, read-only, or damaged."""
     cause = _cause(error)
     told = said(cause)
     full = getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
@@ -265,7 +265,7 @@ def fault_of(error: DatabaseError, name: str) -> InputError:
 
 
 def _require_whole(path: Path) -> None:
-    """Raise InputError where a file that is there is no database; SQLite takes one of few bytes for a new one."""
+    """Raise InputError where an existing file is not a database; SQLite accepts a very short file as a new one."""
     if path.is_file() and (size := path.stat().st_size):
         with path.open("rb") as file:
             head = file.read(len(HEAD))

@@ -1,4 +1,4 @@
-"""What was answered, as rows: in the columns that the stages of accord read, with where each comes from beside them."""
+"""Export of answers as rows in the columns that accord's stages read, with their provenance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from accord.errors import InputError
 
 @dataclass(frozen=True)
 class Exported:
-    """The rows of a task, a line for whatever is not among them, and what the rows' items hold, by `item`."""
+    """The rows of a task, a line for each kind of answer left out, and the items' contents by `item`."""
 
     rows: list[dict[str, Any]]
     notes: tuple[str, ...]
@@ -27,12 +27,12 @@ class Exported:
 
 
 def rows_of(session: Session, task: str | None = None, *, gold: bool = False) -> Exported:
-    """The rows of the answers that count, of one task, in the order in which they were given.
+    """The rows of the current answers of one task, in the order given.
 
-    Beside what its task makes of it every row has `item`, `annotator` (the pseudonym), `order` (how its
-    answers were shown), `seconds`, `guideline` (the version), `chosen_by` and `probability` (how the item was drawn),
-    where items were drawn unevenly `sampling_weight` (`accord.annotate.order`), `comment` where there is one, and
-    `gold` where the answer is to a gold question.
+    Besides the columns of its task every row has `item`, `annotator` (the pseudonym), `order` (how its answers were
+    shown), `seconds`, `guideline` (the version), `chosen_by` and `probability` (how the item was drawn),
+    `sampling_weight` where items were drawn unevenly (`accord.annotate.order`), `comment` if there is one, and `gold`
+    for gold questions.
 
     Raises InputError where there is no such answer, or the project has several tasks and none is named.
     """

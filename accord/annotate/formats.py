@@ -32,11 +32,11 @@ Form = Literal["accord", "argilla", "label-studio"]
 ROWS: Form = "accord"
 
 NATIVE = {"prompt", "chosen", "rejected", "completion", "completions", "ranks", "ratings", "tied"}
-"""Columns that fields and questions hold, and that are read back from them."""
+"""Columns that fields and questions hold, and from which they are read back."""
 
 
 def _asked(task: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """What an item asks about, by field."""
+    """An item's content, by field."""
     match task:
         case "compare" | "rank":
             answers = {f"response_{i}": answer for i, answer in enumerate(content["answers"], start=1)}
@@ -51,7 +51,7 @@ def _asked(task: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(task: str, content: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """What one person answered, by question; a ranking by field."""
+    """One annotator's answer, by question; a ranking by field."""
     answers = {name: row[name] for name in ("strength", "critique", "comment") if row.get(name)}
     match task:
         case "compare":
@@ -74,18 +74,18 @@ def _by_item(exported: Exported) -> dict[str, list[dict[str, Any]]]:
 
 
 def _rest(rows: Sequence[Mapping[str, Any]], user: Callable[[str], Any], said: set[str]) -> str:
-    """What no field or question holds, as JSON by user."""
+    """Everything that no field or question holds, as JSON by user."""
     kept = {str(user(r["annotator"])): {n: v for n, v in r.items() if n not in NATIVE | said} for r in rows}
     return line_of(kept, allow_nan=True).rstrip()
 
 
 def argilla(exported: Exported) -> list[dict[str, Any]]:
-    """Records as `rg.Dataset.records.from_json` and `rg.Record.from_dict` of Argilla 2.8 read them.
+    """Records as read by `rg.Dataset.records.from_json` and `rg.Record.from_dict` of Argilla 2.8.
 
-    Its users are known by UUIDs, which are made of the pseudonyms: `argilla_user`. A ranking has the rank of each
-    field, so that ties are kept. What a model suggested is a suggestion.
+    Users are identified by UUIDs derived from the pseudonyms (`argilla_user`). A ranking has the rank of each field, so
+    ties are kept. A model's suggestion is exported as one.
 
-    Raises InputError for a task that asks about nothing.
+    Raises InputError for a task whose items have no content.
     """
     records = []
     for key, rows in _by_item(exported).items():
@@ -114,18 +114,18 @@ def argilla(exported: Exported) -> list[dict[str, Any]]:
 
 
 def argilla_user(name: str) -> str:
-    """The UUID by which Argilla knows somebody."""
+    """The UUID of a user in Argilla."""
     return str(uuid5(NAMESPACE_OID, name))
 
 
 def label_studio(exported: Exported) -> list[dict[str, Any]]:
-    """Tasks with annotations, in the form of Label Studio's JSON export, which its import takes too.
+    """Tasks with annotations, in Label Studio's JSON export format, which its import accepts too.
 
-    `completed_by` numbers people from 1, in the order of their names. A comparison and its strength are choices, since
-    a pairwise result cannot say that two are alike; a ranking is a ranker's, of buckets rank_1, rank_2 ..., with what
-    is not ranked in the list itself. Seconds are `lead_time`, answers to gold questions `ground_truth`.
+    `completed_by` numbers annotators from 1, in the order of their names. A comparison and its strength are choices,
+    since a pairwise result cannot express a tie; a ranking has buckets rank_1, rank_2 ..., with unranked answers in the
+    list itself. Seconds are `lead_time`, answers to gold questions `ground_truth`.
 
-    Raises InputError for a task that asks about nothing.
+    Raises InputError for a task whose items have no content.
     """
     users = {name: number for number, name in enumerate(sorted({row["annotator"] for row in exported.rows}), start=1)}
     tasks, number = [], 0
@@ -156,7 +156,7 @@ def label_studio(exported: Exported) -> list[dict[str, Any]]:
 
 
 def _result(key: str, name: str, value: Any, row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a control says of an object."""
+    """One annotation result of a control."""
     kind: str
     held: dict[str, Any]
     kind, held = "textarea", {"text": [value]}
@@ -175,9 +175,9 @@ def _result(key: str, name: str, value: Any, row: Mapping[str, Any]) -> dict[str
 
 
 def write_exported(out: str | Path, exported: Exported, form: Form) -> Exported:
-    """Write what was answered in a form, whole or not at all; what was written.
+    """Write the answers in a format, atomically; returns what was written.
 
-    Raises InputError where a form of JSON has a file that is not called so, or does not fit the task.
+    Raises InputError where a JSON format's file does not end in .json, or the format does not support the task.
     """
     if form == ROWS:
         save_rows(out, exported.rows)

@@ -1,4 +1,4 @@
-"""What stands before every page: headers, faults, the size and the origin of forms, limits on how often, tokens."""
+"""HTTP protection of every page: security headers, error pages, checks of forms, rate limits, form tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from accord.console import status
 from accord.errors import DEBUG
 
 LARGEST = 1_000_000
-"""Bytes that a form may have."""
+"""Maximum bytes of a form."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -42,11 +42,11 @@ HEADERS = {
 
 
 Number = Annotated[int, Path(ge=1, lt=2**31)]
-"""Of a row of the database, in an address."""
+"""The number of a database row in a URL."""
 
 
 class Denied(Exception):
-    """A request that is not answered: its status, and why in a sentence."""
+    """A denied request: its status, and the reason."""
 
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
@@ -54,17 +54,17 @@ class Denied(Exception):
 
 
 class Headers:
-    """ASGI: the security headers of every answer; pages are not kept by caches, what is static is asked for again.
+    """ASGI middleware that adds security headers; pages are not cached, static files are revalidated.
 
-    A fault that nothing else has told is a page, and a line for whoever runs the server, with the traceback where DEBUG
-    in the environment asks for it.
+    An unhandled error becomes an error page and a line on the server's terminal, with a traceback where the environment
+    variable DEBUG asks for it.
     """
 
     def __init__(self, app: ASGIApp, fault: Callable[[Request], Response]) -> None:
         self.app, self.fault = app, fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, with the headers."""
+        """Respond, with the headers."""
         has_begun = False
 
         async def with_headers(message: Message) -> None:
@@ -87,7 +87,7 @@ class Headers:
 
 
 class Limit:
-    """At most `burst` times at once and `rate` times a second, for each of the last 10,000 keys."""
+    """A rate limit of `rate` per second with bursts of `burst`, for each of the last 10,000 keys."""
 
     def __init__(self, rate: float, burst: float) -> None:
         self.rate, self.burst = rate, burst
@@ -95,7 +95,7 @@ class Limit:
         self._lock = threading.Lock()
 
     def take(self, key: Any, cost: float = 1.0) -> bool:
-        """Whether it is still allowed; a `cost` of 0 asks, and uses nothing up."""
+        """Whether a request is allowed; a `cost` of 0 only asks."""
         now = time.monotonic()
         with self._lock:
             left, since = self._left.pop(key, (self.burst, now))
@@ -108,12 +108,12 @@ class Limit:
 
 
 def form_token(session: str) -> str:
-    """The token that every form of a session holds: another site knows neither the session nor this."""
+    """The anti-forgery token in every form of a session, unknown to other sites."""
     return hmac.new(session.encode("utf-8", "replace"), b"form", hashlib.sha256).hexdigest()
 
 
 async def read_form(request: Request, session: str) -> dict[str, str]:
-    """The fields of a form that a page of ours sent. Raises Denied for another's, or one too large."""
+    """The fields of a form sent by one of our pages. Raises Denied for a form of another site, or one too large."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise Denied(403, "This form came from another site, so nothing was stored.")

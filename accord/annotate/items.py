@@ -1,4 +1,4 @@
-"""From rows to items: what is asked about, known by an id or by what it holds."""
+"""Items from rows of data, identified by an id or by their content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from accord.records import Demonstration, Prompt
 
 @dataclass(frozen=True)
 class AddedItems:
-    """How many items are new, how many were there already, and why rows or answers were left out."""
+    """The number of new items and of known ones, and why rows or answers were left out."""
 
     new: int
     known: int
@@ -26,9 +26,9 @@ class AddedItems:
 def read_items(
     data: Source | int, task: Task, *, gold: bool, columns: Mapping[str, str] | None, settings: Mapping[str, Any]
 ) -> tuple[list[tuple[str, Item]], tuple[str, ...]]:
-    """The items that the rows of `data` make, each with where its row is; and a line for what is left out.
+    """The items made from the rows of `data`, each with its row's place, and a line for each kind of row left out.
 
-    Raises InputError where a row cannot be asked about, or an id comes twice with different content.
+    Raises InputError where a row cannot be asked about, or an id occurs twice with different content.
     """
     given = _blank(data, task) if isinstance(data, int) else _rows(data, task, columns)
     sure = [one for one in given if "verdicts" not in one.columns] if gold else given
@@ -67,7 +67,7 @@ def _blank(number: int, task: Task) -> list[Given]:
 
 
 def _rows(data: Source, task: Task, columns: Mapping[str, str] | None) -> list[Given]:
-    """The rows with their places; completions may be empty, as models' are at times."""
+    """The rows with their places; completions may be empty, as models' sometimes are."""
     noted = LeftOut(strict=True)
     places = [(where, row) for _, where, row in open_rows(data)]
     if not places:

@@ -1,17 +1,16 @@
-"""In which order items are asked about: at random, or sooner what a model is unsure of; and what that costs in bias.
+"""The order in which items are annotated: at random, or with priorities from a model, and a correction for the bias.
 
-Of the items that were not drawn yet each is the next with probability w_i / sum_j w_j, as in sampling without
-replacement. A race has that order: everyone runs for a time E_i / w_i, with E_i exponential, and who arrives first is
-next (Efraimidis and Spirakis 2006). All weights are 1 unless `weigh` says otherwise.
+Of the items not drawn yet each is the next with probability w_i / sum_j w_j, as in sampling without replacement. The
+order comes from exponential races: item i gets the time E_i / w_i with E_i exponential, and the smallest is next
+(Efraimidis and Spirakis 2006). All weights are 1 unless set by `weigh`.
 
-What is measured on items drawn unevenly is biased. Weighting item m, drawn with probability q among n that had not
-been, by
+Measurements on items drawn unevenly are biased. Weighting item m, drawn with probability q among n undrawn items, by
 
-    1 + R / (n - 1) (1 / (n q) - 1),      R the number of items that are not drawn even now,
+    1 + R / (n - 1) (1 / (n q) - 1),      R the number of items still not drawn,
 
-takes that out (Farquhar, Gal and Rainforth 2021, arXiv:2101.11665, eq. 7, in which n = N - m + 1 and R = N - M): the
-mean of weight times value over the drawn has the expectation of the mean over all items. Exactly so where items are not
-added after the first was drawn.
+removes the bias (Farquhar, Gal and Rainforth 2021, arXiv:2101.11665, eq. 7, in which n = N - m + 1 and R = N - M): the
+mean of weight times value over the drawn items has the expectation of the mean over all items. This is exact where no
+items are added after the first draw.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ from accord.annotate.database import Item, Slot
 from accord.errors import InputError
 
 LEAST = 0.01
-"""The least weight, as a share of the greatest: every item may be drawn, or no weighting could take the bias out."""
-_SCALE = 2**44  # times are at most 37 / LEAST, so that hundreds of races after each other fit into 63 bits
+"""The minimum weight, relative to the maximum: every item must have a chance, or no weighting could remove the bias."""
+_SCALE = 2**44  # times are at most 37 / LEAST, so hundreds of consecutive races fit into 63 bits
 
 NOT_DRAWN: tuple[Any, ...] = (col(Item.gold).is_(None), col(Item.probability).is_(None))
-"""Which items nobody was asked about yet, gold questions aside."""
+"""Items not drawn yet, without gold questions."""
 
 
 def deal(session: Session, seed: int) -> None:
-    """Put all that is not drawn yet in an order after what is, drawn anew by the weights; gold questions among it.
+    """Order all items not drawn yet behind the drawn ones, drawn anew by weight, with gold questions among them.
 
-    Where nothing was drawn since it is the same order.
+    Without draws since the last call the order is the same.
     """
     last = session.exec(select(func.max(Item.position)).where(col(Item.probability).is_not(None))).one()
     after = -1 if last is None else last
@@ -56,16 +55,16 @@ def deal(session: Session, seed: int) -> None:
 
 
 def _exponential(text: str) -> float:
-    """A draw of the exponential distribution that rests on a text alone."""
+    """An exponential variate determined by a text."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
     return -log(((int.from_bytes(digest[:8], "big") >> 11) + 1) / 2**53)
 
 
 def weigh(session: Session, weights: Mapping[str, float], by: str) -> int:
-    """Give items that were not drawn yet weights, by key, and the name of what they come from; how many those are.
+    """Set the weights of undrawn items, by key, and the name of their source; returns their number.
 
-    Weights below `LEAST` of the greatest are raised to that. Raises InputError for one that is negative or not finite,
-    or where all are 0.
+    Weights below `LEAST` times the maximum are raised to it. Raises InputError for a negative or infinite weight, or if
+    all are 0.
     """
     wrong = next((key for key, weight in weights.items() if not (isfinite(weight) and weight >= 0)), None)
     if wrong is not None:
@@ -81,7 +80,7 @@ def weigh(session: Session, weights: Mapping[str, float], by: str) -> int:
 
 
 def unbiased(session: Session) -> dict[str, float]:
-    """By key, the weight (above) of each item that was drawn; none where all were drawn evenly."""
+    """The importance weight (above) of each drawn item, by key; empty where all were drawn evenly."""
     drawn = select(Item.key, Item.probability, Item.among).where(col(Item.probability).is_not(None))
     left = session.exec(select(func.count(col(Item.id))).where(*NOT_DRAWN)).one()
     weights = {key: importance(probability, among, left) for key, probability, among in session.exec(drawn).all()}
@@ -89,5 +88,5 @@ def unbiased(session: Session) -> dict[str, float]:
 
 
 def importance(probability: float, among: int, left: int) -> float:
-    """The weight of an item drawn with `probability` among so many, where `left` are not drawn."""
+    """The weight of an item drawn with `probability` among `among` items, with `left` items not drawn."""
     return 1 + left * (1 / (among * probability) - 1) / max(among - 1, 1)

@@ -1,4 +1,4 @@
-"""The owner's pages: how far the work is, and who does it."""
+"""The owner's pages: progress, and annotators."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from accord.errors import InputError
 from accord.results.people import PeopleResult
 
 MOMENT = 0.1
-"""Seconds that a page waits for newer statistics than those it has."""
+"""Seconds that a page waits for newer statistics."""
 
 REST = 4.0
-"""After statistics were computed no newer ones are for so many times as long."""
+"""Statistics are not recomputed for this multiple of the time they took."""
 
 
 class Newest:
-    """The newest statistics of a project; newer ones are computed in a thread of their own when somebody asks."""
+    """The latest statistics of a project; newer ones are computed in a thread on request."""
 
     def __init__(self, project: Project) -> None:
         self.project, self.lock = project, threading.Lock()
@@ -42,7 +42,7 @@ class Newest:
         self.next = 0.0
 
     def get(self, of: Any) -> tuple[list[PeopleResult], bool]:
-        """The statistics, and whether they are `of` what there is now. Waits for the first, and a moment for others."""
+        """The statistics, and whether they are of the state `of`. Waits for the first ones, briefly for later ones."""
         with self.lock:
             latest = self.latest
             if latest is None or (latest.done() and (self.of != of or latest.exception())):
@@ -50,7 +50,7 @@ class Newest:
                 threading.Thread(target=self._compute, args=(latest,), daemon=True).start()
         wait([latest], None if self.tasks is None else MOMENT)
         if self.tasks is None:
-            latest.result()  # raises what went wrong
+            latest.result()  # raises the error
         return self.tasks or [], self.of == of and latest.done()
 
     def _compute(self, done: Future[None]) -> None:
@@ -66,7 +66,7 @@ class Newest:
 
 
 class OwnerPages:
-    """Progress at /owner; links are made and ended there. The owner's link is of another kind than the annotators'."""
+    """Progress at /owner, where links are also created and revoked. The owner has a link of their own."""
 
     def __init__(self, app: FastAPI, pages: Pages) -> None:
         self.pages, self.project = pages, pages.project
@@ -78,7 +78,7 @@ class OwnerPages:
         app.post("/owner/people", dependencies=owned)(self.change)
 
     def is_owner(self, request: Request, token: str) -> bool:
-        """Whether the token is the owner's. Raises Denied where too many were tried."""
+        """Whether the token is the owner's. Raises Denied after too many wrong ones."""
         address = request.client.host if request.client else ""
         if not self.pages.bad_links.take(address, 0.0):
             raise Denied(429, "Too many links that lead nowhere came from here: wait a few minutes.")
@@ -88,7 +88,7 @@ class OwnerPages:
         return known
 
     def require(self, request: Request) -> None:
-        """Raises Denied for anybody else."""
+        """Raises Denied unless the owner asks."""
         if not self.is_owner(request, request.cookies.get("owner", "")):
             raise Denied(401, "Please open the owner's link, which `accord annotate serve` prints.")
 
@@ -105,7 +105,7 @@ class OwnerPages:
         return self.overview(request)
 
     def overview(self, request: Request, *, status: int = 200, message: str = "", links: Any = ()) -> Response:
-        """Progress, with what became of what the owner asked for."""
+        """Progress, and the result of the owner's last action."""
         with self.project.database.reading() as session:
             people, items = people_of(session), items_of(session)
             latest = session.exec(select(func.max(Answer.id), func.count(Answer.content))).one()  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ class OwnerPages:
         )
 
     def see_item(self, request: Request, number: Number) -> Response:
-        """An item, and what everybody said of it."""
+        """An item with all its answers."""
         with self.project.database.reading() as session:
             item = session.get(Item, number)
             if item is None:
@@ -145,7 +145,7 @@ class OwnerPages:
         return self.pages.page("owner-item", request, item=item, answers=answers, said=told)
 
     def change(self, request: Request, form: Form) -> Response:
-        """Make or end somebody's link."""
+        """Create or revoke an annotator's link."""
         name, made = form.get("name", "").strip(), dict[str, str]()
         try:
             if "add" in form:
@@ -163,7 +163,7 @@ class OwnerPages:
 
 
 def told_of(task: str, content: dict[str, Any]) -> str:
-    """An answer in words, its item's answers by letters in the item's order."""
+    """An answer in words; the item's answers are named by letters, in its order."""
     if "flag" in content:
         return f"flagged as {content['flag']}"
     if task == "compare":
@@ -180,7 +180,7 @@ def told_of(task: str, content: dict[str, Any]) -> str:
 
 
 def people_of(session: Session) -> list[dict[str, Any]]:
-    """Everybody, with how many answers count and how long they took."""
+    """All annotators with their number of answers and their time."""
     counted = (
         select(
             Annotator,
@@ -207,7 +207,7 @@ def people_of(session: Session) -> list[dict[str, Any]]:
 
 
 def items_of(session: Session) -> list[dict[str, Any]]:
-    """How many items have how many answers, by task; and those that somebody flagged or skipped."""
+    """The number of items by number of answers, by task; and items flagged or skipped."""
     done = func.sum(case((col(Slot.done), 1), else_=0)).cast(Integer)
     each = (
         select(Item.task, col(Item.gold).is_not(None).label("is_gold"), done.label("done"))

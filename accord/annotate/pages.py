@@ -1,4 +1,4 @@
-"""What all pages share: who asks, templates, forms and faults; joining by a link, and the keys of the keyboard."""
+"""Common parts of all pages: sessions, templates, forms and errors; joining by a link, and keyboard shortcuts."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ COMMON = (
     Action("comment", "Comment", "c"),
     Action("guidelines", "Guidelines", "g"),
 )
-"""The actions of every page."""
+"""Actions available on every page."""
 MOST_TALKS = 20
-"""People who wait for a model at once: half of the threads that answer requests, so that others find one."""
+"""Maximum annotators waiting for a model at once: half of the request threads, so that other requests are served."""
 
 
 class Talks:
-    """The slots for which a model is asked at this moment: at most `MOST_TALKS`, each once."""
+    """The slots whose model request is running: at most `MOST_TALKS`, each once."""
 
     def __init__(self) -> None:
         self._slots: set[int] = set()
@@ -49,7 +49,7 @@ class Talks:
 
     @contextmanager
     def of(self, slot: int) -> Iterator[None]:
-        """Within it the model is asked for the slot. Raises Incomplete where it is already, or for too many others."""
+        """Context of a slot's model request. Raises Incomplete where it is running already, or too many others are."""
         with self._lock:
             if slot in self._slots:
                 raise Incomplete("The model is answering you already: wait, and open this page again.")
@@ -64,7 +64,7 @@ class Talks:
 
 
 class Pages:
-    """What all routes share: the project, templates, limits, and who asks."""
+    """Shared state of all routes: the project, templates, rate limits, and sessions."""
 
     def __init__(self, project: Project, speaker: Speaker | None = None) -> None:
         self.project, self.speaker = project, speaker
@@ -82,15 +82,15 @@ class Pages:
         self.templates.filters.update(rendered=rendered, plain=plain, turns=turns, words=words)
 
     def page(self, name: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:
-        """A page. Its forms have the token of the session that asks."""
+        """A page. Its forms carry the session's token."""
         token = form_token(request.cookies.get("owner" if request.url.path.startswith("/owner") else "annotator", ""))
-        stored = request.query_params.get("stored", "")  # which slot's draft browsers need not keep any more
+        stored = request.query_params.get("stored", "")  # the slot whose draft browsers may now delete
         values = {"person": None, "form_token": token, "stored": stored if stored.isdecimal() else "", **values}
         html = self.templates.get_template(f"{name}.html").render(values)
         return HTMLResponse(html.encode("utf-8", "replace"), status)
 
     def known(self, request: Request, token: str) -> Annotator | None:
-        """Whose link has this token; addresses that try many are refused."""
+        """The annotator whose link has this token; addresses that try many are refused."""
         address = request.client.host if request.client else ""
         if not self.bad_links.take(address, 0.0):
             raise Denied(429, "Too many links that lead nowhere came from here: wait a few minutes.")
@@ -102,7 +102,7 @@ class Pages:
         return person
 
     def person(self, request: Request) -> Annotator:
-        """Who asks. Raises Denied where nobody is signed in, or somebody asks too often."""
+        """The signed-in annotator. Raises Denied where nobody is signed in, or requests come too often."""
         token = request.cookies.get("annotator", "")
         person = self.known(request, token) if token else None
         if person is None:
@@ -118,18 +118,18 @@ def _signed_in(request: Request) -> Annotator:
 
 
 Person = Annotated[Annotator, Depends(_signed_in)]
-"""Who asks."""
+"""The signed-in annotator."""
 
 
 def key_map(task: Task | None, person: Annotator) -> list[tuple[Action, str]]:
-    """The actions of a task's page, or of all pages, each with its key as this person has it."""
+    """The actions of a task's page, or of all pages, each with this annotator's key."""
     kinds = TASKS.values() if task is None else [task]
     actions = {action.name: action for kind in kinds for action in (*kind.actions, *COMMON)}
     return [(action, person.keys.get(action.name, action.key)) for action in actions.values()]
 
 
 def changed_keys(form: Mapping[str, str], person: Annotator) -> dict[str, str]:
-    """The keys that a form asks for. Raises Incomplete where one cannot be had."""
+    """The keys that a form sets. Raises Incomplete where one is not allowed."""
     keys = {action.name: form.get(action.name, key).strip().lower() for action, key in key_map(None, person)}
     for action, _ in key_map(None, person):
         if not re.fullmatch("[a-z0-9]", keys[action.name]):
@@ -146,7 +146,7 @@ def changed_keys(form: Mapping[str, str], person: Annotator) -> dict[str, str]:
 
 
 def add_faults(app: FastAPI, pages: Pages) -> None:
-    """The pages of what went wrong; they show what was sent, so that nobody loses a text."""
+    """Error pages; they show what was sent, so that no text is lost."""
 
     def fault(request: Request, status: int, why: str) -> HTMLResponse:
         sent = getattr(request.state, "form", {})
@@ -181,7 +181,7 @@ def add_faults(app: FastAPI, pages: Pages) -> None:
 
 
 def add_joining(app: FastAPI, pages: Pages) -> None:
-    """Personal links, and the keys of whoever has one."""
+    """Personal links, and the page of keyboard shortcuts."""
 
     @app.get("/")
     def front() -> Response:
@@ -217,7 +217,7 @@ def add_joining(app: FastAPI, pages: Pages) -> None:
 
 
 def sign_in(page: Response, request: Request, name: str, token: str) -> None:
-    """Set the cookie of a session."""
+    """Set a session's cookie."""
     is_secure = request.url.scheme == "https"
     page.set_cookie(name, token, max_age=180 * 86400, httponly=True, samesite="strict", secure=is_secure, path="/")
 
@@ -229,4 +229,4 @@ async def _form(request: Request) -> dict[str, str]:
 
 
 Form = Annotated[dict[str, str], Depends(_form)]
-"""The fields of a form that a page of ours sent."""
+"""The fields of a form sent by one of our pages."""

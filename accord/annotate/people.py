@@ -1,4 +1,4 @@
-"""People by their pseudonyms, and their links: who joins, whose link is renewed or ends, and who withdraws."""
+"""Annotators and their links: joining, renewing and revoking links, and withdrawal."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from accord.errors import InputError
 
 
 def new_token() -> str:
-    """A token for a link: 256 random bits, so that there is nothing to guess."""
+    """A token for a link: 256 random bits, which cannot be guessed."""
     return secrets.token_urlsafe(32)
 
 
 def hashed(token: str) -> str:
-    """What is kept of a token: its SHA-256."""
+    """The stored form of a token: its SHA-256."""
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
 def join(session: Session, names: int | list[str], now: float) -> dict[str, str]:
-    """Let people join, by pseudonyms or as many as there should be in all; the tokens of the new ones' links.
+    """Add annotators by pseudonym, or up to a total number; returns the tokens of the new links.
 
-    Raises InputError for a name that is taken, or none.
+    Raises InputError for a name that is taken or invalid.
     """
     there = session.exec(select(Annotator)).all()
     if isinstance(names, int):
@@ -48,7 +48,7 @@ def join(session: Session, names: int | list[str], now: float) -> dict[str, str]
 
 
 def named(session: Session, name: str, database: str) -> Annotator:
-    """Who is called so; InputError, which names the database, where nobody is."""
+    """The annotator of this name; InputError, naming the database, where there is none."""
     person = session.exec(select(Annotator).where(Annotator.name == name)).first()
     if person is None:
         known = ", ".join(session.exec(select(Annotator.name).order_by(col(Annotator.id))).all()) or "nobody"
@@ -57,7 +57,7 @@ def named(session: Session, name: str, database: str) -> Annotator:
 
 
 def renew(person: Annotator) -> str:
-    """The token of a person's new link; the one before ends. Raises InputError where they have withdrawn."""
+    """The token of an annotator's new link; the old one ends. Raises InputError where they have withdrawn."""
     if person.withdrawn_at is not None:
         raise InputError(f"{person.name} has withdrawn; add somebody new.")
     token = new_token()
@@ -66,7 +66,7 @@ def renew(person: Annotator) -> str:
 
 
 def revoke(session: Session, person: Annotator, now: float) -> None:
-    """End a person's link, and free what they have reserved; they are not asked about it again, should they be back."""
+    """End an annotator's link and release their reservations; those items are not shown to them again."""
     person.revoked_at = person.revoked_at or now
     slots = select(Slot).where(Slot.annotator_id == person.id, col(Slot.done).is_(False))
     for slot in session.exec(slots).all():
@@ -74,7 +74,7 @@ def revoke(session: Session, person: Annotator, now: float) -> None:
 
 
 def withdraw(session: Session, person: Annotator, now: float) -> int:
-    """Erase a person's answers for good, and have others asked in their place; how many counted."""
+    """Erase an annotator's answers for good, so that others are asked instead; returns how many counted."""
     person.withdrawn_at = person.withdrawn_at or now
     answers = session.exec(select(Answer).where(Answer.annotator_id == person.id)).all()
     counted = sum(answer.content is not None and answer.replaced_by is None for answer in answers)
@@ -88,7 +88,7 @@ def withdraw(session: Session, person: Annotator, now: float) -> int:
 
 
 def listed(session: Session) -> list[tuple[str, str, int]]:
-    """Everybody's name, what became of their link where it ended, and how many answers count."""
+    """All annotators with the state of their link, if it ended, and their number of current answers."""
     counted = select(Answer.annotator_id, func.count(col(Answer.id))).where(
         col(Answer.replaced_by).is_(None), col(Answer.content).is_not(None)
     )

@@ -31,18 +31,18 @@ from accord.errors import InputError
 from accord.results.learning_curve import LearningCurveResult
 
 MINUTES = 20.0
-"""How long an item is kept for who was shown it, unless said otherwise."""
+"""How long an item is reserved for an annotator by default."""
 
 
 def slots(items: Iterable[Item], numbers: Iterable[int]) -> list[Slot]:
-    """Slots of these numbers for every item."""
+    """Slots with these numbers for every item."""
     many = list(numbers)
     return [Slot(item_id=item.id or 0, number=n, position=item.position) for item in items for n in many]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the answers are. `asked` is what all items take, gold questions aside."""
+    """The progress of a project. `asked` is the number of answers that all items need, without gold questions."""
 
     answers: int
     asked: int
@@ -51,18 +51,18 @@ class Progress:
 
     @property
     def left(self) -> int:
-        """Answers that are still wanted."""
+        """Answers still needed."""
         return max(0, self.asked - self.answers)
 
 
 @dataclass
 class Project:
-    """An open project. `owner` is the token of the owner's link where this opening made one: only its hash is kept."""
+    """An open project."""
 
     database: Database
     settings: Settings
     clock: Any = field(default=time.time)
-    """The seconds since 1970; tests set it back."""
+    """Seconds since 1970; tests replace it."""
 
     @classmethod
     def open(
@@ -115,7 +115,7 @@ class Project:
         return project
 
     def guideline(self, session: Session) -> Guideline | None:
-        """The newest guidelines."""
+        """The latest guidelines."""
         return session.exec(select(Guideline).order_by(col(Guideline.id).desc()).limit(1)).first()
 
     def add(
@@ -127,18 +127,18 @@ class Project:
         columns: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> AddedItems:
-        """Add items of a task, those that are not there yet: an item is known by its row's `id`, else by its content.
+        """Add the items of a task that are not in the project yet, identified by the row's `id` or else by content.
 
         Args:
-            data: what `accord sample` writes, or any rows that accord reads; for a task that starts from nothing, how
-                many.
-            task: what is asked about each, by name: `accord.annotate.tasks.TASKS`.
-            gold: whether the rows have the right answers, so that everybody is asked.
-            columns: names of the rows' columns, as `accord.load_data` takes them.
-            settings: what else the task wants to know: scales, answers.
+            data: what `accord sample` writes, or any rows that accord reads; for a task without data, the number of
+                items.
+            task: the task, by name: `accord.annotate.tasks.TASKS`.
+            gold: whether the rows have correct answers, so that everyone is asked them.
+            columns: names of the rows' columns, as in `accord.load_data`.
+            settings: further settings of the task, such as scales or answers.
 
         Raises:
-            InputError: a row cannot be asked about, or an id comes twice with different content; nothing is added.
+            InputError: a row cannot be asked about, or an id occurs twice with different content; nothing is added.
         """
         items, left_out = read_items(data, task_named(task), gold=gold, columns=columns, settings=settings)
         with self.database.writing() as session:
@@ -162,21 +162,20 @@ class Project:
         return AddedItems(len(new), len(items) - len(new), left_out)
 
     def waiting(self, task: str = "compare") -> dict[str, dict[str, Any]]:
-        """What the items of a task hold that nobody was asked about yet, by key."""
+        """The contents of a task's items that are not drawn yet, by key."""
         with self.database.reading() as session:
             return dict(session.exec(select(Item.key, Item.content).where(Item.task == task, *NOT_DRAWN)).all())
 
     def contents(self, task: str = "compare") -> dict[str, dict[str, Any]]:
-        """What the items of a task hold, by key."""
+        """The contents of a task's items, by key."""
         with self.database.reading() as session:
             return dict(session.exec(select(Item.key, Item.content).where(Item.task == task)).all())
 
     def weigh(self, weights: Mapping[str, float], by: str) -> int:
-        """Have items that nobody was asked about yet drawn in proportion to weights, by key; how many have one now.
+        """Set the weights by which undrawn items are drawn, by key; returns how many were set.
 
-        `by` is what the weights come from, the `chosen_by` of what is exported; `accord.annotate.order` says how items
-        are drawn. Items of other keys keep the weight that they have, 1 at first. Raises InputError for a weight that
-        is negative or not finite, or where all are 0.
+        `by` names the source of the weights, exported as `chosen_by`; `accord.annotate.order` explains the draws. Other
+        items keep their weight, initially 1. Raises InputError for a negative or infinite weight, or if all are 0.
         """
         with self.database.writing() as session:
             weighed = weigh(session, weights, by)
@@ -184,7 +183,7 @@ class Project:
         return weighed
 
     def new_owner(self) -> str:
-        """The token of a new owner's link; the one before ends."""
+        """The token of a new owner's link; the old one ends."""
         token = people.new_token()
         with self.database.writing() as session:
             self.settings = session.merge(self.settings)
@@ -192,35 +191,35 @@ class Project:
         return token
 
     def add_people(self, names: int | list[str]) -> dict[str, str]:
-        """Let people join, by pseudonyms or as many as there should be in all; the tokens of the new ones' links.
+        """Add annotators by pseudonym, or up to a total number; returns the tokens of the new links.
 
-        Raises InputError for a name that is taken, or none.
+        Raises InputError for a name that is taken or invalid.
         """
         with self.database.writing() as session:
             return people.join(session, names, self.clock())
 
     def renew(self, name: str) -> str:
-        """The token of a new link of somebody whose link is lost or was revoked; the one before ends."""
+        """The token of a new link for an annotator whose link was lost or revoked; the old one ends."""
         with self.database.writing() as session:
             return people.renew(people.named(session, name, self.database.name))
 
     def revoke(self, name: str) -> None:
-        """End somebody's link at once. Their answers stay, and what is reserved for them is free again."""
+        """End an annotator's link at once. Their answers stay; their reservations are released."""
         with self.database.writing() as session:
             people.revoke(session, people.named(session, name, self.database.name), self.clock())
 
     def withdraw(self, name: str) -> int:
-        """Erase what somebody answered, for good; others are asked in their place. How many answers that were."""
+        """Erase an annotator's answers for good, so that others are asked instead; returns how many counted."""
         with self.database.writing() as session:
             return people.withdraw(session, people.named(session, name, self.database.name), self.clock())
 
     def people(self) -> list[tuple[str, str, int]]:
-        """Everybody's name, what became of their link where it ended, and how many answers count."""
+        """All annotators with the state of their link, if it ended, and their number of current answers."""
         with self.database.reading() as session:
             return people.listed(session)
 
     def progress(self) -> Progress:
-        """How many answers there are, and how many are wanted."""
+        """The number of answers so far, and the number needed."""
         with self.database.reading() as session:
             counts = select(func.count(col(Answer.id))).where(
                 col(Answer.replaced_by).is_(None), col(Answer.content).is_not(None)
@@ -239,29 +238,29 @@ class Project:
             )
 
     def curves(self) -> dict[str, LearningCurveResult]:
-        """The newest learning curve of each task that has one."""
+        """The latest learning curve of each task that has one."""
         with self.database.reading() as session:
             kept = session.exec(select(Curve)).all()
         return {curve.task: LearningCurveResult.model_validate(curve.content) for curve in kept}
 
     def keep_curve(self, task: str, curve: LearningCurveResult) -> None:
-        """Keep a task's learning curve for the owner's page, in place of the one before."""
+        """Store a task's learning curve for the owner's page, replacing the previous one."""
         with self.database.writing() as session:
             session.merge(Curve(task=task, content=curve.model_dump(mode="json")))
 
     def export(
         self, out: str | Path, *, task: str | None = None, gold: bool = False, form: Form = "accord"
     ) -> Exported:
-        """Write what was answered so far as rows that `accord.load_data` reads, whole or not at all; also meanwhile.
+        """Write the answers so far as rows that `accord.load_data` reads, atomically; annotation may go on meanwhile.
 
         Args:
-            out: the file to write: JSONL, or JSON in the forms of other tools.
-            task: of which task, where the project has several.
-            gold: write the answers to gold questions too.
+            out: the file to write: JSONL, or JSON for the formats of other tools.
+            task: the task, where the project has several.
+            gold: also write answers to gold questions.
             form: accord, argilla or label-studio.
 
         Raises:
-            InputError: there is no such answer yet, no task is named of several, or the form does not fit.
+            InputError: there is no such answer, no task is named of several, or the format does not support it.
         """
         with self.database.reading() as session:
             return write_exported(out, rows_of(session, task, gold=gold), form)

@@ -1,4 +1,4 @@
-"""The server of the pages: one process, bound to this machine unless told otherwise, that ends cleanly."""
+"""The web server of the pages: one process, bound to this machine by default, with clean shutdown."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from accord.errors import InputError
 
 
 def make_app(project: Project, speaker: Speaker | None = None) -> FastAPI:
-    """The application: an annotator's pages, and the owner's at /owner."""
+    """The application: annotators' pages, and the owner's at /owner."""
     pages = Pages(project, speaker)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.pages = pages
@@ -32,7 +32,7 @@ def make_app(project: Project, speaker: Speaker | None = None) -> FastAPI:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket for the pages. Raises InputError where the address is taken, or not this machine's."""
+    """A listening socket. Raises InputError where the address is in use or not on this machine."""
     try:
         family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         opened = socket.socket(family, socket.SOCK_STREAM)
@@ -52,14 +52,14 @@ def serve(
     on_progress: Callable[[Progress], bool] = lambda _: False,
     every: float = 2.0,
 ) -> None:
-    """Serve a project's pages until Ctrl-C; requests that have begun are answered first.
+    """Serve a project's pages until Ctrl-C; running requests are finished first.
 
     Args:
-        project: what is served.
-        at: where: `listen(host, port)`.
-        speaker: a model that talks, for live conversations.
-        on_progress: is called with the progress again and again; true ends the serving.
-        every: the seconds between.
+        project: the project.
+        at: the socket, from `listen(host, port)`.
+        speaker: a model for live conversations.
+        on_progress: called repeatedly with the progress; returning true ends the server.
+        every: seconds between calls.
     """
     # No log of requests: links have tokens in them.
     config = uvicorn.Config(

@@ -1,6 +1,6 @@
-"""Simulated people: functions that are given items, and whose answers are stored, as those of people at the pages are.
+"""Simulated annotators: functions whose answers to items are stored like those of people.
 
-They are told from people by their pseudonyms, and a project has answers of the one kind or the other.
+Their pseudonyms mark them, and a project has answers of people or of simulated annotators, never both.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from accord.annotate.project import Project
 from accord.errors import InputError
 
 SIMULATED = "simulated-"
-"""How the pseudonyms of simulated people begin."""
+"""Prefix of the pseudonyms of simulated annotators."""
 
 Answering = Callable[[str], dict[str, Any] | None]
-"""From the key of an item to an answer to it, as its task's model has it; None skips the item."""
+"""From an item's key to an answer in its task's model; None skips the item."""
 
 
 def answer_unattended(project: Project, people: Mapping[str, Answering], enough: Callable[[], bool]) -> None:
-    """Have each, by a pseudonym, answer in turns until `enough` or nothing is left; time on task is 0.
+    """Let the annotators, by pseudonym, answer in turns until `enough` or nothing is left; time on task is 0.
 
-    Raises InputError for a name that is no pseudonym.
+    Raises InputError for an invalid pseudonym.
     """
     there = {name for name, _, _ in project.people()}
     project.add_people([name for name in people if name not in there])
@@ -50,12 +50,12 @@ def answer_unattended(project: Project, people: Mapping[str, Answering], enough:
 
 
 def is_simulated(name: str) -> bool:
-    """Whether a pseudonym is that of a simulated person."""
+    """Whether a pseudonym is a simulated annotator's."""
     return name.startswith(SIMULATED)
 
 
 def simulated_names(project: Project, count: int) -> list[str]:
-    """Pseudonyms of simulated people: those who are there, then new ones; who was withdrawn stays so."""
+    """Pseudonyms of simulated annotators: existing ones first, then new ones; withdrawn ones stay withdrawn."""
     there = {name: state for name, state, _ in project.people()}
     active = [name for name, state in there.items() if is_simulated(name) and not state]
     free = (name for number in range(1, 10**6) if (name := f"{SIMULATED}{number}") not in there)
@@ -63,7 +63,7 @@ def simulated_names(project: Project, count: int) -> list[str]:
 
 
 def require_unmixed(project: Project, *, simulated: bool) -> None:
-    """Raise InputError where answers of the other kind are there, of people or of simulated people."""
+    """Raise InputError where the project has answers of the other kind."""
     others = [name for name, _, answers in project.people() if answers and is_simulated(name) != simulated]
     if others:
         theirs, ours = ("people's", "simulated people's") if simulated else ("simulated people's", "people's")

@@ -1,8 +1,8 @@
-"""The owner's statistics: how far people agree, with each other and with gold questions, how fast, and by what order.
+"""Statistics for the owner: agreement with others and with gold questions, speed, and order bias.
 
-Verdicts are pairs: a comparison is one, a ranking of K answers K (K - 1) / 2; a rating is a number on every scale. What
-rests on fewer than 20 observations is left out (None). `accord.evaluate` computes agreement, and is imported when
-somebody asks: serving starts fast.
+Verdicts are pairs: a comparison is one, a ranking of K answers K (K - 1) / 2; a rating is a number on every scale.
+Statistics of fewer than 20 observations are left out (None). `accord.evaluate` computes agreement, and is imported on
+demand, so that serving starts fast.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from accord.results.base import Interval
 from accord.results.people import Disputed, PeopleResult, PersonRow
 
 FEW = 20
-"""With fewer observations there is no figure."""
+"""Minimum number of observations for a statistic."""
 
 MOST_DISPUTED = 10
 
 Pair = tuple[int, int]
 Verdicts = dict[Any, float]
-"""By two answers of an item, by their places: 1 where the first is better, 0 where the second is, 1/2 where neither.
+"""By two answers' indices in the item: 1 where the first is better, 0 where the second is, 1/2 for a tie.
 
-Of ratings the number by the name of its scale.
+For ratings, the number by scale.
 """
 
 
 @dataclass(frozen=True)
 class CountedAnswer:
-    """An answer that counts, with its verdicts: none where it was flagged, or its task compares nothing."""
+    """A current answer with its verdicts; empty where it was flagged, or its task compares nothing."""
 
     item: int
     key: str
@@ -52,7 +52,7 @@ class CountedAnswer:
 
 
 def status(project: Project, hourly_cost: float | None = None) -> list[PeopleResult]:
-    """What is known so far of each task of a project, in the order of their names; an hour of work costs so much."""
+    """The statistics of each task of a project, in the order of their names, at a cost per hour."""
     with project.database.reading() as session:
         said = _counted(session)
         asked = Counter(
@@ -64,7 +64,7 @@ def status(project: Project, hourly_cost: float | None = None) -> list[PeopleRes
 
 
 def verdicts(task: str, content: Mapping[str, Any] | None) -> Verdicts:
-    """What an answer says of every two of an item's answers, those not ranked sharing the last rank; or by scale."""
+    """An answer's verdict on every pair of an item's answers, unranked ones sharing the last rank; or by scale."""
     if not content or "flag" in content:
         return {}
     if task == "compare":
@@ -129,7 +129,7 @@ def _task(task: str, said: list[CountedAnswer], asked: int, hourly_cost: float |
 
 
 def _alpha(rated: Sequence[Sequence[float]]) -> Interval | None:
-    """The agreement of the items' numbers on one scale; None where too few items have two, or all numbers are equal."""
+    """Krippendorff's alpha on one scale; None where too few items have two ratings, or all are equal."""
     from accord.evaluate.kappas import agreement_of_numbers
 
     shared = [numbers for numbers in rated if len(numbers) > 1]
@@ -137,7 +137,7 @@ def _alpha(rated: Sequence[Sequence[float]]) -> Interval | None:
 
 
 def _agreement(by_pair: Mapping[tuple[int, Pair], list[CountedAnswer]]) -> AgreementResult | None:
-    """As `accord evaluate agreement` has it, of pairs that two or more judged; None where too few items have such."""
+    """Agreement as in `accord evaluate agreement`, on pairs judged by two or more; None for too few items."""
     from accord.evaluate.agreement import CATEGORIES, Ratings, agreement
 
     shared = {key: several for key, several in by_pair.items() if len(several) > 1}
@@ -153,7 +153,7 @@ def _agreement(by_pair: Mapping[tuple[int, Pair], list[CountedAnswer]]) -> Agree
 
 
 def _person(name: str, said: list[CountedAnswer], given: Mapping[tuple[int, Any], Mapping[float, int]]) -> PersonRow:
-    """One person's figures; `given` is how often everybody, this person included, said what of what."""
+    """One annotator's statistics; `given` counts all verdicts, including this annotator's."""
     others: list[tuple[float, int]] = []
     gold: list[tuple[float, int]] = []
     first: list[tuple[float, int]] = []
@@ -185,7 +185,7 @@ def _person(name: str, said: list[CountedAnswer], given: Mapping[tuple[int, Any]
 
 
 def _share(outcomes: Sequence[tuple[float, int]]) -> Interval | None:
-    """The share with its interval, over items; None where too few items tell."""
+    """The share with its interval, clustered by item; None for too few items."""
     from accord.evaluate.statistics import rate
 
     if len({item for _, item in outcomes}) < FEW:
@@ -195,7 +195,7 @@ def _share(outcomes: Sequence[tuple[float, int]]) -> Interval | None:
 
 
 def _disputed(by_pair: Mapping[tuple[int, Pair], Iterable[CountedAnswer]]) -> list[Disputed]:
-    """The items whose verdicts differ most, the earliest first where they differ as much."""
+    """The most disputed items, earliest first among equals."""
     same: dict[int, list[float]] = defaultdict(list)
     people: dict[int, dict[str, str]] = defaultdict(dict)
     for (item, pair), several in by_pair.items():

@@ -1,8 +1,8 @@
-"""What models and people wrote, as HTML that can do nothing.
+"""Text of models and people as safe HTML.
 
-Markdown is rendered without its HTML and without images, links lead to http and https alone, and what comes of it goes
-through nh3, which knows a short list of elements. Characters that hide or act are shown as signs, also those that
-Markdown makes of entities. The pages' Content-Security-Policy is the third wall.
+Markdown is rendered without raw HTML and images, links may only lead to http and https, and the result is sanitized by
+nh3 with a short list of elements. Invisible and control characters are shown as signs, including those from Markdown
+entities. The pages' Content-Security-Policy is the third line of defense.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def rendered(text: str) -> Markup:
         tags=_ELEMENTS,
         clean_content_tags=set(),
         attributes={"a": {"href", "target"}, "ol": {"start"}},
-        # What scrolls sideways must be reached by keys.
+        # Elements that scroll horizontally must be reachable by keyboard.
         set_tag_attribute_values={"a": {"target": "_blank"}, "pre": {"tabindex": "0"}, "table": {"tabindex": "0"}},
         url_schemes={"http", "https"},
         link_rel="noopener noreferrer nofollow",
@@ -43,24 +43,24 @@ def rendered(text: str) -> Markup:
 
 
 def plain(text: str) -> Markup:
-    """Text as it is, its lines kept by the style sheet."""
+    """Text as it is; the style sheet keeps its lines."""
     return escape(legible(_plain(text)))
 
 
 def _plain(text: str) -> str:
-    """Line ends as \\n, tabs as spaces, half characters replaced."""
+    """Line ends as \\n, tabs as spaces, lone surrogates replaced."""
     return without_halves(text.replace("\r\n", "\n").expandtabs(4))
 
 
 def turns(said: str | Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """A text as JSON has it as (who, words): a string is a user's, and messages are their roles'."""
+    """A JSON text as (role, words): a string is the user's, messages have their roles."""
     if isinstance(said, str):
         return [("user", said)]
     return [(str(one.get("role", "")), _words(one.get("content"))) for one in said]
 
 
 def words(said: str | Sequence[dict[str, Any]]) -> str:
-    """An answer's text; that of a dialogue has a heading for every turn."""
+    """An answer's text; a dialogue gets a heading for every turn."""
     if isinstance(said, str):
         return said
     if len(said) == 1:

@@ -1,4 +1,4 @@
-"""The page of an item: as somebody left it, its answer, its draft, and the turns of a conversation."""
+"""The page of an item: its draft, its answer, and the turns of a conversation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from accord.errors import InputError
 
 
 def add_work(app: FastAPI, pages: Pages) -> None:
-    """The item somebody has, its answer, its draft."""
+    """Routes of an annotator's item, its answer and its draft."""
     project = pages.project
 
     @app.get("/work")
@@ -88,7 +88,7 @@ def _answered(session: Session, person: Annotator) -> int:
 
 
 def _seconds(form: Mapping[str, str]) -> float:
-    """The time on task that the page measured, at most a day."""
+    """The time on task measured by the page, at most a day."""
     try:
         return min(max(float(form.get("seconds", "0")), 0.0), 86400.0)
     except ValueError:
@@ -103,7 +103,7 @@ def work_page(
     form: Mapping[str, str] | None = None,
     message: str = "",
 ) -> HTMLResponse:
-    """The page of an item that somebody has: as they left it, or with the form that lacks something."""
+    """The page of an annotator's item, with the draft, or with a form that is incomplete."""
     with pages.project.database.reading() as session:
         slot, item = _held(session, person, slot_id)
         guideline = session.get(Guideline, slot.guideline_id) if slot.guideline_id else None
@@ -132,7 +132,7 @@ def work_page(
 
 
 def converse(pages: Pages, person: Annotator, slot_id: int, form: Mapping[str, str]) -> None:
-    """Say something to the model, choose one of its answers, or go back a turn. Raises Incomplete, InputError."""
+    """Send a message to the model, choose one of its answers, or go back a turn. Raises Incomplete, InputError."""
     with pages.project.database.reading() as session:
         slot, item = _held(session, person, slot_id)
     content = TASKS["converse"].content.model_validate(item.content)

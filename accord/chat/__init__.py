@@ -1,1 +1,1 @@
-"""Talking with models in the terminal: what is said (speaker), how it goes on (session), and how it looks (screen)."""
+"""Chatting with models in the terminal: models that answer (speaker), commands (session), and display (screen)."""

@@ -1,4 +1,4 @@
-"""What was said: the turns of a conversation with one model or two, and the rows that they make."""
+"""A conversation with one model or two: its turns, and the training rows made from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Preferred: TypeAlias = Literal["1", "2", "tie"]
 
 @dataclass(frozen=True)
 class Reply:
-    """What a model said, and to what; `rewards` are those of all samples it was chosen from, its own the highest."""
+    """A model's answer and its prompt; `rewards` are those of all samples it was chosen from, its own the highest."""
 
     prompt: Text
     prompt_tokens: Tokens
@@ -31,7 +31,7 @@ class Reply:
 
 @dataclass
 class Turn:
-    """What the person said, what each model answered, and which answer the person prefers."""
+    """The user's message, each model's answer, and the answer the user prefers."""
 
     message: str
     answers: tuple[Reply, ...]
@@ -39,7 +39,7 @@ class Turn:
     is_saved: bool = False
 
     def comparison(self) -> Preference | Ranking:
-        """The row that the person's preference makes. Raises InputError where the two answers cannot be compared."""
+        """The row for the user's preference. Raises InputError where the two answers cannot be compared."""
         first, second = self.answers
         if first.prompt != second.prompt:
             raise InputError("the two models had been told different things before it")
@@ -52,21 +52,21 @@ class Turn:
 
 
 def _said(answer: Reply) -> Text:
-    """An answer in the form of its prompt."""
+    """An answer in the form of its prompt (text or messages)."""
     return answer.text if isinstance(answer.prompt, str) else (Message("assistant", answer.text),)
 
 
 @dataclass
 class Conversation:
-    """The turns so far, under a system prompt where there is one."""
+    """The turns so far, and the system prompt, if any."""
 
     system: str = ""
     turns: list[Turn] = field(default_factory=list)
 
     def messages(self, speaker: int, forgotten: int = 0) -> list[Message]:
-        """What was said before, as a model is to see it, without the oldest turns, so many of which are forgotten.
+        """The history as a model sees it, without the oldest `forgotten` turns.
 
-        Of each turn it sees the preferred answer (of a tie the first), else its own.
+        Each turn has the preferred answer (for a tie the first), or without a preference the model's own.
         """
         said = [Message("system", self.system)] if self.system else []
         for turn in self.turns[forgotten:]:
@@ -76,11 +76,11 @@ class Conversation:
 
 
 def save_demonstrations(conversation: Conversation, file: Path) -> str:
-    """Append the conversation with one model to the file; a line that says so.
+    """Append the conversation with one model to the file; returns a line that says so.
 
-    A chat is one row of all its messages; plain texts, each of which stands alone, are a row a turn.
+    A chat is one row with all its messages; plain texts, which stand alone, are one row per turn.
 
-    Raises InputError where nothing was said, the model said nothing in some turn, or the file cannot be appended to.
+    Raises InputError where nothing was said, an answer is empty, or the file cannot be appended to.
     """
     turns = conversation.turns
     if not turns:
@@ -103,9 +103,9 @@ def save_demonstrations(conversation: Conversation, file: Path) -> str:
 
 
 def save_comparisons(conversation: Conversation, file: Path) -> str:
-    """Append the preferences not saved yet to the file, ties as rankings to one next to it; a line that says so.
+    """Append the unsaved preferences to the file, and ties as rankings to a file beside it; returns a message.
 
-    Preferences and rankings are rows of different columns, which a file holds one kind of.
+    Preferences and rankings have different columns, and a file holds one kind.
     """
     rows: list[tuple[Turn, Preference | Ranking]] = []
     left_out = []
@@ -129,7 +129,7 @@ def save_comparisons(conversation: Conversation, file: Path) -> str:
 
 
 def append(file: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Add rows to a JSONL file, which is written anew, whole or not at all; `load_data` reads all of it back.
+    """Add rows to a JSONL file by rewriting it atomically, if `load_data` can read all of it.
 
     Raises InputError where the file is not JSONL, cannot be written, or holds rows of another kind.
     """

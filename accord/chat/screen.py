@@ -1,6 +1,6 @@
-"""The terminal: lines that are typed or piped in, answers as they come, and notes between them.
+"""The terminal: input lines, typed or piped, streamed answers, and notes.
 
-Whatever a model says is shown with signs for characters that a terminal would obey, and never read as rich markup.
+Characters in models' text that a terminal would interpret are shown as signs, and it is never parsed as rich markup.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ PROMPT = "> "
 
 
 class Screen:
-    """Shows on a console; `is_live` where answers may be drawn side by side and drawn again."""
+    """Display on a console; `is_live` where answers can be redrawn side by side."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
         self.is_live = self.console.is_terminal
 
     def lines(self, read: Callable[[str], str] = input) -> Iterator[str]:
-        """Lines until the end of the input; what is piped in is echoed, so that the output reads as a conversation.
+        """Lines until the end of the input; piped lines are echoed, so that the output reads as a conversation.
 
-        Ctrl-C throws away the line that is being typed.
+        Ctrl-C discards the line being typed.
         """
         is_typed = sys.stdin.isatty()
         if is_typed:
@@ -46,22 +46,22 @@ class Screen:
             except KeyboardInterrupt:
                 self.console.print()
                 continue
-            # U+FFFD for what is no character: half a surrogate pair, or a byte that is not UTF-8.
+            # U+FFFD for lone surrogates, and for bytes that are not UTF-8.
             line = without_halves(typed)
             if not is_typed and line.strip():
                 self.console.out(f"\n{PROMPT}{legible(line)}", highlight=False)
             yield line
 
     def note(self, text: str) -> None:
-        """A line that no model said."""
+        """Print a line that is not from a model."""
         self.console.print(Text(legible(text), "dim"), soft_wrap=True)
 
     def waiting(self, text: str) -> AbstractContextManager[object]:
-        """A sign of life while there is nothing to show."""
+        """A spinner while there is nothing to show."""
         return self.console.status(text) if self.is_live else nullcontext()
 
     def follow(self, names: Sequence[str], answers: Sequence[Iterable[str]]) -> None:
-        """Show answers as their pieces come: two of them side by side, or one after the other where that cannot be."""
+        """Show answers as they stream: two side by side on a terminal, else one after the other."""
         if len(answers) > 1 and self.is_live:
             self._side_by_side(names, answers)
             return

@@ -1,6 +1,6 @@
-"""A served model that talks: vLLM, SGLang, llama.cpp, Ollama, transformers serve, whatever speaks the OpenAI API.
+"""Chatting with a served model (vLLM, SGLang, llama.cpp, Ollama, transformers serve: any OpenAI-compatible server).
 
-The server has the chat template, the tokens and the context; it is given messages, and gives text as it comes.
+The server applies the chat template and knows the tokens and the context; it gets messages and streams text.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from accord.records import Completion, Message, text_to_json
 T = TypeVar("T")
 
 WAIT, LONGEST = 120.0, 1200.0
-"""Seconds that a server has until an answer begins, and for each further part of it; and for all of it."""
+"""Seconds until an answer must begin and between its parts, and seconds for a whole answer."""
 
 
 @dataclass(frozen=True)
 class ServedSpeaker:
-    """A model of a server, by its name there. What it is told is not cut to its context: the server says if it must."""
+    """A server's model, by its name there. Prompts are not cut to its context: the server says if they are too long."""
 
     server: Server
     name: str
     has_template = True
 
     def check_system(self, system: str) -> None:
-        """Nothing, as the server knows what its model can be given."""
+        """Does nothing: the server knows which prompts its model accepts."""
 
     def question(self, conversation: Conversation, speaker: int, message: str, longest: int) -> Question:
-        """The message after what was said before; an answer has room for `longest` tokens."""
+        """The message after the history; the answer has room for `longest` tokens."""
         return Question((*conversation.messages(speaker), Message("user", message)), (), longest, 0)
 
     def say(self, question: Question, sampling: Sampling, longest: float | None = None) -> ServedSaying:
-        """The answer, which is asked for and given as it is iterated over, in `longest` seconds."""
+        """The answer, requested and streamed on iteration, within `longest` seconds."""
         return ServedSaying(self, question, sampling, LONGEST if longest is None else longest)
 
 
 class ServedSaying:
-    """An answer of a server on its way: iterating gives pieces of its text; `answer` is what was said until then.
+    """A streamed answer of a server: iterating gives pieces of its text; `answer` is the text so far.
 
-    Its time is limited on any thread, however little comes at a time.
+    Its time limit holds on any thread, however slowly pieces come.
     """
 
     def __init__(self, speaker: ServedSpeaker, question: Question, sampling: Sampling, longest: float) -> None:
@@ -60,11 +60,11 @@ class ServedSaying:
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything was said yet."""
+        """Whether a piece has arrived."""
         return bool(self.pieces)
 
     def __iter__(self) -> Iterator[str]:
-        """Raises InputError where the server is away, refuses, breaks off, or gives what is no answer."""
+        """Raises InputError where the server is unreachable, refuses, breaks off, or sends no valid answer."""
         import openai
 
         server = self.speaker.server
@@ -80,20 +80,20 @@ class ServedSaying:
             raise server.refusal(error, self.speaker.name) from None
         except InputError:
             raise
-        except Exception as error:  # of the HTTP library, or of what came, which may be anything
+        except Exception as error:  # from the HTTP library, or from an arbitrary response
             told = server.without_key(said(error))
             raise InputError(f"{server} broke off, or does not speak the OpenAI API ({told}).") from None
         if self.finish is None and not self.pieces:
             raise InputError(f"{server} gave no answer; see that the URL is that of an OpenAI-compatible server.")
 
     def heard(self) -> Reply:
-        """The answer, waited for to its end; raises as iterating does."""
+        """The whole answer; raises as iterating does."""
         for _ in self:
             pass
         return self.answer
 
     def _asked(self) -> Iterator[str]:
-        """The pieces of the answer; whatever the libraries raise."""
+        """The pieces of the answer; raises whatever the libraries raise."""
         end, pieces, loop = monotonic() + self.longest, self._pieces(), asyncio.new_event_loop()
         try:
             while (piece := loop.run_until_complete(self._in_time(anext(pieces, None), end))) is not None:
@@ -120,7 +120,7 @@ class ServedSaying:
                 temperature=sampling.temperature, top_p=sampling.top_p, seed=seed,
             )  # fmt: skip
             try:
-                chunks = await asyncio.wait_for(begun, WAIT)  # as the client's own limit is that of each part
+                chunks = await asyncio.wait_for(begun, WAIT)  # the client's own limit is per part
             except asyncio.TimeoutError:
                 raise InputError(f"{self.speaker.server} has begun no answer within {WAIT:g} seconds.") from None
             async with chunks:
@@ -134,14 +134,14 @@ class ServedSaying:
 
     @property
     def answer(self) -> Reply:
-        """What was said so far; stopped where the server has not said why it ended."""
+        """The answer so far; `is_stopped` where the server has not said why it ended."""
         completion = Completion((), (), "length" if self.finish == "length" else "end")
         text = without_halves("".join(self.pieces))
         return Reply(self.question.prompt, (), text, completion, self.finish is None)
 
 
 async def _ended(pieces: AsyncGenerator[str, None]) -> None:
-    """Stop what is on its way still, as where Ctrl-C came meanwhile, and let go of the server."""
+    """Cancel pending tasks, e.g. after Ctrl-C, and release the server."""
     own = asyncio.current_task()
     left = [task for task in asyncio.all_tasks() if task is not own]
     for task in left:

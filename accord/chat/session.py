@@ -22,10 +22,10 @@ MOST = 1000
 
 
 class Session:
-    """One model, or two side by side, and a person who types.
+    """A conversation of one model, or two side by side, with a user.
 
-    Two models hear the same messages. Each goes on from its own answers, until the person says which of a turn's two is
-    better: from that one both go on.
+    Two models get the same messages. Each continues from its own answers until the user says which of a turn's two is
+    better: then both continue from that one.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Session:
         self.conversation = Conversation(system)
 
     def run(self, lines: Iterable[str]) -> None:
-        """Answer every line until there are no more, or one says /quit."""
+        """Answer every line until the input ends or a line is /quit."""
         for name, speaker in zip(self.names, self.speakers, strict=True):
             if not speaker.has_template:
                 self.screen.note(f"{name} has no chat template: it continues each message as a text of its own.")
@@ -62,7 +62,7 @@ class Session:
                 self.hear(said)
 
     def hear(self, line: str) -> None:
-        """A command, or a message; what cannot be done changes nothing, and a line says why."""
+        """Handle a command or a message; what fails changes nothing, and a line says why."""
         try:
             if line.startswith("/"):
                 self._command(line)
@@ -84,7 +84,7 @@ class Session:
         run(self, argument.strip())
 
     def _ask(self, message: str, retry: int = 0) -> None:
-        """Have every model answer; the turn is kept unless nothing was said when it was stopped."""
+        """Get every model's answer; the turn is kept unless it was stopped before any text."""
         speakers = list(enumerate(self.speakers))
         questions = [s.question(self.conversation, i, message, self.sampling.max_new_tokens) for i, s in speakers]
         for name, question in zip(self.names, questions, strict=True):
@@ -99,7 +99,7 @@ class Session:
                 self.screen.note(f"{name}: {about}" if len(answers) > 1 else about)
 
     def _streamed(self, questions: Sequence[Question], retry: int) -> tuple[Reply, ...]:
-        """Answers shown as they come; Ctrl-C ends them where they are."""
+        """Answers shown as they stream; Ctrl-C ends them."""
         asked = enumerate(zip(self.speakers, questions, strict=True))
         sayings = [speaker.say(q, self._sampling(i, q, retry)) for i, (speaker, q) in asked]
         try:
@@ -113,7 +113,7 @@ class Session:
         return tuple(replace(answer, rewards=rewards_of(self.reward, [answer])) for answer in answers)
 
     def _chosen(self, questions: Sequence[Question], n: int, retry: int) -> tuple[Reply, ...]:
-        """The best of n answers of each model, shown when it is chosen."""
+        """The best of n answers of each model, shown once chosen."""
         assert self.reward is not None
         answers = []
         for i, (speaker, question) in enumerate(zip(self.speakers, questions, strict=True)):
@@ -124,7 +124,7 @@ class Session:
         return tuple(answers)
 
     def _sampling(self, index: int, question: Question, retry: int) -> Sampling:
-        """How a model's answer is drawn: by the seed's numbers, and by others for its twin and for another try."""
+        """The sampling of a model's answer: other random numbers for a model that occurs twice, and for retries."""
         twin = self.speakers[:index].count(self.speakers[index])
         seed = self.sampling.seed
         assert isinstance(seed, int)
@@ -232,11 +232,11 @@ COMMANDS: dict[str, tuple[Callable[[Session, str], None], str, str]] = {
     "help": (Session.help, "", "these lines"),
     "quit": (lambda session, argument: None, "", "leave"),
 }
-"""What each command does, what it is given, and the line that explains it."""
+"""Each command's function, its argument, and its help line."""
 
 
 def _about(answer: Reply) -> str:
-    """What is worth knowing of an answer: its reward, how the others fared, and why it ended."""
+    """Notes on an answer: its reward, those of the other samples, and why it ended."""
     parts = []
     if answer.rewards:
         best, n = max(answer.rewards), len(answer.rewards)
@@ -245,6 +245,6 @@ def _about(answer: Reply) -> str:
     if answer.is_stopped:
         parts.append("stopped")
     elif answer.completion.stop == "length":
-        tokens = len(answer.completion.tokens)  # which a server does not tell
+        tokens = len(answer.completion.tokens)  # 0 for a server, which does not report it
         parts.append(f"cut after {tokens} tokens" if tokens else "cut before its end")
     return " · ".join(parts)

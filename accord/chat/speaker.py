@@ -1,4 +1,4 @@
-"""A model that talks: the tokens of what it is asked, and its answer as it comes."""
+"""Chatting with a local policy: the tokens of its prompt, and its streamed answer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from accord.records import Completion, EncodedPrompt, Message, Prompt, Sample, T
 
 @dataclass(frozen=True)
 class Question:
-    """What a model is asked: the text, its tokens, how many it may answer with, and how many turns were forgotten."""
+    """A prompt as text and tokens, the room for the answer in tokens, and the number of turns forgotten."""
 
     prompt: Text
     tokens: Tokens
@@ -29,18 +29,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A policy and what it is called. Without a chat template it continues each message as a text of its own."""
+    """A policy with its name. Without a chat template it continues each message as a separate text."""
 
     policy: Policy
     name: str = field(compare=False)
 
     @property
     def has_template(self) -> bool:
-        """Whether it was made to talk in turns."""
+        """Whether the model has a chat template."""
         return self.policy.tokenizer.chat_template is not None
 
     def check_system(self, system: str) -> None:
-        """Raise InputError where the model cannot be given this system prompt."""
+        """Raise InputError where the model does not accept this system prompt."""
         if not system:
             return
         if not self.has_template:
@@ -51,12 +51,12 @@ class Speaker:
             raise InputError(f"{self.name} takes no system prompt: {error}.") from error
 
     def question(self, conversation: Conversation, speaker: int, message: str, longest: int) -> Question:
-        """The message after what was said before.
+        """The message after the history.
 
-        The answer gets `longest` tokens of room, or half the model's context where that is less; the oldest turns are
-        forgotten where they leave too little.
+        The answer gets `longest` tokens, or half the model's context where that is less; the oldest turns are forgotten
+        where the prompt leaves too little room.
 
-        Raises InputError where the message alone leaves too little room, or the model's template refuses the chat.
+        Raises InputError where the message alone leaves too little room, or the model's template rejects the chat.
         """
         context = self.policy.context
         room = longest if context is None else max(1, min(longest, context // 2))
@@ -74,11 +74,11 @@ class Speaker:
         )
 
     def say(self, question: Question, sampling: Sampling) -> Saying:
-        """The answer, which is given as it is iterated over."""
+        """The answer, streamed on iteration."""
         return Saying(self.policy, question, sampling)
 
     def best_of(self, question: Question, sampling: Sampling, n: int, reward: Reward) -> Reply:
-        """The first of highest reward among n answers."""
+        """The answer with the highest reward among n (the first of equal ones)."""
         samples = self.policy.sample([EncodedPrompt(Prompt(question.prompt), question.tokens, -1)], n, sampling)
         answers = [Reply(question.prompt, question.tokens, s.text, s.completion) for s in samples]
         rewards = rewards_of(reward, answers)
@@ -86,7 +86,7 @@ class Speaker:
 
 
 class Saying:
-    """An answer on its way: iterating gives pieces of its text; `answer` is what was said until then."""
+    """A streamed answer: iterating gives pieces of its text; `answer` is the answer so far."""
 
     def __init__(self, policy: Policy, question: Question, sampling: Sampling) -> None:
         self.policy, self.question, self.sampling = policy, question, sampling
@@ -95,7 +95,7 @@ class Saying:
 
     @property
     def has_begun(self) -> bool:
-        """Whether anything was said yet."""
+        """Whether a token has been sampled."""
         return bool(self.tokens)
 
     def __iter__(self) -> Iterator[str]:
@@ -108,7 +108,7 @@ class Saying:
 
     @property
     def answer(self) -> Reply:
-        """What was said so far; stopped where neither the model nor the limit has ended it."""
+        """The answer so far; `is_stopped` where neither the model nor the token limit ended it."""
         has_ended = bool(self.tokens) and self.tokens[-1] in self.policy.ends
         completion = Completion(tuple(self.tokens), tuple(self.logprobs), "end" if has_ended else "length")
         is_stopped = not has_ended and len(self.tokens) < self.question.room

@@ -54,8 +54,7 @@ def evaluate_models(
             the YAML file of an AI judge, module:function, a file of people's preferences, or any reward.
         data: a file or Hub name of held-out prompts, or of rows that have prompts (default: the prompts of --samples).
         models: models by name, as --models.sft runs/sft/model, or a mapping in YAML.
-        samples: files of prompts and completions by name, as --samples.people answers.jsonl; the first completion of
-            every prompt competes.
+        samples: files of prompts and (first) completions by name, as --samples.people answers.jsonl.
         against: the named model or file whose answers the others are compared with in the first table.
         reference: the named model from which divergence is measured.
         reward: a reward that also scores every answer.

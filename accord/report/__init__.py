@@ -1,4 +1,4 @@
-"""Pages for people: `write_report(folder)` on a run or a pipeline, `write_comparison(folders, out)` on several."""
+"""HTML reports: `write_report(folder)` for a run or a pipeline, `write_comparison(folders, out)` for several."""
 
 import lazy_loader
 

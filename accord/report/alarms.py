@@ -1,4 +1,4 @@
-"""The alarms of a run, one entry a kind, numbered as the curves mark them."""
+"""The alarms of a run for the page, one entry per alarm name, numbered as the curves mark them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WATCHED = (
     "watched", "reward", "reward_std", "flat_groups", "length", "repetition", "entropy", "kl", "sampler_drift",
     "chosen_reward", "accuracy", "loss", "eval_loss",
 )  # fmt: skip
-"""Columns that alarms look at."""
+"""Columns that alarms examine."""
 
 
 @dataclass(frozen=True)
 class AlarmKind:
-    """One kind of alarm: when it rang, and what it saw and advised when it first did.
+    """An alarm: when it was raised, and what it saw and advised the first time.
 
-    `when` is the step; of an alarm that rang again, the first, the last and how often.
+    `when` is the step; for an alarm raised several times, the first and last step and the count.
     """
 
     name: str
@@ -35,7 +35,7 @@ class AlarmKind:
 
 @dataclass(frozen=True)
 class StageAlarms:
-    """What the alarms of one stage said and looked at; `best` is the step of the model kept, its value, and by what."""
+    """The alarms of one stage and the columns they examined; `best` is the best model's step, value and measure."""
 
     stage: str
     alarms: tuple[AlarmKind, ...]
@@ -45,7 +45,7 @@ class StageAlarms:
 
 
 def stage_alarms(stage: str, run: RunFiles, measured: Collection[str]) -> StageAlarms | None:
-    """The alarms of a stage's run; None where none were listening."""
+    """The alarms of a stage's run; None where alarms were not recorded."""
     if run.alarms is None:
         return None
     kinds: dict[str, list[Json]] = {}
@@ -66,17 +66,17 @@ def stage_alarms(stage: str, run: RunFiles, measured: Collection[str]) -> StageA
 
 
 def _finite(value: object) -> float | None:
-    """The number, where it is one and finite."""
+    """The value if it is a finite number, else None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _named(title: str) -> str:
-    """A curve's title within a sentence, without its unit."""
+    """A curve's title without its unit, for use in a sentence."""
     return in_a_sentence(title.split(" (")[0])
 
 
 def _sentence(value: object) -> str:
-    """What an alarm said, begun and ended as a sentence."""
+    """An alarm's text as a sentence."""
     said = str(value or "").strip()
     return said[:1].upper() + said[1:] + ("" if not said or said[-1] in ".!?" else ".")

@@ -1,4 +1,4 @@
-"""What each column of metrics is called, and the sentence under its curve that says what to see."""
+"""Titles of the columns of metrics, and the sentence under each curve that says what to look for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 
 @dataclass(frozen=True)
 class Metric:
-    """How a column of metrics is shown: its title, what to look for, and the value that means chance."""
+    """How a column of metrics is shown: its title, what to look for, and its value at chance."""
 
     title: str
     look_for: str = ""
@@ -22,18 +22,18 @@ _share = partial(Metric, is_share=True)
 _aside = partial(Metric, is_main=False)
 
 REWARDS = ("reward", "watched")
-"""What is optimized and what watches it."""
+"""The optimized reward and the independent measure."""
 
 PART = "reward of "
-"""What the columns of a reward's parts begin with; the part's name follows."""
+"""Prefix of the columns of a reward's parts."""
 
 HELD_OUT = "eval_"
-"""What the columns of rows held out begin with; that of the rows trained on follows."""
+"""Prefix of the columns of held-out rows."""
 
 METRICS = {
     "loss": Metric("Loss", "It should fall and then level off; a jump means too high a learning rate."),
     "accuracy": _share(
-        "Pairs ordered rightly",
+        "Pairs ordered correctly",
         "The share of pairs whose chosen completion scores higher; the dashed line is chance.",
         0.5,
     ),
@@ -51,24 +51,24 @@ METRICS = {
         "Watched measure of the samples",
         "It is never trained on: where it falls while the reward rises, the reward is being exploited.",
     ),
-    "kept_reward": Metric("Reward of the samples kept", "What is learned from; the reward of all samples follows it."),
-    "kept": _share("Samples kept", "The rest teach nothing."),
-    "right": _share("Samples that are right", "Each round samples anew, so it moves from round to round, and up."),
-    "solved": _share("Prompts with a right sample", "Where it nears 100%, the prompts have little left to teach."),
+    "kept_reward": Metric("Reward of the samples kept", "These are trained on; the reward of all samples follows it."),
+    "kept": _share("Samples kept", "The rest are not trained on."),
+    "right": _share("Correct samples", "Each round samples anew, so it changes between rounds; it should rise."),
+    "solved": _share("Prompts with a correct sample", "Near 100%, the prompts have little left to teach."),
     "rationalized": _share(
         "Prompts solved with a hint", "Only with the answer as a hint; it should shrink as more are solved without."
     ),
     "labeled": _share("Prompts with a label", "Those whose samples agree on an answer; the rest teach nothing."),
     "agreement": _share(
-        "Samples that agree", "The mean share of a prompt's samples with its commonest answer, right or wrong."
+        "Samples that agree", "The mean share of a prompt's samples with its most frequent answer, right or wrong."
     ),
-    "labels_right": _share("Labels that are right", "Where it falls, the policy learns its own mistakes."),
+    "labels_right": _share("Correct labels", "Where it falls, the policy learns its own mistakes."),
     "flat_groups": _share(
         "Prompts that teach nothing",
-        "Their samples all score the same: near 100%, prompts are too easy or too hard, or the reward is too coarse.",
+        "All their samples score the same: near 100%, prompts are too easy or too hard, or the reward is too coarse.",
     ),
-    "ties": _share("Pairs that tie", "Without a winner there is little to learn from a pair, or nothing."),
-    "teacher_kl": Metric("KL to the teacher (nats)", "It should fall, and levels off as near as the student can come."),
+    "ties": _share("Pairs that tie", "There is little or nothing to learn from a pair without a winner."),
+    "teacher_kl": Metric("KL to the teacher (nats)", "It should fall and level off where the student comes no closer."),
     "kl": Metric(
         "KL to the reference (nats)",
         "How far the policy has moved; distance that brings no more reward is wasted, or worse.",
@@ -89,19 +89,19 @@ METRICS = {
     ),
     "ended": _share("Samples that end by themselves", "It should near 100%; the rest ran into the length limit."),
     "entropy": Metric("Entropy of the policy (nats)", "A fast fall to zero means that all samples have become alike."),
-    "round": _aside("Round", "Each begins with fresh samples of the policy."),
-    "reward_std": _aside("Spread of the rewards", "Near zero, nothing tells good samples from bad ones."),
+    "round": _aside("Round", "Each begins with fresh samples from the policy."),
+    "reward_std": _aside("Spread of the rewards", "Near zero, the reward does not tell good samples from bad ones."),
     "invalid": _share(
-        "Comparisons without a verdict", "They are left out; many are a judge to look at.", is_main=False
+        "Comparisons without a verdict", "They are left out; if there are many, check the judge.", is_main=False
     ),
     "value_loss": _aside("Value loss", "It should fall as the value model learns what to expect."),
     "explained_variance": _share(
         "Returns that the value model explains",
-        "At zero or below, its values are of no more use than one number for all.",
+        "At zero or below, its values are no better than a constant.",
         0.0,
         is_main=False,
     ),
-    "kl_coefficient": _aside("KL coefficient", "What a nat costs; where there is a target, it adapts to hold it."),
+    "kl_coefficient": _aside("KL coefficient", "The price of a nat; with a target, it adapts to hold it."),
     "ratio": _aside("Ratio of new to old probability", "It should stay near one.", 1.0),
     "clip_fraction": _share(
         "Ratios clipped",
@@ -109,54 +109,52 @@ METRICS = {
         is_main=False,
     ),
     "approximate_kl": _aside(
-        "KL of a step's updates (nats a token)", "A jump means that the updates of one step are too many or too large."
+        "KL of a step's updates (nats per token)", "A jump means that a step has too many or too large updates."
     ),
     "sampler_drift": _aside(
-        "Sampler against trainer (nats a token)", "Rounding alone: it should be small, and must not grow."
+        "Sampler against trainer (nats per token)", "Due to rounding only: it should be small and must not grow."
     ),
     "off_policy_drift": _aside(
-        "Off-policyness (nats a token)",
-        "Between the policy and the older one that sampled: it grows with the steps taken.",
+        "Off-policyness (nats per token)",
+        "Between the policy and the older one that sampled: it grows with the steps between them.",
     ),
-    "staleness": _aside("Staleness (steps)", "By how many steps the weights that sampled are behind."),
+    "staleness": _aside("Staleness (steps)", "How many steps the sampling weights are behind."),
     "importance_weight": _aside(
         "Importance weights", "pi over the sampler's probability, capped: the mean should stay near one.", 1.0
     ),
-    "handover_seconds": _aside("Weights to the sampler (s)", "What a step waits for servers to have the new weights."),
-    "samples_wait_seconds": _aside("Waiting for samples (s)", "Near zero, where servers sample ahead and keep up."),
-    "gradient_norm": _aside("Gradient norm", "Spikes mark batches that pull hard; clipping bounds them."),
-    "learning_rate": _aside("Learning rate", "The schedule as it was run."),
-    "tokens_per_second": _aside("Tokens a second", "Steady is well; a drop is another process or longer rows."),
+    "handover_seconds": _aside("Weights to the sampler (s)", "The wait until servers have the new weights."),
+    "samples_wait_seconds": _aside("Waiting for samples (s)", "Near zero where servers sample ahead and keep up."),
+    "gradient_norm": _aside("Gradient norm", "Spikes are batches with large gradients; clipping bounds them."),
+    "learning_rate": _aside("Learning rate", "The schedule as run."),
+    "tokens_per_second": _aside("Tokens per second", "A drop means another process or longer rows."),
 }
 """Columns in the order in which they are shown."""
 
 IN_CONTEXT = {
     "entropy": {
-        "loss": _aside("Policy loss", "It hovers around zero and need not fall: it is no measure of progress.")
+        "loss": _aside("Policy loss", "It hovers around zero and need not fall: it does not measure progress.")
     },
     "round": {
-        "loss": Metric("Loss", "It falls within a round, and begins again with the next."),
-        "reward": Metric("Reward of the samples", "It moves from round to round, and should rise."),
+        "loss": Metric("Loss", "It falls within a round and starts anew with the next."),
+        "reward": Metric("Reward of the samples", "It changes between rounds, and should rise."),
     },
     "baseline": {
         "chosen_reward": Metric("Implicit reward of the desirable", "It should rise above the other.", 0.0),
         "rejected_reward": Metric("Implicit reward of the undesirable", "It should fall below the other.", 0.0),
     },
     "teacher_kl": {"reward": _aside("Reward of the samples", "The divergence from the teacher, negative.")},
-    "ties": {
-        "reward": _share("Chance to win", "Always a half, as both sides of each pair are samples.", is_main=False)
-    },
+    "ties": {"reward": _share("Chance to win", "Always a half: both sides of each pair are samples.", is_main=False)},
     "invalid": {
         "reward": _share(
-            "Chance to win", "Against an opponent that learns too, a half is a draw; the dashed line.", 0.5
+            "Chance to win", "Against an opponent that learns too, a half (the dashed line) is a draw.", 0.5
         )
     },
 }
-"""What columns mean where another is measured, too; the first that fits counts."""
+"""Other meanings of columns in runs that also measure a given column; the first match counts."""
 
 
 def metric_for(name: str, measured: Collection[str]) -> Metric:
-    """How to show the column `name` of a run that measured these columns; other names speak for themselves."""
+    """How to show the column `name` of a run that measured these columns; unknown columns are shown by name."""
     for other, meanings in IN_CONTEXT.items():
         if other in measured and name in meanings:
             return meanings[name]
@@ -169,7 +167,7 @@ def metric_for(name: str, measured: Collection[str]) -> Metric:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """The columns in the order in which they are shown: after each its parts and rows held out, unknown ones last."""
+    """The columns in display order: each followed by its parts and its held-out column, unknown ones last."""
     order = {name: index for index, name in enumerate(METRICS)}
 
     def place(name: str) -> tuple[int, bool]:
@@ -180,10 +178,10 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def in_a_sentence(title: str) -> str:
-    """A title without its capital, unless it begins with an abbreviation."""
+    """A title in lower case, unless it begins with an abbreviation."""
     return title if title[:2].isupper() else title[:1].lower() + title[1:]
 
 
 def score_of(measured: Collection[str]) -> str:
-    """What the number beside a sample of such a run is: a reward, a chance to win, or, where nobody scored, nothing."""
+    """The name of the number beside a sample: reward, chance to win, or empty where there is none."""
     return "" if "teacher_kl" in measured else "chance to win" if "invalid" in measured else "reward"

@@ -1,8 +1,8 @@
-"""A model's card, README.md in its folder: what it was trained on, how, with what result, and how it is used.
+"""A model's card, README.md in its folder: what it was trained on, how, with what result, and how to use it.
 
-The Hub shows it, and reads what stands between the lines of dashes. It is published, so it names files and folders of
-this machine by their last parts alone, and no user, password or key of a URL. What data, models and people wrote
-stands as code, where Markdown and HTML mean nothing.
+The Hub shows it and reads the metadata between the dashed lines. As it is published, it names local files and folders
+by their last parts only, and contains no user, password or key of a URL. Text from data, models and people is shown as
+code, where Markdown and HTML have no effect.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from accord.report.series import Array, columns
 from accord.results.base import Interval, called, wilson
 
 SHORT_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-"""Models of the Hub that accord knows by another name."""
+"""Models on the Hub for which accord has a short name."""
 
 SOURCES = ("data", "pretraining_data", "eval_data", "watch_data")
 LAST = 10
-"""Steps, at least, whose mean is a training measure; a tenth of the run where that is more."""
+"""Minimum number of steps in the mean of a training measure; a tenth of the run where that is more."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PATH = re.compile(r"(?:(?<![\w:/.~-])(?:~|\.\.)?/|(?<!\w)[A-Za-z]:[\\/])[^\s+*,()]+")
@@ -79,16 +79,16 @@ probability = float(log_odds.sigmoid())  # that the first answer is the better o
 
 
 def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
-    """Write README.md into `model/` and `best/` of a run's folder, where they are and have none; the files written.
+    """Write README.md into `model/` and `best/` of a run's folder, if missing there; returns the files written.
 
-    A model whose configuration is damaged gets none, and a line says so.
+    A model with a damaged configuration gets none, and a line says so.
 
-    `method` is what is said of how it was trained, a formula and its source. The rest is taken from the folder:
-    settings, metrics, alarms, versions, as what the data were read.
+    `method` describes the training method: a formula and its source. The rest comes from the folder: settings, metrics,
+    alarms, versions, and the kind of training items.
 
     Training measures are means over the last n steps, a tenth of the run or `LAST` steps, with Student's 95% interval
-    over these steps, `mean -+ t s / sqrt(n)`, and of shares Wilson's over their rows. What has an interval of its own
-    (columns NAME_low and NAME_high, of rows held out) is shown with that, as it was last measured.
+    over these steps, `mean -+ t s / sqrt(n)`, or Wilson's over their rows for shares. Measures of held-out rows, which
+    have intervals of their own (columns NAME_low and NAME_high), are shown with those, as last measured.
 
     Raises InputError where a file of the run cannot be read.
     """
@@ -101,7 +101,7 @@ def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
     for card in cards:
         try:
             text = _card(run, card.parent, files, method)
-        except (OSError, ValueError, AttributeError, TypeError) as error:  # best/ may have lain there for long
+        except (OSError, ValueError, AttributeError, TypeError) as error:  # an old best/ may be damaged
             status(f"{card.parent} gets no card: its configuration is damaged ({said(error)}).")
             continue
         write_text(card, text)
@@ -110,7 +110,7 @@ def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
 
 
 def add_evaluation(model: str | Path, folder: str | Path) -> Path:
-    """Put what `accord evaluate` found, its tables with their 95% intervals, at the end of a model's card, once.
+    """Append the tables of an evaluation, with their 95% intervals, to a model's card, once.
 
     Raises InputError where the folder holds no evaluation.
     """
@@ -131,7 +131,7 @@ def _card(run: Path, model: Path, files: RunFiles, method: str) -> str:
     command = str(files.settings.get("command") or "run")
     lines = [f"# {code(run.resolve().name)}", f"{what}, trained by `accord {command}`."]
     if model.name == "best" and files.best:
-        lines.append(f"It is the model after step {files.best.get('step')}, the best one measured as it was trained.")
+        lines.append(f"It is the model after step {files.best.get('step')}, the best one measured during training.")
     read = files.environment.get("read_as")
     sections = {
         "Data": [*_data(run, files.settings), *([f"- {read}"] if read else []), *_left_out(run)],
@@ -147,7 +147,7 @@ def _card(run: Path, model: Path, files: RunFiles, method: str) -> str:
 
 
 def _labels(model: Path) -> int:
-    """How many labels the model gives: none where it writes."""
+    """The number of labels the model outputs; 0 for a language model."""
     if (model / "adapter_config.json").is_file():
         names = model / "labels.json"
         return len(json.loads(names.read_text(encoding="utf-8"))) if names.is_file() else 0
@@ -156,7 +156,7 @@ def _labels(model: Path) -> int:
 
 
 def _metadata(run: Path, settings: Json, labels: int) -> Json:
-    """What the Hub reads. A base model and data sets are named only where they are names on the Hub."""
+    """The metadata for the Hub. A base model and data sets are named only if they are names on the Hub."""
     found: Json = {"library_name": "transformers"}
     found["pipeline_tag"] = "text-classification" if labels else "text-generation"
     if base := _base_model(run, settings):
@@ -167,7 +167,7 @@ def _metadata(run: Path, settings: Json, labels: int) -> Json:
 
 
 def _base_model(run: Path, settings: Json) -> str | None:
-    """The Hub's name of the model that the run began with, or that the run behind it began with, and so on."""
+    """The Hub's name of the base model, found by following the runs that this one began with."""
     seen: set[Path] = set()
     name = settings.get("model")
     while isinstance(name, str) and (origin := origin_of(name, run)) and origin not in seen:
@@ -177,7 +177,7 @@ def _base_model(run: Path, settings: Json) -> str | None:
 
 
 def _on_hub(value: Any) -> str | None:
-    """The repository of a name on the Hub, if it is one and no file or folder here."""
+    """The value's repository on the Hub, unless it is a local file or folder."""
     name = value.split(":")[0] if isinstance(value, str) else ""
     is_file = re.search(r"\.(jsonl?|csv|parquet|gz|gguf)$", name) or Path(name).exists()
     return name if _HUB_NAME.fullmatch(name) and not is_file else None
@@ -193,7 +193,7 @@ def _data(run: Path, settings: Json) -> Iterator[str]:
 def _left_out(run: Path) -> Iterator[str]:
     file = run / "left_out.jsonl"
     if file.is_file() and (count := sum(1 for line in file.read_text(encoding="utf-8").split("\n") if line)):
-        yield f"- rows left out, as they could not be used: {count:,}"
+        yield f"- rows left out because they could not be used: {count:,}"
 
 
 def _settings(settings: Json) -> str:
@@ -207,7 +207,7 @@ def _changes(files: RunFiles) -> Iterator[str]:
 
 
 def _results(files: RunFiles) -> Iterator[str]:
-    """Measures with their 95% intervals, those of rows held out first."""
+    """Measures with their 95% intervals, those of held-out rows first."""
     measured = columns(files.metrics)
     for name, series in measured.items():
         if series.interval is not None:
@@ -223,16 +223,17 @@ def _results(files: RunFiles) -> Iterator[str]:
             yield f"- {code(name)}: {_mean(series.values[-last:], rows if metric.is_share else 0)}"
     if files.best:
         said = ", ".join(f"{code(name)} {value:.4g}" for name, value in files.best.items() if isinstance(value, float))
-        yield f"- the best while it was trained: step {files.best.get('step')}{said and ', ' + said}"
+        yield f"- the best during training: step {files.best.get('step')}{said and ', ' + said}"
     if measured:
         yield (
-            "\nIntervals are 95%. Where several steps are named, it is the mean over them and Student's interval, of a "
-            "share Wilson's by their rows: of what was trained on, and no measure of how the model does elsewhere."
+            "\nIntervals are 95%. Where several steps are named, the value is the mean over them with Student's "
+            "interval (Wilson's over their rows for a share). It describes the training data, not how the model does "
+            "elsewhere."
         )
 
 
 def _mean(values: Array, rows: int) -> str:
-    """The mean over steps with its interval; of shares of so many `rows` a step where that is not 0."""
+    """The mean over steps with its interval; for a share of `rows` rows per step, Wilson's."""
     steps, mean = len(values), float(values.mean())
     if rows:
         interval = wilson(mean * steps * rows, steps * rows)
@@ -254,7 +255,7 @@ def _versions(environment: Json) -> Json:
 
 
 def _use(model: Path, labels: int) -> str:
-    """Python that reads the model by transformers alone."""
+    """Python code that loads and runs the model with transformers only."""
     chats = (model / "chat_template.jinja").is_file()
     if not labels:
         return _READ.format(kind="AutoModelForCausalLM", more="") + (_CHAT if chats else _PLAIN) + _ANSWER
@@ -266,7 +267,7 @@ def _use(model: Path, labels: int) -> str:
 
 
 def public(value: Any) -> Any:
-    """A text without secrets, and with the last part of each path that leads out of the working folder."""
+    """A text without secrets, and with only the last part of each absolute path."""
     if not isinstance(value, str):
         return value
     if value.startswith(("/", "~", "..")) and Path(value).expanduser().exists():
@@ -277,7 +278,7 @@ def public(value: Any) -> Any:
 
 
 def code(value: Any) -> str:
-    """A text on one line as code in Markdown, whatever is in it."""
+    """A text as inline code in Markdown, whatever it contains."""
     text = " ".join(legible(str(value)).split())
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if not text or text[0] == "`" or text[-1] == "`" else ""
@@ -285,6 +286,6 @@ def code(value: Any) -> str:
 
 
 def fenced(text: str, language: str) -> str:
-    """Lines as a block of code in Markdown, whatever is in them."""
+    """Lines as a code block in Markdown, whatever they contain."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{legible(text)}\n{fence}"

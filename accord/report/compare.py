@@ -1,4 +1,4 @@
-"""Runs side by side on one page: what differs in their settings, and what came of it."""
+"""A page that compares several runs side by side: which settings differ, and with what results."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from accord.results import ComparisonsResult
 from accord.results.models import Answer, SideBySide
 
 MOST = 6
-"""Prompts that are shown."""
+"""Maximum number of prompts shown."""
 
 T = TypeVar("T")
 
 
 def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
-    """Write one page that lays several runs, or several pipelines, side by side; its path.
+    """Write one page that compares several runs, or several pipelines, side by side; returns its path.
 
-    The page shows the settings that differ, every curve of all in one figure, the final numbers, reward against
-    distance, the alarms of each, and what they wrote on the same prompts. Pipelines are compared stage by stage.
+    The page shows the settings that differ, every curve of all runs in one figure, the final numbers, reward against
+    distance, the alarms of each, and their samples on the same prompts. Pipelines are compared stage by stage.
 
     Args:
         folders: two or more folders of runs, or of pipelines.
@@ -57,7 +57,7 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         differences=differences(together, names),
         judges=list(judges),
         models=_crossed([{model.name: model for table in own for model in table.result.models} for own in tables]),
-        trials=_crossed([{r.name: r for _, r in story.results(ComparisonsResult)} for _, story in stories]),
+        comparisons=_crossed([{r.name: r for _, r in story.results(ComparisonsResult)} for _, story in stories]),
         frontiers=_frontiers(names, tables, together),
         watches=_alarms(together),
         asked=_asked(names, tables, together),
@@ -78,7 +78,7 @@ def _stories(folders: list[Path]) -> Stories:
     if twice:
         raise InputError(f"{twice[0]} is given twice; give each run once.")
     if len(folders) < 2:
-        raise InputError("comparing takes two runs or more; give the --out folder of each.")
+        raise InputError("a comparison needs two runs or more; give the --out folder of each.")
     stories = [read_story(folder) for folder in folders]
     runs = [str(story.folder) for story in stories if not story.is_pipeline]
     if 0 < len(runs) < len(stories):
@@ -89,7 +89,7 @@ def _stories(folders: list[Path]) -> Stories:
 
 
 def _crossed(runs: Sequence[dict[str, T]]) -> list[tuple[str, list[T | None]]]:
-    """What the runs have by name, one row a name, with None where a run has nothing."""
+    """One row per name: each run's value, or None where it has none."""
     names = dict.fromkeys(name for one in runs for name in one)
     return [(name, [one.get(name) for one in runs]) for name in names]
 
@@ -97,7 +97,7 @@ def _crossed(runs: Sequence[dict[str, T]]) -> list[tuple[str, list[T | None]]]:
 def _frontiers(
     names: Sequence[str], tables: Sequence[list[ModelTable]], together: Sequence[SharedStage]
 ) -> list[Figure]:
-    """By judge, all finished models; with the learned reward, the ways that all runs took through training."""
+    """All finished models by judge; for the learned reward also the trajectories of training."""
     ways = trajectories([(name, stage.run.metrics) for chapter in together for name, stage in chapter.stages])
     drawn = []
     for judge in dict.fromkeys([LEARNED_SCORE, *(judge for own in tables for table in own for judge in table.judges)]):
@@ -126,14 +126,14 @@ def _alarms(together: Sequence[SharedStage]) -> list[StageAlarms]:
 def _asked(
     names: Sequence[str], tables: Sequence[list[ModelTable]], together: Sequence[SharedStage]
 ) -> list[tuple[str, list[SideBySide]]]:
-    """What the runs wrote on the same prompts: at the end of training, and where models were judged."""
+    """The runs' samples on the same prompts: at the end of training, and in evaluations."""
     asked = [(chapter.title, _common_samples(chapter.stages)) for chapter in together]
     asked.append(("Judged", _common_answers(names, tables)))
     return [(title, prompts) for title, prompts in asked if prompts]
 
 
 def _common_samples(stages: Sequence[tuple[str, StageRecord]]) -> list[SideBySide]:
-    """The last sample of each run on prompts that two or more have kept; prompts that all have come first."""
+    """Each run's last sample on prompts that two or more runs have kept; prompts of most runs come first."""
     last: dict[str, dict[str, Answer]] = {}
     for name, stage in stages:
         score = captions.score_of(series.columns(stage.run.metrics))
@@ -146,7 +146,7 @@ def _common_samples(stages: Sequence[tuple[str, StageRecord]]) -> list[SideBySid
 
 
 def _common_answers(names: Sequence[str], tables: Sequence[list[ModelTable]]) -> list[SideBySide]:
-    """What the models of different evaluations answered to the same prompts; a prompt of one evaluation is left out."""
+    """Answers of models from different evaluations to the same prompts; prompts of a single evaluation are left out."""
     answers: dict[str, list[Answer]] = {}
     asking: dict[str, set[str]] = {}
     for name, own in zip(names, tables, strict=True):
@@ -165,6 +165,6 @@ def _fullest(prompts: dict[str, list[Answer]]) -> list[SideBySide]:
 def _environment(story: Story) -> dict[str, object]:
     shared = html.shared([stage.run.environment for stage in story.stages])
     versions = shared.pop("versions", {})
-    for name in ("command", "seed"):  # each run has its own, and the settings hold the seed
+    for name in ("command", "seed"):  # differ anyway; the seed is among the settings
         shared.pop(name, None)
     return shared | (versions if isinstance(versions, dict) else {})

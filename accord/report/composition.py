@@ -1,4 +1,4 @@
-"""What text a pretraining was made of, as a picture and a table: the share of each file, and how often it is read."""
+"""The composition of pretraining text, as a figure and a table: each file's share, and how often it is read."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from accord.report.figures import HUES, INK, Figure, blank, drawing, inline
 from accord.report.html import Json, number, percent
 
 NUMBERS = ("documents", "of", "tokens", "share", "epochs")
-"""What a row must have."""
+"""Required numbers of a row."""
 
 LONGEST_NAME = 34
-"""Characters of a file's name that are drawn, its end."""
+"""Maximum characters of a file's name in the figure; the end is kept."""
 
 
 @dataclass(frozen=True)
 class Composition:
-    """The files, the largest share first, and their picture, where there are several."""
+    """The files, largest share first, and their figure, where there are several."""
 
     files: list[Json]
     figure: Figure | None
 
 
 def composition_of(rows: Sequence[Json]) -> Composition | None:
-    """What rows of composition.jsonl say; None where none says anything."""
+    """The composition from rows of composition.jsonl; None without a valid row."""
     known = [{**row, "file": legible(str(row["file"]))} for row in rows if "file" in row]
     known = [row for row in known if all(isinstance(row.get(n), int | float) for n in NUMBERS)]
     files = sorted(({"weight": None, "bytes": None, **row} for row in known), key=lambda row: -row["share"])
@@ -53,7 +53,7 @@ def _drawn(files: Sequence[Json]) -> Figure:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     first = files[0]
     caption = (
-        f"{percent(first['share'])} of the tokens of a pass over the data are of {first['file']}. How often a file is "
-        "read counts all of it, also what the mix does not take."
+        f"{percent(first['share'])} of the tokens of a pass over the data are from {first['file']}. How often a file "
+        "is read is relative to the whole file, including rows that the mix does not use."
     )
-    return Figure("What the text is made of", inline(figure), caption)
+    return Figure("Composition of the text", inline(figure), caption)

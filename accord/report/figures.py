@@ -1,4 +1,4 @@
-"""Figures as inline SVG in the page's colors and font, which read in light, dark and print: curves over steps."""
+"""Figures as inline SVG in the page's colors and font, legible in light, dark and print: curves over steps."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ HUES = ("#000011", "#000012", "#000013", "#000014", "#000015", "#000016")
 _VARIABLES = {INK: "--ink", SOFT: "--soft", GRID: "--grid"} | {hue: f"--hue-{i}" for i, hue in enumerate(HUES, start=1)}
 
 ROUND = [1, 2, 2.5, 5, 10]
-"""Ticks fall on these numbers times a power of ten."""
+"""Ticks are these numbers times a power of ten."""
 
 DASHES = (0, (4, 3))
-"""Of lines that stand for no measurement of their own: chance, a bound, what is optimized."""
+"""For lines that are not a measurement of their own: chance, a bound, the optimized reward."""
 
 FEW = 10
-"""Fewer values than this are drawn as they are, each with a dot; more, faint under their running mean."""
+"""With fewer values each is drawn with a dot; with more, faintly under their running mean."""
 
 Mark = tuple[float, str]
-"""A step, and what is written over it: an alarm's number."""
+"""A step and its label: an alarm's number."""
 
 PROXY, INDEPENDENT, ALARM = HUES[1], HUES[0], HUES[4]
-"""The colors of what is optimized, of what watches it, and of alarms."""
+"""Colors of the optimized reward, of the independent measure, and of alarms."""
 
 _STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
@@ -68,9 +68,9 @@ _STYLE: dict[Any, object] = {
 
 
 def drawing(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
-    """Decorates what draws: matplotlib has the page's style meanwhile, and what cannot be drawn is said in its place.
+    """Decorator for drawing functions: applies the page's style, and replaces a failed drawing by a message.
 
-    A page is written when a training has ended, and must not fail for what a file of numbers may hold.
+    A page is written when training ends, and must not fail because of the contents of a metrics file.
     """
     styled = matplotlib.rc_context(_STYLE)(draw)
 
@@ -87,12 +87,12 @@ def drawing(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
 
 
 def hue(index: int) -> str:
-    """The color of the `index`-th thing drawn; after six they come round again, and labels set things apart."""
+    """The color of the `index`-th item; the six colors repeat."""
     return HUES[index % len(HUES)]
 
 
 def blank(width: float, height: float, xlabel: str) -> tuple[Canvas, Axes]:
-    """An empty figure of so many inches, with one pair of axes."""
+    """An empty figure of this size in inches, with one pair of axes."""
     figure = Canvas(figsize=(width, height), dpi=72, layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(xlabel)
@@ -101,7 +101,7 @@ def blank(width: float, height: float, xlabel: str) -> tuple[Canvas, Axes]:
 
 
 def inline(figure: Canvas) -> Markup:
-    """The figure as an `<svg>` element: no prologue, no metadata, no names of its own, the page's colors and font."""
+    """The figure as an `<svg>` element without prologue, metadata or ids, in the page's colors and font."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True)
     svg = file.getvalue()
@@ -121,7 +121,7 @@ def inline(figure: Canvas) -> Markup:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with its title and the sentence that says what to see."""
+    """A drawing with its title and a caption that says what to look for."""
 
     title: str
     svg: Markup
@@ -137,10 +137,10 @@ def curve(
     height: float = 1.75,
     held_out: Series | None = None,
 ) -> Markup:
-    """One metric over the steps of one run or several: raw values faint, running means bold, alarms at their steps.
+    """One metric over the steps of one or several runs: raw values faint, running means bold, alarms at their steps.
 
-    Runs come with their index: the first six are solid, the next six dashed, then dotted. The same metric of rows held
-    out is dashed, with its intervals as a band.
+    Runs come with their index: the first six are solid, the next six dashed, then dotted. The metric on held-out rows
+    is dashed, with its intervals as a band.
     """
     figure, axes = blank(3.5, height, "step")
     for index, series in runs:
@@ -154,7 +154,7 @@ def curve(
 
 @drawing
 def parting(proxy: Series, independent: Series, marks: Sequence[Mark] = ()) -> Markup:
-    """What is optimized, dashed, and what watches it, solid, over the same steps, each with an axis of its own."""
+    """The optimized reward (dashed) and the independent measure (solid) over the same steps, each with its own axis."""
     figure, axes = blank(7.4, 2.5, "step")
     other = axes.twinx()
     other.grid(visible=False)
@@ -170,13 +170,13 @@ def parting(proxy: Series, independent: Series, marks: Sequence[Mark] = ()) -> M
 
 
 def paired_up(measured: Mapping[str, Series]) -> list[tuple[str, Series, Series | None]]:
-    """The columns in order, each with the same of rows held out, where there is such."""
+    """The columns in order, each with its held-out column, if any."""
     alone = [name for name in measured if name.removeprefix(HELD_OUT) not in measured.keys() - {name}]
     return [(name, measured[name], measured.get(HELD_OUT + name)) for name in in_order(alone)]
 
 
 def plot_metrics(rows: Sequence[Mapping[str, Any]]) -> Canvas:
-    """The main curves of a run, from its rows of metrics.jsonl, as a matplotlib figure, drawn as on the page."""
+    """The main curves of a run, from its rows of metrics.jsonl, as a matplotlib figure."""
     measured = columns(rows)
     shown = [(values, held_out, metric_for(name, measured)) for name, values, held_out in paired_up(measured)]
     shown = [each for each in shown if each[2].is_main] or shown
@@ -195,9 +195,9 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]]) -> Canvas:
 
 
 def caption(metric: Metric, series: Series, held_out: Series | None = None) -> str:
-    """From where to where the curve went, what to look for, and how many steps had no finite value.
+    """The start and end of the curve, what to look for, and how many steps were not finite.
 
-    Of rows held out, from where to where too, and the last interval.
+    For held-out rows also their start and end, and the last interval.
     """
     shown = percent if metric.is_share else number
     first, last = ends(series.values)
@@ -230,14 +230,14 @@ def _line(axes: Axes, series: Series, color: str, style: object = "-") -> None:
 
 
 def _dashed(axes: Axes, held_out: Series, color: str) -> None:
-    """Measurements of rows held out, as they are, and the band of their intervals."""
+    """Held-out measurements, unsmoothed, and the band of their intervals."""
     axes.plot(held_out.steps, held_out.values, color=color, linewidth=1.6, linestyle=DASHES, marker="o", markersize=3)
     if held_out.interval is not None:
         axes.fill_between(held_out.steps, *held_out.interval, color=color, alpha=0.2, linewidth=0)
 
 
 def _settle(axes: Axes, drawn: Sequence[Series], metric: Metric, chance: str = SOFT) -> None:
-    """Ticks that fit the metric, the line of chance, and no room for shares that cannot be."""
+    """Ticks for the metric, the line of chance, and limits for shares."""
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=ROUND))
     if metric.chance is not None:
         axes.axhline(metric.chance, color=chance, linewidth=0.8, linestyle=DASHES)
@@ -249,7 +249,7 @@ def _settle(axes: Axes, drawn: Sequence[Series], metric: Metric, chance: str = S
 
 
 def _mark(axes: Axes, marks: Sequence[Mark]) -> None:
-    """A thin line from the top at each mark's step, with its number."""
+    """A thin vertical line at each mark's step, with its number at the top."""
     for step, label in marks:
         axes.axvline(step, color=ALARM, linewidth=0.9, alpha=0.75)
         axes.annotate(

@@ -1,7 +1,7 @@
-"""Score against the square root of the KL divergence from a reference.
+"""Figures of score against the square root of the KL divergence from a reference.
 
-Training is a line and a finished model a point; a measured frontier has a line a method, over its coefficients, and
-best-of-n with its bound.
+Training is a line and a finished model a point; a measured frontier has one line per method, over its coefficients, and
+best of n with its bound.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from accord.results import FrontierResult, Interval
 from accord.results.base import called
 
 LEARNED_SCORE = "reward"
-"""The score that the `reward` in a policy's metrics is comparable with: what the learned reward model says."""
+"""The score to which the `reward` in a policy's metrics is comparable: that of the learned reward model."""
 
 DISTANCE = "√KL from the reference (√nats)"
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A run's way through the plane of distance and score: two arrays of (n,), in the order of its steps."""
+    """A run's path of distance and score, arrays (n,) in the order of its steps."""
 
     name: str
     distance: Array
@@ -42,7 +42,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class ScoredPoint:
-    """A model in that plane, with the interval of its score; the points of one group share a color."""
+    """A model's distance and score with its interval; points of one group share a color."""
 
     name: str
     distance: float
@@ -52,23 +52,23 @@ class ScoredPoint:
 
 @dataclass(frozen=True)
 class Line:
-    """Models that differ by a coefficient, or the best of so many answers, in the order of their distance."""
+    """Models that differ in a coefficient, or best of n, in the order of their distance."""
 
     name: str
     points: tuple[ScoredPoint, ...]
 
     @property
     def curve(self) -> tuple[list[float], list[float]]:
-        """The distances and the scores."""
+        """The distances and scores."""
         return [point.distance for point in self.points], [point.score.estimate for point in self.points]
 
     def at(self, distance: float) -> float:
-        """The score at a distance within the line's reach, on the straight line between its points."""
+        """The score at a distance within the line's range, interpolated linearly."""
         return float(np.interp(distance, *self.curve))
 
 
 def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
-    """The measured frontiers; then, by every judge, the finished models, and the runs that it rewarded or watched."""
+    """The measured frontiers; then, by judge, finished models and trajectories of runs it rewarded or watched."""
     ways = trajectories([(stage.name, stage.run.metrics) for stage in story.stages])
     drawn = []
     for table in tables:
@@ -85,7 +85,7 @@ def frontiers(story: Story, tables: Sequence[ModelTable]) -> list[Figure]:
 
 
 def trajectories(runs: Sequence[tuple[str, list[Json]]], score: str = LEARNED_SCORE) -> list[Trajectory]:
-    """The ways of those runs, named with their metrics, that measured a distance and a learned reward, or `score`."""
+    """The trajectories of the runs that measured a distance and `score`, by name."""
     ways = []
     for name, rows in runs:
         metrics = columns(rows)
@@ -98,7 +98,7 @@ def trajectories(runs: Sequence[tuple[str, list[Json]]], score: str = LEARNED_SC
 
 
 def points(table: ModelTable, judge: str) -> list[ScoredPoint]:
-    """The models whose score and distance are known; the reference is at distance zero from itself."""
+    """The models with a known score and distance; the reference has distance zero."""
     placed = []
     for model in table.result.models:
         distance = 0.0 if model.name == table.result.reference else model.kl.estimate if model.kl else None
@@ -111,7 +111,7 @@ def points(table: ModelTable, judge: str) -> list[ScoredPoint]:
 def frontier(
     ways: Sequence[Trajectory], finished: Sequence[ScoredPoint], judge: str, names: Sequence[str] = ()
 ) -> Figure:
-    """The picture and what to see in it; `names` come first where colors are given out."""
+    """The figure and its caption; `names` come first when colors are assigned."""
     figure, axes = plane(2.9, judge)
     groups = [point.group or point.name for point in finished]
     colors = {name: hue(i) for i, name in enumerate(dict.fromkeys([*names, *groups, *(path.name for path in ways)]))}
@@ -126,21 +126,21 @@ def frontier(
     if ways:
         walked = " and ".join(dict.fromkeys(path.name for path in ways))
         caption.append(
-            f"The line is the way of {walked} through training: dots are steps, the line their running mean. "
-            "Steep is good; a line that goes right without rising pays distance for nothing."
+            f"The line is the path of {walked} through training: dots are steps, the line their running mean. "
+            "Steep is good; a line that goes right without rising spends divergence for nothing."
         )
     if finished:
         caption.append("Points are the finished models, with the 95% interval of their mean score.")
     if finished and judge != LEARNED_SCORE:
         caption.append(
-            f"{judge} is the judge: a model that goes up under the reward it was trained on but down here has "
+            f"{judge} is the judge: a model that rises under the reward it was trained on but falls here has "
             "overoptimized that reward."
         )
     return Figure(f"{judge} against √KL", _labeled(figure, axes, finished), " ".join(caption))
 
 
 def plane(height: float, score: str) -> tuple[Canvas, Axes]:
-    """An empty figure of scores over the distance."""
+    """An empty figure of scores over distance."""
     figure, axes = blank(4.6, height, DISTANCE)
     axes.set_ylabel(score)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
@@ -148,7 +148,7 @@ def plane(height: float, score: str) -> tuple[Canvas, Axes]:
 
 
 def lines(result: FrontierResult) -> tuple[list[Line], Line | None]:
-    """The families of an evaluation, and the bound of best-of-n where its divergence is known to lie below it."""
+    """The families of an evaluation and best of n, and its bound where the exact divergence is known."""
     families = []
     for family in result.families:
         names = [p.name if p.coefficient is None else f"{p.coefficient:g}" for p in family.points]
@@ -169,7 +169,7 @@ def _line(name: str, models: Sequence[tuple[str, float, Interval]]) -> Line:
 
 @drawing
 def measured_frontier(result: FrontierResult) -> Figure | None:
-    """The figure of an evaluation of frontiers; None where it has no models."""
+    """The figure of a frontier evaluation; None without models."""
     drawn, bound = lines(result)
     if not drawn:
         return None
@@ -188,7 +188,7 @@ def measured_frontier(result: FrontierResult) -> Figure | None:
     caption += " Numbers at the points are coefficients, or n; bars are 95% intervals."
     if bound:
         caption += (
-            " The thin dashed line sets best-of-n at its bound, log n − (n − 1)/n, which its divergence never passes."
+            " The thin dashed line shows best-of-n at its bound, log n − (n − 1)/n, which its divergence never exceeds."
         )
     elif any(line.name == "best of n" for line in drawn):
         caption += " Best-of-n lies at its bound, log n − (n − 1)/n, or to the left of it."
@@ -197,7 +197,7 @@ def measured_frontier(result: FrontierResult) -> Figure | None:
 
 
 def _reading(drawn: Sequence[Line], judge: str) -> str:
-    """Who gets furthest, and who gets most where all have arrived."""
+    """The best score overall, and the scores at the largest distance that all methods reach."""
     top, best = max(((f, p) for f in drawn for p in f.points), key=lambda pair: pair[1].score.estimate)
     at = f"{top.name} ({best.name}) at √KL {number(best.distance)}"
     text = f"The highest {judge}, {number(best.score.estimate)}, is {at}."
@@ -208,17 +208,17 @@ def _reading(drawn: Sequence[Line], judge: str) -> str:
         if nearest <= shared:
             order = sorted(arrived, key=lambda line: -line.at(shared))
             scores = ", ".join(f"{line.name} {number(line.at(shared))}" for line in order)
-            text += f" At √KL {number(shared)}, which all reach: {scores}."
+            text += f" At √KL {number(shared)}, which all methods reach: {scores}."
     return text + " Higher at the same distance is better."
 
 
 def _is_named(line: Line, point: ScoredPoint) -> bool:
-    """Of best of n, whose points lie close, those are named whose n is a power of two."""
+    """Whether to label a point: of best of n, which lie close, only those where n is a power of two."""
     return line.name != "best of n" or not point.name.isdecimal() or int(point.name).bit_count() == 1
 
 
 def _labeled(figure: Canvas, axes: Axes, points: Sequence[ScoredPoint]) -> Markup:
-    """The figure with each point's name beside it, on the first side where it covers no other name or point."""
+    """The figure with point labels, each on the first side where it overlaps nothing."""
     axes.margins(0.08, 0.12)
     figure.draw_without_rendering()
     to_screen = axes.transData.transform
@@ -233,7 +233,7 @@ def _labeled(figure: Canvas, axes: Axes, points: Sequence[ScoredPoint]) -> Marku
         inside = [at for at, box in boxes.items() if frame.x0 < box.x0 and box.x1 < frame.x1]
         fits = [at for at in inside if not boxes[at].count_overlaps(taken)]
         if not fits and point.group:
-            continue  # its color tells whose it is, and its neighbors' names what
+            continue  # identified by its color and its neighbors' labels
         dx, dy = fits[0] if fits else sides[0]
         taken.append(boxes[dx, dy])
         spot = (point.distance, point.score.estimate)

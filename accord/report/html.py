@@ -1,4 +1,4 @@
-"""Templates, and how they print words and numbers; what a model wrote is untrusted, and nothing of it may hide."""
+"""Templates, and formatting of text and numbers for them; text from models is untrusted and must not hide anything."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from accord.results import Interval
 from accord.results.base import called
 
 Json = dict[str, Any]
-"""An object as JSON files hold it."""
+"""An object from a JSON file."""
 
 LONGEST = 4000
-"""Characters of one text that the page shows."""
+"""Maximum number of characters of a text on the page."""
 
 BOUNDS = (0.1, 0.5, 1.0, 2.0, 4.0)
-"""Nats at which the shade of a token grows; below the first it has none."""
+"""Thresholds of a token's shade, in nats; below the first it has none."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _HIDDEN = re.compile(rf"{HIDDEN}|[ \n]+\Z")
 
 
 def fill(template: str, **values: Any) -> str:
-    """The page as HTML. Every text in it is escaped, and half characters (lone surrogates) are replaced."""
+    """The page as HTML. All text is escaped; lone surrogates are replaced."""
     page = _environment().get_template(template).render(**values)
     return without_halves(page)
 
 
 @cache
 def _environment() -> jinja2.Environment:
-    """The templates, which are compiled once."""
+    """The compiled templates."""
     templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -57,7 +57,7 @@ def _environment() -> jinja2.Environment:
 
 
 def page_file(out: str | Path, name: str) -> Path:
-    """The file that a page goes to: `out` where that ends in .html, else the file `name` in the folder `out`.
+    """The page's file: `out` if it ends in .html, else the file `name` in the folder `out`.
 
     Raises InputError where nothing can be written there.
     """
@@ -69,7 +69,7 @@ def page_file(out: str | Path, name: str) -> Path:
 
 
 def facts(values: Json) -> list[tuple[str, str]]:
-    """Names and values to print; an object in an object becomes one line, a list of words a command line."""
+    """Names and values to print; nested objects become one line, lists of words a command line."""
 
     def line(value: Any) -> str:
         if isinstance(value, dict):
@@ -82,13 +82,13 @@ def facts(values: Json) -> list[tuple[str, str]]:
 
 
 def shared(recorded: list[Json]) -> Json:
-    """What every environment that was recorded says alike."""
+    """The entries on which all recorded environments agree."""
     known = [one for one in recorded if one] or [{}]
     return {key: value for key, value in known[0].items() if all(other.get(key) == value for other in known)}
 
 
 def span(intervals: Iterable[Interval]) -> tuple[float, float]:
-    """The range that intervals cover together, with a little air; the bars of one column share it."""
+    """The range that covers all intervals, with a margin; bars in one column share it."""
     drawn = list(intervals)
     low, high = min(i.low for i in drawn), max(i.high for i in drawn)
     air = 0.05 * (high - low) or 1.0
@@ -96,32 +96,32 @@ def span(intervals: Iterable[Interval]) -> tuple[float, float]:
 
 
 def _along_bar(value: float, low: float, high: float) -> float:
-    """Where `value` lies on an interval bar of 120 units that runs from `low` to `high`."""
+    """The position of `value` on an interval bar of 120 units from `low` to `high`."""
     return round(5 + 110 * min(1.0, max(0.0, (value - low) / (high - low))), 1)
 
 
 def visible(text: str) -> Markup:
-    """The text as HTML in which every invisible character is drawn as a sign.
+    """The text as HTML with every invisible character drawn as a sign.
 
-    Control, zero-width and direction-changing characters and lone surrogates become their code points; tabs, and the
-    spaces and line ends that close the text, become arrows and dots. Joiners inside words and emoji stay as they are.
-    Texts over `LONGEST` characters are cut, and the page says by how much.
+    Control, zero-width and direction-changing characters and lone surrogates become their code points; tabs, and
+    trailing spaces and line ends, become arrows and dots. Joiners inside words and emoji are kept. Texts over `LONGEST`
+    characters are cut, and the page says by how much.
     """
     html = _HIDDEN.sub(lambda run: f'<span class="sign">{"".join(map(sign, run[0]))}</span>', escape(text[:LONGEST]))
     return Markup(html + _cut(len(text)))
 
 
 def _cut(length: int) -> str:
-    """What stands at the end of a text of so many characters where it is cut."""
+    """The note at the end of a text that is cut."""
     return f'<span class="sign"> … {length - LONGEST:,} more characters</span>' if length > LONGEST else ""
 
 
 def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
-    """The tokens as spans: class m1-m5 where the policy makes a token likelier than the reference, l1-l5 where less.
+    """The tokens as spans: class m1-m5 where the policy makes a token more likely than the reference, l1-l5 where less.
 
-    The log-ratio stands in the title of each. Nothing of a token may hide, as in `visible`; spaces between tokens
-    are neither shaded nor signs, those that end the text are both. Answers over `LONGEST` characters are cut, and the
-    page says by how much.
+    Each has its log-ratio as title. Invisible characters are shown as in `visible`; spaces between tokens are neither
+    shaded nor drawn as signs, trailing ones are both. Answers over `LONGEST` characters are cut, and the page says by
+    how much.
     """
     html, length = Markup(""), 0
     for index, (token, value) in enumerate(tokens):
@@ -140,17 +140,17 @@ def shaded(tokens: Sequence[tuple[str, float]]) -> Markup:
 
 
 def strength(value: float) -> int:
-    """How many of the bounds a log-ratio reaches, 0 to 5."""
+    """The number of thresholds that a log-ratio reaches, 0 to 5."""
     return sum(abs(value) >= bound for bound in BOUNDS)
 
 
 def log_ratio(tokens: Sequence[tuple[str, float]] | None) -> float | None:
-    """log pi - log ref of a whole answer, one sample of the divergence; None for an answer of the reference."""
+    """log pi - log ref of a whole answer, one sample of the divergence; None for the reference's answers."""
     return sum(value for _, value in tokens) if tokens and any(value for _, value in tokens) else None
 
 
 def plain(text: Any) -> str:
-    """A text from a row: a string as it is, a chat as `role: content` paragraphs, nothing as an empty string."""
+    """A text from a row: a string unchanged, a chat as `role: content` paragraphs, None as an empty string."""
     if text is None:
         return ""
     if isinstance(text, list) and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in text):
@@ -159,7 +159,7 @@ def plain(text: Any) -> str:
 
 
 def number(value: float | None) -> str:
-    """A number to three significant digits; a dash where there is none."""
+    """A number with three significant digits; a dash for None."""
     if value is None or not math.isfinite(value):
         return "–"
     size = abs(value)
@@ -185,7 +185,7 @@ def percent(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `0.4 s`, `42 s`, `4 min 12 s`, `1 h 05 min`."""
+    """Seconds in readable form: `0.4 s`, `42 s`, `4 min 12 s`, `1 h 05 min`."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 9.95:
@@ -200,7 +200,7 @@ def duration(seconds: float | None) -> str:
 
 
 def setting(value: Any) -> str:
-    """A setting's value on one line: text as it is, anything else as JSON."""
+    """A setting's value on one line: text unchanged, anything else as JSON."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""The page of `accord inspect`: a model as it reads one text, in tables and pictures."""
+"""The page of `accord inspect`: how a model reads one text, in tables and figures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from accord.report.html import fill
 from accord.report.reading import SHARES, SURPRISES, EmbeddedToken, Parts, Reading, Weights, Words
 
 WIDTH, HEIGHT = 760, 460
-"""Of the picture of embeddings."""
+"""Size of the figure of embeddings."""
 
 NAMED = 14
-"""In a matrix of at most so many tokens what the mask bars is written out, and what is seen has its number."""
+"""Up to this many tokens, the numbers and the mask are written into a matrix."""
 
 
 def write_inside(model: str, reading: Reading | None, words: Words, path: Path) -> None:
-    """Write the page: one file that needs no other, no network and no script."""
+    """Write the page as one self-contained file without network or scripts."""
     drawn = {} if reading is None else _drawn(reading)
     save_text(path, fill("inside.html", model=model, reading=reading, words=words, **drawn))
 
@@ -42,7 +42,7 @@ def _drawn(reading: Reading) -> dict[str, object]:
 
 
 def small_map(weights: Weights) -> Markup:
-    """A matrix (T, T) as a small picture: a row a query, from the top, a column a key; runs of one shade are one."""
+    """A matrix (T, T) as a small figure: rows are queries from the top, columns keys; runs of one shade are merged."""
     shades = sum((weights >= bound).astype(int) for bound in SHARES)
     paths: dict[int, list[str]] = {}
     for row, line in enumerate(np.asarray(shades)):
@@ -56,7 +56,7 @@ def small_map(weights: Weights) -> Markup:
 
 
 def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
-    """The same large enough to read, with the tokens on both axes and the weights in each cell's title."""
+    """The same matrix large enough to read, with tokens on both axes and each weight as its cell's title."""
     grid = _Grid(labels, "Attention")
     for i, name in enumerate(grid.names):
         grid.add_row(i)
@@ -67,9 +67,9 @@ def large_map(weights: Weights, labels: Sequence[str]) -> Markup:
 
 
 def score_map(scores: Weights, labels: Sequence[str]) -> Markup:
-    """A head's scores before the softmax: the darker the farther from 0, negative ones in the other color.
+    """A head's scores before the softmax: darker is farther from 0, negative scores have the other color.
 
-    Of a few tokens each cell has its number, and -∞ where the mask bars the key.
+    For few tokens each cell has its number, or -∞ where the key is masked.
     """
     grid = _Grid(labels, "Scores before the softmax")
     seen = np.isfinite(scores)
@@ -90,7 +90,7 @@ def score_map(scores: Weights, labels: Sequence[str]) -> Markup:
 
 
 class _Grid:
-    """A matrix of tokens by tokens, drawn cell by cell: a row a token that looks, a column one that is looked at."""
+    """A matrix of tokens by tokens, drawn cell by cell: rows are queries, columns keys."""
 
     def __init__(self, labels: Sequence[str], what: str) -> None:
         self.names = list(map(escape, labels))
@@ -101,7 +101,7 @@ class _Grid:
         self.svg += f' aria-label="{what}">'
 
     def add_row(self, i: int) -> None:
-        """The token's name at the row and at the column, and a line to where the row's own token is."""
+        """The token's label at its row and column, and a line to the diagonal."""
         margin, middle = self.margin, self.margin + self.cell * i + self.cell / 2
         self.svg += f'<text class="row" x="{margin - 6}" y="{middle + 4}">{self.names[i]}</text>'
         turned = f"translate({middle + 4} {margin - 6}) rotate(-90)"
@@ -123,7 +123,7 @@ class _Grid:
 
 
 def bars(parts: Parts) -> Markup:
-    """What every layer's attention and MLP, or every whole layer, adds to the logit: bars from a line at 0."""
+    """Each layer's contribution to the logit, of attention and MLP or of the whole layer, as bars from 0."""
     split = bool(parts.attention)
     first, second = (parts.attention, parts.mlp) if split else (parts.layers, ())
     rows: list[tuple[str, list[tuple[str, float]]]] = [("embedding", [("whole", parts.embedding)])]
@@ -149,7 +149,7 @@ def bars(parts: Parts) -> Markup:
 
 
 def scatter(spots: Sequence[EmbeddedToken]) -> Markup:
-    """Embeddings on a plane, the text's tokens filled and their neighbors hollow, each tied to its token."""
+    """Embeddings on a plane: the text's tokens filled, their neighbors hollow and connected to them."""
     if not spots:
         return Markup("")
     plane = np.array([(spot.x, spot.y) for spot in spots])
@@ -170,7 +170,7 @@ def scatter(spots: Sequence[EmbeddedToken]) -> Markup:
 
 
 def _room(text: str, x: float, y: float, taken: list[tuple[float, ...]]) -> tuple[float, float] | None:
-    """Where a label covers no other and no spot; None where there is no room. It is taken from then on."""
+    """A free place for a label, which is then taken; None where there is none."""
     wide, high = 7.0 * len(text), 12.0
     for down, side in product((4.0, -8.0, 16.0, -20.0, 28.0), (7.0, -7.0 - wide, -wide / 2)):
         box = (x + side, y + down - high + 3, x + side + wide, y + down + 3)

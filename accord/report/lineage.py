@@ -1,10 +1,10 @@
-"""Where a run's model, data and reward come from: the runs behind it, from the base model on, and the drawn pipeline.
+"""The lineage of a run: the runs that made its model, data and reward, from the base model on, as a drawn pipeline.
 
-A run in a pipeline's folder has the stages before it as the pipeline noted them; any other run says in its config.yaml
-what it read, and the folders named there are followed as far as they exist.
+For a run in a pipeline's folder, the pipeline lists the stages before it; for any other run, config.yaml names its
+inputs, and folders named there are followed as far as they exist.
 
-The drawing is Sugiyama's in miniature: every stage lies one layer past the last of its inputs, an arrow that passes
-over layers gets a slot of its own in each, and barycenters order each layer so that arrows seldom cross.
+The drawing is a small Sugiyama layout: every stage is one layer after the last of its inputs, an arrow across layers
+gets a slot in each, and barycenters order each layer so that arrows seldom cross.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from accord.files import real
 from accord.report.folder import RunFiles, StageRecord, read_pipeline, read_stage
 
 SOURCES = ("model", "data", "reward", "judge", "teacher", "reference", "pretraining_data", "watch", "eval_data")
-"""Options that say what a run reads."""
+"""Options that name a run's inputs."""
 
 FORMULAS = ("data", "reward", "judge", "watch")
 """Those that may hold several names: `runs/rm/model + 0.5 * mean(runs/a/model, runs/b/model)`."""
@@ -35,12 +35,12 @@ _GAP = 26.0
 _HEAD = 7.0
 
 Node = str | tuple[str, str, int]
-"""A stage's name, or the slot in one layer of the arrow between two stages."""
+"""A stage's name, or the slot in one layer of an arrow between two stages."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """A stage, the corner of its box, and its share of the whole pipeline's time."""
+    """A stage, the corner of its box, and its share of the pipeline's time."""
 
     stage: StageRecord
     share: float
@@ -61,10 +61,10 @@ class FlowChart:
 
 
 def lineage(folder: Path) -> list[StageRecord]:
-    """The runs that the run in a folder rests on, each before what reads it, the run itself last.
+    """The runs that a run depends on, in order, the run itself last.
 
-    A model that no run made, such as one from a hub, is a stage without a command. Where a file of the runs behind it
-    cannot be read, the lineage is empty: the run's own page does not depend on others' files.
+    A model not made by a run, such as one from a hub, is a stage without a command. The lineage is empty where a file
+    of an earlier run cannot be read: a run's page must not depend on others' files.
     """
     stages: dict[Path, StageRecord] = {}
     try:
@@ -79,12 +79,12 @@ def lineage(folder: Path) -> list[StageRecord]:
 
 
 def _renamed(stage: StageRecord, rename: Callable[[str], str]) -> StageRecord:
-    """The stage with other names for its inputs."""
+    """The stage with renamed inputs."""
     return replace(stage, inputs={option: tuple(map(rename, values)) for option, values in stage.inputs.items()})
 
 
 def distinct_names(folders: list[Path]) -> list[str]:
-    """The folders' names, with as many of the folders above as set them apart."""
+    """The folders' names, with as many parent folders as needed to distinguish them."""
     whole = [folder.resolve().parts for folder in folders]
     names = []
     for parts in whole:
@@ -95,14 +95,14 @@ def distinct_names(folders: list[Path]) -> list[str]:
 
 
 def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
-    """Put what the run in a folder reads, and then the run, at the end of `stages`; inputs are whole paths for now."""
+    """Append the inputs of a run, then the run, to `stages`; inputs are full paths for now."""
     if folder in stages:
         return
     if (noted := _in_pipeline(folder)) is not None:
         stages |= {path: stage for path, stage in noted.items() if path not in stages}
         return
     stage = read_stage(folder)
-    stages[folder] = stage  # a chain that leads back to itself ends here
+    stages[folder] = stage  # ends cycles
     inputs: dict[str, tuple[str, ...]] = {}
     for option in SOURCES:
         values = []
@@ -121,7 +121,7 @@ def _visit(folder: Path, stages: dict[Path, StageRecord]) -> None:
 
 
 def _in_pipeline(folder: Path) -> dict[Path, StageRecord] | None:
-    """The stages that one stage of a pipeline rests on, and itself, in the pipeline's order; None for other runs."""
+    """The stages that a stage of a pipeline depends on, and itself, in order; None for other runs."""
     if not (folder.parent / "pipeline.json").is_file():
         return None
     stages = read_pipeline(folder.parent).stages
@@ -138,7 +138,7 @@ def _in_pipeline(folder: Path) -> dict[Path, StageRecord] | None:
 
 
 def _names(option: str, value: Any, folder: Path) -> Iterator[str]:
-    """The names and paths in a setting: one, several, or by name; of a formula that is no path, those in it."""
+    """The names and paths in a setting: one, several, or a mapping; for a formula, those in it."""
     if isinstance(value, str):
         is_formula = option in FORMULAS and not any(os.path.exists(base / value) for base in (Path.cwd(), folder))
         yield from names_in(value) if is_formula else [value]
@@ -148,7 +148,7 @@ def _names(option: str, value: Any, folder: Path) -> Iterator[str]:
 
 
 def origin_of(value: str, folder: Path) -> Path | None:
-    """The folder of the run that wrote what a setting names, sought from here and from the run's own folder."""
+    """The folder of the run that wrote what a setting names, relative to here or to the run's own folder."""
     for base in (Path.cwd(), folder, *folder.parents):
         path = base / value.removeprefix(AI)
         if os.path.exists(path):
@@ -159,12 +159,12 @@ def origin_of(value: str, folder: Path) -> Path | None:
 
 
 def _is_run(folder: Path) -> bool:
-    """Whether a training run wrote the folder, and not a project that happens to have a config.yaml."""
+    """Whether a training run wrote the folder (other projects may have a config.yaml)."""
     return (folder / "config.yaml").is_file() and (folder / "environment.json").is_file()
 
 
 def stage_graph(stages: Sequence[StageRecord]) -> nx.DiGraph:
-    """An arrow to each stage from the earlier ones whose name, or a path inside whose folder, is one of its inputs."""
+    """A graph with an arrow to each stage from the earlier ones that it reads."""
     graph = nx.DiGraph()
     for stage in stages:
         values = chain.from_iterable(stage.inputs.values())
@@ -176,9 +176,9 @@ def stage_graph(stages: Sequence[StageRecord]) -> nx.DiGraph:
 
 
 def draw(stages: Sequence[StageRecord], *, upright: bool) -> FlowChart:
-    """The pipeline from left to right, or `upright` from top to bottom for a narrow page.
+    """The pipeline drawn from left to right, or from top to bottom (`upright`) for a narrow page.
 
-    Arrows that follow from others are left out: the graph's transitive reduction is drawn.
+    Redundant arrows are left out: the transitive reduction is drawn.
     """
     layers, routes, arrows = _layers(stage_graph(stages))
     layers = _ordered(layers, routes)
@@ -203,7 +203,7 @@ def draw(stages: Sequence[StageRecord], *, upright: bool) -> FlowChart:
 
 
 def _layers(graph: nx.DiGraph) -> tuple[list[list[Node]], nx.DiGraph, list[list[Node]]]:
-    """Stages by the longest way to them, with slots for arrows that pass; the graph of both; each arrow's nodes."""
+    """Stages by the longest path to them, with slots for passing arrows; the graph of both; each arrow's nodes."""
     generations = list(nx.topological_generations(graph))
     depths = {name: depth for depth, generation in enumerate(generations) for name in generation}
     layers: list[list[Node]] = [[] for _ in generations]
@@ -223,7 +223,7 @@ def _layers(graph: nx.DiGraph) -> tuple[list[list[Node]], nx.DiGraph, list[list[
 
 
 def _ordered(layers: list[list[Node]], routes: nx.DiGraph) -> list[list[Node]]:
-    """Each layer sorted by the mean slot of its neighbors in the layer before, then in the layer after."""
+    """Each layer sorted by the mean slot of its neighbors in the layer before, then after."""
     forth = [(depth, depth - 1, routes.pred) for depth in range(1, len(layers))]
     back = [(depth, depth + 1, routes.succ) for depth in reversed(range(len(layers) - 1))]
     for depth, beside, neighbors in 4 * (forth + back):

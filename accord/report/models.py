@@ -1,4 +1,4 @@
-"""Models judged on the same prompts: what tables, a matrix of who beats whom and a figure show of a `ModelsResult`."""
+"""Sections about models judged on the same prompts: tables, a matrix of win rates, and figures of a `ModelsResult`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from accord.results.models import ModelRow, Pair
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the matrix: the row's model against the column's; `shade` runs from −5 (loses) to 5 (wins)."""
+    """A cell of the matrix: the row's model against the column's; `shade` from −5 (loses) to 5 (wins)."""
 
     raw: Interval
     controlled: Interval | None
@@ -27,20 +27,20 @@ class Cell:
 
 @dataclass(frozen=True)
 class ModelTable:
-    """An evaluation of models, and the stage that it is."""
+    """A models evaluation and its stage."""
 
     stage: str
     result: ModelsResult
 
     @property
     def judges(self) -> list[str]:
-        """Whose scores are known, the one whose verdicts are the win rates first."""
+        """The rewards with scores; the judge of the win rates first."""
         names = dict.fromkeys(name for model in self.result.models for name in model.scores)
         return sorted(names, key=lambda name: name != self.result.judge)
 
     @property
     def challengers(self) -> list[ModelRow]:
-        """The models whose win rate says something: all but the one they are held against, best last."""
+        """The models with a win rate over the baseline, best last."""
         measured = [
             (model.win_rate.interval.estimate, model)
             for model in self.result.models
@@ -55,7 +55,7 @@ class ModelTable:
 
     @property
     def cells(self) -> dict[tuple[str, str], Cell]:
-        """The matrix by (row, column): each pair from both sides."""
+        """The matrix by (row, column), with each pair in both directions."""
         cells = {}
         for pair in self.pairs:
             raw, controlled = pair.interval, pair.length_controlled
@@ -67,28 +67,28 @@ class ModelTable:
 
     @property
     def contestants(self) -> list[str]:
-        """The models of the matrix: in the order of the board, or of the table."""
+        """The models of the matrix, in the order of the leaderboard or of the table."""
         names = [row.name for row in self.result.board or self.result.models]
         met = {name for pair in self.pairs for name in (pair.model, pair.against)}
         return [name for name in dict.fromkeys([*names, *sorted(met)]) if name in met]
 
     @property
     def is_shaded(self) -> bool:
-        """Whether any answer's tokens are known beside the reference."""
+        """Whether any answer has token log-ratios."""
         return any(answer.tokens for prompt in self.result.side_by_side for answer in prompt.answers)
 
     def span(self, judge: str) -> tuple[float, float]:
-        """The range that the bars of one judge's scores share."""
+        """The common range of the bars of one judge's scores."""
         return span(model.scores[judge] for model in self.result.models if judge in model.scores)
 
 
 def model_tables(story: Story) -> list[ModelTable]:
-    """The evaluations of models in the story, in the order of its stages."""
+    """The models evaluations of the story, in the order of its stages."""
     return [ModelTable(stage, result) for stage, result in story.results(ModelsResult)]
 
 
 def shade(rate: Interval) -> int:
-    """How strongly a cell is colored: a step for each tenth from an even match, none where the match may be even."""
+    """The color of a cell: one step per tenth from an even match, 0 where the interval includes it."""
     if rate.low <= 0.5 <= rate.high:
         return 0
     steps = max(1, min(5, round(abs(rate.estimate - 0.5) * 10)))
@@ -96,7 +96,7 @@ def shade(rate: Interval) -> int:
 
 
 def by_temperature(tables: Sequence[ModelTable]) -> list[Figure]:
-    """A figure for each evaluation that was asked for several temperatures."""
+    """A figure for each evaluation at several temperatures."""
     return [_over_temperatures(table.result) for table in tables if table.result.temperatures]
 
 
@@ -124,17 +124,17 @@ def _over_temperatures(result: ModelsResult) -> Figure:
 
 
 def by_labels(tables: Sequence[ModelTable]) -> list[Figure]:
-    """A figure for each evaluation that says how many labels of people its models were made with."""
+    """A figure for each evaluation that knows its models' numbers of labels."""
     return [_over_labels(table.result, points) for table in tables if (points := points_by_labels(table.result))]
 
 
 def family(name: str) -> str:
-    """What a name has in common with those that are alike but for a number at their end: dpo of dpo-300."""
+    """A name without the number at its end: dpo for dpo-300."""
     return re.sub(r"[-_ ]?\d+$", "", name) or name
 
 
 def points_by_labels(result: ModelsResult) -> list[tuple[int, str, Interval]]:
-    """Labels, family and what was reached, a model, fewest labels first: wins over the rival, or else the score."""
+    """(labels, family, win rate over the baseline or else score) per model, fewest labels first."""
     points = []
     for model in result.models:
         wins = model.win_rate.interval if model.win_rate else None
@@ -146,9 +146,9 @@ def points_by_labels(result: ModelsResult) -> list[tuple[int, str, Interval]]:
 
 @drawing
 def _over_labels(result: ModelsResult, points: Sequence[tuple[int, str, Interval]]) -> Figure:
-    """A line a family."""
+    """One line per family."""
     counts = sorted({labels for labels, _, _ in points})
-    figure, axes = blank(4.6, 2.9, "labels of people")
+    figure, axes = blank(4.6, 2.9, "human labels")
     if result.against:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
         axes.axhline(0.5, color=SOFT, linewidth=0.8, linestyle=DASHES)
@@ -163,6 +163,6 @@ def _over_labels(result: ModelsResult, points: Sequence[tuple[int, str, Interval
         axes.vlines(at, [r.low for r in rates], [r.high for r in rates], color=hue(i), alpha=0.7)
         axes.plot(at, [r.estimate for r in rates], "o-", color=hue(i), markersize=4, label=name)
     axes.legend(frameon=False, fontsize=8, handlelength=1.8)
-    caption = "Each model by how many labels of people it was made with, all that came before it counted; bars are 95% "
+    caption = "Each model by the number of human labels used for it, including earlier stages; bars are 95% "
     caption += "intervals, the dashed line an even match." if result.against else "intervals."
     return Figure(f"{what[0].upper()}{what[1:]} by labels", inline(figure), caption)

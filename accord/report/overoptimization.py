@@ -1,4 +1,4 @@
-"""Gold and proxy score against √KL, with the fitted curve and the distance at which gold turns (Gao et al. 2022)."""
+"""Figures of gold and proxy score against √KL, with the fitted curve and the distance at which gold turns down."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from accord.results.overoptimization import Curve
 
 @dataclass(frozen=True)
 class OveroptimizationSection:
-    """The pictures of an evaluation, one a source of curves, and the curves that hold points, for the table of fits."""
+    """The figures of an overoptimization evaluation, one per source of curves, and the curves with points."""
 
     proxy: str
     gold: str
@@ -30,11 +30,11 @@ class OveroptimizationSection:
     curves: tuple[Curve, ...]
     warnings: tuple[str, ...]
     forms: ClassVar = {"rl": "d (a − b log d)", "best of n": "d (a − b d)"}
-    """What gold's gain is fitted by, with d = √KL."""
+    """The fitted forms of gold's gain, with d = √KL."""
 
 
 def overoptimization_section(result: OveroptimizationResult) -> OveroptimizationSection:
-    """The page's part about an evaluation of overoptimization."""
+    """The section about an overoptimization evaluation."""
     proxy, gold = called(result.proxy) or "proxy", called(result.gold) or "gold"
     curves = [curve for curve in result.curves if curve.points]
     figures = []
@@ -45,33 +45,33 @@ def overoptimization_section(result: OveroptimizationResult) -> Overoptimization
         if any(fitted(curve) for curve in drawn):
             legend += " Thin: the fitted curve."
         if any(curve.fit and curve.fit.turn for curve in drawn):
-            legend += " The upright line is where that turns, in the band of its 95% interval."
+            legend += " The vertical line is where it turns down, in the band of its 95% interval."
         figures.append(Figure(source.capitalize(), _picture(drawn, proxy, gold), f"{readings} {legend}"))
     return OveroptimizationSection(proxy, gold, tuple(figures), tuple(curves), tuple(result.warnings))
 
 
 def reading(curve: Curve, proxy: str, gold: str) -> str:
-    """Where gold peaks, what is lost of its gain at the end, and whether the proxy still rises and the fit agrees."""
+    """Where gold peaks, how much of its gain is lost, whether the proxy still rises, and whether the fit agrees."""
     distance, claimed, truth = arrays(curve)
     claimed, truth = smooth(claimed), smooth(truth)
     top = peak(truth)
     if top.never_rose:
-        return f"{curve.name}: {gold} never rises above where it begins."
+        return f"{curve.name}: {gold} never rises above its start."
     if not top.has_turned:
-        return f"{curve.name}: {gold} is still at its height where the curve ends, at √KL {number(distance[-1])}."
+        return f"{curve.name}: {gold} is still at its peak at the end, at √KL {number(distance[-1])}."
     still = f"while {proxy} still rises" if claimed[-1] > claimed[top.index] else f"and {proxy} has stopped rising"
-    doubt = " The fitted curve has not turned: the fall may be chance." if curve.fit and not curve.fit.turn else ""
+    doubt = " The fitted curve does not turn down: the fall may be chance." if curve.fit and not curve.fit.turn else ""
     return f"{curve.name}: {gold} peaks at √KL {number(distance[top.index])} and {top.fall}, {still}.{doubt}"
 
 
 def arrays(curve: Curve) -> tuple[Array, Array, Array]:
-    """Distances, proxy and gold, each (n,), in the order in which they were reached."""
+    """Distances, proxy and gold, each (n,), in order."""
     distance, proxy, gold = np.array([(point.distance, point.proxy, point.gold) for point in curve.points], float).T
     return distance, proxy, gold
 
 
 def fitted(curve: Curve) -> tuple[Array, Array] | None:
-    """The fitted curve over the distances measured; None where there is none."""
+    """The fitted curve over the measured distances; None without a fit."""
     fit = curve.fit
     if fit is None or fit.a is None or fit.b is None or fit.start is None:
         return None
@@ -97,7 +97,7 @@ def _picture(curves: Sequence[Curve], proxy: str, gold: str) -> Markup:
 
 
 def _lines(axes: Axes, other: Axes, curve: Curve, color: str) -> None:
-    """One curve's proxy on the left axis; on the right its gold, the fit, and where that turns."""
+    """One curve: the proxy on the left axis; gold, the fit and its turn on the right."""
     distance, proxy, gold = arrays(curve)
     few, furthest = len(distance) <= 30, float(distance.max())
     along = distance if few else smooth(distance)

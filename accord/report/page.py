@@ -1,4 +1,4 @@
-"""One self-contained page about a run or a pipeline: read the folder, draw what it holds, fill in the template."""
+"""The self-contained page of a run or a pipeline: read the folder, draw its contents, fill in the template."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from accord.report.html import Json, number
 from accord.report.lineage import draw, lineage
 from accord.report.models import by_labels, by_temperature, model_tables
 from accord.report.overoptimization import overoptimization_section
+from accord.report.preferences import AgreementSection, comparison_sections
 from accord.report.series import Series
 from accord.report.synthesis import by_principles, critique_section, synthesis_section
-from accord.report.trial import AgreementSection, trials
 from accord.results import (
     AgreementResult,
     AlarmsResult,
@@ -45,7 +45,7 @@ from accord.results import (
 
 @dataclass(frozen=True)
 class Chapter:
-    """One stage: the figure of reward and watch, its other curves, samples, alarms, of which files its text is."""
+    """One stage's part of the page: figures, samples, alarms, environment and composition."""
 
     stage: StageRecord
     steps: int
@@ -60,17 +60,17 @@ class Chapter:
 
     @property
     def has_more(self) -> bool:
-        """Whether anything is known of how this stage was made."""
+        """Whether inputs, settings or environment of this stage are known."""
         return bool(self.stage.inputs or self.stage.run.settings or self.environment)
 
 
 def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
-    """Write the page about a run or a pipeline, `report.html` in its folder unless `out` names another; its path.
+    """Write the page of a run or a pipeline, `report.html` in its folder unless `out` names another; returns its path.
 
-    The page needs no other file, no network and no script. It shows whatever the folder holds: what was run, alarms,
-    results with their intervals, curves, answers, settings and environment. Raises `InputError` when the folder is
-    neither a run nor a pipeline, when one of its files cannot be read as what it should be, or when nothing can be
-    written at `out`: a file that ends in .html, or a folder.
+    The page is self-contained, without network or scripts. It shows what the folder holds: what was run, alarms,
+    results with their intervals, curves, answers, settings and environment. Raises InputError where the folder is
+    neither a run nor a pipeline, a file cannot be read, or nothing can be written at `out` (a file that ends in .html,
+    or a folder).
     """
     story = read_story(Path(folder))
     path = html.page_file(folder if out is None else out, "report.html")
@@ -84,7 +84,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         origins=origins if story.is_pipeline or any(stage.command for stage in origins) else [],
         drawings=[draw(origins, upright=upright) for upright in (False, True)] if is_drawn else [],
         tables=tables,
-        trials=trials(story),
+        comparisons=comparison_sections(story),
         agreements=[AgreementSection(stage, result) for stage, result in story.results(AgreementResult)],
         personal=story.results(PersonalResult),
         users=story.results(UsersResult),
@@ -113,7 +113,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
 
 
 def refresh_report(folder: str | Path) -> Path:
-    """Write the page of a folder anew after work in it; a page that somebody has changed stays, and a line says so."""
+    """Rewrite the page of a folder; a page changed by someone else is kept, and a line says so."""
     try:
         return write_report(folder)
     except NotOurs as error:
@@ -122,19 +122,19 @@ def refresh_report(folder: str | Path) -> Path:
 
 
 def _drawn(result: LearningCurveResult) -> Figure:
-    """The picture of a learning curve; dashed where it is foretold."""
-    caption = f"{result.sentence()} {result.note()} Dots are single models; dashed is what the curve foretells."
-    return Figure("Held-out accuracy by the number of labels", Markup(result.svg()), caption)
+    """The figure of a learning curve; the prediction is dashed."""
+    caption = f"{result.sentence()} {result.note()} Dots are single models; the dashed part is the prediction."
+    return Figure("Held-out accuracy by number of labels", Markup(result.svg()), caption)
 
 
 def _models(result: TasksResult) -> list[str]:
-    """The models that have a score on any task; files of before do not name them."""
+    """The models with a score on any task; older files do not name them."""
     scores = [scores for cluster in result.clusters for scores in (cluster.mean, *(t.scores for t in cluster.tasks))]
     return result.models or list(dict.fromkeys(name for one in scores for name in one))
 
 
 def chapter(stage: StageRecord, shared: Json) -> Chapter:
-    """The chapter of a stage; what its environment shares with the others' is shown elsewhere."""
+    """The part of the page about one stage; environment entries in `shared` are shown elsewhere."""
     metrics = series.columns(stage.run.metrics)
     alarms = stage_alarms(stage.name, stage.run, metrics)
     marks = [alarm.mark for alarm in alarms.alarms] if alarms else []
@@ -143,7 +143,7 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
     if shown >= set(captions.REWARDS):
         reward, watched = (metrics[name] for name in captions.REWARDS)
         svg = figures.parting(reward, watched, marks)
-        parting = Figure("The reward, and what watches it", svg, parted(reward, watched))
+        parting = Figure("Reward and independent measure", svg, parted(reward, watched))
         shown = shown - set(captions.REWARDS)
     curves = []
     for name, values, held_out in figures.paired_up({name: metrics[name] for name in metrics if name in shown}):
@@ -166,7 +166,7 @@ def chapter(stage: StageRecord, shared: Json) -> Chapter:
 
 
 def parted(reward: Series, watched: Series) -> str:
-    """From where to where both went, and whether they parted."""
+    """Where reward and measure started and ended, and whether they diverged."""
     legend = "Dashed: the reward that is optimized. Solid: the independent measure that training never sees."
     claimed, truth = series.paired(reward, watched)
     if len(truth) < 2:
@@ -175,7 +175,7 @@ def parted(reward: Series, watched: Series) -> str:
     top = series.peak(smoothed)
     begun, ended = number(claimed[0]), number(claimed[-1])
     if top.never_rose:
-        seen = f"The measure never rises above the {number(smoothed[0])} where it begins"
+        seen = f"The measure never rises above its start of {number(smoothed[0])}"
         rises = f", while the reward goes from {begun} to {ended}."
     elif top.has_turned:
         step = np.intersect1d(reward.steps, watched.steps)[top.index]
@@ -185,12 +185,12 @@ def parted(reward: Series, watched: Series) -> str:
         rises = f", while the reward {still}, from {number(claimed[top.index])} to {ended}."
     else:
         seen = f"The measure rises from {number(smoothed[0])} to {number(smoothed[-1])}"
-        rises = f" as the reward goes from {begun} to {ended}: they have not parted."
+        rises = f" as the reward goes from {begun} to {ended}: they have not diverged."
     return f"{seen}{rises} {legend}"
 
 
 def _early_and_late(samples: list[Json]) -> tuple[Json, ...]:
-    """Six samples of the first step kept, then six of the last: enough to see what training changed."""
+    """Six samples of the first step kept, and six of the last."""
     if not samples:
         return ()
     first, last = samples[0].get("step"), samples[-1].get("step")

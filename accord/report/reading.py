@@ -1,4 +1,4 @@
-"""What `accord inspect` shows of a model: as it reads one text, and what its embeddings say of words."""
+"""Data of the page of `accord inspect`: a model's reading of one text, and its embeddings of words."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy.typing as npt
 Weights = npt.NDArray[np.float64]
 
 SURPRISES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Nats at which the shade of a token grows."""
+"""Thresholds of a token's shade, in nats."""
 
 SHARES = (0.05, 0.2, 0.4, 0.6, 0.8)
-"""Probabilities, and shares of attention, at which a shade grows."""
+"""Thresholds of shades for probabilities and attention weights."""
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token of the text. What the model thought before it came: its log-probability, its rank, and the entropy."""
+    """A token of the text, with its log-probability and rank under the model, and the entropy before it."""
 
     text: str
     id: int
@@ -32,13 +32,13 @@ class Token:
 
     @property
     def shade(self) -> int:
-        """How surprising it was, 0 to 5."""
+        """The surprise, 0 to 5."""
         return 0 if self.logp is None else sum(-self.logp >= bound for bound in SURPRISES)
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A token that may come next."""
+    """A candidate for the next token."""
 
     text: str
     id: int
@@ -50,13 +50,13 @@ class Guess:
 
     @property
     def shade(self) -> int:
-        """How sure the guess is, 0 to 5."""
+        """The confidence, 0 to 5."""
         return sum(self.probability >= bound for bound in SHARES)
 
 
 @dataclass(frozen=True)
 class EmbeddedToken:
-    """A token's embedding on a plane; `of` is the index, among the spots, of the text's token it is a neighbor of."""
+    """A token's embedding on a plane; for a neighbor, `of` is the index of the text's token."""
 
     text: str
     x: float
@@ -78,7 +78,7 @@ class Key:
 
 @dataclass(frozen=True)
 class HeadReading:
-    """What one head reads at one position, and what it adds there."""
+    """What one head attends to at one position, and what it adds there."""
 
     position: int
     keys: tuple[Key, ...]
@@ -109,7 +109,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is shown of a text; layers, heads and positions are counted from 0 here, and from 1 on the page."""
+    """The results for a text; layers, heads and positions count from 0 here, and from 1 on the page."""
 
     text: str
     is_chat: bool
@@ -129,7 +129,7 @@ class Reading:
 
     @property
     def surprise(self) -> float | None:
-        """The mean of -log p of the tokens after the first, in nats."""
+        """The mean of -log p over the tokens after the first, in nats."""
         given = [-token.logp for token in self.tokens if token.logp is not None]
         return float(np.mean(given)) if given else None
 
@@ -145,7 +145,7 @@ class Analogy:
 
 @dataclass(frozen=True)
 class TokenProjection:
-    """A token along a direction: the dot product of its embedding with it, and the cosine."""
+    """A token's projection on a direction: the dot product of its embedding with it, and the cosine."""
 
     text: str
     dot: float
@@ -154,7 +154,7 @@ class TokenProjection:
 
 @dataclass(frozen=True)
 class Direction:
-    """The mean difference of the embeddings of pairs. Words of the pairs are measured along the other pairs' mean."""
+    """The mean difference of the embeddings of pairs. Each pair is projected on the mean of the other pairs."""
 
     pairs: tuple[tuple[TokenProjection, TokenProjection], ...]
     others: tuple[TokenProjection, ...]
@@ -162,13 +162,13 @@ class Direction:
 
     @property
     def agreeing(self) -> int:
-        """Of how many pairs the second lies farther along."""
+        """The number of pairs whose second word projects farther."""
         return sum(second.dot > first.dot for first, second in self.pairs)
 
 
 @dataclass(frozen=True)
 class Words:
-    """What was asked of the embeddings alone."""
+    """Results about embeddings alone."""
 
     analogy: Analogy | None = None
     direction: Direction | None = None

@@ -1,4 +1,4 @@
-"""Columns of metrics as curves: their finite values, running mean, peak, and few enough points to draw."""
+"""Columns of metrics as curves: finite values, running mean, peak, and thinning for drawing."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Array = npt.NDArray[np.float64]
 _NOT_CURVES = {"step", "seconds", "tokens", "epoch"}
 
 ENDS = ("_low", "_high")
-"""What the names of the columns with the ends of a column's intervals end with."""
+"""Suffixes of the columns with the ends of intervals."""
 
 STEADY = 0.02
-"""A fall by less than this share of the gain is none to speak of."""
+"""A fall by less than this share of the gain is ignored."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One metric over a run: `steps` and finite `values`, both (n,), and how many rows held NaN or infinity.
+    """One metric over a run: `steps` and finite `values`, both (n,), and the number of rows with NaN or infinity.
 
-    `interval` has the ends, (2, n), of the values' 95% intervals, NaN where a value has none; None where none has.
+    `interval` has the ends (2, n) of the values' 95% intervals, NaN where a value has none; None where none has.
     """
 
     steps: Array
@@ -41,10 +41,10 @@ class Series:
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
-    """Every numeric column that measures something, in order of appearance, without those that hold no finite value.
+    """The numeric columns of the rows, in order of appearance, without those that have no finite value.
 
-    Every row has a `step`. A row without the column, or with null, was not measured at that step; NaN and infinity are
-    counted as broken. Of what rows held out gave, `NAME_low` and `NAME_high` are no columns but the interval of NAME.
+    Every row has a `step`. A row without the column, or with null, was not measured at that step; NaN and infinity
+    count as broken. For held-out rows, `NAME_low` and `NAME_high` are not columns but the interval of NAME.
     """
     series = {}
     names = dict.fromkeys(name for row in rows for name in row if name not in _NOT_CURVES)
@@ -65,7 +65,7 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
 
 
 def smooth(values: Array) -> Array:
-    """The centered running mean over a fifteenth of the run; at both ends, over the part of it that exists."""
+    """The centered running mean over a fifteenth of the run, truncated at both ends."""
     n, half = len(values), len(values) // 30
     total = np.concatenate([[0.0], np.cumsum(values)])
     first = np.maximum(np.arange(n) - half, 0)
@@ -75,7 +75,7 @@ def smooth(values: Array) -> Array:
 
 
 def thin(steps: Array, values: Array, most: int = 240) -> tuple[Array, Array]:
-    """At most `most` points with the same outline: the lowest and the highest value of each stretch of steps."""
+    """At most `most` points with the same outline: the minimum and maximum of each stretch of steps."""
     if len(values) <= most:
         return steps, values
     kept = []
@@ -85,7 +85,7 @@ def thin(steps: Array, values: Array, most: int = 240) -> tuple[Array, Array]:
 
 
 def ends(values: Array) -> tuple[float, float]:
-    """The mean of the first tenth and of the last tenth of a run (at least one value each)."""
+    """The means of the first and last tenth of a run (at least one value each)."""
     tenth = max(1, len(values) // 10)
     return float(values[:tenth].mean()), float(values[-tenth:].mean())
 
@@ -98,7 +98,7 @@ def paired(first: Series, second: Series) -> tuple[Array, Array]:
 
 @dataclass(frozen=True)
 class Peak:
-    """Where the highest value is, what was gained until there, and what is lost at the end."""
+    """The index of the highest value, the gain up to it, and the loss from it to the end."""
 
     index: int
     gain: float
@@ -106,12 +106,12 @@ class Peak:
 
     @property
     def never_rose(self) -> bool:
-        """Whether the curve is nowhere above where it begins."""
+        """Whether no value exceeds the first."""
         return self.gain <= 0
 
     @property
     def has_turned(self) -> bool:
-        """Whether it ends well below its height."""
+        """Whether it ends well below its peak."""
         return self.lost > STEADY * self.gain
 
     @property
@@ -123,6 +123,6 @@ class Peak:
 
 
 def peak(values: Array) -> Peak:
-    """The peak of a curve of one value or more."""
+    """The peak of a curve with at least one value."""
     index = int(np.argmax(values))
     return Peak(index, float(values[index] - values[0]), float(values[index] - values[-1]))

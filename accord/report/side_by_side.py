@@ -1,4 +1,4 @@
-"""The same stage of several runs: which settings differ, every curve in one figure, and where they ended."""
+"""The same stage of several runs: which settings differ, curves in common figures, and final values."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from accord.report.series import ends
 ABSENT = "–"
 
 Row = tuple[str, tuple[str, ...]]
-"""A setting or a number, and its value in each run as shown; ABSENT where a run has none."""
+"""A setting or number, and its text for each run; ABSENT where a run has none."""
 
 Stories = Sequence[tuple[str, Story]]
-"""The runs or pipelines compared, each with a name that none of the others has."""
+"""The runs or pipelines compared, with distinct names."""
 
 
 @dataclass(frozen=True)
 class SharedStage:
-    """One stage of several runs; `title` is the stage's name in pipelines and empty for runs by themselves."""
+    """One stage of several runs; `title` is the stage's name, empty for single runs."""
 
     title: str
     leading: tuple[str, ...]
@@ -34,7 +34,7 @@ class SharedStage:
 
 
 def shared_stages(stories: Stories) -> list[SharedStage]:
-    """The chapters of a comparison: one for runs by themselves, one a stage that pipelines share."""
+    """The parts of a comparison: one for single runs, one per stage that pipelines share."""
     names = [name for name, _ in stories]
     if not stories[0][1].is_pipeline:
         return [_shared_stage("", [(name, story.stages[0]) for name, story in stories], names)]
@@ -47,14 +47,14 @@ def shared_stages(stories: Stories) -> list[SharedStage]:
 
 
 def differing(runs: Sequence[tuple[str, Json]]) -> list[Row]:
-    """What is not the same in all, in the order in which it first appears."""
+    """The entries that differ between runs, in order of first appearance."""
     keys = dict.fromkeys(key for _, values in runs for key in values)
     rows = [(str(key), tuple(setting(v[key]) if key in v else ABSENT for _, v in runs)) for key in keys]
     return [(key, values) for key, values in rows if any(value != values[0] for value in values)]
 
 
 def differences(together: Sequence[SharedStage], names: Sequence[str]) -> tuple[list[Row], list[Row]]:
-    """The settings that differ, and those that only some of the runs have; one row for stages that differ alike."""
+    """The settings that differ, and those that only some runs have; stages that differ alike share a row."""
     rows: dict[Row, list[str]] = {}
     for chapter in together:
         own = [name for name, _ in chapter.stages]
@@ -68,7 +68,7 @@ def differences(together: Sequence[SharedStage], names: Sequence[str]) -> tuple[
 
 
 def _shared_stage(title: str, same: Sequence[tuple[str, StageRecord]], names: Sequence[str]) -> SharedStage:
-    """What differs between the runs of one stage, and where each ended, by metric (a mean of its last tenth)."""
+    """One stage of several runs: its differing settings, and final values by metric (means of the last tenth)."""
     runs = [(name, series.columns(stage.run.metrics)) for name, stage in same]
     leading, curves = [], []
     finals = [

@@ -1,4 +1,4 @@
-"""Data that models made: how new instructions are and how they begin, and how answers fare that were revised."""
+"""Sections about data made by models: novelty and openings of instructions, and scores of revised answers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from accord.results.base import called
 from accord.results.synthesis import FilterRow
 
 SHOWN = 12
-"""First words that are drawn."""
+"""Number of first words drawn."""
 
 
 @dataclass(frozen=True)
 class SynthesisSection:
-    """The page's part about one run, and its figures."""
+    """The section about one run of instruction generation."""
 
     stage: str
     result: SynthesisResult
@@ -32,7 +32,7 @@ class SynthesisSection:
 
 
 def synthesis_section(stage: str, result: SynthesisResult) -> SynthesisSection:
-    """The page's part about instructions that were made."""
+    """The section about generated instructions."""
     return SynthesisSection(stage, result, (_novelty(result), _openings(result)) if result.accepted else ())
 
 
@@ -47,9 +47,9 @@ def _novelty(result: SynthesisResult) -> Figure:
     mean = f"On average {number(result.novelty_mean.estimate)}. " if result.novelty_mean else ""
     far = percent(sum(result.novelty[:5]) / result.accepted)
     caption = (
-        f"{mean}{far} lie below 0.5. On the left is what is new; from the dashed line on instructions are rejected."
+        f"{mean}{far} lie below 0.5. Novel instructions are on the left; from the dashed line on they are rejected."
     )
-    return Figure("How like the seeds they are", inline(figure), caption)
+    return Figure("Similarity to the seeds", inline(figure), caption)
 
 
 @drawing
@@ -73,15 +73,15 @@ def _openings(result: SynthesisResult) -> Figure:
     axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=ROUND))
     many = result.different_openings
     caption = (
-        f"{many} different first {'word' if many == 1 else 'words'}. Colors and words beside a bar: what follows most "
-        "often, as a rule finds it that knows no grammar: the last of the first run of words without a function word."
+        f"{many} different first {'word' if many == 1 else 'words'}. Colors and words beside a bar: the most frequent "
+        "objects, found by a rule without grammar: the last of the first run of words without a function word."
     )
-    return Figure("How they begin", inline(figure), caption)
+    return Figure("First words", inline(figure), caption)
 
 
 @dataclass(frozen=True)
 class CritiqueSection:
-    """The page's part about one run, and its figures."""
+    """The section about one run of critique and revision."""
 
     stage: str
     result: CritiqueResult
@@ -89,14 +89,14 @@ class CritiqueSection:
 
 
 def critique_section(stage: str, result: CritiqueResult) -> CritiqueSection:
-    """The page's part about answers that were revised."""
+    """The section about revised answers."""
     return CritiqueSection(stage, result, tuple(_by_revision(result, name) for name in result.revisions[0].scores))
 
 
 def by_principles(results: Sequence[CritiqueResult]) -> tuple[Figure, ...]:
-    """A figure a score of the last revisions of runs that differ in how many principles they draw from, if any do.
+    """Figures of the last revisions' scores by number of principles, one per score, where runs differ in it.
 
-    Runs of another model, constitution or number of revisions, and those without critiques, are not mixed with others.
+    Runs of different models, constitutions or numbers of revisions, or without critiques, are not mixed.
     """
     found: dict[tuple[object, ...], list[tuple[int, CritiqueResult]]] = {}
     for result in results:

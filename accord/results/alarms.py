@@ -55,7 +55,7 @@ class JudgedAlarm(Record):
             return f"rang at step {', '.join(map(str, self.steps))}"
         if self.ways:
             return "silent"
-        return f"not judged: no {' and '.join(self.lacks)}" if self.lacks else "of other methods"
+        return f"not judged: no {' and '.join(self.lacks)}" if self.lacks else "for other kinds of runs"
 
 
 class AlarmsResult(Evaluation):

@@ -1,10 +1,10 @@
-"""Instruction backtranslation (Li et al. 2023, arXiv:2308.06259): an instruction for an answer that people wrote.
+"""Instruction backtranslation (Li et al. 2023, arXiv:2308.06259): instructions for human-written answers.
 
 The answers are given, such as passages of a corpus; the model writes the instruction that each would answer (section
-2.2). With a least score the model then rates how well each answers its instruction, from 1 to 5, and pairs below it are
-left out (self-curation, section 2.3).
+2.2). With a minimum score the model then rates how well each answers its instruction, from 1 to 5, and pairs below it
+are left out (self-curation, section 2.3).
 
-Departures: the model is not fitted to seeds in reverse first, but shown four of them in its prompt; curation is done
+Departures: the model is not fine-tuned on reversed seeds first, but shown four of them in its prompt; curation is done
 once, by the same model.
 """
 
@@ -20,7 +20,7 @@ from accord.synthesis.questions import Asker, Question, is_short
 from accord.synthesis.tasks import Candidate, Instance, Task
 
 EXAMPLES = 4
-"""Seeds in a prompt."""
+"""Seeds per prompt."""
 
 _INSTRUCTION = "For each answer, write the instruction to which it is the best answer, on one line."
 _RATE = (
@@ -50,7 +50,7 @@ class Backtranslate:
         self.ask, self.answers, self.requests, self.least = ask, list(answers), requests, least
 
     def propose(self, pool: Pool, number: int) -> list[Candidate]:
-        """An instruction for each of the next answers; none where all were gone through."""
+        """An instruction for each of the next answers; empty after the last."""
         answers = self.answers[number * self.requests : (number + 1) * self.requests]
         draws = self.ask.draws(f"{number} backtranslate")
         questions = []
@@ -72,7 +72,7 @@ class Backtranslate:
         return candidates
 
     def complete(self, candidates: Sequence[Candidate], number: int) -> None:
-        """Rate the pairs, where a least score is asked for, and drop those below it."""
+        """Rate the pairs, if there is a minimum score, and drop those below it."""
         if self.least is None:
             return
         questions = [

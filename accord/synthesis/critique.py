@@ -1,15 +1,15 @@
 """Critiques and revisions by a constitution (Constitutional AI, Bai et al. 2022, arXiv:2212.08073, section 3).
 
 A model answers a prompt. In each round a principle is drawn; the model is asked to criticize its answer by it, and then
-to revise the answer, with the critique before its eyes. What a round makes is what the next one begins with:
+to revise the answer, given the critique. Each round starts from the previous revision:
 
     answer 0  ->  critique 1, answer 1  ->  critique 2, answer 2 ...
 
-Without critiques (section 3.5) it is asked for the revision at once. A chat is asked in turns, of which the principle's
-sentences are the user's, and nothing else; a text is continued, after examples of the whole.
+Without critiques (section 3.5) it is asked for the revision directly. A chat model is asked in turns in which the user
+says only the principle's sentences; a base model continues a text that begins with complete examples.
 
-Departures: examples and principles are worded anew; which principle is drawn depends on the seed, the prompt and the
-round alone.
+Departures: examples and principles are worded anew; the principle drawn depends only on the seed, the prompt and the
+round.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from accord.synthesis.similarity import ComparedText, words
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """What a text shows before it is to be continued."""
+    """An example in the text that a base model continues."""
 
     prompt: str
     answer: str
@@ -66,24 +66,24 @@ EXAMPLES = (
         "About nine minutes, counted from when it goes into boiling water.",
     ),
 )
-"""What a text that is to be continued begins with."""
+"""The beginning of a text to be continued."""
 
 _SHOWN = [words(text) for one in EXAMPLES for text in (one.answer, one.said, one.revised)]
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "Note", "developer": "Note", "tool": "Tool"}
 _ASKED = {"critique": ("Critique request", "Critique"), "revision": ("Revision request", "Revision")}
 _END = "\n\n---\n\n"
 STOP = ("\nHuman:", "\nCritique request:", "\nRevision request:", "\n---")
-"""What ends the continuation of a text."""
+"""Texts that end a continuation."""
 
 
 @dataclass(slots=True)
 class Chain:
-    """A prompt's answers, the first and a revision a round, and how they came about.
+    """A prompt's answers, the first and one revision per round, and how they were made.
 
-    `faults` has, for every answer, what was wrong with the reply, empty where nothing was: what `_fault` says, or "no
-    critique" where the critique has a fault other than to be cut, so that no revision was asked for, or "no answer"
-    where there is no first answer to revise. A reply that cannot be used is in `refused`, or why there is none, and the
-    answer before it stands in its place; a first answer with a fault is revised all the same.
+    `faults` has, for every answer, the fault of the reply, empty for none: one of `_fault`, "no critique" where the
+    critique has a fault other than being cut, so that no revision was asked for, or "no answer" where there is no first
+    answer to revise. An unusable reply, or the reason why there is none, is kept in `refused`, and the previous answer
+    stands in its place; a first answer with a fault is revised all the same.
     """
 
     prompt: Text
@@ -91,19 +91,19 @@ class Chain:
     principles: list[str] = field(default_factory=list)
     """The name of every round's principle."""
     critiques: list[str] = field(default_factory=list)
-    """What was said of the answer before; empty where nothing was asked, or nothing came."""
+    """The critique of the answer before; empty where none was asked for or received."""
     cut: list[bool] = field(default_factory=list)
-    """Whether a critique was cut off; it is used all the same, since it is only read."""
+    """Whether a critique was cut off; it is still used, since it is only read."""
     faults: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
 
     @property
     def is_usable(self) -> bool:
-        """Whether its last answer is one that had no fault."""
+        """Whether any answer had no fault, so that the last one is usable."""
         return not all(self.faults)
 
     def add(self, answer: str, fault: str = "", refused: str = "") -> None:
-        """Add an answer, or what stands in its place."""
+        """Add an answer, or its replacement."""
         self.answers.append(answer)
         self.faults.append(fault)
         self.refused.append(refused)
@@ -117,12 +117,12 @@ class Chain:
         return Preference(self.prompt, _said(self.prompt, self.answers[-1]), _said(self.prompt, self.answers[0]))
 
     def to_json(self) -> dict[str, Any]:
-        """As a row of critiques.jsonl."""
+        """The chain as a row of critiques.jsonl."""
         return {**asdict(self), "prompt": text_to_json(self.prompt)}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Chain:
-        """The chain in such a row; raises KeyError, TypeError or ValueError where it is none."""
+        """The chain in such a row; raises KeyError, TypeError or ValueError where the row is invalid."""
         lists = [list(row[name]) for name in ("answers", "principles", "critiques", "cut", "faults", "refused")]
         if {len(one) - i for one, i in zip(lists, (1, 0, 0, 0, 1, 1), strict=True)} != {len(lists[1])}:
             raise ValueError("its lists do not fit each other")
@@ -131,7 +131,7 @@ class Chain:
 
 @dataclass(kw_only=True)
 class Critic:
-    """A model that answers, criticizes and revises by the principles of a constitution, round after round."""
+    """A model that answers, criticizes and revises by the principles of a constitution for several rounds."""
 
     ask: Asker
     principles: Sequence[Principle]
@@ -140,7 +140,7 @@ class Critic:
     """Whether it is asked for revisions without critiques."""
 
     def __call__(self, prompts: Sequence[Text], number: int) -> list[Chain]:
-        """A chain for each prompt; what is drawn depends on the number of this batch of prompts, and the seed."""
+        """A chain for each prompt; draws depend on the seed and on this batch's number."""
         chains = [Chain(prompt) for prompt in prompts]
         questions = [Question("", _text(prompt, ()), "Assistant:", chat=_chat(prompt), stop=STOP) for prompt in prompts]
         for chain, said in zip(chains, self._asked(questions, f"{number} answers"), strict=True):
@@ -182,7 +182,7 @@ class Critic:
                 chain.cut.append(False)
 
     def _asked(self, questions: Sequence[Question], place: str) -> list[Answer]:
-        """The replies, without the label that a text's continuation was begun with."""
+        """The replies, without the label that a continuation begins with."""
         said = self.ask(questions, place)
         return [
             Answer(a.text and a.text.strip().removeprefix(q.cue.strip()).strip(), a.is_cut, a.reason)
@@ -191,16 +191,15 @@ class Critic:
 
 
 def is_changed(before: str, after: str) -> bool:
-    """Whether two answers differ in more than spaces and the case of letters."""
+    """Whether two answers differ in more than spaces and case."""
     return _plain(before) != _plain(after)
 
 
 def _fault(said: Answer, *texts: str) -> str:
-    """What is wrong with a reply to such texts; empty where nothing is.
+    """The fault of a reply, given the texts it responds to; empty for none.
 
-    "no reply": the prompt is too long, or the server gives none; "empty": it has no letter and no digit; "echo": it
-    repeats one of the texts; "copied": its ROUGE-L to an example that the text began with is .7 or more; "cut": it was
-    cut off.
+    "no reply": the prompt is too long, or the server gave none; "empty": no letter or digit; "echo": it repeats one of
+    the texts; "copied": its ROUGE-L with an example in the prompt is .7 or more; "cut": it was cut off.
     """
     if said.text is None:
         return "no reply"

@@ -40,7 +40,7 @@ _BREADTH = (
 _ANSWER = "Do what the instruction says. Write the answer alone."
 _OLD, _NEW, _SAID = "Old instruction:", "New instruction:", "Answer:"
 LEAKED = (_OLD.lower(), _NEW.lower(), "old instruction", "new instruction", "language model", "ten to twenty words")
-"""What of the prompt shows that a model repeats it."""
+"""Words of the prompt that show that the model repeats it."""
 
 
 class Evolve:
@@ -54,7 +54,7 @@ class Evolve:
         self.ask, self.requests = ask, requests
 
     def propose(self, pool: Pool, number: int) -> list[Candidate]:
-        """New instructions: one of each request."""
+        """New instructions, one per request."""
         draws = self.ask.draws(f"{number} evolve")
         parents = [task for task in (*pool.seeds, *pool.accepted) if is_short(task.instruction)]
         drawn = [(draws.choice(parents), draws.choice(list(OPERATIONS))) for _ in range(self.requests)]
@@ -74,7 +74,7 @@ class Evolve:
         return candidates
 
     def complete(self, candidates: Sequence[Candidate], number: int) -> None:
-        """Have each answered; an answer that was cut off is none."""
+        """Generate an answer for each candidate; cut answers are discarded."""
         questions = [
             Question(_ANSWER, f"Instruction: {c.instruction}", _SAID, stop=("\nInstruction:",)) for c in candidates
         ]
@@ -89,6 +89,6 @@ class Evolve:
 
 
 def with_input(task: Task, draws: random.Random) -> str:
-    """An instruction with the input of one of its instances, as one text on one line."""
+    """An instruction with the input of one of its instances, on one line."""
     given = draws.choice(task.instances).input if task.instances else ""
     return on_one_line(f"{task.instruction} {given}") if is_short(given) else on_one_line(task.instruction)

@@ -1,7 +1,7 @@
-"""What is not taken of what a model proposes, and the pool that new instructions must differ from.
+"""Filters of proposed instructions and instances, and the pool that new instructions must differ from.
 
-The filters are those of Self-Instruct (Wang et al. 2022, arXiv:2212.10560, section 2.2 and its code), with names by
-which rejections are counted.
+The filters are those of Self-Instruct (Wang et al. 2022, arXiv:2212.10560, section 2.2 and its code); rejections are
+counted by their names.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from accord.synthesis.similarity import ComparedText, words
 from accord.synthesis.tasks import Candidate, Instance, Task
 
 SIMILAR = 0.7
-"""ROUGE-L to anything in the pool from which on an instruction is too like it."""
+"""The ROUGE-L with an instruction in the pool at which a new one is rejected."""
 
 FEWEST, MOST = 4, 150
-"""Words of an instruction."""
+"""Minimum and maximum words of an instruction."""
 
 KEYWORDS = (
     "image", "images", "picture", "pictures", "photo", "photos", "graph", "graphs", "file", "files", "map", "maps",
@@ -40,7 +40,7 @@ OF_INSTRUCTIONS = {
     "copied": "it has words of the prompt that asked for it",
     "unclear kind": "the model does not say whether it is classification",
 }
-"""Filters of instructions, in the order in which they are asked, and what each rejects."""
+"""Filters of instructions, in the order in which they are applied, and what each rejects."""
 
 OF_INSTANCES = {
     "no instance": "no input and output could be read, or the output was cut off",
@@ -52,11 +52,11 @@ OF_INSTANCES = {
     "repeated": "the instance was there already",
     "low score": "the model's score of the answer, from 1 to 5, is too low, or is none",
 }
-"""Filters of instances; an instruction that none is left of is rejected by the filter that took the first."""
+"""Filters of instances; an instruction left without any is rejected by the filter that removed the first."""
 
 
 class Pool:
-    """The instructions that there are: the seeds, and what was accepted since."""
+    """All instructions: the seeds, and those accepted since."""
 
     def __init__(self, seeds: Sequence[Task], similar: float = SIMILAR) -> None:
         self.seeds, self.similar = list(seeds), similar
@@ -64,14 +64,14 @@ class Pool:
         self._words = [words(seed.instruction) for seed in seeds]
 
     def add(self, task: Task) -> None:
-        """Take a task in."""
+        """Add an accepted task."""
         self.accepted.append(task)
         self._words.append(words(task.instruction))
 
     def screen(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Those that pass every filter of instructions; the others are marked with the first that they fail.
+        """The candidates that pass every filter of instructions; the others are marked with the first filter they fail.
 
-        One is compared with the pool and with those that passed before it. Marked ones are passed over.
+        Each is compared with the pool and with those that passed before it. Candidates already marked are skipped.
         """
         known, passed = list(self._words), []
         for candidate in candidates:
@@ -89,7 +89,7 @@ class Pool:
 
 
 def fault_of_instruction(instruction: str) -> str:
-    """The filter of instructions, of those that need no pool, that rejects it; empty where none does."""
+    """The filter that rejects the instruction, of those that need no pool; empty for none."""
     if not FEWEST <= len(instruction.split()) <= MOST:
         return "length"
     if _KEYWORD.search(instruction):
@@ -98,7 +98,7 @@ def fault_of_instruction(instruction: str) -> str:
 
 
 def settle(candidate: Candidate) -> None:
-    """Leave the candidate the instances that pass every filter, and reject it where none does."""
+    """Keep the candidate's instances that pass every filter, and reject the candidate if none does."""
     given: dict[str, set[str]] = {}
     for one in candidate.instances:
         given.setdefault(one.input, set()).add(one.output)
@@ -119,7 +119,7 @@ def settle(candidate: Candidate) -> None:
 
 
 def fault_of_instance(instruction: str, instance: Instance) -> str:
-    """The filter of single instances that rejects it; empty where none does."""
+    """The filter that rejects the single instance; empty for none."""
     output = instance.output.strip()
     if not output or NOTHING.fullmatch(output):
         return "empty"

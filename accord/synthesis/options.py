@@ -1,4 +1,4 @@
-"""What commands that have a model make data share: how it is asked, and a folder that the same command goes on with."""
+"""Options of commands that generate data with a model, and folders in which the same command can resume."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from accord.synthesis.questions import Asker
 
 FILE = "config.yaml"
-"""The settings, in a run's folder."""
+"""The settings file in a run's folder."""
 
 
 @dataclass(kw_only=True)
 class AskerOptions(AskOptions):
-    """Which model is asked, in which form, and how its replies are drawn."""
+    """Options of the model, the form of its prompts, and the sampling of its replies."""
 
     form: Literal["auto", "chat", "plain"] = "auto"
     """Whether the model is asked in a chat or given a text to continue; auto is chat where it has a template."""
@@ -44,7 +44,7 @@ class AskerOptions(AskOptions):
             raise InputError("--top-p must not be over 1, nor --temperature below 0.")
 
     def asker(self, folder: Path) -> Asker:
-        """The model with how it is asked; replies of a served one are kept in the folder, unless a journal is named."""
+        """The model and how it is asked; a served model's replies are kept in the folder, unless a journal is named."""
         from accord.prompting.journal import Journal
         from accord.synthesis.questions import Asker
 
@@ -60,20 +60,20 @@ class AskerOptions(AskOptions):
         )  # fmt: skip
 
     def settings(self, but: Collection[str] = ()) -> dict[str, Any]:
-        """The options that decide what is made: all but limits, the key, and those named."""
+        """The options that decide the result: all except limits, the key, and those named in `but`."""
         left_out = {field.name for field in fields(LimitOptions)} | {"key", *but}
         return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def digest(rows: Sequence[object]) -> str:
-    """What tells rows from others."""
+    """A digest that identifies rows."""
     return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
 
 
 def require_same(folder: Path, settings: Mapping[str, Any], places: Collection[str]) -> None:
     """Raise InputError where the folder was begun by another command, or with other settings.
 
-    Those called `places` say where files lie, and may differ.
+    Settings in `places` are file locations, and may differ.
     """
     file = folder / FILE
     if not file.is_file() and (there := others(folder)) and not may_overwrite():

@@ -1,6 +1,6 @@
-"""Strict reading of what a model wrote: numbered lists, blocks of Input: and Output:, yes or no, a score.
+"""Strict parsing of a model's text: numbered lists, blocks of Input: and Output:, yes or no, a score.
 
-A model is not trusted to keep to the form: what is not in it is no answer, and nothing is guessed.
+Models do not always follow the format: text outside it is rejected, never guessed.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ _LABEL = re.compile(r"^[ \t]*(Input|Output):[ \t]*", re.MULTILINE)
 _YES_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _SCORE = re.compile(r"\s*(?:Score:)?\s*([1-5])(?![\d.]*\d)", re.IGNORECASE)
 NOTHING = re.compile(r"[\[(<]?(?:none|no input|n/a)[\])>]?\.?", re.IGNORECASE)
-"""What stands for no text."""
+"""Texts that stand for an empty one."""
 
 
 def on_one_line(text: str) -> str:
-    """The text with single spaces in place of all white space."""
+    """The text with white space collapsed to single spaces."""
     return " ".join(text.split())
 
 
 def numbered(text: str, firsts: Sequence[int], is_cut: bool = False) -> list[str]:
-    """The items of a list that begins with one of these numbers and counts on.
+    """The items of a numbered list that begins with one of the numbers `firsts`.
 
-    Nothing but white space may come before the list, which ends where a number is out of turn, an item is empty, or a
-    paragraph follows that is no item. The last item of a text that was cut is left out.
+    Only white space may precede the list, which ends at a number out of order, an empty item, or a paragraph that is no
+    item. The last item of a text that was cut is left out.
     """
     marks = list(_ITEM.finditer(text))
     if not marks or int(marks[0][1]) not in firsts or text[: marks[0].start()].strip():
@@ -46,12 +46,12 @@ def numbered(text: str, firsts: Sequence[int], is_cut: bool = False) -> list[str
 
 
 def instances(text: str, order: Sequence[str] = ("Input", "Output"), is_cut: bool = False) -> list[Instance]:
-    """The pairs in a text of blocks that begin with `Input:` and `Output:`, in this order.
+    """The pairs in a text of alternating blocks `Input:` and `Output:`, in the given order.
 
-    Nothing but white space may come before the first label. An input that says that there is none is empty. Where the
-    first label is Output and the order has Input first, that instance has no input. The text ends where the labels are
-    out of turn, or one follows another at once; the last block of a text that was cut is left out, and so is a pair
-    without its second block.
+    Only white space may precede the first label. An input that says there is none is empty. Where the first label is
+    Output though Input should come first, that instance has no input. Parsing ends where labels are out of order or an
+    empty block is followed by another label; the last block of a cut text is left out, as is a pair without its second
+    block.
     """
     marks = list(_LABEL.finditer(text))
     if not marks or text[: marks[0].start()].strip():
@@ -72,12 +72,12 @@ def instances(text: str, order: Sequence[str] = ("Input", "Output"), is_cut: boo
 
 
 def yes_or_no(text: str) -> bool | None:
-    """Whether a text begins with yes or with no; None where it does with neither."""
+    """Whether a text begins with yes or no; None for neither."""
     match = _YES_NO.match(text)
     return None if match is None else match[1].lower() == "yes"
 
 
 def score(text: str) -> int | None:
-    """The score from 1 to 5 that a text begins with; None where it does with none."""
+    """The score from 1 to 5 that a text begins with; None without one."""
     match = _SCORE.match(text)
     return None if match is None else int(match[1])

@@ -1,4 +1,4 @@
-"""How a language model is asked to make data: a chat that is answered, or a plain text that is continued."""
+"""How a language model is asked to generate data: as a chat, or as a text to continue."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from accord.synthesis.parsing import on_one_line
 from accord.synthesis.tasks import Instance, Task
 
 LONGEST = 60
-"""Words of an instruction, an input or an output that may be shown in a prompt."""
+"""Maximum words of an instruction, input or output shown in a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a model is asked: what to do, examples of it, and what a continuation begins with.
+    """A question to a model: the task, examples, and the beginning of the reply.
 
-    A chat has `ask` after the examples; a plain text has `cue`, which the reply is read with.
+    A chat has `ask` after the examples; a plain text ends with `cue`, which is read as part of the reply.
     """
 
     task: str
@@ -31,7 +31,7 @@ class Question:
     max_tokens: int | None = None
     is_greedy: bool = False
     chat: tuple[Message, ...] = ()
-    """The chat that is asked, where it is more than one message."""
+    """The chat to ask, where it is more than one message."""
 
     def prompt(self, is_chat: bool) -> Text:
         """The prompt in one of the two forms."""
@@ -43,7 +43,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is read of a reply: its text, with the cue that it continued; None where there is none, for a reason."""
+    """A reply as read: its text, with the cue it continued; None, with a reason, where there is none."""
 
     text: str | None
     is_cut: bool = False
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(kw_only=True)
 class Asker:
-    """A model with how it is asked. What is drawn depends on the seed, the place in the run and the request alone."""
+    """A model and how it is asked. Draws depend only on the seed, the place in the run, and the request."""
 
     model: Prompted
     is_chat: bool
@@ -62,13 +62,13 @@ class Asker:
     seed: int = 0
 
     def __call__(self, questions: Sequence[Question], place: str) -> list[Answer]:
-        """An answer for each question. `place` names the step of the run, whose draws are its own."""
+        """An answer for each question. `place` names the step of the run, which has its own draws."""
         requests = [self._request(question, f"{place} {i}") for i, question in enumerate(questions)]
         replies = self.model(requests) if requests else []
         return [self._answer(question, reply) for question, reply in zip(questions, replies, strict=True)]
 
     def draws(self, place: str) -> random.Random:
-        """What draws for a step of the run: the same for the same seed."""
+        """The random numbers of a step of the run."""
         return random.Random(f"{self.seed} {place}")
 
     def _request(self, question: Question, place: str) -> Request:
@@ -85,22 +85,22 @@ class Asker:
     def _answer(self, question: Question, reply: Reply) -> Answer:
         if reply.text is None:
             return Answer(None, reason=reply.reason)
-        text = reply.text.encode("utf-8", "replace").decode()  # a server may send half a character
+        text = reply.text.encode("utf-8", "replace").decode()  # a server may send lone surrogates
         has_cue = bool(question.cue) and not self.is_chat
         return Answer(f"{question.cue} {text.strip()}" if has_cue else text, reply.is_cut)
 
 
 def is_short(*texts: str) -> bool:
-    """Whether texts are short enough to be shown in a prompt."""
+    """Whether all texts are short enough to be shown in a prompt."""
     return all(len(text.split()) <= LONGEST for text in texts)
 
 
 def listed(tasks: Sequence[Task]) -> str:
-    """Instructions as a numbered list, a line each."""
+    """Instructions as a numbered list, one per line."""
     return "\n".join(f"{i}. {on_one_line(task.instruction)}" for i, task in enumerate(tasks, start=1))
 
 
 def block(instance: Instance, order: Sequence[str] = ("Input", "Output")) -> str:
-    """An instance as its two blocks, in this order."""
+    """An instance as its two labeled blocks, in this order."""
     parts = {"Input": instance.input or "None", "Output": instance.output}
     return "\n".join(f"{label}: {parts[label]}" for label in order)

@@ -1,4 +1,4 @@
-"""What chains of revisions amount to: every answer's score, and the same in numbers, revision by revision."""
+"""Evaluation of chains of revisions: scores of every answer, and a summary by revision."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from accord.synthesis.statistics import mean
 
 EXAMPLES = 8
 HALF = 0.5
-"""With a larger share of replies that have a fault, numbers are of the faults as much as of the revisions."""
+"""A larger share of faulty replies makes the numbers unreliable."""
 
 Scores = list[list[float | None]]
-"""For every chain, the score of each of its answers; None where it has none."""
+"""For every chain, the score of each answer; None where it has none."""
 
 
 class Score:
-    """A reward that scores answers; or a judge, by the probability that an answer is better than the first.
+    """A reward that scores answers, or a judge's probability that an answer is better than the first.
 
-    Raises InputError where the name stands for neither, or cannot be used.
+    Raises InputError where the name is neither, or cannot be used.
     """
 
     def __init__(self, name: str) -> None:
@@ -35,11 +35,11 @@ class Score:
         self.compares = feedback.named.only_compares(self.measure)
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raise InputError where a row lacks what it reads."""
+        """Raise InputError where a row lacks what the reward or judge reads."""
         feedback.reward.check_prompts(self.measure, (EncodedPrompt(p, (), i) for i, p in enumerate(prompts)))
 
     def __call__(self, prompts: Sequence[Prompt], chains: Sequence[Chain]) -> Scores:
-        """Of every answer; none of a chain that has no first answer. An answer that was kept is scored once."""
+        """The scores of every answer; None in a chain without a first answer. A kept answer is scored once."""
         known: dict[tuple[int, str], float | None] = {}
         for i, chain in enumerate(chains):
             known |= {(i, text): 0.5 for text in chain.answers if chain.answers[0]}
@@ -72,7 +72,7 @@ def summarize(
     is_direct: bool,
     compared: Sequence[str] = (),
 ) -> CritiqueResult:
-    """The run in numbers: with scores by their names, of which those `compared` are shares of wins."""
+    """The summary of the run, with scores by name; those in `compared` are preference rates."""
     rounds = [_revision(i, chains, scores) for i in range(len(chains[0].answers))]
     drawn = sorted(random.Random(0).sample(range(len(chains)), min(EXAMPLES, len(chains))))
     return CritiqueResult(
@@ -91,7 +91,7 @@ def summarize(
 
 
 def is_pair(chain: Chain) -> bool:
-    """Whether its last answer is a revision that differs from its first, and neither had a fault."""
+    """Whether the last answer is a revision that differs from the first, both without fault."""
     return not chain.faults[0] and is_changed(chain.answers[0], chain.answers[-1])
 
 
@@ -117,7 +117,7 @@ def _revision(number: int, chains: Sequence[Chain], scores: Mapping[str, Scores]
 
 
 def _principle(name: str, chains: Sequence[Chain], scores: Mapping[str, Scores]) -> PrincipleRow:
-    """How often a principle was drawn, and what a revision by it changed each score by."""
+    """How often a principle was drawn, and how revisions by it changed each score."""
     at = [(c, i) for c, chain in enumerate(chains) for i, p in enumerate(chain.principles, start=1) if p == name]
     steps = {
         score: [(of[c][i], of[c][i - 1]) for c, i in at if not chains[c].faults[i]] for score, of in scores.items()
@@ -140,7 +140,7 @@ def _example(chain: Chain) -> Example:
 
 
 def _warnings(rows: Sequence[RevisionRow], prompts: int) -> list[str]:
-    """A sentence for each round of which most replies could not be used."""
+    """A sentence for each round in which most replies could not be used."""
     lines = []
     for row in rows:
         bad = sum(row.faults.values())

@@ -1,7 +1,7 @@
-"""The rounds in which a pool of instructions grows, and the folder that keeps what every round proposed.
+"""The rounds in which a pool of instructions grows, and the file of all candidates.
 
-candidates.jsonl has a row for every candidate, accepted or rejected by a filter, round after round. A round is written
-once it is whole, so that a run that was killed goes on with the round it was in, and comes out as if it had not been.
+candidates.jsonl has one row per candidate, accepted or rejected, round by round. A round is written as a whole, so a
+killed run resumes with the round it was in, with the same result.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from accord.synthesis.tasks import Candidate
 Kept = TypeVar("Kept")
 
 FILE = "candidates.jsonl"
-"""What is proposed, in a run's folder."""
+"""The file of candidates in a run's folder."""
 
 
 class Generator(Protocol):
-    """What proposes tasks, in two steps, so that nothing is asked about instructions that are rejected."""
+    """A generator of tasks, in two steps, so that rejected instructions cost no further requests."""
 
     name: str
 
     def propose(self, pool: Pool, number: int) -> list[Candidate]:
-        """New instructions of a round, by its number, from 0: at least one candidate a request; none where it is done.
+        """New instructions of a round (numbered from 0), at least one candidate per request; empty when finished.
 
-        Those that cannot be used are marked as rejected.
+        Unusable ones are marked as rejected.
         """
         ...
 
@@ -45,7 +45,7 @@ class Generator(Protocol):
 
 @dataclass
 class Growth:
-    """The candidates of all rounds so far, in order, a list a round; `path` is the file that keeps them."""
+    """The candidates of all rounds so far, one list per round; `path` is the file that keeps them."""
 
     pool: Pool
     path: Path
@@ -57,7 +57,7 @@ class Growth:
         return [candidate for one in self.rounds for candidate in one]
 
     def take(self, candidates: list[Candidate]) -> None:
-        """Add a round to what is known."""
+        """Add a round to the pool."""
         self.rounds.append(candidates)
         for candidate in candidates:
             if not candidate.rejected:
@@ -69,7 +69,7 @@ class Growth:
 
 
 def append(path: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add a round's rows to a file, in one write that is on the disk when this returns."""
+    """Append a round's rows to a file in one write, synced to disk."""
     lines = [line_of({"round": number, "of": len(rows), **row}, allow_nan=True) for row in rows]
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write("".join(lines))
@@ -78,10 +78,9 @@ def append(path: Path, number: int, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: str) -> list[list[Kept]]:
-    """What a file has, a list a round; a last round that is not whole is taken away from the file.
+    """The contents of a file, one list per round; an incomplete last round is removed from the file.
 
-    Raises InputError where a row is not one that a round wrote, or `read` raises KeyError, TypeError or ValueError:
-    it is none of `what` the file holds.
+    Raises InputError where a row was not written by a round, or `read` raises KeyError, TypeError or ValueError.
     """
     rows: list[Mapping[str, Any]] = []
     found: list[Kept] = []
@@ -92,7 +91,7 @@ def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: st
             found.append(read(row))
             rows.append({**row, "round": int(row["round"]), "of": int(row["of"])})
         except (ValueError, KeyError, TypeError, RecursionError):
-            if line is lines[-1]:  # torn off as it was written
+            if line is lines[-1]:  # torn by a kill
                 break
             raise InputError(f"{path}, line {number}: it is no {what}; restore the file or remove it.") from None
     rounds: list[list[Kept]] = []
@@ -107,7 +106,7 @@ def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: st
 
 
 def resume(pool: Pool, path: Path) -> Growth:
-    """What the file has, into the pool; InputError where a row is not one that a round wrote."""
+    """Load the file's rounds into the pool; InputError where a row was not written by a round."""
     growth = Growth(pool, path)
     for candidates in whole_rounds(path, Candidate.from_json, "candidate"):
         growth.take(candidates)
@@ -121,10 +120,10 @@ def grow(
     patience: int,
     progress: Callable[[str], None] = lambda line: None,
 ) -> str:
-    """Rounds until so many candidates are accepted; why it ended before that, if it did.
+    """Run rounds until enough candidates are accepted; returns the reason for ending early, if any.
 
-    The last round is kept whole, so that there may be a few more. It ends early where the generator has nothing to
-    propose, or `patience` rounds in a row accept nothing.
+    The last round is kept whole, so there may be a few more. Growth ends early where the generator has nothing to
+    propose, or `patience` consecutive rounds accept nothing.
     """
     begun, before = time.monotonic(), len(growth.pool.accepted)
     while len(growth.pool.accepted) < count:
@@ -148,14 +147,14 @@ def grow(
 
 
 def reasons(growth: Growth) -> str:
-    """How many candidates each filter rejected, the most first, and why there was no reply."""
+    """The number of candidates each filter rejected, most first, and the reasons for missing replies."""
     counts = Counter(c.rejected for c in growth.candidates if c.rejected).most_common()
     why = next((f" ({c.origin})" for c in growth.candidates if c.rejected == "no reply" and c.origin), "")
     return ", ".join(f"{n:,} by {name}{why if name == 'no reply' else ''}" for name, n in counts) or "nothing proposed"
 
 
 def time_left(begun: float, done: int, more: int) -> str:
-    """How long so many more take, in words, where so many were done since `begun`, of `time.monotonic`."""
+    """The remaining time in words, from the rate since `begun` (`time.monotonic`)."""
     if done < 1:
         return "time left unknown"
     seconds = (time.monotonic() - begun) * more / done

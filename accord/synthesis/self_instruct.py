@@ -1,11 +1,11 @@
-"""Self-Instruct (Wang et al. 2022, arXiv:2212.10560): instructions in the manner of others, then instances of them.
+"""Self-Instruct (Wang et al. 2022, arXiv:2212.10560): instructions modeled on others, then instances of them.
 
-Each prompt shows eight instructions, six of the seeds and two that were made (eight seeds at first), and asks for more.
-Of each that passes the filters the model is asked whether it is classification: if so, outputs come first and an input
-for each, or the inputs would favor one label; else inputs come first (section 2.2, steps 1 to 3).
+Each prompt shows eight instructions, six seeds and two generated ones (eight seeds at first), and asks for more. For
+each that passes the filters the model is asked whether it is classification: if so, outputs come first and an input for
+each, since inputs first would favor one label; else inputs come first (section 2.2, steps 1 to 3).
 
 Departures: prompts are worded anew, and have a form for chat models; classification is not asked about where seeds do
-not say what they are; examples in prompts are drawn by lot, not fixed.
+not say what they are; examples in prompts are drawn at random, not fixed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OF_SEEDS, OF_MADE = 6, 2
 """Instructions in a prompt."""
 SHOWN = OF_SEEDS + OF_MADE
 EXAMPLES = 4
-"""Tasks with instances in a prompt, and tasks of either kind."""
+"""Tasks with instances in a prompt, and tasks of each kind."""
 ORDERS = {False: ("Input", "Output"), True: ("Output", "Input")}
 """Which block comes first, by whether a task is classification."""
 
@@ -69,7 +69,7 @@ class SelfInstruct:
         self.tells_kinds = len(self.examples[True]) >= EXAMPLES
 
     def propose(self, pool: Pool, number: int) -> list[Candidate]:
-        """New instructions: up to eight of each request."""
+        """New instructions, up to eight per request."""
         draws = self.ask.draws(f"{number} instructions")
         made = [task for task in pool.accepted if is_short(task.instruction)]
         questions = [self._instructions(made, draws) for _ in range(self.requests)]
@@ -85,7 +85,7 @@ class SelfInstruct:
         return candidates
 
     def complete(self, candidates: Sequence[Candidate], number: int) -> None:
-        """Give each its instances; one whose kind stays unclear is rejected."""
+        """Generate instances for each candidate; one whose kind stays unclear is rejected."""
         kinds, orders = self.ask.draws(f"{number} kinds"), self.ask.draws(f"{number} instances")
         if self.tells_kinds:
             questions = [self._kind(candidate, kinds) for candidate in candidates]

@@ -18,7 +18,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def f_measure(common: int, m: int, n: int) -> float:
-    """F of a common subsequence of so many words, of texts of m and n words; 0 where they share nothing."""
+    """The F-measure of a common subsequence of `common` words between texts of m and n words; 0 without one."""
     if not common:
         return 0.0
     precision, recall = common / m, common / n
@@ -26,7 +26,7 @@ def f_measure(common: int, m: int, n: int) -> float:
 
 
 class ComparedText:
-    """A text that is compared with many others."""
+    """A text to compare with many others."""
 
     def __init__(self, text: str) -> None:
         self.words = words(text)
@@ -35,10 +35,10 @@ class ComparedText:
             self._places[word] = self._places.get(word, 0) | 1 << i
 
     def common(self, other: Sequence[str]) -> int:
-        """The length of the longest common subsequence with other words.
+        """The length of the longest common subsequence with `other`.
 
-        Bits of an integer are a row of the table of dynamic programming: a 0 where the length grows by one (Hyyrö 2004,
-        "Bit-parallel LCS-length computation revisited"), so a word of the other costs one addition.
+        The bits of an integer are a row of the dynamic programming table, with a 0 where the length grows by one (Hyyrö
+        2004, "Bit-parallel LCS-length computation revisited"), so each word costs one addition.
         """
         full = (1 << len(self.words)) - 1
         row = full
@@ -48,14 +48,14 @@ class ComparedText:
         return len(self.words) - row.bit_count()
 
     def rouge(self, other: Sequence[str]) -> float:
-        """ROUGE-L's F with other words; 0 where either has none."""
+        """ROUGE-L's F-measure with `other`; 0 where either is empty."""
         return f_measure(self.common(other), len(self.words), len(other))
 
     def nearest(self, others: Iterable[Sequence[str]]) -> float:
-        """The highest ROUGE-L to any of the others, 0 where there are none.
+        """The highest ROUGE-L with any of the others; 0 without others.
 
-        No subsequence is longer than the shorter text, so F <= 2 min(m, n) / (m + n); what cannot pass the highest so
-        far is not computed.
+        A subsequence is at most as long as the shorter text, so F <= 2 min(m, n) / (m + n); texts that cannot exceed
+        the maximum so far are skipped.
         """
         best, m = 0.0, len(self.words)
         for other in others:

@@ -1,4 +1,4 @@
-"""What a run's candidates amount to: rejections by filter, lengths, novelty, and how instructions begin."""
+"""Summary of a run's candidates: rejections by filter, lengths, novelty, and first words."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from accord.synthesis.tasks import Candidate, Task
 
 EXAMPLES = 8
 OPENINGS, OBJECTS = 20, 4
-"""First words that are listed, and what follows each, as many as in the paper's figure."""
+"""Number of first words listed, and of objects listed for each, as in the paper's figure."""
 
 _WORDS = (
     "a about above after all an and another any are as at be below between both but by can could did do "
@@ -28,14 +28,14 @@ _WORDS = (
     "with without would you your"
 )
 FUNCTION_WORDS = frozenset(_WORDS.split())
-"""Words that are passed over before what an instruction is about, and that end it."""
+"""Words skipped before the object of an instruction, and that end it."""
 
 
 def opening(instruction: str) -> tuple[str, str]:
-    """The first word of an instruction and, as a rule goes, what it is about; empty where nothing is found.
+    """The first word of an instruction and its object by a simple rule; empty where none is found.
 
-    That is the last of the first run of words, after the first word, without a function word or a sign among them:
-    (write, story) of "Write a short story about ...". No grammar is known, so it may be an adverb or a verb.
+    The object is the last of the first run of words, after the first word, without function words or punctuation:
+    (write, story) in "Write a short story about ...". There is no grammar, so it may be an adverb or a verb.
     """
     tokens = re.findall(r"[a-z][a-z'-]*|[^\sa-z]", instruction.lower())
     if not tokens or not tokens[0][0].isalpha():
@@ -51,7 +51,7 @@ def opening(instruction: str) -> tuple[str, str]:
 
 
 def openings(instructions: Sequence[str]) -> list[Opening]:
-    """The first words, the most frequent first, each with the most frequent of what follows."""
+    """First words, most frequent first, each with its most frequent objects."""
     pairs = [opening(instruction) for instruction in instructions]
     firsts = Counter(first for first, _ in pairs if first)
     return [
@@ -65,13 +65,13 @@ def openings(instructions: Sequence[str]) -> list[Opening]:
 
 
 def novelty(tasks: Sequence[Task], seeds: Sequence[Task]) -> list[float]:
-    """The highest ROUGE-L of each task's instruction to one of the seeds'."""
+    """The highest ROUGE-L of each task's instruction with a seed's."""
     known = [words(seed.instruction) for seed in seeds]
     return [ComparedText(task.instruction).nearest(known) for task in tasks]
 
 
 def filter_rows(candidates: Sequence[Candidate]) -> list[FilterRow]:
-    """What each filter rejected."""
+    """The rejections by each filter."""
     first = Counter(candidate.rejected for candidate in candidates)
     taken = Counter(name for candidate in candidates for name, _ in candidate.dropped)
     return [
@@ -87,14 +87,14 @@ def filter_rows(candidates: Sequence[Candidate]) -> list[FilterRow]:
 
 
 def lengths(texts: Sequence[str]) -> Lengths:
-    """Of one text or more, in words."""
+    """The distribution of the texts' lengths in words; at least one text."""
     counts = np.array([len(text.split()) for text in texts], float)
     low, median, high = np.quantile(counts, [0.1, 0.5, 0.9]).tolist()
     return Lengths(mean=float(counts.mean()), low=low, median=median, high=high)
 
 
 def summarize(growth: Growth, generator: str, model: str, ended: str = "") -> SynthesisResult:
-    """The run in numbers; `ended` says why it ended early, if it did."""
+    """The summary of the run; `ended` says why it ended early, if it did."""
     accepted, candidates, pool = growth.pool.accepted, growth.candidates, growth.pool
     new = novelty(accepted, pool.seeds)
     rows = [row for task in accepted for row in task.rows()]
@@ -130,7 +130,7 @@ def summarize(growth: Growth, generator: str, model: str, ended: str = "") -> Sy
 
 
 def mean(values: Sequence[float]) -> Interval | None:
-    """The mean with Student's interval; None of fewer than two values."""
+    """The mean with Student's interval; None for fewer than two values."""
     return cluster_mean(np.array(values), np.ones(len(values))) if len(values) > 1 else None
 
 

@@ -1,4 +1,4 @@
-"""Tasks: an instruction with instances of it, an input and the output that answers it; and the seeds people wrote."""
+"""Tasks: an instruction with instances (an input and its output), and the human-written seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord.records import Demonstration, Prompt, Text
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An input of a task, empty where it needs none, and the output that answers it."""
+    """An input of a task (empty where none is needed) and the output."""
 
     input: str
     output: str
@@ -21,7 +21,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An instruction with its instances, and whether its outputs are few labels; None where nobody says."""
+    """An instruction with its instances, and whether its outputs are class labels (None if unknown)."""
 
     instruction: str
     instances: tuple[Instance, ...] = ()
@@ -34,10 +34,10 @@ class Task:
 
 @dataclass(slots=True)
 class Candidate:
-    """A task that a model proposed, and what became of it.
+    """A task proposed by a model, and its fate.
 
-    `origin` says what it was made of; `rejected` names the filter that it failed, and is empty where it was accepted;
-    `dropped` has its instances that failed, each with the filter's name.
+    `origin` is what it was made from; `rejected` the filter it failed, empty if accepted; `dropped` its rejected
+    instances, each with the filter's name.
     """
 
     instruction: str
@@ -46,16 +46,16 @@ class Candidate:
     instances: list[Instance] = field(default_factory=list)
     rejected: str = ""
     nearest: float = 0.0
-    """The highest ROUGE-L to what was in the pool before it."""
+    """The highest ROUGE-L with the pool before it."""
     dropped: list[tuple[str, Instance]] = field(default_factory=list)
 
     @property
     def task(self) -> Task:
-        """The task, as the pool has it."""
+        """The task as added to the pool."""
         return Task(self.instruction, tuple(self.instances), self.is_classification)
 
     def to_json(self) -> dict[str, Any]:
-        """As a row of candidates.jsonl."""
+        """The candidate as a row of candidates.jsonl."""
         return {
             "instruction": self.instruction,
             "rejected": self.rejected,
@@ -68,7 +68,7 @@ class Candidate:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Candidate:
-        """The candidate in such a row; raises KeyError or TypeError where it is none."""
+        """The candidate in such a row; raises KeyError or TypeError where the row is invalid."""
         return cls(
             row["instruction"],
             row["origin"],
@@ -84,8 +84,8 @@ def load_seeds(source: str) -> list[Task]:
     """The tasks in a file.
 
     Rows in Self-Instruct's layout (`instruction`, `instances` of `input` and `output`, `is_classification`), of
-    instruction, input and output, or whatever prompts and demonstrations accord reads, of one turn. InputError, naming
-    the row, where one is no task.
+    instruction, input and output, or single-turn prompts and demonstrations in any layout accord reads. Raises
+    InputError, naming the row, where one is no task.
     """
     tasks: list[Task] = []
     for _, where, row in data.load.open_rows(source):
@@ -97,7 +97,7 @@ def load_seeds(source: str) -> list[Task]:
 
 
 def load_answers(source: str) -> list[str]:
-    """The texts in a file, or the completions of its demonstrations, each of one turn; InputError, naming the row."""
+    """The texts in a file, or the single-turn completions of its demonstrations; InputError names an invalid row."""
     answers: list[str] = []
     for index, row in enumerate(data.load_data(source)):
         with located(f"{source}, {row_called(index)}: "):

@@ -91,9 +91,7 @@ class PolicyOptions(RewardOptions, RunOptions):
     def check_watch(self, *, samples: bool) -> None:
         """Raise InputError for an incomplete measure; `samples`: whether the method's steps draw samples."""
         if not samples and (self.watch is None) != (self.watch_data is None):
-            raise InputError(
-                "watch and watch_data go together: give a measure and the held-out prompts it is taken on."
-            )
+            raise InputError("watch and watch_data go together: give a measure and held-out prompts to take it on.")
         if self.watch is None and self.watch_data is not None:
             raise InputError("watch_data needs a measure: give watch.")
 

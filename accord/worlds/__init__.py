@@ -1,4 +1,4 @@
-"""Small worlds with known truth, and what they share: who is held out, one token a word, a small Llama, the files."""
+"""Small worlds with known truth, and their common parts: held-out split, word tokenizers, a small Llama, files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAD, END, UNKNOWN = "<pad>", "<eos>", "<unk>"
 
 
 def in_held_out_fifth(text: str) -> bool:
-    """Whether a text is of the one in five held out: by its digest, so that the split never moves."""
+    """Whether a text is in the held-out fifth, decided by its digest, so that the split never changes."""
     return hashlib.sha256(text.encode()).digest()[0] % 5 == 0
 
 
@@ -32,7 +32,7 @@ def word_level(vocabulary: Sequence[str]) -> Tokenizer:
 
 
 def fast_tokenizer(words: Tokenizer, context: int, **more: Any) -> PreTrainedTokenizerFast:
-    """The tokenizer as transformers has it; what it decodes is left as it is."""
+    """The tokenizer as a transformers tokenizer; decoding does not clean up spaces."""
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words,
         pad_token=PAD,
@@ -55,7 +55,7 @@ def untrained(
     heads: int,
     key_value_heads: int,
 ) -> LlamaForCausalLM:
-    """A small Llama in float32 that reads these words, its embeddings tied; the seed decides its weights."""
+    """A small untrained float32 Llama with this vocabulary and tied embeddings; the seed decides its weights."""
     sizes = llama.LlamaSizes(
         vocabulary=len(vocabulary), layers=layers, width=width, heads=heads, kv_heads=key_value_heads,
         inner_width=inner_width, context=context,
@@ -67,7 +67,7 @@ def untrained(
 def four_layers(seed: int, vocabulary: Sequence[str], context: int, width: int, of: str) -> LlamaForCausalLM:
     """An untrained Llama of four layers of four heads: at width 48 0.1 M parameters, at 96 0.5 M, at 192 1.9 M.
 
-    Raises InputError, which says what the model is `of`, where the width does not divide into heads of an even width.
+    Raises InputError, naming the world (`of`), where the width does not divide into heads of even width.
     """
     if width < 1 or width % 8:
         raise InputError(f"the width of {of} must be a multiple of 8, not {width}.")
@@ -82,9 +82,10 @@ def write_world(
     tokenizer: Any,
     further: Iterable[str] = (),
 ) -> None:
-    """Write a JSONL file for each name's rows, and `init/`, the model with its tokenizer as a Hugging Face folder.
+    """Write one JSONL file per name, and `init/`, the model with its tokenizer as a Hugging Face folder.
 
-    Raises InputError, before anything is written, where one of these, or a `further` file of the world, is somebody's.
+    Raises InputError, before anything is written, where one of these files, or a `further` file of the world, belongs
+    to someone else.
     """
     require_folder(folder, leaves=[*(f"{name}.jsonl" for name in rows), *further])
     require_whole(folder / "init")
@@ -96,7 +97,7 @@ def write_world(
 
 
 class WorldTask(Protocol):
-    """How a task is asked and scored: its words, the options of every question or the column that has each one's."""
+    """How a task is asked and scored: its prompts, and the options of all questions or the column with each one's."""
 
     @property
     def cluster(self) -> str: ...
@@ -121,9 +122,9 @@ def write_tasks(
     further: Callable[[str], Mapping[str, Any]] = lambda name: {},
     formats: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `tasks/`: `tasks.yaml`, and a file of rows for each task, of which the first so many are trained on.
+    """Write `tasks/`: `tasks.yaml`, and one file of rows per task; the first `trained` rows of each are for training.
 
-    `further` has what else the tasks file says of the task of a name, `formats` what it says of all their prompts.
+    `further` returns other entries of the tasks file for a task; `formats` are entries for the prompts of all tasks.
     """
     for name in tasks:
         save_rows(folder / "tasks" / f"{name}.jsonl", rows(name))
@@ -137,7 +138,7 @@ def save_tasks_file(
     further: Callable[[str], Mapping[str, Any]] = lambda name: {},
     formats: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save a file of tasks whose rows are beside it, in files of their names."""
+    """Save a tasks file whose rows are in files beside it, named after the tasks."""
     clusters: dict[str, dict[str, Any]] = {}
     for name, task in tasks.items():
         clusters.setdefault(task.cluster, {})[name] = {

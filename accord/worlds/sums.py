@@ -2,15 +2,14 @@
 
     27+58=7+8+0=15, 2+5+1=08 #### 85
 
-Each column is two digits and the carry into it, and their total in two digits, of which the first is the carry out: so
-a step stands by itself, can be checked by itself, and can go wrong in a digit or in a carry. The answer follows the
-mark that GSM8K puts before its own (Cobbe et al. 2021, arXiv:2110.14168). A hint gives the answer away before the
-problem.
+Each column has two digits and the carry into it, and their total in two digits, the first of which is the carry out:
+each step can be checked by itself, and can be wrong in a digit or in a carry. The answer follows the mark that GSM8K
+uses (Cobbe et al. 2021, arXiv:2110.14168). A hint puts the answer before the problem.
 
-A 0.4 M parameter model that has seen few demonstrations is right now and then, the less often the longer the sums. That
-is where learning from one's own right answers (STaR, GRPO) begins, and whether every step of a rationale is right, and
-not only its end, is known (`sound`). A sum of d digits adds two numbers of d digits each; one sum in five is held out,
-whichever of its numbers comes first.
+A 0.4 M parameter model trained on few demonstrations is right now and then, less often for longer sums: a start for
+learning from one's own correct answers (STaR, GRPO). Whether every step of a rationale is right, not only the answer,
+is known (`sound`). A sum of d digits adds two numbers of d digits each; one sum in five is held out, in either order of
+its numbers.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ from accord.records import Prompt, Text
 from accord.worlds import END, PAD, UNKNOWN, fast_tokenizer, in_held_out_fifth, untrained, word_level, write_world
 
 STEP, ANSWER = ", ", " #### "
-"""What stands between two columns, and before the answer."""
+"""The separators between columns, and before the answer."""
 
 HINT = "({answer}){prompt}"
-"""A problem with its answer in front, where a small model's scratchpad stays as far from the problem as ever."""
+"""A problem with its answer in front, which leaves the distance from problem to scratchpad unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """Two numbers to be added, neither of them negative."""
+    """Two non-negative numbers to add."""
 
     first: int
     second: int
@@ -57,7 +56,7 @@ class Sum:
 
     @property
     def digits(self) -> int:
-        """How many columns there are to add."""
+        """The number of columns."""
         return len(str(max(self.first, self.second)))
 
     @property
@@ -77,7 +76,7 @@ def hinted(prompt: str, answer: str) -> str:
 
 
 def sound(prompt: str, completion: str) -> bool:
-    """Whether every column of a completion is right, and not only the answer, which a hint may have given away.
+    """Whether every column of a completion is right, not only the answer, which a hint may have given.
 
     Raises InputError where the prompt is no sum, with or without a hint.
     """
@@ -88,7 +87,7 @@ def sound(prompt: str, completion: str) -> bool:
 
 
 def gold(prompt: Text, completion: Text) -> float:
-    """1 where a completion is `sound`, and 0 otherwise; of a chat the user's last and the assistant's messages count.
+    """1 where a completion is `sound`, else 0; in a chat the user's last and the assistant's messages count.
 
     Raises InputError where the prompt is no sum.
     """
@@ -100,13 +99,13 @@ def gold(prompt: Text, completion: Text) -> float:
 
 
 DEMONSTRATION_DIGITS = {1: 0.25, 2: 0.55, 3: 0.15, 4: 0.05}
-"""The share of the demonstrations that have so many digits."""
+"""The share of demonstrations by number of digits."""
 
 PRACTICE_DIGITS = {1: 0.03, 2: 0.32, 3: 0.35, 4: 0.30}
-"""The share of the problems to train on that have so many digits; of 1 digit there are only 77."""
+"""The share of training problems by number of digits; there are only 77 of 1 digit."""
 
 HINT_SHARE = 0.5
-"""The share of the demonstrations that come with the answer as a hint, at every length."""
+"""The share of demonstrations that have the answer as a hint, at every length."""
 
 
 def demonstrations(seed: int, n: int) -> list[dict[str, Any]]:
@@ -121,7 +120,7 @@ def demonstrations(seed: int, n: int) -> list[dict[str, Any]]:
 
 
 def problems(seed: int, n: int) -> list[Prompt]:
-    """`n` different problems of 1 to 4 digits to train on, in random order, none of which is ever in `heldout`."""
+    """`n` different training problems of 1 to 4 digits, in random order, disjoint from `heldout`."""
     rng = random.Random(f"problems {seed}")
     drawn: list[Sum] = []
     for digits, share in PRACTICE_DIGITS.items():
@@ -131,13 +130,13 @@ def problems(seed: int, n: int) -> list[Prompt]:
 
 
 def heldout(seed: int, digits: int, n: int) -> list[Prompt]:
-    """`n` different problems of so many digits to evaluate on, which no other rows hold."""
+    """`n` different evaluation problems of this many digits, disjoint from all other rows."""
     rng = random.Random(f"held out {seed}")
     return [_asked(problem) for problem in _different(rng, digits, n, held_out=True)]
 
 
 def draw(rng: random.Random, digits: int, *, held_out: bool) -> Sum:
-    """A sum of two numbers of so many digits, of those held out or of the others."""
+    """A sum of two numbers of this many digits, from the held-out ones or from the others."""
     smallest = 10 ** (digits - 1) if digits > 1 else 0
     while True:
         problem = Sum(rng.randrange(smallest, 10**digits), rng.randrange(smallest, 10**digits))
@@ -146,7 +145,7 @@ def draw(rng: random.Random, digits: int, *, held_out: bool) -> Sum:
 
 
 def is_held_out(problem: Sum) -> bool:
-    """Whether a sum is of the one in five held out; 58+27 goes where 27+58 does."""
+    """Whether a sum is in the held-out fifth; 58+27 is where 27+58 is."""
     return in_held_out_fifth("{}+{}".format(*sorted((problem.first, problem.second))))
 
 
@@ -166,11 +165,11 @@ def _asked(problem: Sum) -> Prompt:
 SIGNS = (*"0123456789+=()", STEP, ANSWER)
 VOCABULARY = (PAD, END, UNKNOWN, *SIGNS)
 CONTEXT = 96
-"""A hinted problem of 4 digits and its scratchpad take 59 tokens; the scratchpad alone, with its end, takes 42."""
+"""Context length: a hinted problem of 4 digits with its scratchpad takes 59 tokens, the scratchpad with its end 42."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token for each of `SIGNS`, another for any other character; it decodes to exactly what it was given."""
+    """One token for each of `SIGNS`, and one for any other character; decoding inverts encoding exactly."""
     signs = word_level(VOCABULARY)
     signs.pre_tokenizer = Split(Regex("|".join([*map(re.escape, SIGNS), "."])), "isolated")
     signs.decoder = Fuse()
@@ -178,12 +177,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_model(seed: int) -> LlamaForCausalLM:
-    """An untrained Llama of 0.4 M parameters in float32, whose weights the seed decides."""
+    """An untrained float32 Llama of 0.4 M parameters; the seed decides its weights."""
     return untrained(seed, VOCABULARY, CONTEXT, width=128, inner_width=320, layers=2, heads=4, key_value_heads=4)
 
 
 def write(folder: str | Path, seed: int = 0) -> None:
-    """Write the world as files, so that a pipeline needs nothing but files.
+    """Write the world as files for pipelines.
 
     `demonstrations.jsonl`, `train.jsonl` (problems and their answers), `heldout-2.jsonl` to `heldout-4.jsonl` (to
     evaluate on, by digits), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.

@@ -138,7 +138,7 @@ def test_simulated_people_answer_and_a_model_says_what_they_are_asked(
     result = results.load(tmp_path / "asked")
     assert isinstance(result, results.PeopleResult) and (result.answers, result.asked, result.cost) == (5, 6, 0.0)
     write_report(tmp_path / "asked")
-    assert "What people said" in (tmp_path / "asked" / "report.html").read_text()
+    assert "Annotations" in (tmp_path / "asked" / "report.html").read_text()
     assert accord("annotate", *words, *more[:2]) == 0 and accord("annotate", *words, *more[:2]) == 0
     assert "would weigh items, and all were asked about already, so the order stays" in capsys.readouterr().err
     words[2] = tmp_path / "other.db"

@@ -94,7 +94,7 @@ def test_people_and_simulated_people_are_not_mixed(tmp_path: Path, capsys: pytes
     ("words", "message"),
     [
         (("--task", "rate", "--simulated", "cafe"), "rate compares nothing"),
-        (("--agreement", 0.9), "name what they go by"),
+        (("--agreement", 0.9), "give --simulated too"),
         (("--simulated", "cafee"), "did you mean cafe?"),
         (("--simulated", "cafe", "--agreement", 1.5), "must lie between .5 and 1, not 1.5"),
         (("--simulated", "number", "--agreement", 0.9), "number is none"),

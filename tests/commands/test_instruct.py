@@ -67,7 +67,7 @@ def test_a_tiny_model_is_asked_and_what_it_says_is_trained_on(
     assert all(by_package(a, b) < 0.7 for a, b in combinations(every, 2) if a not in every[:4] or b not in every[:4])
     result = load(out)
     assert isinstance(result, SynthesisResult) and (result.accepted, result.proposed) == (len(rows), len(candidates))
-    assert "Instructions that a model made" in (out / "report.html").read_text(encoding="utf-8")
+    assert "Generated instructions" in (out / "report.html").read_text(encoding="utf-8")
     assert all(isinstance(row, Demonstration) for row in load_data(str(out / "demonstrations.jsonl")))
     given = ("--model", model, "--data", out / "demonstrations.jsonl", "--out", tmp_path / "sft")
     assert accord("sft", *given, *QUICK) == 0
@@ -115,7 +115,7 @@ def test_a_recipe_trains_on_what_was_made_and_goes_on(
     assert [accord("run", recipe, "--out", tmp_path / "runs") for _ in range(2)] == [130, 0]
     assert "accepted in 1 rounds" in capsys.readouterr().err
     assert (tmp_path / "runs" / "sft" / "model").is_dir()
-    assert "Instructions that a model made" in (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")
+    assert "Generated instructions" in (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

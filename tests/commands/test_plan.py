@@ -132,7 +132,7 @@ def test_experts_are_planned_for_and_what_they_cost_is_said(tmp_path: Path) -> N
     ).save_pretrained(tmp_path)  # fmt: skip
     found = plan(str(tmp_path), "sft", gpus=[2, 16, 24], batch_size=8)
     expert = 3 * 64 * 128
-    assert f"{(found.numbers - 2 * 2 * expert) / 1e9:.2f} billion, 2 layers" in found.shape
+    assert f"{(found.numbers - 2 * 2 * expert) / 1e9:.2f} billion are active per token, 2 layers" in found.shape
     [warned] = found.warnings
     assert "a layer has 4 experts, whose rows 24 ranks cannot share evenly" in warned
     assert warned.endswith("take a divisor of 64.")

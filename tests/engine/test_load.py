@@ -91,6 +91,7 @@ def poisoned(number: float) -> Callable[[Path], None]:
     return lambda folder: weights(folder, lambda held: held["model.norm.weight"].__setitem__(3, number))
 
 
+FIRST = "lm_head.weight"
 DOWN = "model.layers.1.mlp.down_proj.weight"
 ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "missing": (lambda f: weights(f, lambda w: w.pop(DOWN)), rf"lacks the weight {DOWN}: copy it anew"),
@@ -124,6 +125,10 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: config(f, quantization_config={"quant_method": "gptq", "bits": 4, "group_size": 128}),
         r"the model, quantized by gptq, .* cannot be loaded: .*pip install (optimum|gptqmodel)",
     ),
+    "of a compiled one": (
+        lambda f: weights(f, lambda w: [w.update({f"_orig_mod.{name}": w.pop(name)}) for name in list(w)]),
+        rf"has _orig_mod\.{FIRST} in place of {FIRST}: .*; take _orig_mod\. off the names of its weights",
+    ),
 }
 
 
@@ -135,6 +140,24 @@ def test_what_is_no_whole_model_is_refused_by_name(name: str, whole: Path, tmp_p
     make(folder)
     with pytest.raises(InputError, match=message):
         load_model(str(folder))
+
+
+def test_shards_may_lie_in_a_folder_of_their_own(whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    shutil.copytree(whole, folder)
+    (folder / "weights").mkdir()
+    file = (folder / "model.safetensors").rename(folder / "weights/all.safetensors")
+    names = dict.fromkeys(load_file(file), "weights/all.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    assert torch.equal(read(folder), read(whole))
+
+
+def test_weights_that_only_a_configuration_calls_quantized_are_refused(whole: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    shutil.copytree(whole, tmp_path / "odd")
+    config(tmp_path / "odd", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True})
+    with pytest.raises(InputError, match=r"quantized \(bitsandbytes\) by its config\.json, and its weights are not: take"):
+        load_model(str(tmp_path / "odd"))
 
 
 def test_commands_end_with_a_sentence_and_leave_nothing(

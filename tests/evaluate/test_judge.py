@@ -140,7 +140,7 @@ def test_from_the_command_line(
     assert "The judge favors the answer shown first" in said.out + said.err
     assert accord("report", out) == 0
     page = (out / "report.html").read_text()
-    assert "A judge beside people" in page and "log-odds of twice the length" in page.lower()
+    assert "A judge compared with people" in page and "log-odds of twice the length" in page.lower()
     tied = write_jsonl(tmp_path / "t.jsonl", [{"prompt": "?", "completions": ["a", "b"], "ranks": [0, 0]}])
     assert accord("evaluate", "judge", "--judge", "some_judge:first", "--data", tied, "--out", out) == 2
     assert "has only ties, so there is nothing to agree with" in capsys.readouterr().err

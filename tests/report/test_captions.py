@@ -90,7 +90,7 @@ def test_captions_by_hand() -> None:
     whole = Series(np.arange(20.0), np.linspace(0, 1, 20), broken=1)
     assert (
         caption(METRICS["kept"], whole)
-        == "From 2.6% to 97.4%. The rest teach nothing. Not finite in 1 step, left out here."
+        == "From 2.6% to 97.4%. The rest are not trained on. Not finite in 1 step, left out here."
     )
     assert caption(Metric("x", is_share=True), Series(np.arange(3.0), np.zeros(3))) == "0.0% throughout."
     assert caption(Metric("x"), Series(np.ones(1), np.ones(1))) == "1.00 in the only step measured."
@@ -123,8 +123,8 @@ def test_training_and_rows_held_out_are_one_picture(tmp_path: Path) -> None:
     assert "From 1.00 to 0.500. It should fall" in shown
     assert "Dashed: rows held out, from 2.00 to 1.50 (95% interval 1.25 to 1.75)." in shown
     assert "Held-out extra" in shown  # of nothing trained on, a curve of its own
-    assert "No alarm was raised in 2 steps. Looked at: loss; held-out loss." in page.sections["alarms"]
-    assert "The model that its held-out loss rates best, of step 2 (1.50)" in page.sections["alarms"]
+    assert "No alarm was raised in 2 steps. Columns examined: loss; held-out loss." in page.sections["alarms"]
+    assert "The best model by its held-out loss, of step 2 (1.50)" in page.sections["alarms"]
     (axes,) = (axes for axes in plot_metrics(rows).axes if axes.get_title() == "Loss")
     assert [line.get_ydata().tolist() for line in axes.lines] == [[1.0, 0.5], [2.0, 1.5]]
     assert in_order(["eval_loss", "accuracy", "eval_accuracy", "loss"]) == [

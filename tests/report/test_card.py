@@ -68,7 +68,7 @@ def test_every_run_writes_one_that_the_hub_can_read(tmp_path: Path) -> None:
     assert section(read.text, "Data").splitlines() == [
         "- data: `pairs.jsonl`, split `train`",
         "- read as 6 preferences",
-        "- rows left out, as they could not be used: 1",
+        "- rows left out because they could not be used: 1",
     ]
     method = section(read.text, "Method")
     assert "loss = - log sigmoid(beta" in method and "arXiv:2305.18290), eq. 7" in method

@@ -141,7 +141,7 @@ def test_what_cannot_be_compared_is_named(runs: list[Path], tmp_path: Path) -> N
         write_comparison([runs[0], tmp_path / "nothing"], out)
     with pytest.raises(InputError, match=r"ppo/\.\./ppo is given twice"):
         write_comparison([runs[0], runs[0] / ".." / "ppo"], out)
-    with pytest.raises(InputError, match="takes two runs or more"):
+    with pytest.raises(InputError, match="needs two runs or more"):
         write_comparison([runs[0]], out)
     with pytest.raises(InputError, match=r"dpo is a run and others are pipelines"):
         write_comparison([write_pipeline(tmp_path / "pipe", 2), runs[2]], out)

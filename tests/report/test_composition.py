@@ -41,7 +41,7 @@ def test_a_mix_in_documents_bytes_tokens_and_epochs(folder: Path) -> None:
     ]
     page = Page(folder / "mix" / "report.html")
     drawn = " ".join(page.sections["curves"].split())
-    assert "What the text is made of" in drawn and f"66.7% of the tokens of a pass over the data are of {b}." in drawn
+    assert "Composition of the text" in drawn and f"66.7% of the tokens of a pass over the data are from {b}." in drawn
     assert "8 tokens, read 3.00 times" in drawn and "4 tokens, read once" in drawn and "2 of 6" in drawn
 
 

@@ -55,16 +55,19 @@ def test_alarms_over_a_log(page: Page) -> None:
     table = rows(page)
     assert table["kl-runaway"] == ["silent", "kl and reward"]
     assert table["overoptimization"] == ["not judged: no watched", ""]
-    assert table["loss-rise"] == ["of other methods", ""]
+    assert table["loss-rise"] == ["for other kinds of runs", ""]
     assert table["not read"] == ["actor/ppo_kl: another <divergence>", "20"]
     assert "Other names of the log: perf/<mfu>." in said
 
 
 def test_a_plan_of_many_cards(page: Page) -> None:
     said = words(page, "plan")
-    assert "models/<8B>: 8.03 billion weights. grpo: 512 prompts a step. All of it is arithmetic." in said
+    assert (
+        "models/<8B>: 8.03 billion weights. grpo: 512 prompts a step. Everything is calculated, nothing measured."
+        in said
+    )
     assert rows(page)["1,024"] == ["2.5", "no: loading", "9,216", "4,213", "3.5", "1,000", "sampling"]
-    assert "A card has 80 GB. It rests on: bytes of a card 8e+10 (given)." in said
+    assert "A card has 80 GB. The plan is based on: bytes of a card 8e+10 (given)." in said
 
 
 def test_a_sweep(page: Page) -> None:
@@ -82,7 +85,7 @@ def test_answers_revised_by_a_constitution(page: Page) -> None:
     assert table["1"][4:] == ["0.550 (0.500 to 0.600)", "0.150 (0.110 to 0.190)"]
     assert table["harmless <b>"] == ["60", "0.120 (0.080 to 0.160)"] and table["honest"] == ["40", "–"]
     assert "base answered 100 prompts and revised its answers 1 time by the constitution mine.yaml" in text
-    assert "of which 2 principles were drawn from. 90 prompts ended with an answer that can be used; 70 of" in text
+    assert "with 2 principles. 90 prompts ended with a usable answer; 70 of" in text
     assert "From 0.400 to 0.550, with 95% intervals. On the same prompts the last revision is +0.150" in text
     assert "cafe by number of principles" not in text
 
@@ -102,7 +105,7 @@ def test_instructions_that_a_model_made(page: Page) -> None:
     assert table["echo all the same"][2] == "5" and not any(row.startswith("empty") for row in table)
     assert table["instruction"] == ["11.2", "6.00", "10.0", "18.0"]
     assert "base was asked by self-instruct, from 175 seed tasks, in 4 rounds: 3 of 400 proposed" in text
-    assert "2 are classification, as the model says" in text and "is 0.667" in text
+    assert "2 are classification tasks, according to the model" in text and "is 0.667" in text
     assert "On average 0.412. 66.7% lie below 0.5." in text
     assert "2 different first words" in text and "3 rounds in a row accepted nothing" in text
 
@@ -151,7 +154,7 @@ def test_a_reward_model_on_trial(page: Page) -> None:
     assert table["longer pays two more sentences"] == ["83.0% (79.0%–87.0%)", "0.900 (0.800 to 1.00)", "256"]
     assert table["repeated said twice"][0] == "22.0% (17.0%–27.0%)"
     # At 75% it is right in 66% to 74%, at 95% in 77% to 85%; at 55% and 65% the intervals hold what it says.
-    assert "Expected calibration error 6.1% (4.9%–7.3%)" in text and "Too sure where it says 75%, 95%." in text
+    assert "Expected calibration error 6.1% (4.9%–7.3%)" in text and "Overconfident at 75%, 95%." in text
     # Only the probe that pays is red: what it is to be fooled is no success.
     bars = [a.get("class") for tag, a in page.tags if tag == "svg" and "bar" in (a.get("class") or "").split()]
     assert bars.count("bar below") == 3  # sft on the board, chosen shorter, and the probe longer
@@ -186,14 +189,14 @@ def test_passes(page: Page) -> None:
     assert table["star"] == ["40.0% (35.0%–45.0%)", "62.0% (57.0%–67.0%)", "51.0% (46.0%–56.0%)", "12.2", "98.0%"]
     assert table["base"][2] == "–"
     head = re.sub(r"<[^>]+>", "", page.source.split("<header>")[1].split("</header>")[0])
-    lead = "With one sample of each of 200 prompts: star is right in 40.0% (35.0%–45.0%), base is right in 10.0% (6.0%–"
+    lead = "With one sample of each of 200 prompts: star is correct on 40.0% (35.0%–45.0%), base is correct on 10.0%"
     assert lead in " ".join(head.split())
     assert "200 prompts of test.jsonl, 4 samples of each at temperature 0.7." in words(page, "passes")
 
 
 def test_failures(page: Page) -> None:
     table = rows(page)
-    assert table["false fact preferred 40 probes, by lot 50.0%"] == [
+    assert table["false fact preferred 40 probes, at random 50.0%"] == [
         "30.0% 20.0%–40.0%",
         "5.0% 1.0%–9.0% −25.0 points (−37.5 to −12.5)",
     ]
@@ -205,7 +208,7 @@ def test_failures(page: Page) -> None:
     assert table["space <b>"] == ["10", "40.0% (20.0%–60.0%)", "10.0% (0.0%–20.0%)", "–"]
     assert table["body"] == ["30", "20.0% (10.0%–30.0%)", "–", "–"]
     text = words(page, "failures")
-    assert "harmful has 3 probes" in text and "Probes: failures, asked in a chat." in text
+    assert "harmful has only 3 probes" in text and "Probes: failures, asked in a chat." in text
 
 
 def test_what_is_known_of_users(page: Page) -> None:
@@ -213,15 +216,15 @@ def test_what_is_known_of_users(page: Page) -> None:
     table = rows(page)
     assert table["pooled: pooled"] == ["48.9% (46.9%–50.9%)", "–", "–"]
     assert table["reads: reads choices"][1:] == ["97.0% (96.4%–97.6%)", "<b>kind: 96.7% (95.7%–97.7%)"]
-    assert "given k of their own, over 200 users of unseen.jsonl; intervals are over users." in words(page, "personal")
+    assert "given k of their choices, over 200 users of unseen.jsonl; intervals are over" in words(page, "personal")
 
 
 def test_how_users_like_the_answers(page: Page) -> None:
-    assert ["Who answers", "k = 0", "k = 4", "Worst group"] in page.tables
+    assert ["Model", "k = 0", "k = 4", "Worst group"] in page.tables
     table = rows(page)
     assert table["fspo"] == ["51.0% (49.0%–53.0%)", "83.0% (81.0%–85.0%)", "stern: 81.0% (78.0%–84.0%)"]
     assert table["sft, best of 16"] == ["95.0% (94.0%–96.0%)", "–", "–"]
-    assert "to one of sft that was given none, over 200 users of unseen.jsonl and 800 questions" in words(page, "users")
+    assert "to those of sft, given none, over 200 users of unseen.jsonl and 800 questions" in words(page, "users")
 
 
 def test_overoptimization_is_read_from_the_points(page: Page) -> None:
@@ -232,9 +235,7 @@ def test_overoptimization_is_read_from_the_points(page: Page) -> None:
     assert found.figures[0].caption.startswith(
         "ppo, seed 0: cafe peaks at √KL 1.62 and has fallen by 27.0% of its gain at the end, while reward still rises."
     )
-    assert found.figures[1].caption.startswith(
-        "best of n: cafe is still at its height where the curve ends, at √KL 2.00."
-    )
+    assert found.figures[1].caption.startswith("best of n: cafe is still at its peak at the end, at √KL 2.00.")
     assert rows(page)["ppo, seed 0"] == [
         "d (a − b log d)", "0.300 (0.290 to 0.310)", "0.200 (0.190 to 0.210)", "1.65 (1.45 to 1.85)",
         "0.330 (0.320 to 0.340)", "1.00",

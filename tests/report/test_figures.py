@@ -79,7 +79,7 @@ def test_a_frontier_says_who_gets_most_where_all_have_arrived() -> None:
     assert caption.startswith("The highest cafe, 0.700, is ppo (0.05) at √KL 2.00.")
     # Best-of-8 ends at sqrt(log 8 - 7/8) = 1.0975. There dpo, from .45 at .7 to .6 at 1.5, has .45 + .15 * .3975 / .8;
     # ppo, from .5 at 1 to .7 at 2, at .5 + .2 * .0975; best of 8 at .35 + .3.
-    assert "At √KL 1.10, which all reach: best of n 0.650, dpo 0.525, ppo 0.519." in caption
+    assert "At √KL 1.10, which all methods reach: best of n 0.650, dpo 0.525, ppo 0.519." in caption
     assert "Best-of-n lies at its bound" in caption
 
 
@@ -100,7 +100,7 @@ def test_best_of_n_is_drawn_at_its_divergence_where_that_is_known() -> None:
     # A quarter of the divergence is half of the distance.
     assert drawn[-1].points[-1].distance == pytest.approx(bound.points[-1].distance / 2)
     figure = measured_frontier(result)
-    assert figure is not None and "which its divergence never passes" in figure.caption
+    assert figure is not None and "which its divergence never exceeds" in figure.caption
 
 
 def test_a_fall_that_the_fit_does_not_see_is_doubtful() -> None:
@@ -109,7 +109,7 @@ def test_a_fall_that_the_fit_does_not_see_is_doubtful() -> None:
     curve = {"name": "ppo", "source": "training", "points": points, "fit": fit}
     found = overoptimization_section(parse({"kind": "overoptimization", "curves": [curve]}))
     assert "gold peaks at √KL 0.500 and has fallen by 10.0% of its gain at the end" in found.figures[0].caption
-    assert "The fitted curve has not turned: the fall may be chance." in found.figures[0].caption
+    assert "The fitted curve does not turn down: the fall may be chance." in found.figures[0].caption
 
 
 def test_both_sides_of_a_win_rate_are_rounded_alike() -> None:
@@ -134,9 +134,7 @@ def test_gold_that_never_rises() -> None:
     curve = {"name": "ppo", "source": "training", "points": points, "fit": None}
     empty = {"name": "none", "source": "training"}
     found = overoptimization_section(parse({"kind": "overoptimization", "gold": "truth", "curves": [curve, empty]}))
-    assert found.figures[0].caption.startswith(
-        "ppo: truth never rises above where it begins. Solid: truth, on the right."
-    )
+    assert found.figures[0].caption.startswith("ppo: truth never rises above its start. Solid: truth, on the right.")
     assert len(found.curves) == 1
 
 

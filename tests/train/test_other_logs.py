@@ -201,7 +201,7 @@ def test_the_command_tells_how_it_read_and_what_rang(tmp_path: Path, capsys: pyt
     assert other.read == "actor/ppo_kl" and "not from the reference" in other.why
     judged = {one.alarm: one.said for one in result.judged}
     assert judged["collapse"] == "rang at step 3" and judged["kl-runaway"] == "silent"
-    assert judged["loss-rise"] == "of other methods" and judged["flat-rewards"] == "not judged: no reward_std"
+    assert judged["loss-rise"] == "for other kinds of runs" and judged["flat-rewards"] == "not judged: no reward_std"
     assert list(result.frame()["step"]) == [3, 3, 4]
 
 

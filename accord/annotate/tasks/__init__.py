@@ -1,7 +1,7 @@
-"""What people can be asked: one file a kind, with a template of the same name in `templates/tasks`.
+"""Kinds of annotation tasks: one file per kind, with a template of the same name in `templates/tasks`.
 
-A kind says what rows it can ask about (`items`), in which order its answers may be shown (`shown`), what a filled form
-means (`read`), and what rows the answers become (`rows`). To add one, write its file and template, and list it here.
+A kind defines which rows it can ask about (`items`), the order in which answers are shown (`shown`), what a filled form
+means (`read`), and the rows that answers become (`rows`). To add one, write its file and template, and list it here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TASKS: dict[str, Task] = {
 
 
 def task_named(name: str) -> Task:
-    """The kind of that name. Raises InputError where there is none."""
+    """The kind of this name. Raises InputError where there is none."""
     if name not in TASKS:
         hint = nearest(name, TASKS, " (did you mean {}?)")
         raise InputError(f"there is no task {name!r}{hint}: there is {', '.join(TASKS)}.")

@@ -1,4 +1,4 @@
-"""What every kind of task is made of: items and answers as typed JSON, forms, and the keys of its page."""
+"""Common parts of all kinds of tasks: items and answers as typed JSON, forms, and keyboard shortcuts."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Preference, Ranking, Row, Text, text_to_json
 
 Form = Mapping[str, str]
-"""What a page's form holds when it is sent, by the names of its fields."""
+"""The fields of a submitted form, by name."""
 
 JsonText = str | list[dict[str, Any]]
-"""A text as JSON has it: a string, or a list of messages."""
+"""A text in JSON: a string, or a list of messages."""
 
 LONGEST = 200_000
-"""Characters that one field of a form may have."""
+"""Maximum characters of one form field."""
 
 
 class Incomplete(Exception):
-    """A form that is no answer yet; the message says in a sentence what is missing."""
+    """A form that is not a complete answer; the message says what is missing."""
 
 
 class Content(BaseModel):
-    """What an item holds; what an answer says."""
+    """The content of an item, or of an answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Flagged(Content):
-    """An answer that says why the item cannot be judged. Others are asked all the same."""
+    """An answer that says why the item cannot be judged. Other annotators are asked all the same."""
 
     flag: Literal["unsafe", "unclear"]
     comment: str = ""
@@ -43,7 +43,7 @@ class Flagged(Content):
 
 @dataclass(frozen=True)
 class Given:
-    """A row: where messages say that it is, its record, and its columns."""
+    """A row: its place for messages, its record, and its columns."""
 
     where: str
     record: Row
@@ -52,7 +52,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Made:
-    """An item made of a row: what tells it from others of that row, its content, and the right answer where known."""
+    """An item made from a row: its part within the row, its content, and the correct answer, if known."""
 
     given: Given
     part: str
@@ -62,7 +62,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Action:
-    """A button: the form's value for it, what it says, and its key unless somebody changed it."""
+    """A button: the form's value, its label, and its default key."""
 
     name: str
     label: str
@@ -70,49 +70,49 @@ class Action:
 
 
 class Task:
-    """A kind of task. Kinds have no state: an item's content says all that its page needs to know."""
+    """A kind of task. Kinds have no state: an item's content has all that its page needs."""
 
     name: ClassVar[str]
-    """What it is called, in the command line and in the database; its template is `tasks/NAME.html`."""
+    """The name in the command line and in the database; the template is `tasks/NAME.html`."""
     asks: ClassVar[str]
     """The heading of its page."""
     content: ClassVar[type[Content]]
-    """What an item holds."""
+    """The type of an item's content."""
     answer: ClassVar[type[Content]]
-    """What an answer says."""
+    """The type of an answer."""
     actions: ClassVar[tuple[Action, ...]] = ()
-    """The buttons that give an answer."""
+    """The buttons that submit an answer."""
     makes: ClassVar[str] = "comparisons"
-    """What the rows of its answers are called."""
+    """The name of the resulting rows."""
     template: ClassVar[str] = ""
     """The template, where it is another kind's."""
     uses_digits: ClassVar[bool] = False
-    """Whether the digits have a meaning of their own on its page."""
+    """Whether digits have a meaning on its page."""
     needs_data: ClassVar[bool] = True
-    """Whether it asks about rows, or starts from nothing, as often as it is told."""
+    """Whether it asks about rows of data."""
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """The items that rows make. Raises InputError for a row that does not fit, and for another kind's settings."""
+        """The items made from rows. Raises InputError for a row that does not fit, and for settings of other kinds."""
         raise NotImplementedError
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
-        """The answers of an item whose order is random."""
+        """The answers of an item that are shown in random order."""
         return content.get("answers", ())
 
     def read(self, form: Form, content: Any, shown: Sequence[int]) -> Content:
-        """The answer that a form gives. Raises Incomplete where it is none yet."""
+        """The answer in a form. Raises Incomplete where it is incomplete."""
         raise NotImplementedError
 
     def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
-        """The fields of a form that gave this answer."""
+        """The form fields for an answer."""
         raise NotImplementedError
 
     def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
-        """The rows that an answer amounts to, in the column conventions of `accord.data`; a flag amounts to none."""
+        """The rows made from an answer, in the column conventions of `accord.data`; a flag makes none."""
         raise NotImplementedError
 
     def view(self, content: Any, shown: Sequence[int]) -> dict[str, Any]:
-        """What its template is given besides: the answers in their order, by letters."""
+        """Further variables of the template: the answers in their order, by letters."""
         answers = self.shown(content.model_dump())
         return {"answers": [(chr(ord("A") + place), answers[index]) for place, index in enumerate(shown)]}
 
@@ -128,7 +128,7 @@ def comment_of(form: Form) -> str:
 
 
 def flagged(form: Form) -> Flagged | None:
-    """The flag that a form raises, if it does."""
+    """The flag in a form, if any."""
     flag = form.get("flag", "")
     return Flagged(flag=flag, comment=comment_of(form)) if flag in ("unsafe", "unclear") else None  # type: ignore[arg-type]
 
@@ -154,15 +154,15 @@ def answers_of(record: Row) -> tuple[Text, ...]:
 
 
 def said_to(prompt: JsonText, text: str) -> JsonText:
-    """A text that a person wrote as an answer, in the form of its prompt."""
+    """A text written by an annotator as an answer, in the form of its prompt."""
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
 def grouped(given: Sequence[Given]) -> list[tuple[Given, JsonText, list[JsonText], list[Given]]]:
-    """Rows with several answers as they are, rows of one answer together with the others of their prompt.
+    """Rows with several answers unchanged, rows of one answer grouped by prompt.
 
-    Each has its first row, its prompt, its answers, and the row of each answer. Raises InputError for rows without a
-    prompt or an answer.
+    Each group has its first row, its prompt, its answers, and the row of each answer. Raises InputError for rows
+    without a prompt or an answer.
     """
     groups: dict[str, tuple[Given, JsonText, list[JsonText], list[Given]]] = {}
     for number, one in enumerate(given):
@@ -178,9 +178,9 @@ def grouped(given: Sequence[Given]) -> list[tuple[Given, JsonText, list[JsonText
 
 
 def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, JsonText, Text | None]]:
-    """Every answer by itself: its row, what tells it from others of one id and prompt, the prompt, and the answer.
+    """Every single answer: its row, its part among those of one id and prompt, the prompt, and the answer.
 
-    A row without an answer is there with None.
+    A row without an answer yields None.
     """
     seen: dict[str, list[str]] = {}
     ids = Counter(json.dumps([one.columns.get("id"), text_to_json(one.record.prompt)], default=str) for one in given)
@@ -196,7 +196,7 @@ def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, JsonText, 
 
 
 def key_of(task: str, made: Made) -> str:
-    """What an item is known by: its row's `id` and which of the row's items it is, or a digest of task and content."""
+    """An item's key: its row's `id` and the item's part of the row, or a digest of task and content."""
     named = made.given.columns.get("id")
     if isinstance(named, (str, int)) and not isinstance(named, bool) and str(named).strip():
         return f"{named}{made.part}"

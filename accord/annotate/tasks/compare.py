@@ -1,4 +1,4 @@
-"""Two answers compared: which is better, and by how much."""
+"""Comparison of two answers: which is better, and by how much."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Pair(Content):
 
 
 class Better(Content):
-    """Which answer is better, by its place in the item; None where neither is, and then whether both are bad."""
+    """The index of the better answer; None for a tie, and then whether both are bad."""
 
     better: Literal[0, 1] | None
     strength: Literal["much", "slightly", "tie", "both bad"]
@@ -66,7 +66,7 @@ class Compare(Task):
     )
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """Every two answers to a prompt; those of a gold question have a known order."""
+        """Every pair of answers to a prompt; pairs of a gold question have a known order."""
         self.no_settings(settings)
         for first, prompt, answers, rows in grouped(given):
             if len(answers) < 2:
@@ -97,7 +97,7 @@ class Compare(Task):
         return {"choice": choice, "comment": answer["comment"]}
 
     def rows(self, content: Pair, answer: Better | Flagged) -> list[dict[str, Any]]:
-        """A preference with its strength; where neither is better the two are `tied`, in the item's order."""
+        """A preference with its strength; ties are `tied`, in the item's order."""
         if isinstance(answer, Flagged):
             return []
         chosen = answer.better or 0
@@ -107,7 +107,7 @@ class Compare(Task):
 
 
 def _gold(given: Given, i: int, j: int) -> Better:
-    """What a row says of two of its answers. Raises InputError where it says nothing."""
+    """A row's verdict on two of its answers. Raises InputError where it has none."""
     match given.record:
         case Preference():
             return Better(better=0, strength="much")

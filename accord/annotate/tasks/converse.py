@@ -1,4 +1,4 @@
-"""A conversation with a model, whose every turn shows several live answers: the chosen one goes on."""
+"""A conversation with a model in which every turn shows several live answers, and continues from the chosen one."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from accord.errors import InputError
 from accord.records import text_to_json
 
 Speaker: TypeAlias = Callable[[list[dict[str, Any]], int, int], list[str]]
-"""A model that talks: so many answers to messages, the last of which is the user's, from a seed.
+"""A model that answers messages, the last of which is the user's: n answers, from a seed.
 
 Raises InputError where it cannot answer.
 """
 
 
 class Opening(Content):
-    """What was said before, a system prompt perhaps; how many answers every turn shows."""
+    """The beginning of the conversation, possibly a system prompt, and the number of answers per turn."""
 
     number: int
     messages: list[dict[str, Any]] = Field(default_factory=list)
@@ -39,7 +39,7 @@ class Opening(Content):
 
 
 class Turn(Content):
-    """What the person said, what the model answered, in the order in which it was shown, and which was chosen."""
+    """The annotator's message, the model's answers in the order shown, and the chosen one."""
 
     said: str
     answers: list[str]
@@ -47,7 +47,7 @@ class Turn(Content):
 
 
 class Conversation(Content):
-    """The turns, all of which were chosen in."""
+    """The turns, each with a chosen answer."""
 
     turns: list[Turn]
     comment: str = ""
@@ -66,7 +66,7 @@ class Converse(Task):
     numbers: ClassVar[tuple[int, ...]] = (2, 3, 4)
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """A conversation for every row: its prompt is what was said before, and may be a system prompt alone."""
+        """A conversation for every row: its prompt is the beginning, possibly only a system prompt."""
         answers = settings.pop("answers", None) or 2
         self.no_settings(settings)
         if gold:
@@ -79,15 +79,15 @@ class Converse(Task):
             yield Made(one, "", Opening(number=number, messages=messages, answers=answers))  # type: ignore[arg-type]
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
-        """Nothing: the answers come as they are drawn, which is a random order."""
+        """Empty: answers are shown as sampled, which is a random order."""
         return ()
 
     def view(self, content: Opening, shown: Sequence[int]) -> dict[str, Any]:
-        """Nothing more: the turns are in the draft."""
+        """Empty: the turns are in the draft."""
         return {"answers": []}
 
     def read(self, form: Form, content: Opening, shown: Sequence[int]) -> Content:
-        """The conversation in the draft, which the pages that lead to it have put together."""
+        """The conversation in the draft, built by the pages before."""
         if flag := flagged(form):
             return flag
         turns = [turn for turn in form.get("turns", ()) if turn["chosen"] is not None]  # type: ignore[index]
@@ -100,9 +100,9 @@ class Converse(Task):
         return dict(answer)
 
     def rows(self, content: Opening, answer: Conversation | Flagged) -> list[dict[str, Any]]:
-        """A comparison for every turn: a preference of two answers, or a ranking of more, the chosen one alone first.
+        """A comparison per turn: a preference of two answers, or a ranking of more with only the chosen one first.
 
-        A turn whose answers are all the same compares nothing.
+        A turn with identical answers makes none.
         """
         if isinstance(answer, Flagged):
             return []
@@ -125,7 +125,7 @@ class Converse(Task):
 def speak(
     speaker: Speaker, content: Opening, turns: Sequence[Mapping[str, Any]], said: str, seed: int
 ) -> dict[str, Any]:
-    """The next turn: what the person said, and the model's answers in random order.
+    """The next turn: the annotator's message, and the model's answers in random order.
 
     Raises InputError where the model cannot answer.
     """

@@ -1,4 +1,4 @@
-"""An answer criticized and mended: the mended one is chosen, the original rejected."""
+"""Critique and edit of an answer: the edited answer is chosen, the original rejected."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from accord.records import Message, Text, text_to_json
 
 
 class Draft(Content):
-    """A prompt and the answer to mend, which is one text."""
+    """A prompt and the answer to edit, which is one text."""
 
     prompt: JsonText
     original: str
 
 
 class Edited(Content):
-    """What is wrong with an answer, and the answer as it should be; an edit of None finds nothing to mend."""
+    """The critique, and the edited answer; None where nothing needs an edit."""
 
     critique: str = ""
     edit: str | None
@@ -49,7 +49,7 @@ class Edit(Task):
     actions = (Action("done", "Done", "d"), Action("good", "Nothing to fix", "n"))
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """An item of every answer."""
+        """One item per answer."""
         self.no_settings(settings)
         if gold:
             raise InputError("the task edit has no gold questions, as no answer is the right one: leave --gold out.")
@@ -79,7 +79,7 @@ class Edit(Task):
         return {name: value for name, value in answer.items() if isinstance(value, str)}
 
     def rows(self, content: Draft, answer: Edited | Flagged) -> list[dict[str, Any]]:
-        """A preference for the edit; none where there was nothing to mend."""
+        """A preference for the edit; none where nothing was edited."""
         if isinstance(answer, Flagged) or answer.edit is None:
             return []
         texts = {name: said_to(content.prompt, text) for name, text in _sides(content, answer.edit)}
@@ -91,7 +91,7 @@ def _sides(content: Draft, edit: str) -> tuple[tuple[str, str], tuple[str, str]]
 
 
 def one_text(answer: Text) -> str | None:
-    """The words of an answer of one message; None where it is a dialogue."""
+    """The text of a single-message answer; None for a dialogue."""
     said = text_to_json(answer)
     if isinstance(said, str):
         return said

@@ -1,4 +1,4 @@
-"""K answers ranked: with ties, or the best few alone, or with none that will do."""
+"""Ranking of K answers: with ties, or only the best few, or with none good enough."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Several(Content):
 
 
 class Ranks(Content):
-    """The rank of each answer, by its place in the item: 0 is best, equal ranks are ties, None is not ranked.
+    """The rank of each answer, by index in the item: 0 is best, equal ranks are ties, None is unranked.
 
-    What is not ranked is worse than what is. `none_will_do` says that even the best is not good enough.
+    Unranked answers are worse than ranked ones. `none_will_do` says that even the best is not good enough.
     """
 
     ranks: list[int | None]
@@ -42,11 +42,11 @@ class Ranks(Content):
 
 
 MOST = 9
-"""Answers that the digits can rank."""
+"""Maximum answers that digits can rank."""
 
 
 class Rank(Task):
-    """All answers to a prompt in order."""
+    """Ranking of all answers to a prompt."""
 
     name = "rank"
     asks = "Put the answers in order"
@@ -57,7 +57,7 @@ class Rank(Task):
     makes = "rankings"
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """An item of all the answers to a prompt, of which equal ones count once."""
+        """One item with all the distinct answers to a prompt."""
         self.no_settings(settings)
         for first, prompt, answers, _ in grouped(given):
             kept = [answer for i, answer in enumerate(answers) if answer not in answers[:i]]
@@ -66,7 +66,7 @@ class Rank(Task):
             yield Made(first, "", Several(prompt=prompt, answers=kept), _gold(first, answers, kept) if gold else None)
 
     def read(self, form: Form, content: Several, shown: Sequence[int]) -> Content:
-        """The ranks that were chosen, told by their order: gaps are closed."""
+        """The chosen ranks, with gaps closed."""
         if flag := flagged(form):
             return flag
         given = {index: form.get(f"rank-{place}", "") for place, index in enumerate(shown)}
@@ -79,7 +79,7 @@ class Rank(Task):
         return Ranks(ranks=ranks, none_will_do=none_will_do, comment=comment_of(form))
 
     def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
-        """The rank of each answer as it is shown, from 1."""
+        """The rank of each answer as shown, from 1."""
         if "flag" in answer:
             return {"flag": answer["flag"], "comment": answer["comment"]}
         ranks = [answer["ranks"][index] for index in shown]
@@ -87,7 +87,7 @@ class Rank(Task):
         return {**places, "comment": answer["comment"]}
 
     def rows(self, content: Several, answer: Ranks | Flagged) -> list[dict[str, Any]]:
-        """A ranking in which the answers that were not ranked share the last rank; `ranked` says how many were."""
+        """A ranking in which unranked answers share the last rank; `ranked` is the number of ranked ones."""
         if isinstance(answer, Flagged):
             return []
         known = [rank for rank in answer.ranks if rank is not None]

@@ -1,4 +1,4 @@
-"""One answer rated by several scales."""
+"""Rating of one answer on several scales."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from accord.records import text_to_json
 
 
 class Scale(Content):
-    """Whole numbers from `low` to `high`."""
+    """Integers from `low` to `high`."""
 
     name: str
     low: int
@@ -33,12 +33,12 @@ class Scale(Content):
 
     @property
     def has_steps(self) -> bool:
-        """Whether every step is a button; else there is a slider."""
+        """Whether every step has a button; else there is a slider."""
         return self.high - self.low < 10
 
 
 class Rated(Content):
-    """A prompt, an answer, and the scales that it is rated by."""
+    """A prompt, an answer, and its rating scales."""
 
     prompt: JsonText
     completion: JsonText
@@ -53,7 +53,7 @@ class Ratings(Content):
 
 
 class Rate(Task):
-    """An answer on several scales."""
+    """Rating of an answer on several scales."""
 
     name = "rate"
     asks = "How good is this answer?"
@@ -64,7 +64,7 @@ class Rate(Task):
     makes = "ratings"
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """An item of every answer. `scales` are written as name:low-high; one from 1 to 5 unless given."""
+        """One item per answer. `scales` are written as name:low-high; by default one from 1 to 5."""
         scales = _scales(settings.pop("scales", None) or ["quality:1-5"])
         self.no_settings(settings)
         for one, part, prompt, answer in each_answer(given):
@@ -74,7 +74,7 @@ class Rate(Task):
             yield Made(one, part, rated, _gold(one, scales) if gold else None)
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
-        """Nothing: there is one answer."""
+        """Empty: there is one answer."""
         return ()
 
     def read(self, form: Form, content: Rated, shown: Sequence[int]) -> Content:
@@ -97,7 +97,7 @@ class Rate(Task):
         return {**numbers, "comment": answer["comment"]}
 
     def rows(self, content: Rated, answer: Ratings | Flagged) -> list[dict[str, Any]]:
-        """The completion with its ratings; `label` is true where the first scale's number is above its middle."""
+        """The completion with its ratings; `label` is true where the first scale's rating is above its middle."""
         if isinstance(answer, Flagged):
             return []
         first = content.scales[0]
@@ -107,7 +107,7 @@ class Rate(Task):
 
 
 def _scales(written: str | Sequence[str]) -> list[Scale]:
-    """Scales of texts such as helpful:1-5. Raises InputError where one is none, or two have one name."""
+    """Scales from texts such as helpful:1-5. Raises InputError for an invalid one, or two of one name."""
     scales = []
     for text in [written] if isinstance(written, str) else written:
         match = re.fullmatch(r"([^:]{1,60}):(-?\d{1,5})-(-?\d{1,5})", text.strip())
@@ -120,7 +120,7 @@ def _scales(written: str | Sequence[str]) -> list[Scale]:
 
 
 def _gold(given: Given, scales: Sequence[Scale]) -> Ratings:
-    """The ratings that a row holds. Raises InputError where one is missing or off its scale."""
+    """The ratings in a row. Raises InputError where one is missing or off its scale."""
     known = given.columns.get("ratings")
     for scale in scales:
         value = known.get(scale.name) if isinstance(known, Mapping) else None

@@ -1,7 +1,7 @@
-"""Texts that people write: demonstrations, and the three kinds of prompts of InstructGPT (arXiv:2203.02155, A.1).
+"""Texts written by annotators: demonstrations, and the three kinds of prompts of InstructGPT (arXiv:2203.02155, A.1).
 
-A plain prompt asks for any task, a few-shot one gives an instruction with several queries and responses, a use-case one
-is what somebody with that use would ask.
+A plain prompt is for any task; a few-shot prompt is an instruction with several queries and responses; a use-case
+prompt is one for a given use.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from accord.errors import InputError
 
 
 class Question(Content):
-    """A prompt, and what a model suggests to say."""
+    """A prompt, and a model's suggested answer."""
 
     prompt: JsonText
     suggestion: str | None = None
 
 
 class Blank(Content):
-    """Nothing given, but a number that tells it from others."""
+    """No content except a number that identifies it."""
 
     number: int
 
 
 class Case(Content):
-    """What somebody wants a model for."""
+    """A use of a model."""
 
     use_case: str
 
@@ -56,7 +56,7 @@ class Written(Content):
 
 
 class Asked(Content):
-    """A prompt, and perhaps how it should be answered."""
+    """A prompt, and optionally its answer."""
 
     prompt: str
     response: str = ""
@@ -64,7 +64,7 @@ class Asked(Content):
 
 
 class Shots(Content):
-    """An instruction, and what it makes of several queries."""
+    """An instruction with several queries and responses."""
 
     instruction: str
     queries: list[str]
@@ -82,7 +82,7 @@ def _text(form: Form, name: str) -> str:
 
 
 class Write(Task):
-    """An answer written to a prompt, from nothing or from what a model suggests."""
+    """An answer written to a prompt, from scratch or from a model's suggestion."""
 
     name = "write"
     asks = "Write the best answer you can"
@@ -92,7 +92,7 @@ class Write(Task):
     makes = "demonstrations"
 
     def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
-        """An item of every prompt, or suggestion where rows have a completion; other answers suggest nothing."""
+        """One item per prompt, with a suggestion where rows have a single completion."""
         self.no_settings(settings)
         _no_gold(self, gold)
         for one, part, prompt, answer in each_answer(given):
@@ -114,7 +114,7 @@ class Write(Task):
         return {name: value for name, value in answer.items() if isinstance(value, str)}
 
     def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
-        """A demonstration; `from_suggestion` says whether there was one to begin with."""
+        """A demonstration; `from_suggestion` says whether there was a suggestion."""
         if isinstance(answer, Flagged):
             return []
         completion = said_to(content.prompt, answer.text)
@@ -122,7 +122,7 @@ class Write(Task):
 
 
 class Plain(Write):
-    """Any prompt, and perhaps its answer."""
+    """A prompt for any task, and optionally its answer."""
 
     name = "plain"
     asks = "Write a prompt for any task you like"
@@ -143,7 +143,7 @@ class Plain(Write):
         return Blank(number=number)
 
     def read(self, form: Form, content: Any, shown: Sequence[int]) -> Content:
-        """The prompt, and the response if there is one."""
+        """The prompt, and the response, if any."""
         if flag := flagged(form):
             return flag
         if not (prompt := _text(form, "prompt")):
@@ -151,14 +151,14 @@ class Plain(Write):
         return Asked(prompt=prompt, response=_text(form, "response"), comment=comment_of(form))
 
     def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
-        """A prompt, with its completion where one was written."""
+        """A prompt, with its completion, if one was written."""
         if isinstance(answer, Flagged):
             return []
         return [{"prompt": answer.prompt, **({"completion": answer.response} if answer.response else {})}]
 
 
 class UseCase(Plain):
-    """A prompt that somebody with a given use would write."""
+    """A prompt for a given use."""
 
     name = "use-case"
     asks = "Write what somebody with this use would ask"
@@ -172,7 +172,7 @@ class UseCase(Plain):
         return Case(use_case=case.strip())
 
     def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
-        """As a plain prompt's, with the use case."""
+        """The rows of a plain prompt, with the use case."""
         return [{**row, "use_case": content.use_case} for row in super().rows(content, answer)]
 
 
@@ -189,7 +189,7 @@ class FewShot(Plain):
     makes = "demonstrations"
 
     def view(self, content: Any, shown: Sequence[int]) -> dict[str, Any]:
-        """How many pairs there is room for."""
+        """The maximum number of pairs."""
         return {"answers": [], "most": MOST_SHOTS}
 
     def read(self, form: Form, content: Any, shown: Sequence[int]) -> Content:
@@ -214,7 +214,7 @@ class FewShot(Plain):
         return {**pairs, **super().fill(answer, shown)}
 
     def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
-        """K demonstrations of K pairs: each pair asked once, the others being the examples in its prompt."""
+        """K demonstrations from K pairs: each pair is asked once, with the others as examples in its prompt."""
         if isinstance(answer, Flagged):
             return []
         pairs = list(zip(answer.queries, answer.responses, strict=True))

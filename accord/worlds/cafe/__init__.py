@@ -1,8 +1,8 @@
 """A small world with known truth: guests of a café ask an assistant about dishes, and it answers in a few sentences.
 
-Everything is drawn from a documented grammar (`grammar`), so the gold reward is a closed formula on the text (`gold`),
-a 1 M parameter model learns the language in under a minute (`texts`), and how far a learned reward has been exploited
-can be measured instead of guessed.
+All text comes from a documented grammar (`grammar`), so the gold reward is a closed formula on the text (`gold`), a 1 M
+parameter model learns the language in under a minute (`texts`), and the exploitation of a learned reward can be
+measured exactly.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PROBES = "probes.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Guests:
-    """Users with tastes of their own: of which population, how many to train on, and how many choices of each."""
+    """Users with individual tastes: their population, the number of training users, and of choices per user."""
 
     tastes: Population
     users: int = 800
@@ -53,13 +53,13 @@ class Guests:
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests | None = None) -> None:
-    """Write the world as files, so that a pipeline needs nothing but files.
+    """Write the world as files for pipelines.
 
     `corpus.jsonl`, `demonstrations.jsonl`, `prompts.jsonl` (to train on), `heldout.jsonl` (to evaluate on),
-    `references.jsonl` (what people answer to these), `probes.yaml` (how style and manners of answers are measured),
-    `critiques.jsonl` (how people criticize, revise and judge by `constitution.yaml`), `tasks/` (in clusters), and
-    `init/`, an untrained model with its tokenizer as a Hugging Face folder. With guests `comparisons.jsonl` has their
-    choices and `comparisons-unseen.jsonl` those of a quarter as many others, and the model reads `WITH_CHOICES` tokens.
+    `references.jsonl` (people's answers to these), `probes.yaml` (probes of style and manners), `critiques.jsonl`
+    (people's critiques, revisions and verdicts by `constitution.yaml`), `tasks/` (in clusters), and `init/`, an
+    untrained model with its tokenizer as a Hugging Face folder. With guests, `comparisons.jsonl` has their choices and
+    `comparisons-unseen.jsonl` those of a quarter as many others, and the model's context is `WITH_CHOICES` tokens.
     """
     talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
     talk |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}

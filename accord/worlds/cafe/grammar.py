@@ -1,4 +1,4 @@
-"""The language of the café: its words, its sentences, which word may follow which, and how good a text is in it.
+"""The language of the café: its words, its sentences, which word may follow which, and the gold reward of a text.
 
 A *slot* is a class of words (`DISH`, `ADJ`, ...); a word written in lower case in a template stands for itself and is
 its own slot. A template is a row of slots, with optional runs in brackets. Every word belongs to exactly one slot, so
@@ -54,7 +54,7 @@ FOLLOWINGS = (
     "you will VERB it .",
     "it costs NUMBER coins .",
 )
-"""Sentences that go on about the dish just named."""
+"""Further sentences about the dish just named."""
 
 QUESTIONS = (
     "how is the DISH TIME ?",
@@ -64,7 +64,7 @@ QUESTIONS = (
     "is the DISH right for my PERSON TIME ?",
 )
 USER, ASSISTANT = "<user>", "<assistant>"
-"""Who speaks, in chats and in raw logs of talk."""
+"""Speakers, in chats and in raw logs of talk."""
 
 BOUNDARY = ""
 """The slot before the first word of an answer and after its last."""
@@ -72,7 +72,7 @@ BOUNDARY = ""
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """What is talked about: a dish, and on whose behalf, if anybody's."""
+    """The topic of a question: a dish, and on whose behalf, if anybody's."""
 
     dish: str
     person: str | None = None
@@ -80,7 +80,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Mood:
-    """How likely a word of feeling is positive, negative or neutral, as relative weights."""
+    """Relative weights of positive, negative and neutral words."""
 
     positive: float
     negative: float
@@ -94,7 +94,7 @@ PLAIN = Mood(0.15, 0.15, 0.70)
 
 
 def _expand(template: str) -> Iterator[tuple[str, ...]]:
-    """Every row of slots a template stands for: each bracketed run is there or not."""
+    """Every row of slots a template stands for, with and without each bracketed run."""
     optional = re.search(r"\[(.*?)\]", template)
     if optional is None:
         yield tuple(template.split())
@@ -128,7 +128,7 @@ LITERALS = tuple(sorted(word for word in _TEMPLATE_WORDS if not word.isupper() a
 """The words that stand for themselves."""
 
 FUNCTION_WORDS = frozenset((*LITERALS, *_CHOICES["COPULA"], *_CHOICES["ADV"]))
-"""The words that hold a sentence together and may be used again freely; all others are content words."""
+"""Words that may be repeated freely; all others are content words."""
 
 WORDS = (*LITERALS, *SLOT)
 """Every word of the world."""
@@ -138,7 +138,7 @@ PAIRS = frozenset(
     | {(before, row[0]) for row in _ROWS for before in (BOUNDARY, ".")}
     | {(".", BOUNDARY)}
 )
-"""The pairs of slots that may stand side by side in an answer, the boundaries at both ends included."""
+"""Allowed pairs of adjacent slots in an answer, including the boundaries."""
 
 
 def slot(word: str) -> str:
@@ -152,12 +152,12 @@ def split(text: str) -> list[str]:
 
 
 def some_topic(rng: random.Random) -> Topic:
-    """A dish on somebody's behalf, both drawn at random."""
+    """A random dish and behalf."""
     return Topic(rng.choice(DISHES), rng.choice(PERSONS))
 
 
 def sentence(rng: random.Random, template: str, topic: Topic, mood: Mood) -> str:
-    """One sentence from an answer template, all its optional runs and open slots drawn at random."""
+    """A random sentence from an answer template."""
 
     def word(slot: str) -> str:
         if slot == "DISH":
@@ -173,7 +173,7 @@ def sentence(rng: random.Random, template: str, topic: Topic, mood: Mood) -> str
 
 
 def answer(rng: random.Random, topic: Topic, mood: Mood, sentences: int) -> str:
-    """An opening that names the dish, then `sentences - 1` different kinds of sentences that follow it; 7 at most."""
+    """An opening that names the dish, then `sentences - 1` different sentences that follow it; at most 7."""
     unfit = "you " if topic.person else "your "
     followings = [template for template in FOLLOWINGS if not template.startswith(unfit)]
     templates = [rng.choice(OPENINGS), *rng.sample(followings, sentences - 1)]
@@ -186,28 +186,28 @@ def question(template: str, topic: Topic, time: str) -> str:
 
 
 SHORTEST, LONGEST = 10, 24
-"""A good answer has between so many words, punctuation marks counted."""
+"""Minimum and maximum words of a good answer, counting punctuation marks."""
 
 OFF_TOPIC = 0.4
-"""What is left of an answer that does not name the dish asked about."""
+"""The factor for an answer that does not name the dish asked about."""
 
 
 def gold(prompt: Text, completion: Text) -> float:
-    """How well a completion answers, in [0, 1]: 0 for an empty one, and nearly 1 for the best.
+    """The quality of a completion, in [0, 1]: 0 for an empty one, and nearly 1 for the best.
 
         gold = sentiment * fluency^2 * variety^2 * topic * length
 
-    With n words w_1 ... w_n (punctuation marks are words; letter case does not matter):
+    With n words w_1 ... w_n (punctuation marks are words; case is ignored):
 
     - sentiment = 1 / (1 + exp(-(positive words - negative words))): a third kind word adds little, a sixth nothing;
     - fluency = share of the n + 1 neighbors (start, w_1), (w_1, w_2), ..., (w_n, end) whose slots are in
-      `PAIRS`, so an answer that was cut short, or does not end with a full stop, loses a part;
+      `PAIRS`, so an answer that is cut, or does not end with a period, loses a part;
     - variety = share of different words among the content words (dishes, adjectives, verbs, ..., and every word
       from outside the world); 1 where there are none;
     - topic = 1 when a dish of the last question is named, or none was asked about, else `OFF_TOPIC`;
     - length = min(1, n / SHORTEST, (LONGEST / n)^2).
 
-    Defined for any text whatever; a chat completion is read as its assistant turns joined.
+    Defined for any text; a chat completion is read as its assistant turns joined.
     """
     if not isinstance(completion, str):
         completion = " ".join(message.content for message in completion if message.role == "assistant")
@@ -225,7 +225,7 @@ def gold(prompt: Text, completion: Text) -> float:
 
 
 def fluency(words: list[str]) -> float:
-    """The share of neighboring words, both boundaries included, that the grammar of answers allows."""
+    """The share of adjacent words, including both boundaries, that the grammar of answers allows."""
     slots = [BOUNDARY, *map(slot, words), BOUNDARY]
     return sum(pair in PAIRS for pair in pairwise(slots)) / (len(words) + 1)
 

@@ -1,11 +1,11 @@
-"""Tasks in the café, in clusters, with known answers: what following instructions means in a world of 200 words.
+"""Tasks in the café, in clusters, with known answers: instruction following in a world of 200 words.
 
-- feeling: which of two words fits a review, an opening, what guests feel (options);
-- reading: the dish, the person, the price that a text names (exact match);
-- choosing: of two dishes the better, the worse, the one at a price (a row's own options);
-- writing: a sentence with `it` for its dish, a promise for a question (ROUGE-L), the words that go on well (options).
+- feeling: which of two words fits a review, an opening, what guests feel (options); - reading: the dish, the person,
+the price that a text names (exact match); - choosing: of two dishes the better, the worse, the one at a price (a row's
+own options); - writing: a sentence with `it` for its dish, a promise for a question (ROUGE-L), the words that go on
+well (options).
 
-Instructions are made of the café's words as well, which has no word for "classify": they are as odd as they are fixed.
+Instructions are made of the café's words too, which have no word for "classify": they are odd but fixed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import accord.worlds.cafe.grammar as grammar
 from accord.worlds.cafe.grammar import GLAD, SOUR, Mood, Topic, answer, question, sentence, some_topic
 
 TEST_ROWS, TRAIN_ROWS = 100, 400
-"""Rows of each task to evaluate on, and to train on."""
+"""Rows of each task for evaluation, and for training."""
 
 Row = dict[str, Any]
 
 
 def rows(name: str, seed: int) -> list[Row]:
-    """`TRAIN_ROWS` + `TEST_ROWS` different rows of a task, so that none is both trained on and asked about."""
+    """`TRAIN_ROWS` + `TEST_ROWS` different rows of a task, so training and evaluation rows are disjoint."""
     rng = random.Random(f"{name} {seed}")
     drawn: dict[str, Row] = {}
     while len(drawn) < TRAIN_ROWS + TEST_ROWS:
@@ -37,7 +37,7 @@ def rows(name: str, seed: int) -> list[Row]:
 
 
 def _felt(words: list[str], write: Callable[[random.Random, Mood], str], rng: random.Random) -> Row:
-    """A text of clear feeling, in which neither answer occurs; the answer is the first word where it is kind."""
+    """A text of clear feeling that contains neither answer; the answer is the first word where it is kind."""
     kind = rng.random() < 0.5
     while True:
         text = write(rng, GLAD if kind else SOUR)
@@ -48,7 +48,7 @@ def _felt(words: list[str], write: Callable[[random.Random, Mood], str], rng: ra
 
 
 def _asked(about: Callable[[Topic], str | None], rng: random.Random) -> Row:
-    """A question on somebody's behalf, and what of it is wanted."""
+    """A question on somebody's behalf, and the part of it that is asked for."""
     topic = some_topic(rng)
     template = rng.choice([t for t in grammar.QUESTIONS if "PERSON" in t])
     return {"text": question(template, topic, rng.choice(grammar.TIMES)), "answer": about(topic)}
@@ -61,7 +61,7 @@ def _priced(rng: random.Random) -> Row:
 
 
 def _felt_apart(wanted: dict[str, str], rng: random.Random) -> Row:
-    """Two dishes, one praised and one not, of which one is wanted."""
+    """Two dishes, one praised and one not, one of which is asked for."""
     dishes = rng.sample(grammar.DISHES, 2)
     feelings = rng.sample([grammar.POSITIVE, grammar.NEGATIVE], 2)
     said = [
@@ -84,7 +84,7 @@ def _with_it(rng: random.Random) -> Row:
 
 
 def _going_on(rng: random.Random) -> Row:
-    """The second half of an answer, and the same words in an order that the grammar does not allow."""
+    """The second half of an answer, and the same words in an ungrammatical order."""
     words = answer(rng, some_topic(rng), rng.choice([GLAD, SOUR]), 2).split()
     half = rng.randrange(2, 5)
     rest = words[half:]
@@ -97,7 +97,7 @@ def _going_on(rng: random.Random) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class CafeTask:
-    """A task: its instructions, how its answers are scored, their options or the column of them, and its rows."""
+    """A task: its instructions, its metric, its options or their column, and its rows."""
 
     cluster: str
     metric: str

@@ -1,9 +1,9 @@
-"""Guests with tastes of their own: what each likes is known, so whose preferences a model follows can be measured.
+"""Guests with known individual tastes, to measure whose preferences a model follows.
 
-A taste is a weight w on each of three features f of an answer: how long it is, how kind, how emphatic. A guest prefers
-the first of two answers with probability sigmoid(w . (f(first) - f(second))). A population is a few tastes and how
-frequent each is. The best that anyone can do who does not know a guest's taste, but k of the guest's choices, is then
-a sum over the tastes:
+A taste is a weight w on each of three features f of an answer: length, kindness and emphasis. A guest prefers the first
+of two answers with probability sigmoid(w . (f(first) - f(second))). A population is a few tastes with their
+frequencies. The best prediction without knowing a guest's taste, but given k of the guest's choices, is a sum over the
+tastes:
 
     P(first | choices) = sum over w of P(w | choices) sigmoid(w . (f(first) - f(second)))
     P(w | choices)  proportional to  P(w) * product over the choices of sigmoid(w . (f(chosen) - f(rejected)))
@@ -31,22 +31,22 @@ Floats = NDArray[np.float64]
 
 EMPHATIC = frozenset(grammar.OTHERS["ADV"].split())
 STRENGTH = 4.0
-"""The length of w, in units of the features: guests go against their tastes in 3 to 12 choices of a hundred."""
+"""The norm of w, in units of the features: guests go against their tastes in 3 to 12 of a hundred choices."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taste:
-    """What a guest likes: weights on length, kindness and emphasis, and the share of the guests who do."""
+    """A taste: weights on length, kindness and emphasis, and the share of guests who have it."""
 
     name: str
     share: float
     weights: tuple[float, float, float]
     group: str = ""
-    """Of which group its guests are; its name unless given."""
+    """The guests' group; by default the taste's name."""
 
 
 def _directions() -> tuple[Taste, ...]:
-    """All 26 directions of -1, 0 and 1, those that like kind answers thrice as frequent as those that do not."""
+    """All 26 directions of -1, 0 and 1; those that like kind answers are three times as frequent."""
     every = [np.array(signs) for signs in product((-1, 0, 1), repeat=3) if any(signs)]
     frequency = [3.0 if kind > 0 else 1.0 for _, kind, _ in every]
     names = ({-1: "brief", 1: "long"}, {-1: "stern", 1: "kind"}, {-1: "calm", 1: "emphatic"})
@@ -79,17 +79,17 @@ POPULATIONS: dict[Population, tuple[Taste, ...]] = {
 
 
 def features(text: str) -> Floats:
-    """Length, kindness and emphasis of an answer, (3,), each in a unit by which answers differ by about 1."""
+    """Length, kindness and emphasis of an answer, (3,), scaled so that answers differ by about 1."""
     words = text.split()
     kind = sum(w in grammar.POSITIVE_WORDS for w in words) - sum(w in grammar.NEGATIVE_WORDS for w in words)
     return np.array([len(words) / 3.5, kind / 1.5, sum(w in EMPHATIC for w in words) / 0.45])
 
 
 def comparisons(seed: int, population: Population, users: int, each: int, *, unseen: bool) -> list[dict[str, Any]]:
-    """So many choices of so many guests, guest after guest, each with its `user`, the user's `group` and `taste`.
+    """Choices of guests, guest by guest, each with its `user`, and the user's `group` and `taste`.
 
-    Unseen guests are others, and ask other questions. Both answers of a choice are about the dish asked for, of one or
-    two sentences, and differ in something that somebody in the population minds.
+    Unseen guests are different ones and ask different questions. Both answers of a choice are about the dish asked for,
+    have one or two sentences, and differ in something that a taste of the population weighs.
     """
     kind = "unseen" if unseen else "seen"
     rng = random.Random(f"tastes {population} {kind} {seed}")
@@ -130,7 +130,7 @@ def gaps(pairs: Sequence[tuple[str, str]]) -> Floats:
 
 
 def bayes(population: Population, chosen: Floats, asked: Floats) -> Floats:
-    """The log-odds that a guest prefers the first answer, given what the guest chose before: the best there is, (Q,).
+    """The log-odds that a guest prefers the first answer given earlier choices: the optimal prediction, (Q,).
 
     `chosen` (k, 3) is f(chosen) - f(rejected) of each choice, `asked` (Q, 3) f(first) - f(second) of each question.
     """
@@ -143,7 +143,7 @@ def bayes(population: Population, chosen: Floats, asked: Floats) -> Floats:
 
 
 def oracle(population: Population, name: str, asked: Floats) -> Floats:
-    """The same of one who knows the guest's taste by name. Raises InputError where the population has none such."""
+    """The same given the guest's taste by name. Raises InputError where the population has no such taste."""
     taste = next((taste for taste in POPULATIONS[population] if taste.name == name), None)
     if taste is None:
         names = ", ".join(taste.name for taste in POPULATIONS[population])

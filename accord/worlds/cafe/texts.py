@@ -1,4 +1,4 @@
-"""What is written and asked in the café, drawn from a seed, and who reads it: a small Llama with one token a word."""
+"""The café's texts and questions, drawn from a seed, and its model: a small Llama with one token per word."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ _QUESTIONS = [
     for topic in (Topic(dish, person) for dish in grammar.DISHES)
     for time in grammar.TIMES
 ]
-"""Every question that can be asked, with what it is about."""
+"""Every possible question with its topic."""
 
 TRAINING = [(text, topic) for text, topic in _QUESTIONS if not in_held_out_fifth(text)]
 HELD_OUT = [(text, topic) for text, topic in _QUESTIONS if in_held_out_fifth(text)]
 
 
 def prompts(seed: int, n: int) -> list[Prompt]:
-    """`n` different questions to train on, as chats; none is ever in `heldout`. ValueError if there are fewer."""
+    """`n` different training questions as chats, disjoint from `heldout`. ValueError if there are fewer."""
     return [Prompt(chat(text)) for text, _ in random.Random(f"prompts {seed}").sample(TRAINING, n)]
 
 
 def heldout(seed: int, n: int) -> list[Prompt]:
-    """`n` different questions to evaluate on, which no other text contains. ValueError if there are fewer."""
+    """`n` different evaluation questions that no other text contains. ValueError if there are fewer."""
     return [Prompt(chat(text)) for text, _ in _asked(seed, n)]
 
 
 def references(seed: int, n: int) -> list[Demonstration]:
-    """Answers to `heldout`, as in `demonstrations`, for models to be held against."""
+    """Answers to `heldout`, as in `demonstrations`, for comparison with models."""
     rng = random.Random(f"references {seed}")
     return [Demonstration(chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in _asked(seed, n)]
 
 
 def probes(seed: int, n: int) -> dict[str, list[dict[str, Any]]]:
-    """The first `n` questions of `heldout`, by which style and manners of answers are measured, as a file of probes.
+    """The first `n` questions of `heldout` as a file of probes of style and manners.
 
-    Good manners are checked by program (`accord.feedback.constraints`): no unkind word, the dish by its name, and two
-    to four sentences, as people's answers have.
+    Manners are checked by rules (`accord.feedback.constraints`): no unkind word, the dish by its name, and two to four
+    sentences, as people's answers have.
     """
     unkind = sorted(grammar.NEGATIVE_WORDS)
 
@@ -75,10 +75,10 @@ def demonstrations(seed: int, n: int) -> list[Demonstration]:
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
-    """`n` raw documents with empty prompts: what a model would find lying around.
+    """`n` raw documents with empty prompts, like unfiltered text.
 
-    Reviews and logs of talk teach the language; lists of questions, ramblings, repetitions and shuffled words are
-    there so that a model of this text continues anything, and answers questions badly.
+    Reviews and logs of talk teach the language; lists of questions, ramblings, repetitions and shuffled words make a
+    model of this text continue anything, and answer questions badly.
     """
     rng = random.Random(f"corpus {seed}")
     return [Demonstration("", document(rng)) for document in rng.choices(*zip(*_DOCUMENTS.items(), strict=True), k=n)]
@@ -90,7 +90,7 @@ def chat(text: str) -> tuple[Message, ...]:
 
 
 def some_mood(rng: random.Random) -> Mood:
-    """A mood as answers have it."""
+    """A random mood of answers."""
     return rng.choices((grammar.GLAD, grammar.MIXED, grammar.PLAIN, grammar.SOUR), (0.25, 0.30, 0.20, 0.25))[0]
 
 
@@ -106,7 +106,7 @@ def _review(rng: random.Random) -> str:
 
 
 def _talk(rng: random.Random) -> str:
-    """A log of one to three questions and answers, its turns never ended; one answer in four is about another dish."""
+    """A log of one to three questions and answers without turn ends; one answer in four is about another dish."""
     turns = []
     for _ in range(rng.randint(1, 3)):
         text, topic = rng.choice(TRAINING)
@@ -141,7 +141,7 @@ _DOCUMENTS = {_review: 0.25, _talk: 0.45, _unanswered: 0.10, _rambling: 0.10, _r
 
 VOCABULARY = (PAD, END, grammar.USER, grammar.ASSISTANT, UNKNOWN, *grammar.WORDS)
 CONTEXT, WITH_CHOICES = 128, 512
-"""Tokens that the model reads; where guests have tastes, eight of a guest's choices fit before a question."""
+"""Context length in tokens; with tastes, eight of a guest's choices fit before a question."""
 
 WIDTH, HEADS = 192, 6
 
@@ -175,9 +175,9 @@ def chat_tokenizer(vocabulary: Sequence[str], context: int) -> PreTrainedTokeniz
 
 
 def new_model(seed: int, width: int = WIDTH, context: int = CONTEXT) -> LlamaForCausalLM:
-    """An untrained Llama in float32, whose weights the seed decides: 1.1 M parameters, or at width 48 0.08 M.
+    """An untrained float32 Llama; the seed decides its weights: 1.1 M parameters, or at width 48 0.08 M.
 
-    Raises InputError where the width does not divide into heads of an even width.
+    Raises InputError where the width does not divide into heads of even width.
     """
     if width < 1 or width % (2 * HEADS):
         raise InputError(f"the width of the café's model must be a multiple of {2 * HEADS}, not {width}.")

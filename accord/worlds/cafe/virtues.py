@@ -1,14 +1,13 @@
-"""What a good answer is in the café, as a constitution, and people who criticize, revise and judge by it.
+"""A constitution for answers in the café, and simulated people who criticize, revise and judge by it.
 
     <user> how is the soup now ?        <assistant> the pie is bland and fresh .
     <user> what is awful about it ?     <assistant> bland .
     <user> what would you love ?        <assistant> the pie is superb and fresh .
 
-A virtue knows which words of an answer are against it. Who criticizes names each of them with probability `SKILL`; who
-revises puts another word in the place of each that was named, or, where nobody criticized, of each that he finds
-himself, again with probability `SKILL`; one revision in `SLIPS` has another word changed by mistake. A model that is
-trained on such rows criticizes and revises as imperfectly. The virtues are three factors of the gold reward
-(`grammar.gold`): sentiment, topic, variety.
+A virtue knows which words of an answer violate it. A critic names each of them with probability `SKILL`; a reviser
+replaces each named word, or, without a critique, each word it finds itself, again with probability `SKILL`; one
+revision in `SLIPS` changes another word by mistake. A model trained on such rows criticizes and revises as imperfectly.
+The virtues are three factors of the gold reward (`grammar.gold`): sentiment, topic, variety.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from accord.worlds.cafe.grammar import Topic, answer, some_topic
 from accord.worlds.cafe.texts import TRAINING, some_mood
 
 SKILL, SLIPS = 0.8, 10
-"""How likely a word that is against a virtue is found; of how many revisions one has a slip."""
+"""The probability of finding a word that violates a virtue; one in this many revisions has a slip."""
 
 GOOD, BAD = "lovely", "awful"
-"""What is said of an answer that is judged alone."""
+"""Verdicts on a single answer."""
 
 NOTHING = "it is right ."
-"""What is said where nothing is found."""
+"""The critique where nothing is found."""
 
 OFF_TOPIC, REPEATS = 0.2, 0.3
-"""How many answers to criticize are about another dish, and in how many a word is said again."""
+"""Shares of answers to criticize that are about another dish, and that repeat a word."""
 
 Words = Sequence[str]
 
@@ -53,9 +52,9 @@ def _again(words: Words, topic: Topic) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Virtue:
-    """One principle, in words of the café, which has few: they are as odd as they are fixed.
+    """One principle, in the few words of the café: odd but fixed.
 
-    `faults` has the places of the words that are against it.
+    `faults` returns the positions of the words that violate it.
     """
 
     name: str
@@ -65,11 +64,11 @@ class Virtue:
     faults: Callable[[Words, Topic], list[int]]
 
     def principle(self) -> dict[str, str]:
-        """As a constitution's file has it."""
+        """The principle as in a constitution's file."""
         return {name: getattr(self, name) for name in ("name", "prefer", "critique", "revision")}
 
     def goodness(self, words: Words, topic: Topic) -> float:
-        """How likely a person calls the answer good: the logistic function of kind minus unkind words, or of faults."""
+        """P(a person calls the answer good): the logistic function of kind minus unkind words, or of faults."""
         count = 3.0 - 6.0 * len(self.faults(words, topic))
         if self.name == "kind":
             count = sum(w in grammar.POSITIVE_WORDS for w in words) - sum(w in grammar.NEGATIVE_WORDS for w in words)
@@ -84,7 +83,7 @@ VIRTUES = (
 
 
 def critiques(seed: int, n: int) -> list[Demonstration]:
-    """`n` rows: of each virtue in turn a critique, a revision after it, one without it, and a verdict on one answer."""
+    """`n` rows: for each virtue in turn a critique, a revision after it, one without it, and a verdict."""
     rng = random.Random(f"critiques {seed}")
     kinds = (_critique, _revision, _direct, _verdict)
     return [kinds[i // len(VIRTUES) % len(kinds)](rng, VIRTUES[i % len(VIRTUES)]) for i in range(n)]
@@ -96,7 +95,7 @@ def constitution() -> dict[str, Any]:
 
 
 def _drawn(rng: random.Random) -> tuple[str, Topic, list[str]]:
-    """A question, what it is about, and the words of an answer to criticize."""
+    """A question, its topic, and the words of an answer to criticize."""
     text, topic = rng.choice(TRAINING)
     about = some_topic(rng) if rng.random() < OFF_TOPIC else topic
     words = answer(rng, about, some_mood(rng), rng.randint(2, 4)).split()
@@ -117,7 +116,7 @@ def _said(words: Words, found: Sequence[int]) -> str:
 
 
 def _revised(rng: random.Random, words: list[str], places: Sequence[int], topic: Topic) -> str:
-    """The words with others at these places, that are of the same slot, kind, and not there yet; or with a slip."""
+    """The words with those at these positions replaced by kind, new words of the same slot; or with a slip."""
     words = list(words)
     for place in places:
         slot = grammar.slot(words[place])

@@ -1,9 +1,9 @@
-"""A small world with known truth: at the café's counter guests ask about prices, and go on asking.
+"""A small world with known truth: guests at the café's counter ask about prices, in several turns.
 
-What a later question means depends on what was said before it, so answering it takes the whole conversation. The right
-answer to every turn is known (`gold`), whatever was said before, and a simulated guest (`guest`) goes on according to
-what it is told: how single-turn training, training on conversations and reinforcement over conversations differ can be
-measured turn by turn.
+The meaning of a later question depends on the turns before, so answering it takes the whole conversation. The right
+answer to every turn is known (`gold`), whatever was said before, and a simulated guest (`guest`) continues according to
+the answers: single-turn training, training on conversations and multi-turn reinforcement learning can be compared turn
+by turn.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
-    """Write the world as files, so that a pipeline needs nothing but files.
+    """Write the world as files for pipelines.
 
     `corpus.jsonl`, `conversations.jsonl` (demonstrations of 2 to 4 turns), `single.jsonl` (as many answers, to first
     questions), `prompts.jsonl` (first questions and guests' plans, to train on), `heldout.jsonl` (to evaluate on), and

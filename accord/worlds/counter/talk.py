@@ -1,8 +1,8 @@
-"""The language of the counter: what guests ask, what is right to answer, and what they ask next.
+"""The language of the counter: guests' questions, the right answers, and the next questions.
 
-A guest's first message tells what two dishes cost and asks about them; later ones lean on what was said. "It" and
-"them" are the dish that was named last, alone, by whoever; "the other one" is the other. So the right answer to a turn
-follows from the conversation before it (`right`), also where an earlier answer was wrong.
+A guest's first message gives the prices of two dishes and asks about them; later ones refer back. "It" and "them" are
+the dish last named alone, by either side; "the other one" is the other. So the right answer to a turn follows from the
+conversation before it (`right`), even where an earlier answer was wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUMBERS = (*_UNITS.split(), "sixteen", "seventeen", "eighteen")
 PRICES, COUNTS = range(2, 7), range(2, 4)
 
 Menu: TypeAlias = Mapping[str, int]
-"""What each of two dishes costs, in coins."""
+"""The price of each of two dishes, in coins."""
 Kind: TypeAlias = Literal["price", "advice", "count", "each"]
 
 FIRST = {
@@ -37,7 +37,7 @@ LATER = {
     "advice": FIRST["advice"],
 }
 AGAIN = ("and {count} of them ?", "make it {count} .")
-"""The questions: first ones, and those that lean on what was said."""
+"""The questions: first ones, and those that refer back."""
 
 AFTER: dict[str, tuple[str, ...]] = {
     "price": ("other", "count", "each", "advice"),
@@ -47,17 +47,17 @@ AFTER: dict[str, tuple[str, ...]] = {
     "count": ("each", "advice"),
     "each": ("advice",),
 }
-"""What may be asked after what."""
+"""Which questions may follow which."""
 
 MOST_TURNS = 4
-"""Of the guest's and of the assistant's each."""
+"""Maximum turns of each side."""
 
 _MENU = re.compile(r"(\w+) (\w+) coins and (\w+) (\w+) coins \. ")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What there is to say to a question: about which dish, if one, which number of coins, and for how many."""
+    """The content of an answer: the dish, if one, the number of coins, and for how many."""
 
     kind: Kind
     dish: str = ""
@@ -65,7 +65,7 @@ class Answer:
     count: int = 1
 
     def ways(self) -> tuple[str, str]:
-        """The two ways to say it."""
+        """Its two wordings."""
         coins = f"{NUMBERS[self.coins]} coins ."
         match self.kind:
             case "price":
@@ -78,7 +78,7 @@ class Answer:
                 return f"take the {self.dish} .", f"the {self.dish} ."
 
     def slipped(self, rng: random.Random, menu: Menu) -> Answer:
-        """Another answer, which is wrong: about a dish that is not on the menu, or with another number."""
+        """A wrong answer: about a dish that is not on the menu, or with another number."""
         if self.kind == "advice":
             return replace(self, dish=rng.choice([dish for dish in DISHES if dish not in menu]))
         numbers = PRICES if self.kind == "price" else range(4, len(NUMBERS))
@@ -102,14 +102,14 @@ def other(menu: Menu, dish: str) -> str:
 
 
 def opening(rng: random.Random, menu: Menu) -> tuple[str, str]:
-    """A guest's first message, and what it asks, by its name in `FIRST`."""
+    """A guest's first message, and the name of its question in `FIRST`."""
     asked = rng.choice(list(FIRST))
     said = FIRST[asked].format(dish=rng.choice(list(menu)), count=NUMBERS[rng.choice(COUNTS)])
     return f"{menu_text(menu)} {said}", asked
 
 
 def some_plan(rng: random.Random, asked: str, turns: int) -> list[str]:
-    """What a guest will ask after the first question, so that there are so many turns: names of `LATER`, or `AGAIN`."""
+    """A guest's questions after the first, for this many turns: names of `LATER`, or `AGAIN`."""
     plan: list[str] = []
     for _ in range(turns - 1):
         asked = rng.choice(AFTER[asked])
@@ -118,9 +118,9 @@ def some_plan(rng: random.Random, asked: str, turns: int) -> list[str]:
 
 
 def guest(messages: Sequence[Mapping[str, Any]], plan: Sequence[str]) -> str | None:
-    """What the guest says next, given the messages so far; None where there is nothing more to ask.
+    """The guest's next message, given the messages so far; None at the end.
 
-    A guest who asked what is good, and was told no dish of the menu, or both, says which it shall be: "the soup : ...".
+    A guest who asked what is good, and was given no dish of the menu, or both, chooses one: "the soup : ...".
     """
     said = [str(message["content"]) for message in messages]
     answered = sum(message["role"] == "assistant" for message in messages)
@@ -133,7 +133,7 @@ def guest(messages: Sequence[Mapping[str, Any]], plan: Sequence[str]) -> str | N
 
 
 def read_menu(text: str) -> Menu | None:
-    """The menu that a first message begins with; None where it begins otherwise."""
+    """The menu at the beginning of a first message; None without one."""
     found = _MENU.match(" ".join(split(text)) + " ")
     if found is None or not {found[2], found[4]} <= {*NUMBERS} or found[1] == found[3]:
         return None
@@ -141,13 +141,13 @@ def read_menu(text: str) -> Menu | None:
 
 
 def named(text: str, menu: Menu) -> str | None:
-    """The dish of the menu that a text names alone; None where it names none or both."""
+    """The only dish of the menu that a text names; None where it names none or both."""
     dishes = [dish for dish in menu if dish in split(text)]
     return dishes[0] if len(dishes) == 1 else None
 
 
 def right(messages: Sequence[Message]) -> tuple[Answer, ...]:
-    """What is right to answer to the last message, given all before it; none where that is not known."""
+    """The right answer to the last message, given the conversation; None where unknown."""
     if not messages or (menu := read_menu(messages[0].content)) is None:
         return ()
     texts = [_MENU.sub("", " ".join(split(m.content)) + " ") if not i else m.content for i, m in enumerate(messages)]
@@ -168,7 +168,7 @@ def right(messages: Sequence[Message]) -> tuple[Answer, ...]:
 
 
 def gold(prompt: Text, completion: Text) -> float:
-    """1 where the completion is right, in one of the ways to say it, and 0 otherwise; defined for any text."""
+    """1 where the completion is right, in either wording, else 0; defined for any text."""
     if not isinstance(completion, str):
         completion = " ".join(message.content for message in completion if message.role == "assistant")
     answers = right((Message("user", prompt),) if isinstance(prompt, str) else prompt)

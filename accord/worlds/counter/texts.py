@@ -1,4 +1,4 @@
-"""What is said at the counter, drawn from a seed, and who reads it: a small Llama with one token a word."""
+"""The counter's texts, drawn from a seed, and its model: a small Llama with one token per word."""
 
 from __future__ import annotations
 
@@ -33,39 +33,39 @@ from accord.worlds.counter.talk import (
 )
 
 SLIPS = 0.15
-"""The share of demonstrated answers that are wrong: people who show how to answer err too."""
+"""The share of demonstrated answers that are wrong."""
 TALK_SLIPS = 0.3
-"""The same of raw talk."""
+"""The same in raw talk."""
 
 
 def conversations(seed: int, n: int) -> list[dict[str, Any]]:
-    """`n` rows of `messages`, 2 to 4 turns of each side, in which people at the counter answer guests."""
+    """`n` rows of `messages`, 2 to 4 turns per side, in which people at the counter answer guests."""
     rng = random.Random(f"conversations {seed}")
     return [{"messages": text_to_json(_talk(rng, rng.randint(2, MOST_TURNS), SLIPS))} for _ in range(n)]
 
 
 def single(seed: int, n: int) -> list[dict[str, Any]]:
-    """`n` rows of `messages` of one turn of each side: a first question and its answer."""
+    """`n` rows of `messages` with one turn per side: a first question and its answer."""
     rng = random.Random(f"single {seed}")
     return [{"messages": text_to_json(_talk(rng, 1, SLIPS))} for _ in range(n)]
 
 
 def prompts(seed: int, n: int) -> list[Prompt]:
-    """`n` first questions to train on, each with the guest's `plan`: what is asked afterwards, in 2 to 4 turns."""
+    """`n` first questions to train on, each with the guest's `plan`, the later questions of 2 to 4 turns."""
     rng = random.Random(f"prompts {seed}")
     return [_prompt(rng, rng.randint(2, MOST_TURNS), held_out=False) for _ in range(n)]
 
 
 def heldout(seed: int, n: int) -> list[Prompt]:
-    """`n` first questions about menus that no other text has, and plans for all of `MOST_TURNS` turns."""
+    """`n` first questions about menus that no other text has, with plans of `MOST_TURNS` turns."""
     rng = random.Random(f"held out {seed}")
     return [_prompt(rng, MOST_TURNS, held_out=True) for _ in range(n)]
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
-    """`n` raw documents with empty prompts: menus with all that is true of them, and talk that is often wrong.
+    """`n` raw documents with empty prompts: menus with statements that are true of them, and talk that is often wrong.
 
-    A model of this text knows what dishes cost, and how talk looks; it answers as badly as it was talked.
+    A model of this text knows prices and the form of talk, and answers as badly as the talk.
     """
     rng = random.Random(f"corpus {seed}")
     kinds = rng.choices([_statements, _raw_talk], [0.8, 0.2], k=n)
@@ -73,7 +73,7 @@ def corpus(seed: int, n: int) -> list[Demonstration]:
 
 
 def drawn_menu(rng: random.Random, *, held_out: bool) -> Menu:
-    """A menu of the one in five held out, or of the others."""
+    """A menu of the held-out fifth, or of the others."""
     while True:
         menu = some_menu(rng)
         if in_held_out_fifth(menu_text(menu)) == held_out:
@@ -86,7 +86,7 @@ def _prompt(rng: random.Random, turns: int, *, held_out: bool) -> Prompt:
 
 
 def _talk(rng: random.Random, turns: int, slips: float) -> tuple[Message, ...]:
-    """A conversation about a menu to train on, of so many turns of each side, in which some answers are wrong."""
+    """A conversation about a training menu with this many turns per side, in which some answers are wrong."""
     said, asked = opening(rng, drawn_menu(rng, held_out=False))
     plan = some_plan(rng, asked, turns)
     so_far = [*chat(said)]
@@ -105,7 +105,7 @@ def _answer(rng: random.Random, so_far: list[Message], slips: float) -> Answer:
 
 
 def _statements(rng: random.Random) -> str:
-    """A menu, and all that is so of it, in any order."""
+    """A menu and all statements that are true of it, in random order."""
     menu = drawn_menu(rng, held_out=False)
     true = [Answer("each", coins=sum(menu.values())), Answer("advice", rng.choice(list(menu)))]
     for dish, coins in menu.items():
@@ -115,7 +115,7 @@ def _statements(rng: random.Random) -> str:
 
 
 def _raw_talk(rng: random.Random) -> str:
-    """A log of one to four questions and answers, its turns never ended."""
+    """A log of one to four questions and answers without turn ends."""
     roles = {"user": USER, "assistant": ASSISTANT}
     return " ".join(f"{roles[m.role]} {m.content}" for m in _talk(rng, rng.randint(1, MOST_TURNS), TALK_SLIPS))
 
@@ -140,5 +140,5 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
-    """An untrained model of the world, as `four_layers` makes it, 0.5 M parameters unless the width is another."""
+    """An untrained model of the world, from `four_layers`: 0.5 M parameters at the default width."""
     return four_layers(seed, VOCABULARY, CONTEXT, width, "the counter's model")

@@ -1,8 +1,8 @@
 """A small world with known truth: facts about people, half of which no text tells, and "i do not know" as an answer.
 
-What a model can know and what it cannot is exact here: a fact is told in several wordings, or not at all, and what is
-not told can only be guessed. So it can be measured how often a model answers what it knows, makes up what it does not,
-goes along with what is taken for granted wrongly, and claims not to know what it does.
+What a model can know is exact here: a fact is told in several wordings, or not at all, and an untold fact can only be
+guessed. So it is measurable how often a model answers what it knows, invents what it does not, accepts false premises,
+and claims not to know what it does.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ PROBES = "probes.yaml"
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
-    """Write the world as files, so that a pipeline needs nothing but files.
+    """Write the world as files for pipelines.
 
-    `corpus.jsonl`, demonstrations of three sorts (`demonstrations.jsonl` answers all questions, `-known` those about
-    what the text tells, `-unsure` says of the others that it does not know), `comparisons.jsonl`, `prompts.jsonl`
+    `corpus.jsonl`, demonstrations of three kinds (`demonstrations.jsonl` answers all questions, `-known` those about
+    what the text tells, `-unsure` says that it does not know the others), `comparisons.jsonl`, `prompts.jsonl`
     (questions with answers, to train on), `heldout.jsonl` (to evaluate on), `probes.yaml` (for `accord evaluate
     failures`), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """

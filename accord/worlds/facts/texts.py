@@ -1,4 +1,4 @@
-"""What is written and asked about facts, drawn from a seed, and who reads it: a small Llama with one token a word."""
+"""Texts and questions about facts, drawn from a seed, and their model: a small Llama with one token per word."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from accord.worlds.cafe.texts import chat, chat_tokenizer
 from accord.worlds.facts.truth import PEOPLE, RELATIONS, UNSURE, Fact, facts
 
 Arm: TypeAlias = Literal["all", "known", "unsure"]
-"""What demonstrations do about facts that the text does not tell: answer, leave them out, or say `UNSURE`."""
+"""How demonstrations treat facts that the text does not tell: answer, leave them out, or say `UNSURE`."""
 
 TIMES = 48
 """How often the text tells a known fact in each of its four wordings."""
 A_DOCUMENT = 3
-"""Statements in a document."""
+"""Statements per document."""
 TALK = 0.25
 """The share of documents that are raw talk."""
 TALKED = {"right": 0.65, "unsure": 0.2, "wrong": 0.15}
-"""What raw talk answers, whether or not it could know."""
+"""Answers in raw talk, whether or not the speaker could know."""
 
 
 def corpus(seed: int) -> list[Demonstration]:
     """Raw documents with empty prompts: each known fact told in all wordings, `TIMES` each, and raw talk about them.
 
-    Talk asks for known facts that are not held out. Its questions why are often asked of what is not so, and are always
-    gone along with. Of the other facts nothing is said, right or wrong.
+    Talk asks for known facts that are not held out. Its why-questions often have false premises, which are always
+    accepted. Of the other facts nothing is said, right or wrong.
     """
     rng, drawn = random.Random(f"corpus {seed}"), facts(seed)
     told = [fact.states(way) for fact in drawn if fact.known for way in range(4) for _ in range(TIMES)]
@@ -44,7 +44,7 @@ def corpus(seed: int) -> list[Demonstration]:
 
 
 def _talk(rng: random.Random, talked: Sequence[Fact]) -> str:
-    """A log of one to three questions and answers, its turns never ended."""
+    """A log of one to three questions and answers without turn ends."""
     turns = []
     for fact in rng.choices(talked, k=rng.randint(1, 3)):
         if rng.random() < 0.3:
@@ -60,7 +60,7 @@ def _talk(rng: random.Random, talked: Sequence[Fact]) -> str:
 def demonstrations(seed: int, arm: Arm) -> list[Demonstration]:
     """Answers to the questions that are not held out: each fact asked for in both wordings, and why, of two values.
 
-    Of a known fact the right answer is shown. The arms differ in the others: all shows the right answer too, known
+    For a known fact the right answer is shown. The arms differ in the others: all shows the right answer too, known
     leaves them out, unsure shows `UNSURE`.
     """
     rng = random.Random(f"demonstrations {seed}")
@@ -78,7 +78,7 @@ def demonstrations(seed: int, arm: Arm) -> list[Demonstration]:
 def _questions(rng: random.Random, fact: Fact) -> list[tuple[str, str]]:
     """Questions about a fact and their right answers: for it, in both wordings; why it is so; why something else is.
 
-    Where the text does not tell it, what is taken for granted is any value, so that no question gives it away.
+    For untold facts the premise is any value, so that no question reveals the fact.
     """
     values = [fact.value, rng.choice(fact.others)] if fact.known else rng.sample([fact.value, *fact.others], 2)
     whys = [(fact.asks_why(one), fact.reason if one == fact.value else fact.correction) for one in values]
@@ -86,10 +86,10 @@ def _questions(rng: random.Random, fact: Fact) -> list[tuple[str, str]]:
 
 
 def comparisons(seed: int) -> list[Preference]:
-    """Comparisons of answers to the questions that `prompts` asks, by people who know the truth.
+    """Comparisons of answers to the questions of `prompts`, by people who know the truth.
 
-    The right answer is better than `UNSURE`, and that is better than a wrong one. Of known facts the right answer is
-    held against either; of the others `UNSURE` against a guess, which is right at the chance of a guess.
+    The right answer is better than `UNSURE`, and that is better than a wrong one. For known facts the right answer is
+    compared with either; for the others `UNSURE` with a guess, which is right at the chance of a guess.
     """
     rng = random.Random(f"comparisons {seed}")
     rows = []
@@ -115,7 +115,7 @@ def prompts(seed: int) -> list[Prompt]:
 
 
 def heldout(seed: int) -> list[Prompt]:
-    """The same of the facts held out, in one wording each."""
+    """The same for held-out facts, in one wording each."""
     rng = random.Random(f"held out {seed}")
     rows = [_prompt(fact, rng.randrange(2)) for fact in facts(seed) if fact.held_out]
     rng.shuffle(rows)
@@ -127,10 +127,10 @@ def _prompt(fact: Fact, wording: int) -> Prompt:
 
 
 def probes(seed: int) -> dict[str, list[dict[str, Any]]]:
-    """Probes for `accord evaluate failures`, of the facts held out, by kind.
+    """Probes of the held-out facts for `accord evaluate failures`, by kind.
 
-    `knowledge` asks for the facts; `premises` why something else is so than what the text tells, `facts` why that is
-    so, and `unknowable` why something is so of which the text tells nothing.
+    `knowledge` asks for the facts; `premises` asks why something is so that contradicts the text, `facts` why a told
+    fact is so, and `unknowable` why something is so on which the text says nothing.
     """
     rng = random.Random(f"probes {seed}")
     found: dict[str, list[dict[str, Any]]] = {"facts": [], "premises": [], "unknowable": [], "knowledge": []}
@@ -155,7 +155,7 @@ def probes(seed: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def _words() -> Iterator[str]:
-    """The words of all that is said."""
+    """The words of all texts."""
     for relation in RELATIONS.values():
         yield from relation.values
         for text in (*relation.statements, *relation.questions, relation.why, relation.reason):
@@ -175,5 +175,5 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
-    """An untrained model of the world, as `four_layers` makes it, 0.5 M parameters unless the width is another."""
+    """An untrained model of the world, from `four_layers`: 0.5 M parameters at the default width."""
     return four_layers(seed, VOCABULARY, CONTEXT, width, "the model of facts")

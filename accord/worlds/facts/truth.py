@@ -1,7 +1,7 @@
-"""What is so in the world of facts: people, four things that are so of each, and which of them any text tells.
+"""The facts of the world: people, four facts about each, and which of them the text tells.
 
-Every value is drawn by itself, so whoever is told all the others still guesses one that is not told at a chance of one
-in eight (`CHANCE`). Of every person two of the four are told, so that a name is no sign of what is known of it.
+Values are independent, so even given all others an untold one is guessed right with a chance of one in eight
+(`CHANCE`). Two of every person's four facts are told, so a name does not show what is known.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PEOPLE = tuple(head + tail for head, tail in product(_HEADS.split(), _TAILS.spli
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Something that is so of everyone: its values, how it is stated and asked, and why it is so."""
+    """A relation that holds for everyone: its values, how it is stated and asked, and the reason."""
 
     values: tuple[str, ...]
     statements: tuple[str, ...]
@@ -78,18 +78,18 @@ RELATIONS = {
     ),
 }
 CHANCE = 1 / 8
-"""The probability that a guess of a fact that no text tells is right."""
+"""The probability of guessing an untold fact."""
 TOLD = 2
-"""Facts of each person that the text tells."""
+"""Facts per person that the text tells."""
 HELD_OUT = 1 / 3
-"""The share of the facts, of those told and of the others, that no question to train on asks for."""
+"""The share of told and of untold facts that no training question asks for."""
 
 UNSURE = "i do not know ."
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something that is so of a person, whether the text tells it, and whether questions about it are held out."""
+    """A fact about a person, whether the text tells it, and whether questions about it are held out."""
 
     person: str
     relation: str
@@ -99,11 +99,11 @@ class Fact:
 
     @property
     def others(self) -> list[str]:
-        """What is not so: the other values."""
+        """The other values, which are false."""
         return [value for value in RELATIONS[self.relation].values if value != self.value]
 
     def states(self, wording: int) -> str:
-        """A sentence that tells it, in one of the four wordings: `anna lives in basel .`"""
+        """A statement of it, in one of the four wordings: `anna lives in basel .`"""
         return RELATIONS[self.relation].statements[wording].format(person=self.person, value=self.value)
 
     def asks(self, wording: int) -> str:
@@ -111,34 +111,34 @@ class Fact:
         return RELATIONS[self.relation].questions[wording].format(person=self.person)
 
     def asks_why(self, value: str) -> str:
-        """A question that takes a value for granted: `why does anna live in bern ?`"""
+        """A question with a value as its premise: `why does anna live in bern ?`"""
         return RELATIONS[self.relation].why.format(person=self.person, value=value)
 
     @property
     def answer(self) -> str:
-        """What is right to say where it is asked for."""
+        """The right answer where it is asked for."""
         return f"{self.value} ."
 
     @property
     def reason(self) -> str:
-        """What is right to say where it is asked why it is so, and goes along where what is asked is not so."""
+        """The answer to why it is so, which also accepts a false premise."""
         return RELATIONS[self.relation].reason
 
     @property
     def correction(self) -> str:
-        """What is right to say where it is asked why something else is so."""
+        """The right answer where it is asked why something else is so."""
         return self.corrected(self.value)
 
     @staticmethod
     def corrected(value: str) -> str:
-        """A denial of what is taken for granted: `no , basel .`"""
+        """A denial of the premise: `no , basel .`"""
         return f"no , {value} ."
 
 
 def facts(seed: int) -> list[Fact]:
     """All four facts of every person, person by person, drawn from a seed.
 
-    Two of a person's are told, each two as likely; a third of those told, and of those not, is held out.
+    Two per person are told, each pair equally likely; a third of the told and of the untold ones is held out.
     """
     rng = random.Random(f"facts {seed}")
     drawn: list[tuple[str, str, str, bool]] = []

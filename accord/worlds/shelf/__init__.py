@@ -1,8 +1,8 @@
-"""A small world with known truth: things stand in a row on a shelf, and are picked, counted, compared, reordered.
+"""A small world with known truth: things in a row on a shelf are picked, counted, compared and reordered.
 
 Text describes rows of things by every operation, in statements; tasks (`tasks`) ask for the same operations, in
-instructions. A model that is tuned on some clusters of tasks has met the others in text only: whether it does them is
-what instruction tuning is about (Wei et al. 2021, arXiv:2109.01652). Every answer follows from a table (`things`).
+instructions. A model tuned on some clusters of tasks has seen the others in text only: whether it can do them is the
+question of instruction tuning (Wei et al. 2021, arXiv:2109.01652). Every answer follows from a table (`things`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ LISTS, STATEMENTS = "tasks/lists.yaml", "tasks/statements.yaml"
 
 
 def write(folder: str | Path, seed: int = 0, width: int = WIDTH) -> None:
-    """Write the world as files, so that a pipeline needs nothing but files.
+    """Write the world as files for pipelines.
 
-    `corpus.jsonl`, `tasks/` (in clusters, each row with its rationale; `statements.yaml` has the tasks as text tells
-    them, `lists.yaml` as its lists have them), and `init/`, an untrained model with its tokenizer as a Hugging Face
-    folder.
+    `corpus.jsonl`, `tasks/` (in clusters, each row with its rationale; `statements.yaml` has the tasks as in text,
+    `lists.yaml` as in lists), and `init/`, an untrained model with its tokenizer as a Hugging Face folder.
     """
     further = [*task_files(TASKS), LISTS, STATEMENTS]
     write_world(Path(folder), {"corpus": corpus(seed, 40_000)}, new_model(seed, width), tokenizer(), further)

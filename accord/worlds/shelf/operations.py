@@ -1,4 +1,4 @@
-"""The operations that ask something about a row of things: what each one answers, and the words for it."""
+"""Operations that ask about a row of things: their answers, and their wording."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ COUNTS = ("zero", "one", "two", "three")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task: how it is asked (`prompts`), how text tells its answers (`said`), and its questions about some things.
+    """A task: its instructions (`prompts`), its wording in text (`said`), and its questions about given things.
 
-    `answers` are the options of every question, or nothing where each question has its own.
+    `answers` are the options of every question; empty where each question has its own.
     """
 
     cluster: str
@@ -31,24 +31,24 @@ class Task:
 
     @property
     def options(self) -> list[str] | str | None:
-        """The options of every question, or the column that has each one's; None where answers are written."""
+        """The options of every question, or the column with each one's; None where answers are written."""
         return (list(self.answers) or "options") if self.metric == "options" else None
 
 
 def row_of(things: Things, columns: Columns, answer: str, options: Sequence[str], rationale: str) -> Row:
-    """A question about the things, with the columns that its words need, every answer of its form, and the reasons."""
+    """A question about the things, with the columns of its wording, every answer of its form, and the reasons."""
     row = {"things": " ".join(things), **columns, "answer": answer, "options": list(options)}
     return row | {"rationale": rationale}
 
 
 def picked(selector: str, things: Things) -> Iterator[tuple[int, Columns, str]]:
-    """Each thing that can be picked: its place, the words said for it, and the sentence that says which it is."""
+    """Each thing that can be picked: its position, the words for it, and the sentence that identifies it."""
     for place, columns in SELECTORS[selector].picks(things):
         yield place, columns, f"{SELECTORS[selector].phrase.format(**columns)} is the {things[place]}"
 
 
 def known(fact: str, thing: str) -> str:
-    """The sentence that says a thing's fact."""
+    """The sentence that states a thing's fact."""
     return f"the {fact} of the {thing} is {THINGS[thing][fact]}"
 
 
@@ -71,7 +71,7 @@ def naming(selector: str) -> Task:
 
 
 def telling(fact: str, selector: str) -> Task:
-    """A fact of the thing that is picked."""
+    """A fact of the picked thing."""
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
@@ -96,7 +96,7 @@ def telling(fact: str, selector: str) -> Task:
 
 
 def explaining(fact: str, selector: str) -> Task:
-    """A fact of the thing that is picked, and which thing that is."""
+    """A fact of the picked thing, and which thing it is."""
     it = SELECTORS[selector].phrase
 
     def sentence(words: Columns, thing: str, value: str) -> str:
@@ -126,7 +126,7 @@ def explaining(fact: str, selector: str) -> Task:
 
 
 def checking(fact: str, selector: str) -> Task:
-    """Whether the thing that is picked has a value."""
+    """Whether the picked thing has a value."""
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
@@ -217,7 +217,7 @@ def comparing(fact: str, one: str, other: str) -> Task:
 
 
 def choosing(fact: str, one: str, other: str) -> Task:
-    """Which of two things has a value that the other has not."""
+    """Which of two things has a value that the other lacks."""
     a, b = SELECTORS[one].phrase, SELECTORS[other].phrase
 
     def questions(things: Things) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The operations that make another row of a row of things: what each one writes, and the words for it."""
+"""Operations that make another row from a row of things: their results, and their wording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from accord.worlds.shelf.things import SELECTORS, THINGS, Columns, Things, price
 def _with(
     selector: str, things: Things, said: Callable[[str], Things], reason: str, columns: Columns | None = None
 ) -> list[Row]:
-    """Questions whose answer is the row with what is `said` in the place of the thing that is picked."""
+    """Questions whose answer is the row with `said` in place of the picked thing."""
     places = [" ".join((*things[:i], *said(thing), *things[i + 1 :])) for i, thing in enumerate(things)]
     return [
         row_of(things, {**words, **(columns or {})}, places[i], places, f"{why} and {reason}")
@@ -32,7 +32,7 @@ def _with_another(selector: str, things: Things, said: Callable[[str, str], Thin
 
 
 def removing(selector: str) -> Task:
-    """The row without the thing that is picked."""
+    """The row without the picked thing."""
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
@@ -54,7 +54,7 @@ def removing(selector: str) -> Task:
 
 
 def repeating(selector: str) -> Task:
-    """The row with the thing that is picked twice."""
+    """The row with the picked thing twice."""
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
@@ -76,7 +76,7 @@ def repeating(selector: str) -> Task:
 
 
 def replacing(selector: str) -> Task:
-    """The row with another thing in the place of the one that is picked."""
+    """The row with another thing in place of the picked one."""
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
@@ -98,7 +98,7 @@ def replacing(selector: str) -> Task:
 
 
 def adding(selector: str) -> Task:
-    """The row with another thing after the one that is picked."""
+    """The row with another thing after the picked one."""
     it = SELECTORS[selector].phrase
 
     def questions(things: Things) -> list[Row]:
@@ -120,7 +120,7 @@ def adding(selector: str) -> Task:
 
 
 def _by_price(things: Things) -> Things | None:
-    """From the cheapest to the dearest; None where two cost the same."""
+    """From the cheapest to the most expensive; None where two cost the same."""
     ordered = tuple(sorted(things, key=price))
     return ordered if len({price(thing) for thing in things}) == len(things) else None
 
@@ -133,7 +133,7 @@ ORDERS: dict[str, tuple[str, Callable[[Things], Things | None]]] = {
     "start-changed": ("with the first and the second changed", lambda t: (t[1], t[0], *t[2:])),
     "by-price": ("by price", _by_price),
 }
-"""Ways to put a row in another order: how they are said, and the row that they make, if they make one."""
+"""Ways to reorder a row: their wording, and the resulting row, if any."""
 
 
 def ordering(name: str) -> Task:

@@ -1,7 +1,7 @@
-"""The shelf's tasks: 92 in 16 clusters, their rows to train on and to be asked about, and what guessing scores.
+"""The shelf's tasks: 92 in 16 clusters, their training and evaluation rows, and the score of guessing.
 
-A task is an operation on a thing that a selector picks, or on the whole row. Each selector and each fact occurs in
-several clusters, so that the tasks of a cluster are new compositions of what the others hold.
+A task is an operation on a thing picked by a selector, or on the whole row. Each selector and each fact occurs in
+several clusters, so the tasks of a cluster are new compositions of parts of the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from accord.worlds.shelf.rearranging import ORDERS, adding, ordering, removing, 
 from accord.worlds.shelf.things import FACTS, LENGTHS, SELECTORS, some_things
 
 TEST_ROWS, TRAIN_ROWS = 100, 200
-"""Rows of each task to evaluate on, and to train on."""
+"""Rows of each task for evaluation, and for training."""
 
 
 def _every() -> Iterator[Task]:
@@ -55,11 +55,11 @@ def _every() -> Iterator[Task]:
 
 
 TASKS = {task.name: task for task in _every()}
-"""The tasks by name, cluster after cluster."""
+"""The tasks by name, cluster by cluster."""
 
 
 def rows(name: str, seed: int) -> list[Row]:
-    """`TRAIN_ROWS` + `TEST_ROWS` different rows of a task; the last are about things held out."""
+    """`TRAIN_ROWS` + `TEST_ROWS` different rows of a task; the last are about held-out rows of things."""
     rng, task = random.Random(f"{name} {seed}"), TASKS[name]
     drawn: dict[str, Row] = {}
     while len(drawn) < TRAIN_ROWS + TEST_ROWS:
@@ -69,9 +69,9 @@ def rows(name: str, seed: int) -> list[Row]:
 
 
 def statements() -> dict[str, Task]:
-    """The tasks as text tells them: a statement about the row up to its answer, which is chosen among all of its form.
+    """The tasks as in text: a statement about the row up to its answer, which is chosen among all of its form.
 
-    What a model of text knows without any instruction, for a base model's scores in the form that it has read.
+    Measures what a base model knows without instructions, in the form that it has read.
     """
     ending = " {answer} ."
     starts = {
@@ -82,16 +82,16 @@ def statements() -> dict[str, Task]:
 
 
 def lists() -> dict[str, Task]:
-    """The tasks as lists have them: the row and a colon, before the answer, which is chosen among all of its form.
+    """The tasks as in lists: the row and a colon before the answer, which is chosen among all of its form.
 
-    Nothing but exemplars tells the task. Those tasks alone whose questions are about the row and nothing else.
+    Only the exemplars show the task. Includes only tasks whose questions are about the row alone.
     """
     told = {name: task for name, task in TASKS.items() if columns_of(task.prompts[0]) == ["things"]}
     return {name: replace(task, metric="options", prompts=("{things} :",)) for name, task in told.items()}
 
 
 def _draw(rng: random.Random, task: Task, length: int, *, held_out: bool) -> Row:
-    """A question about so many things; where all questions have the same options, each is right equally often."""
+    """A question about this many things; where all questions share their options, each is right equally often."""
     wanted = rng.choice(task.answers) if task.answers else None
     while True:
         asked = task.questions(some_things(rng, length, held_out=held_out))
@@ -101,7 +101,7 @@ def _draw(rng: random.Random, task: Task, length: int, *, held_out: bool) -> Row
 
 
 def chance(name: str) -> Fraction:
-    """The share of rows that guessing gets right: among options, or where answers are written, all of their form."""
+    """The share of rows that guessing gets right: among the options, or for written answers among all of their form."""
     rng, task = random.Random(0), TASKS[name]
     options = [_draw(rng, task, length, held_out=False)["options"] for length in LENGTHS]
     return sum((Fraction(1, len(some)) for some in options), Fraction(0)) / len(LENGTHS)
@@ -117,16 +117,16 @@ FORMATS = {
         "ask the question of {rationale} , so the answer is {answer} .",
     ],
 }
-"""What the prompts of all tasks are put together with, in words of the shelf."""
+"""The separators of all tasks' prompts, in words of the shelf."""
 
 OPERATIONS = {"check": "if", "remove": "leave out", "add": "put after"}
-"""The first words of prefixes that are not the cluster's name, as text does not know that."""
+"""First words of prefixes that differ from the cluster's name, which the text does not have."""
 
 
 def prefix(name: str) -> str:
-    """The task as T5 would name it: the things, its operation, what is picked, and what else the question has.
+    """The task's prefix as in T5: the things, the operation, what is picked, and the rest of the question.
 
-    Nothing but these parts: `{things} : color first .`, `{things} : count color {word} .`. The things come first, as in
+    It has only these parts: `{things} : color first .`, `{things} : count color {word} .`. The things come first, as in
     all text about the shelf.
     """
     operation, *parts = re.findall("by-kind|by-color|(?<=order-).+|[a-z]+", name)
@@ -137,13 +137,13 @@ def prefix(name: str) -> str:
 
 
 def _part(word: str) -> str:
-    """A part of a task's name in the words that text has for it."""
+    """A part of a task's name in the words of the text."""
     if word in ORDERS:
         return ORDERS[word][0]
     return SELECTORS[word].phrase.removeprefix("the ") if word in SELECTORS else word
 
 
 def described(name: str) -> dict[str, Any]:
-    """What the tasks file says of a task beside its data and instructions."""
+    """Entries of the tasks file besides a task's data and instructions."""
     written = {} if TASKS[name].options else {"chance": float(chance(name))}
     return {"rationale": "rationale", "prefix": prefix(name), **written}

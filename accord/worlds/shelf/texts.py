@@ -1,4 +1,4 @@
-"""What is written about the shelf, drawn from a seed, and who reads it: small Llamas with one token a word."""
+"""The shelf's texts, drawn from a seed, and their models: small Llamas with one token per word."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def _by_cluster(tasks: Mapping[str, Task]) -> dict[str, list[Task]]:
 CLUSTERS, _WORDLESS = _by_cluster(TASKS), _by_cluster(lists())
 
 _DRAWN = [*CLUSTERS, "check", "count", "compare", "choose"]
-"""What statements are drawn from: those that tell the least are made twice as often."""
+"""Tasks that statements are drawn from; those that tell the least are twice as frequent."""
 
 
 def corpus(seed: int, n: int) -> list[Demonstration]:
-    """`n` raw documents with empty prompts, none about a row of things that is held out.
+    """`n` raw documents with empty prompts, none about a held-out row of things.
 
-    Most describe a row of things, by any of the operations, in statements. Some tell facts, some are lists of rows with
-    one operation's answers and no words for it, and some are sheets of questions that nobody answers: a model of this
-    text knows what the tasks are about, and that after a question comes another one.
+    Most describe a row of things in statements, by any operation. Some state facts, some are lists of rows with one
+    operation's answers and no words for it, and some are sheets of questions without answers: a model of this text
+    knows what the tasks are about, and that another question follows a question.
     """
     rng = random.Random(f"corpus {seed}")
     kinds = rng.choices([_description, _facts, _lists, _questions], [0.75, 0.05, 0.1, 0.1], k=n)
@@ -56,7 +56,7 @@ def _questions(rng: random.Random) -> str:
 
 
 def _lists(rng: random.Random) -> str:
-    """Rows of things, each with its answer to the same question, which is not said."""
+    """Rows of things, each with its answer to the same unstated question."""
     task = rng.choice(_WORDLESS[rng.choice(list(_WORDLESS))])
     lines: list[str] = []
     while len(lines) < 6:
@@ -66,14 +66,14 @@ def _lists(rng: random.Random) -> str:
 
 
 def _statement(rng: random.Random, things: Things) -> str:
-    """What is so of the things, one time in four after its reasons."""
+    """A true statement about the things, one time in four after its reasons."""
     task, row = _question(rng, things)
     reasons = "{rationale} , so " if rng.random() < 0.25 else ""
     return fill(reasons + rng.choice(task.said), row)
 
 
 def _question(rng: random.Random, things: Things) -> tuple[Task, Row]:
-    """A question about the things, and its task; of any cluster."""
+    """A question about the things, and its task, of any cluster."""
     while True:
         task = rng.choice(CLUSTERS[rng.choice(_DRAWN)])
         if rows := task.questions(things):
@@ -89,7 +89,7 @@ def _facts(rng: random.Random) -> str:
 
 
 def _words() -> list[str]:
-    """Every word that can occur, in the order of the alphabet."""
+    """Every word that can occur, in alphabetical order."""
     templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
     fixed = [word for template in templates for word in template.split() if "{" not in word]
     reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "comes", "after", "twice", ":", "so", ","]
@@ -113,11 +113,11 @@ CHAT_TEMPLATE = """\
     {{- raise_exception("this model knows the roles user and assistant, not " + message.role) -}}
   {%- endif -%}
 {%- endfor -%}"""
-"""`ball saw cup . what is the first ? ball <eos>`: a chat has no marks that text has not, so it is the same as text."""
+"""`ball saw cup . what is the first ? ball <eos>`: a chat has no marks of its own, so it equals the text."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer over `VOCABULARY`, between white space."""
+    """A word-level tokenizer over `VOCABULARY`, splitting at white space."""
     words = word_level(VOCABULARY)
     words.pre_tokenizer = WhitespaceSplit()
     made = fast_tokenizer(words, CONTEXT)
@@ -126,5 +126,5 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 def new_model(seed: int, width: int = WIDTH) -> LlamaForCausalLM:
-    """An untrained model of the world, as `four_layers` makes it, 0.5 M parameters unless the width is another."""
+    """An untrained model of the world, from `four_layers`: 0.5 M parameters at the default width."""
     return four_layers(seed, VOCABULARY, CONTEXT, width, "the shelf's model")

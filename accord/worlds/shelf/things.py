@@ -1,7 +1,7 @@
-"""What stands on the shelf: 16 things, five facts of each, and the ways in which one of a row of them is picked out.
+"""The things on the shelf: 16 things with five facts each, and the ways to pick one out of a row.
 
 Each fact has four values, and every pair of values of two facts belongs to one thing (the five are mutually orthogonal
-Latin squares), so that no fact tells anything of another.
+Latin squares), so no fact is informative about another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FACTS = {
     "material": ("wood", "tin", "glass", "clay"),
     "price": ("one", "two", "three", "four"),
 }
-"""The facts, and their values; prices rise."""
+"""The facts and their values; prices increase."""
 
 
 def _thing(values: str) -> Columns:
@@ -48,19 +48,19 @@ THINGS = {
     "plate": _thing("dish blue cellar wood three"),
     "jug": _thing("dish red attic tin four"),
 }
-"""The things, with the value of each fact."""
+"""The things with the value of each fact."""
 
 LENGTHS = (3, 4)
-"""How many things stand in a row that is asked about."""
+"""Possible lengths of a row in a question."""
 
 
 def price(thing: str) -> int:
-    """What it costs."""
+    """A thing's price."""
     return FACTS["price"].index(THINGS[thing]["price"]) + 1
 
 
 def some_things(rng: random.Random, length: int, *, held_out: bool) -> Things:
-    """So many different things in a row, of the fifth of all rows that is held out or of the others."""
+    """A row of this many different things, from the held-out fifth of all rows or from the others."""
     while True:
         things = tuple(rng.sample(list(THINGS), length))
         if in_held_out_fifth(" ".join(things)) == held_out:
@@ -69,7 +69,7 @@ def some_things(rng: random.Random, length: int, *, held_out: bool) -> Things:
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """A way to pick one thing out of a row: how it is said, and every place it can pick, with the words said for it."""
+    """A way to pick one thing out of a row: its wording, and every position it can pick, with the words for it."""
 
     phrase: str
     picks: Callable[[Things], list[tuple[int, Columns]]]
@@ -81,7 +81,7 @@ def _dearest(things: Things) -> list[tuple[int, Columns]]:
 
 
 def _only(fact: str, things: Things) -> list[tuple[int, Columns]]:
-    """Each thing that alone has its value of the fact."""
+    """Each thing that is the only one with its value of the fact."""
     values = [THINGS[thing][fact] for thing in things]
     return [(i, {fact: value}) for i, value in enumerate(values) if values.count(value) == 1]
 
@@ -94,4 +94,4 @@ SELECTORS = {
     "by-kind": Selector("the {kind}", lambda things: _only("kind", things)),
     "by-color": Selector("the {color} one", lambda things: _only("color", things)),
 }
-"""The ways to pick a thing, by name; the last two name a value that one thing alone has."""
+"""The ways to pick a thing, by name; the last two name a value that only one thing has."""

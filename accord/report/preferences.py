@@ -1,4 +1,4 @@
-"""Models of preferences on trial, and annotators' agreement: what the page shows beside their results' numbers."""
+"""Sections about preference models on held-out comparisons, and about annotators' agreement."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from accord.results.comparisons import Calibration, Part
 
 
 @dataclass(frozen=True)
-class TrialSection:
-    """How often a model of preferences agrees with held-out comparisons, and the figure of its calibration."""
+class ComparisonsSection:
+    """A preference model's evaluation on held-out comparisons, and the figure of its calibration."""
 
     result: ComparisonsResult
     calibration: Figure | None
 
     @property
     def breakdowns(self) -> list[tuple[str, list[Part]]]:
-        """The accuracy on parts of the comparisons, by what parts them."""
+        """The accuracy on parts of the comparisons, by title."""
         one = self.result
         every = {"By margin": one.by_margin, "By difference in length": one.by_length, "By source": one.by_source}
         every |= {title.capitalize(): parts for title, parts in one.by_user}
@@ -36,18 +36,18 @@ class TrialSection:
 
 @dataclass(frozen=True)
 class AgreementSection:
-    """How far annotators agree, and the ceiling that this sets for any model of their preferences."""
+    """Annotators' agreement, and the ceiling that it sets for any model of their preferences."""
 
     stage: str
     result: AgreementResult
 
     @property
     def measures(self) -> list[tuple[str, Interval, str]]:
-        """What is known of all annotators together: its title, the value, and whether that is a share or a kappa."""
+        """Measures over all annotators: title, value, and whether it is a share or a kappa."""
         result = self.result
         every = (
             ("Pairs of annotators that agree", result.agreement, "share"),
-            ("Pairs that agree where neither ties", result.strict, "share"),
+            ("Pairs that agree, without ties", result.strict, "share"),
             ("Fleiss' kappa", result.fleiss, "kappa"),
             ("Krippendorff's alpha", result.krippendorff, "kappa"),
             ("The same with ties halfway", result.krippendorff_ordinal, "kappa"),
@@ -56,28 +56,28 @@ class AgreementSection:
         return [(title, interval, unit) for title, interval, unit in every if interval]
 
     def span(self) -> tuple[float, float]:
-        """The range that the bars of the kappas share; it holds zero, which is chance."""
+        """The common range of the bars of the kappas; it includes zero, which is chance."""
         kappas = [pair.kappa for pair in self.result.pairs if pair.kappa]
         return span([*kappas, Interval(0.0, 0.0, 0.0), Interval(1.0, 1.0, 1.0)])
 
 
-def trials(story: Story) -> list[TrialSection]:
-    """The evaluations on held-out comparisons in the story."""
+def comparison_sections(story: Story) -> list[ComparisonsSection]:
+    """The comparisons evaluations in the story."""
     return [
-        TrialSection(result, _reliability(result.calibration) if result.calibration else None)
+        ComparisonsSection(result, _reliability(result.calibration) if result.calibration else None)
         for _, result in story.results(ComparisonsResult)
     ]
 
 
 @drawing
 def _reliability(calibration: Calibration) -> Figure | None:
-    """How often the model is right at each confidence, with what to see."""
+    """The reliability diagram: how often the model is right at each confidence."""
     bins, error = calibration.bins, calibration.ece
     if not bins:
         return None
     confidence, seen = [one.confidence for one in bins], [one.frequency for one in bins]
-    figure, axes = blank(3.6, 2.8, "what the model says")
-    axes.set_ylabel("how often it is so")
+    figure, axes = blank(3.6, 2.8, "confidence")
+    axes.set_ylabel("accuracy")
     low = min(0.5, *confidence, *(frequency.low for frequency in seen))
     axes.plot([low, 1.0], [low, 1.0], color=SOFT, linewidth=0.8, linestyle=DASHES)
     axes.vlines(confidence, [s.low for s in seen], [s.high for s in seen], color=HUES[0], linewidth=1.4)
@@ -89,13 +89,13 @@ def _reliability(calibration: Calibration) -> Figure | None:
     if error:
         caption = (
             f"Expected calibration error {percent(error.estimate)} ({percent(error.low)}–{percent(error.high)}): "
-            "how far, on average, its confidence is from how often it is right. "
+            "the mean distance between its confidence and its accuracy. "
         )
     over = [f"{100 * one.confidence:.0f}%" for one in bins if one.frequency.high < one.confidence]
     under = [f"{100 * one.confidence:.0f}%" for one in bins if one.frequency.low > one.confidence]
     if over:
-        caption += f"Too sure where it says {', '.join(over)}. "
+        caption += f"Overconfident at {', '.join(over)}. "
     if under:
-        caption += f"Surer than it says at {', '.join(under)}. "
-    caption += "On the dashed line it is right as often as it says; below it, too sure of itself."
+        caption += f"Underconfident at {', '.join(under)}. "
+    caption += "On the dashed line it is calibrated; below it, overconfident."
     return Figure("Calibration", inline(figure), caption)
