@@ -7,7 +7,7 @@ methods start from the same reference with a KL penalty of tau = 0.1, and learn 
 engine; the policy's exact probabilities are recorded at every step. The third one fits a reward model to preferences
 between all pairs of words, and maximizes it with RLOO.
 
-Prints where each converges, beside theory, and draws cyclic.png and cyclic.svg: the policies' paths through the
+Prints where each converges, and theory's fixed points, and draws cyclic.png and cyclic.svg: the policies' paths through the
 triangle of all policies, and their exploitability (what a best response gains). Takes some minutes.
 """
 
@@ -161,7 +161,7 @@ def follow(name: str, color: str, method: OnlineMethod, feedback: Any, rest: Ten
 
 def report(paths: Sequence[MethodPath]) -> None:
     """Print where every method ended, and where theory says it should."""
-    table = Table("", *GAME.words, "exploitability", "farthest from theory", "seconds", title="the cyclic game")
+    table = Table("", *GAME.words, "exploitability", "distance from theory", "seconds", title="the cyclic game")
 
     def row(name: str, policy: Tensor, *rest: str) -> None:
         table.add_row(name, *(f"{p:.4f}" for p in policy.tolist()), f"{GAME.exploitability(policy, TAU):.4f}", *rest)

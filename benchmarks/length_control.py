@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=400, help="experiments per row")
     experiments = parser.parse_args().experiments
-    table = Table("difficulty counts", "with length", "truth", "wins", "accord", "alpaca_eval")
+    table = Table("weight of difficulty (c)", "correlation with length", "truth", "wins", "accord", "alpaca_eval")
     for c, together in ((0.0, 0.0), (1.0, 0.0), (2.0, 0.0), (1.0, 0.5), (2.0, 0.5)):
         generator = np.random.default_rng(1)
         every = np.array([win_rates(0.4, 0.9, c, together, generator) for _ in range(experiments)])

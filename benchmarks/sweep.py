@@ -151,17 +151,17 @@ def ensemble(worst: bool, chosen: Tensor, rejected: Tensor, world: Enumerable, s
 
 
 KINDS: dict[str, Proxy] = {
-    "a weight a token and place": partial(by_features, 1),
-    "a weight two tokens and place": partial(by_features, 2),
-    "a score a sequence": by_sequence,
+    "a weight per token and position": partial(by_features, 1),
+    "a weight per two tokens and position": partial(by_features, 2),
+    "a score per sequence": by_sequence,
     f"mean of {MEMBERS}": partial(ensemble, False),
-    f"worst of {MEMBERS}": partial(ensemble, True),
+    f"minimum of {MEMBERS}": partial(ensemble, True),
 }
 
 
 def show(way: str, curves: dict[str, Floats]) -> None:
     """Print where gold is highest, and its gain there and at the end: means over the draws that reach the end."""
-    columns = ("proxy", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's at d = {END:g}")
+    columns = ("proxy", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's gain at d = {END:g}")
     table = Table(*columns, "draws", title=way)
     for name, both in curves.items():
         reached = both[~np.isnan(both[:, 1]).any(-1)]

@@ -61,6 +61,8 @@ def by_blocks(distance: Floats, score: Floats, seed: int, resamples: int = 400) 
 def summary(turns: list[Interval | None]) -> list[str]:
     """The share of intervals that contain the true turn, their median width, and the share of runs with a turn."""
     found = [turn for turn in turns if turn is not None]
+    if not found:
+        return ["", "", "0%"]
     held = sum(turn.low <= TURN <= turn.high for turn in found) / len(found)
     width = float(np.median([turn.high - turn.low for turn in found]))
     return [f"{held:.1%}", f"{width:.2f}", f"{len(found) / len(turns):.0%}"]
@@ -70,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=1000, help="runs per row")
     experiments = parser.parse_args().experiments
-    table = Table("steps", "rho", "holds it", "width", "has one", "by blocks", "width", "has one")
+    table = Table("steps", "rho", "contains the turn", "width", "runs with a turn", "with blocks", "width", "runs with a turn")
     for steps in (24, 60, 120):
         for rho in (0.0, 0.4, 0.7, 0.9):
             both: tuple[list[Interval | None], list[Interval | None]] = ([], [])
