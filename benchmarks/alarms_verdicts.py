@@ -153,8 +153,8 @@ def judge(runs: Sequence[Run], console: Console) -> dict[str, list[Verdict]]:
     """Print the tables, and return the verdicts by kind of run."""
     lost, healthy = [r for r in runs if r.lost], [r for r in runs if r.is_healthy]
     console.print(f"{len(runs)} runs: {len(lost)} lost, {len(healthy)} healthy, {len(runs) - len(lost) - len(healthy)} "
-                  "that came back")  # fmt: skip
-    by_sweep = Table("sweep", "rate", "lost", "at steps", "came back", "gold at first, best, last")
+                  "that recovered")  # fmt: skip
+    by_sweep = Table("sweep", "rate", "lost", "at steps", "recovered", "gold: first, best, last")
     for sweep, rate in dict.fromkeys((r.sweep, r.rate) for r in runs):
         some = [r for r in runs if (r.sweep, r.rate) == (sweep, rate)]
         ends = " ".join(f"{r.gold[0]:.2f}, {r.gold.max():.2f}, {r.gold[-3:].mean():.2f};" for r in some)
@@ -190,7 +190,7 @@ def judge(runs: Sequence[Run], console: Console) -> dict[str, list[Verdict]]:
 
 def show(console: Console, title: str, verdicts: Sequence[Verdict]) -> None:
     table = Table("alarm", "before the loss", "by then", "by 3 steps after", "ever", "median", "earliest to latest",
-                  "for nothing", title=title)  # fmt: skip
+                  "false alarms", title=title)  # fmt: skip
     for one in verdicts:
         table.add_row(*one.cells())
     console.print(table)
@@ -216,7 +216,7 @@ def draw(found: Mapping[str, Sequence[Verdict]], file: Path) -> None:
         grid[0][1].legend(frameon=False, fontsize=7.5, loc="upper left")
         for axes, kind in zip(grid[1], titles, strict=True):
             bars(axes, found[f"{kind}, set"])
-            axes.set_xlabel("rung before the loss (full), by then (open), for nothing (cross)")
+            axes.set_xlabel("rung before the loss (full), by then (open), false alarms (cross)")
         grid[1][1].set_yticklabels([])
         file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=170)

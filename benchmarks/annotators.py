@@ -102,7 +102,7 @@ def show(size: int, found: dict[str, list[dict[str, float]]]) -> None:
     """Means over seeds with Student's intervals, and each arm's gain in accuracy over the majority vote."""
     first, *_ = found.values()
     table = Table(
-        f"{size} comparisons", "labels right", "their log-loss", "accuracy", "more than by majority", "log-loss"
+        f"{size} comparisons", "labels right", "labels' log-loss", "accuracy", "gain over majority", "log-loss"
     )
     for arm, runs in found.items():
         gain = [run["accuracy"] - base["accuracy"] for run, base in zip(runs, first, strict=True)]

@@ -126,7 +126,7 @@ def show_revisions(folders: list[Path]) -> None:
             row.append(with_interval([run.revisions[i].scores["cafe"].estimate for run in runs]))
         table.add_row(str(i), *row)
     gains = [[run.revisions[-1].gains["cafe"] for run in runs] for runs in found.values()]
-    table.add_row("last over first, seed by seed", *("\n".join(f"{gain:+.3f}" for gain in runs) for runs in gains))
+    table.add_row("last over first, by seed", *("\n".join(f"{gain:+.3f}" for gain in runs) for runs in gains))
     Console(width=150).print(table)
 
 
@@ -139,7 +139,7 @@ def result_of(folder: Path) -> CritiqueResult:
 
 def show_models(scores: list[dict[str, list[float]]]) -> None:
     """Every model's gold reward on held-out prompts, and its gain over the previous model, by seed and over seeds."""
-    table: Any = Table("held out", "gold", "over the one before, seed by seed", "over seeds")
+    table: Any = Table("held out", "gold", "over the previous model, by seed", "over seeds")
     before: str | None = None
     for name in scores[0]:
         means = [sum(run[name]) / len(run[name]) for run in scores]

@@ -1,10 +1,11 @@
-"""accord beside trl on one CUDA card: tokens a second and peak memory of DPO, SFT, reward models and GRPO.
+"""accord against trl on one CUDA GPU: tokens per second and peak memory of DPO, SFT, reward models and GRPO.
 
     benchmarks/cuda.sh --out runs/cuda
+    benchmarks/cuda.sh --device cpu --out runs/toy      # toy models, to check that it runs
 
-The models are random Llamas of 0.1, 1 and 7 billion parameters, made in memory: nothing is fetched. Each size of each
-library has a process of its own, which writes what it has after every work, so that one that fails, runs out of memory
-or out of time leaves the rows before it. `--device cpu` runs the same on toys, to see that it runs.
+The models are random Llamas of 0.1, 1 and 7 billion parameters, made in memory; nothing is downloaded. Each size of
+each library has a process of its own, which saves its results after every method, so that a failure, an out-of-memory
+error or a timeout keeps the rows before it. Writes cuda.json and cuda.md within nine minutes.
 """
 
 from __future__ import annotations
@@ -46,9 +47,10 @@ MODELS: dict[str, dict[str, Any]] = {
         "kv": 8,
     },
 }
-"""Shapes of Llamas; those of 7B have their weights in bfloat16 and train adapters."""
+"""Shapes of Llamas; those with a rank in `ADAPTERS` have bfloat16 weights and train adapters."""
 
 ADAPTERS = {"7B": 16, "toy-7B": 2}
+"""LoRA ranks."""
 CARD = {"vocabulary": 32000, "prompt": 256, "completion": 256, "batch_size": 8, "pairs": 4}
 CARD |= {"prompts": 4, "group_size": 8, "new": 128, "warmup": 2, "steps": 4}
 TOY = {"vocabulary": 500, "prompt": 12, "completion": 12, "batch_size": 4, "pairs": 2}
@@ -73,13 +75,11 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="accord beside trl on one CUDA card.")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
-    parser.add_argument(
-        "--sizes", nargs="+", choices=tuple(MODELS), help="by default the toys on a CPU, else the others"
-    )
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--seconds", type=float, default=530.0, help="all of it ends by then")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="cpu runs toy models")
+    parser.add_argument("--sizes", nargs="+", choices=tuple(MODELS), help="default: all; on a CPU the toys")
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS), help="methods to measure")
+    parser.add_argument("--seconds", type=float, default=530.0, help="time limit for everything")
     parser.add_argument("--out", default="runs/cuda", help="folder for cuda.json and cuda.md")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -88,12 +88,12 @@ def arguments() -> argparse.Namespace:
         import torch
 
         if not torch.cuda.is_available():
-            parser.error(f"torch {torch.__version__} sees no CUDA card here; --device cpu runs a toy model.")
+            parser.error(f"torch {torch.__version__} sees no CUDA GPU; --device cpu runs toy models.")
     return given
 
 
 def part(given: argparse.Namespace, side: str, size: str, seconds: float) -> dict[str, Any]:
-    """What one library did with one model, in a process of its own."""
+    """Measure one library with one model, in a process of its own."""
     with tempfile.TemporaryDirectory() as scratch:
         told = Path(scratch) / "part.json"
         command = [sys.executable, __file__, "--side", side, "--sizes", size, "--device", given.device]
@@ -112,7 +112,7 @@ def part(given: argparse.Namespace, side: str, size: str, seconds: float) -> dic
 
 
 def child(given: argparse.Namespace) -> None:
-    """All works of one library with one model; what is there is written after each."""
+    """Measure all methods of one library with one model, and save the results after each."""
     import random_llamas
     import torch
 
@@ -129,7 +129,7 @@ def child(given: argparse.Namespace) -> None:
             row["peak_gb"] = peak(given.device)
         except torch.OutOfMemoryError:
             row["failed"] = f"out of memory at {peak(given.device):.1f} GB"
-        except Exception as error:  # a row of the table, and no end of it
+        except Exception as error:  # becomes a row of the table
             row["failed"] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         told["works"][work] = row
         Path(given.out).write_text(json.dumps(told))
@@ -139,14 +139,14 @@ def child(given: argparse.Namespace) -> None:
 
 
 def summary(steps: dict[str, list[float]], plan: dict[str, Any]) -> dict[str, Any]:
-    """The measured steps, after those that warm up."""
+    """Results over the steps after warmup."""
     seconds, tokens = (steps[name][plan["warmup"] :] for name in ("seconds", "tokens"))
     rate = sum(tokens) / sum(seconds)
     return {"seconds": median(seconds), "first": steps["seconds"][0], "tokens_per_second": rate, "steps": steps}
 
 
 def peak(device: str) -> float:
-    """Of a card the memory that tensors held at once; of a CPU the resident memory of the whole process, in GB."""
+    """Peak memory in GB: of tensors on a GPU, or resident memory of the process on a CPU."""
     if device == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     import torch
@@ -155,12 +155,12 @@ def peak(device: str) -> float:
 
 
 def write(out: Path, parts: list[dict[str, Any]], given: argparse.Namespace, seconds: float) -> None:
-    """Every number as JSON, and the table."""
+    """Write every number as JSON, and the table."""
     about = {"machine": machine(given.device), "seconds": seconds, "parts": parts}
     (out / "cuda.json").write_text(json.dumps(about, indent=1))
     lines = [", ".join(f"{k} {v}" for k, v in about["machine"].items()), ""]
     lines += [
-        "| model | work | library | seconds a step | tokens/s | peak GB | first step |",
+        "| model | method | library | seconds per step | tokens/s | peak GB | first step |",
         "|---|---|---|--:|--:|--:|--:|",
     ]
     rows = [(p["size"], row["work"], p["side"], row) for p in parts for row in p["rows"]]
@@ -174,7 +174,7 @@ def write(out: Path, parts: list[dict[str, Any]], given: argparse.Namespace, sec
 
 
 def machine(device: str) -> dict[str, str]:
-    """Where the numbers come from."""
+    """The device and the versions of packages."""
     packages = ("torch", "transformers", "trl", "peft", "liger-kernel", "flash-attn")
     versions = {}
     for package in packages:

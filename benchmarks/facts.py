@@ -1,27 +1,26 @@
-"""Known facts, made-up ones, and "i do not know": what each stage of training does to them.
+"""What fine-tuning, DPO and GRPO do to facts a model knows, facts it does not, and its use of "i do not know".
 
     python benchmarks/facts.py [--seeds 0 1 2] [--out runs/facts]
 
-For each seed, `accord world --name facts` draws a world, whose text a model of 0.5 M parameters learns to continue: it
-tells half of the facts, in four wordings, and never the others. The model is then fine-tuned on answers to questions:
-to all of them, as if it knew all (all); to those about facts that the text tells (known); or to these, and "i do not
-know" to the others (unsure), in as many steps. From the second, DPO goes on by comparisons, and GRPO by the verifier
-`truthful`: 1 for the right answer, 0 for not knowing, -1 for a wrong one. `accord evaluate failures` asks each about
-facts that no question before was about, by the world's own probes. Each command runs in a process of its own with one
-thread; what has been run is taken up, not run again.
+For each seed, `accord world --name facts` generates a world and its text, which a 0.5 M parameter model learns to
+continue. The text states half of the facts, in four wordings each, and never the other half. The model is then
+fine-tuned for the same number of steps on answers to all questions (all); on those about stated facts only (known); or
+on the latter plus "i do not know" to the others (unsure). From "known", DPO continues with comparisons, and GRPO with
+the verifier `truthful`: 1 for the right answer, 0 for not knowing, -1 for a wrong one. `accord evaluate failures` asks
+all models about facts that no training question was about.
 
-The table has a row a failure, and the share of the probes failed so: means over seeds with Student's 95% intervals.
+Prints the share of probes that show each failure: means over seeds with Student's 95% intervals. A seed takes four to
+five minutes on one core; finished runs are reused.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from cafe import with_interval
-from processes import output_of, run_cli
+from processes import output_of, run_cli, study_parser
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +47,7 @@ STAGES: dict[str, dict[str, Any]] = {
         "kl_coefficient": 0,
     },
 }  # fmt: skip
-"""The stages in order; {name} is the model or the folder of an earlier one."""
+"""The stages in order; {name} is the model or the folder of an earlier stage."""
 
 MODELS = {
     "base": "base",
@@ -58,15 +57,12 @@ MODELS = {
     "dpo": "+ DPO",
     "grpo": "+ GRPO",
 }
-"""The models that are asked, and what the table calls them; the last two go on from known alone."""
+"""The models evaluated, and their names in the table; the last two start from "SFT, known alone"."""
 
 
 def main() -> None:
-    """Run what has not been run, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/facts"))
-    options = parser.parse_args()
+    """Run what is missing, and print the table."""
+    options = study_parser(__doc__, "runs/facts").parse_args()
     found = [failures(options.out / f"seed-{seed}", seed) for seed in options.seeds]
     table = Table("failure", "probes", *MODELS.values(), title=f"seeds: {len(options.seeds)}")
     for name, row in found[0].items():
@@ -76,7 +72,7 @@ def main() -> None:
 
 
 def failures(folder: Path, seed: int) -> dict[str, Any]:
-    """What `accord evaluate failures` finds of a seed's models, by the failure's name."""
+    """The result of `accord evaluate failures` for a seed's models, by name of the failure."""
     out = folder / "failures"
     if not (out / "evaluation.json").exists():
         models = {name: output_of(STAGES, folder, name, seed) for name in MODELS}

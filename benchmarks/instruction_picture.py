@@ -1,4 +1,4 @@
-"""The picture of the studies of instruction tuning: a panel each for sizes, clusters, reasons and demonstrations."""
+"""The picture of benchmarks/instruction_tuning.py: panels for sizes, clusters, reasoning and demonstrations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLUE, OCHRE, VIOLET = "#2b6cb0", "#b7791f", "#9f7aea"
 
 
 def draw(found: Found, file: Path) -> None:
-    """Draw the studies that were run, and leave out the others' panels."""
+    """Draw a panel for each study that was run."""
     panels = [(study, panel) for study, panel in PANELS.items() if any(key[0] == study for key in found)]
     with matplotlib.rc_context({"font.size": 8.5, "text.color": INK, "axes.labelcolor": SOFT}):
         figure = Figure(figsize=(3.1 * len(panels), 3.2), layout="constrained")
@@ -62,7 +62,7 @@ def sizes(axes: Axes, runs: Seeds) -> None:
 
 
 def clusters(axes: Axes, runs: Seeds) -> None:
-    """By how many clusters a model is tuned on, all in as many steps."""
+    """By the number of clusters tuned on, all for the same number of steps."""
     counts = {name: (int(name.split()[0]) if name[0].isdigit() else 13) for _, name in runs}
     line(axes, list(counts.values()), list(runs.values()), "", BLUE)
     axes.set_xticks(list(counts.values()))
@@ -70,7 +70,7 @@ def clusters(axes: Axes, runs: Seeds) -> None:
 
 
 def reasoning(axes: Axes, runs: Seeds) -> None:
-    """Answers at once, behind reasons, and by majority."""
+    """Direct answers, answers after reasons, and by majority vote."""
     names = [name for _, name in runs]
     line(axes, range(len(names)), list(runs.values()), "", BLUE)
     axes.lines[0].set_linestyle("")
@@ -80,7 +80,7 @@ def reasoning(axes: Axes, runs: Seeds) -> None:
 
 
 def demonstrations(axes: Axes, runs: Seeds) -> None:
-    """By the number of demonstrations, clean and with three in ten wrong."""
+    """By the number of demonstrations, clean or with 30% of the answers wrong."""
     for kind, color in (("clean", BLUE), ("noisy", VIOLET)):
         named = {int(name.split()[0]): seeds for (_, name), seeds in runs.items() if name.endswith(kind)}
         line(axes, list(named), list(named.values()), kind, color)

@@ -1,4 +1,4 @@
-"""The studies of instruction tuning: what is varied, and what is asked of the models."""
+"""The studies of benchmarks/instruction_tuning.py: how models are tuned, and how they are asked."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from typing import Any, TypeAlias
 
 HELD_OUT = ("color", "remove", "name")
 SHOWN = (*HELD_OUT, "kind", "order")
-"""The clusters asked about: those held out, and two that most models are tuned on."""
+"""The clusters that are evaluated: those held out, and two that most models are tuned on."""
 
 ORDERS = 3
-"""Orders of clusters, drawn for each seed, in which the study over their number adds them."""
+"""Random orders per seed in which the study "clusters" adds clusters."""
 
 Found: TypeAlias = Mapping[tuple[str, int, str], Sequence[Mapping[str, float]]]
-"""What models did, seed by seed, by study, width and condition."""
+"""Scores of each seed by study, width and condition."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A model and how it is asked: `mix` is what it is tuned on (None: not at all), by options of `accord tasks`.
+    """A model and how it is asked.
 
-    `recipe` names the tuned model, which several conditions may ask; `wrong` is the share of demonstrations that get
-    the answer of another row; `file` is what asks: the tasks, or the same as text's statements or lists have them.
-    `order` is the number of the order in which clusters are drawn for a seed.
+    `mix` has the options of `accord tasks` that select its tuning data (None: not tuned), `asked` those of
+    `accord evaluate tasks`, and `tuning` those of `accord sft`. `recipe` names the tuned model, which several
+    conditions may share. `wrong` is the share of demonstrations that get the answer of another row. `file` has the
+    tasks: as instructions, or in the form of the text's statements or lists. `order` numbers the seed's random orders
+    of clusters.
     """
 
     name: str
@@ -41,18 +43,18 @@ class Condition:
 
 
 def on_clusters(count: int, order: int) -> Condition:
-    """Tuned on so many clusters, for as many steps as on all."""
+    """Tuned on `count` clusters, for as many steps as on all."""
     name = f"{count} cluster{'s' * (count > 1)}, order {order}"
     return Condition(name, {"max_clusters": count}, recipe=f"clusters-{count}-{order}", order=order)
 
 
 def on_templates(count: int) -> Condition:
-    """Tuned on so many instructions a task; asked under all five."""
+    """Tuned on `count` instruction templates per task; asked by all five."""
     return Condition(f"{count} templates", {"templates": count}, recipe=f"templates-{count}")
 
 
 def on_rows(count: int, wrong: float) -> Condition:
-    """Tuned on so few demonstrations: three times each, and for no fewer than 60 steps."""
+    """Tuned on `count` demonstrations: three epochs, but at least 60 steps."""
     name = f"{count} {'noisy' if wrong else 'clean'}"
     steps = {"max_steps": max(60, 3 * count // 32)}
     return Condition(name, {"rows": count}, recipe=name.replace(" ", "-"), tuning=steps, wrong=wrong)
@@ -108,8 +110,8 @@ STUDIES = {
 }
 
 
-def spoiled(mix: Path, wrong: float, seed: int) -> None:
-    """Give a share of a file's demonstrations another's completion: of the same task, where one there has another."""
+def corrupt(mix: Path, wrong: float, seed: int) -> None:
+    """Give a share of a file's demonstrations the completion of another row, of the same task if one differs."""
     rows = [json.loads(line) for line in mix.read_text().splitlines()]
     rng = random.Random(f"wrong {seed}")
     for i in rng.sample(range(len(rows)), round(wrong * len(rows))):

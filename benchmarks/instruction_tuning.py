@@ -1,24 +1,24 @@
-"""Instruction tuning on the shelf: what models do of clusters of tasks that only text told them of.
+"""Instruction tuning in the shelf world: does it help on clusters of tasks that only the pretraining text describes?
 
     python benchmarks/instruction_tuning.py [STUDY ...] [--seeds 0 1 2] [--widths 48 96 192] [--out runs/instruction]
 
-For each seed a model of each width learns the shelf's text. Models tuned from it on some clusters of tasks, in some
-formats, then do the clusters *color*, *remove* and *name*, which none was tuned on. The studies (all unless some are
-named) are listed in `instruction_studies.py`; those over something else than size have models of the largest width.
-Each prints a table of (score - chance) / (1 - chance), the mean over the three clusters: the mean over seeds with
-Student's 95% interval. All but the demonstrations' are tuned for equally many steps. What has been run is taken up, not
-run again; `--picture` draws the studies.
+For each seed, a model of each width learns the shelf's text. Models tuned from it on some clusters of tasks, in some
+formats, then do the clusters *color*, *remove* and *name*, on which none was tuned. The studies are listed in
+`instruction_studies.py` (all by default); all but "sizes" use the largest width only, and all but "demonstrations" tune
+for the same number of steps.
+
+Prints a table per study with (score - chance) / (1 - chance), averaged over the three clusters: means over seeds with
+Student's 95% intervals. `--picture` draws the studies. Finished runs are reused.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, Found, spoiled
-from processes import run_cli
+from instruction_studies import HELD_OUT, SHOWN, STUDIES, Condition, Found, corrupt
+from processes import run_cli, study_parser
 from rich.console import Console
 from rich.table import Table
 
@@ -33,13 +33,11 @@ FIRST = ("base", "1 cluster")
 
 
 def main() -> None:
-    """Run what has not been run, print the tables and draw the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--widths", type=int, nargs="+", default=[48, 96, 192])
-    parser.add_argument("--out", type=Path, default=Path("runs/instruction"))
-    parser.add_argument("--picture", type=Path)
+    """Run what is missing, print the tables and draw the picture."""
+    parser = study_parser(__doc__, "runs/instruction")
+    parser.add_argument("studies", nargs="*", help=f"which to run: {', '.join(STUDIES)}")
+    parser.add_argument("--widths", type=int, nargs="+", default=[48, 96, 192], help="widths of the models")
+    parser.add_argument("--picture", type=Path, help="file to draw")
     options = parser.parse_args()
     if unknown := set(options.studies) - set(STUDIES):
         parser.error(f"there is no study {', '.join(unknown)}; the studies are {', '.join(STUDIES)}.")
@@ -58,13 +56,13 @@ def main() -> None:
 
 
 def run(condition: Condition, seed: int, width: int, folder: Path) -> dict[str, float]:
-    """What a model did, above chance: the mean over the held-out clusters, and each cluster shown by its name."""
+    """Scores above chance: each cluster's by its name, and the mean of the held-out ones."""
     out = folder / f"{width}-{condition.name.replace(' ', '-').replace(',', '')}"
     tasks = folder / "world" / "tasks" / "tasks.yaml"
     if not (out / "evaluation.json").exists():
         if not tasks.exists():
             run_cli("world", {"name": "shelf", "out": folder / "world", "seed": seed})
-        model = trained(condition, seed, width, folder)
+        model = model_of(condition, seed, width, folder)
         clusters = {"clusters": ",".join(SHOWN), "held_out": ",".join(HELD_OUT)}
         asked = ASKED | clusters | condition.asked
         file = tasks.with_name(condition.file)
@@ -74,8 +72,8 @@ def run(condition: Condition, seed: int, width: int, folder: Path) -> dict[str, 
     return scores | {"held out": sum(scores[name] for name in HELD_OUT) / len(HELD_OUT)}
 
 
-def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
-    """The model of a condition: tuned from the base model of a width, or from no pretraining; or the base model."""
+def model_of(condition: Condition, seed: int, width: int, folder: Path) -> Path:
+    """The model of a condition: tuned from the base model of a width or from random weights, or the base model."""
     world, base = folder / f"world-{width}", folder / f"base-{width}"
     if not (world / "init").exists():
         run_cli("world", {"name": "shelf", "out": world, "seed": seed, "width": width})
@@ -91,14 +89,14 @@ def trained(condition: Condition, seed: int, width: int, folder: Path) -> Path:
         given = {"tasks": folder / "world" / "tasks" / "tasks.yaml", "leave_out": ",".join(HELD_OUT), "out": mix}
         run_cli("tasks", given | condition.mix | {"seed": seed + 1000 * condition.order})
         if condition.wrong:
-            spoiled(mix, condition.wrong, seed)
+            corrupt(mix, condition.wrong, seed)
         given = {"model": start, "data": mix, "out": tuned, "seed": seed}
         run_cli("sft", TUNED | condition.tuning | given)
     return tuned / "model"
 
 
 def over_orders(found: Found) -> Found:
-    """The conditions with those that differ only in the order of clusters as one, order by order the seeds of each."""
+    """Join conditions that differ only in the order of clusters: the seeds of each order, one after another."""
     joined: dict[tuple[str, int, str], list[Mapping[str, float]]] = {}
     for (study, width, name), seeds in found.items():
         joined.setdefault((study, width, name.partition(", order ")[0]), []).extend(seeds)
@@ -106,16 +104,18 @@ def over_orders(found: Found) -> Found:
 
 
 def show(study: str, found: Mapping[tuple[int, str], Sequence[Mapping[str, float]]]) -> None:
-    """A row a condition: the mean over the held-out clusters, how far it is above the first one, and each cluster.
+    """Print a row per condition: mean score on held-out clusters, its gain over the first condition, each cluster.
 
-    The first one is the base model, or the model tuned on fewest clusters in the same order.
+    The first condition is the base model, or the model tuned on fewest clusters in the same order.
     """
     bases = {width: seeds for (width, name), seeds in found.items() if name in FIRST}
     table = Table("parameters", "model", "held out", *(["above first"] if bases else []), *SHOWN, title=study)
     for (width, name), seeds in found.items():
         cells = [f"{over_seeds([seed[key] for seed in seeds]):.2f}" for key in ("held out", *SHOWN)]
         if width in bases:
-            repeated = [*seeds] * (len(bases[width]) // len(seeds))  # one model of all clusters ends all orders
+            repeated = [*seeds] * (
+                len(bases[width]) // len(seeds)
+            )  # the model tuned on all clusters belongs to every order
             gains = [one["held out"] - base["held out"] for one, base in zip(repeated, bases[width], strict=True)]
             cells.insert(1, f"{over_seeds(gains):+.2f}")
         parameters = sum(p.numel() for p in shelf.new_model(0, width).parameters())

@@ -1,6 +1,8 @@
-"""How much memory ranks take to read a model of random weights, in shares and each the whole, and to write it.
+"""Peak memory of ranks that load a model of random weights, whole or sharded, and that save it.
 
-python benchmarks/loading.py --ranks 2
+    python benchmarks/loading.py --ranks 2
+
+Prints the peak in GB on each rank beside the expected value, for a policy, and for a policy and its reference.
 """
 
 from __future__ import annotations
@@ -29,11 +31,14 @@ from accord.engine.team import joined
 
 GB = 10**9
 FILE = 300 * 10**6
+"""The most bytes of a saved file."""
 
 
 def write(folder: Path) -> None:
-    """A Llama of 256 million weights in a folder: 16 layers of width 1,024, and a vocabulary of 49,152; the bytes of
-    all, and of the largest."""
+    """Write a Llama of 256 million weights (16 layers of width 1,024, a vocabulary of 49,152) to a folder.
+
+    sizes.txt holds the bytes of all weights, and of the largest.
+    """
     config = LlamaConfig(
         hidden_size=1024, intermediate_size=2816, num_hidden_layers=16, num_attention_heads=16, vocab_size=49152,
         tie_word_embeddings=True,
@@ -42,14 +47,13 @@ def write(folder: Path) -> None:
         network = LlamaForCausalLM(config)
         network.save_pretrained(folder)
         load_model(str(smollm2())).tokenizer.save_pretrained(folder)
-    load_model(str(folder))  # what is proved of it is kept
+    load_model(str(folder))  # so that no rank repeats the checks of a new model, which are cached
     sizes = [4 * p.numel() for p in network.parameters()]
     (folder / "sizes.txt").write_text(json.dumps([sum(sizes), max(sizes)]))
 
 
-def peak(folder: Path, in_shares: bool, copies: int) -> int:
-    """Bytes by which this rank has more memory than before, at most, as it reads a policy and shares it out, and so a
-    copy that is only read; once before, for what is made once."""
+def loading_peak(folder: Path, in_shares: bool, copies: int) -> int:
+    """The peak increase of this rank's memory, in bytes, as it loads and shards a policy and `copies` frozen copies."""
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     policy = load_model(str(folder), in_shares=in_shares)
@@ -59,9 +63,9 @@ def peak(folder: Path, in_shares: bool, copies: int) -> int:
     return status("VmHWM") - before
 
 
-def writing(folder: Path) -> int:
-    """The same of writing the policy, in files of `FILE` bytes at most, beside this rank's share of it."""
-    manage_freed_memory(True)  # so that none of what reading let go is there to be taken
+def saving_peak(folder: Path) -> int:
+    """The same for saving the policy in files of at most `FILE` bytes, on top of this rank's shard."""
+    manage_freed_memory(True)  # so that memory freed by loading is not reused
     policy = load_model(str(folder), in_shares=True)
     shard(policy.network)
     models.SHARD = str(FILE // 10**6) + "MB"
@@ -72,12 +76,13 @@ def writing(folder: Path) -> int:
 
 
 def status(name: str) -> int:
+    """A field of /proc/self/status, in bytes."""
     [found] = re.findall(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found) * 1024
 
 
 def on_ranks(size: int, folder: Path, measure: Callable[[], int]) -> list[int]:
-    """What each of so many ranks measures, which are forked here."""
+    """Fork `size` ranks, and return what each measures."""
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     results = [folder / f"rank-{rank}.txt" for rank in range(size)]
     pids = []
@@ -96,30 +101,30 @@ def on_ranks(size: int, folder: Path, measure: Callable[[], int]) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ranks", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ranks", type=int, default=2, help="number of processes")
     ranks = parser.parse_args().ranks
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home)
-        if not (pid := os.fork()):  # in a process of its own, whose memory no rank finds ready for it
+        if not (pid := os.fork()):  # in a process of its own, so that ranks cannot reuse its memory
             write(folder)
             os._exit(0)
         assert not os.waitpid(pid, 0)[1]
         whole, largest = json.loads((folder / "sizes.txt").read_text())
-        print(f"a model of {whole / GB:.2f} GB on {ranks} ranks, GB at the peak of each")
+        print(f"a model of {whole / GB:.2f} GB on {ranks} ranks, peak GB on each")
         for copies, what in ((0, "policy"), (1, "policy and reference")):
-            # every rank has the whole, and a share beside it; or its shares, and the rows of a weight that it reads
+            # Loaded whole: all copies and one shard. Sharded: the rank's shards, and the rows it reads of one weight.
             expected = {
                 False: (1 + copies) * whole + whole / ranks,
                 True: ((1 + copies) * whole + largest) / ranks,
             }
-            for in_shares, how in ((False, "each the whole"), (True, "in shares")):
-                found = on_ranks(ranks, folder, partial(peak, folder, in_shares, copies))
+            for in_shares, how in ((False, "loaded whole"), (True, "sharded")):
+                found = on_ranks(ranks, folder, partial(loading_peak, folder, in_shares, copies))
                 shown = ", ".join(f"{size / GB:.2f}" for size in found)
                 print(f"{what}, {how}: measured {shown}; expected {expected[in_shares] / GB:.2f}", flush=True)
-        shown = ", ".join(f"{size / GB:.2f}" for size in on_ranks(ranks, folder, partial(writing, folder)))
-        first, others = max(FILE, 2 * largest) / GB, 2 * largest / GB  # gloo has a weight twice as it gathers it
+        shown = ", ".join(f"{size / GB:.2f}" for size in on_ranks(ranks, folder, partial(saving_peak, folder)))
+        first, others = max(FILE, 2 * largest) / GB, 2 * largest / GB  # gloo holds a weight twice while gathering it
         print(
             f"writing it in files of {FILE / GB:.2f}: measured {shown}; expected {first:.2f}, {others:.2f}", flush=True
         )

@@ -1,26 +1,25 @@
-"""Every method in the small world of the café, from the same start, on an equal budget of samples.
+"""Every method in the café, from the same start, on an equal budget of samples.
 
     python benchmarks/methods.py [--seeds 0 1 2] [--out runs/methods]
 
 For each seed, benchmarks/methods.yaml makes a fine-tuned model, 8,000 of its samples compared by simulated people who
-agree with the gold reward 73% of the time, and a reward and a preference model fitted to the comparisons. The offline
-methods learn from those comparisons; the online ones draw 8,000 samples of their own, scored by the reward model or
-judged by the preference model. Then all answer 400 questions that no stage has seen, and the gold reward judges.
+agree with the gold reward 73% of the time, and a reward model and a preference model fitted to these comparisons.
+Offline methods learn from the comparisons; online methods draw 8,000 samples of their own, scored by the reward model
+or judged by the preference model. All models then answer 400 held-out questions, judged by the gold reward.
 
-Each method runs in a process of its own with one thread: its seconds are processor time, its memory its own. What has
-been run is taken up, not run again.
+Each method runs in a process of its own with one thread, so seconds are CPU time and memory is the method's alone.
+Prints one table; finished runs are reused.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from processes import mean_and_range, run_cli
+from processes import mean_and_range, run_cli, study_parser
 from rich.console import Console
 from rich.table import Table
 
@@ -56,11 +55,9 @@ METHODS: dict[str, list[dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Run what has not been run, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", choices=tuple(METHODS), default=list(METHODS))
-    parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    """Run what is missing, and print the table."""
+    parser = study_parser(__doc__, "runs/methods")
+    parser.add_argument("--only", nargs="+", choices=tuple(METHODS), default=list(METHODS), help="methods to run")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     folders = [options.out / f"seed-{seed}" for seed in options.seeds]
@@ -72,8 +69,8 @@ def main() -> None:
     show(options.only, folders)
 
 
-def places(folder: Path) -> dict[str, str]:
-    """What the methods' options refer to."""
+def paths(folder: Path) -> dict[str, str]:
+    """The paths by which {name} in the methods' options is replaced."""
     shared = folder / "shared"
     models = {name: str(shared / name / "model") for name in ("base", "sft", "reward", "preference")}
     files = {"comparisons": shared / "comparisons/comparisons.jsonl", "prompts": shared / "world/prompts.jsonl"}
@@ -82,13 +79,13 @@ def places(folder: Path) -> dict[str, str]:
 
 
 def run_method(method: str, seed: int, folder: Path) -> None:
-    """The method's commands, each in a process of its own; what they cost is written beside what they made."""
+    """Run the method's commands, each in a process of its own, and write their cost to cost.json."""
     out = folder / method
     if (out / "cost.json").exists():
         return
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    at = places(folder)
+    at = paths(folder)
     costs = []
     for given in METHODS[method]:
         options = {"out": str(out / "run"), "seed": seed, **given}
@@ -99,8 +96,8 @@ def run_method(method: str, seed: int, folder: Path) -> None:
 
 
 def evaluate(methods: list[str], seed: int, folder: Path) -> None:
-    """Every model's answers to held-out prompts, scored and judged by the gold reward."""
-    at, out = places(folder), folder / "evaluation"
+    """Score and judge every model's answers to held-out prompts by the gold reward."""
+    at, out = paths(folder), folder / "evaluation"
     models = {"base": at["base"], "sft": at["sft"]} | {m: str(folder / m / "run" / "model") for m in methods}
     if (out / "evaluation.json").exists():
         known = {row["name"] for row in json.loads((out / "evaluation.json").read_text())["models"]}
@@ -112,7 +109,7 @@ def evaluate(methods: list[str], seed: int, folder: Path) -> None:
 
 
 def show(methods: list[str], folders: list[Path]) -> None:
-    """The mean over seeds; of win rates also the lowest 95% bound of any seed."""
+    """Print the means over seeds, and for win rates also the lowest 95% bound of any seed."""
     found = [json.loads((f / "evaluation" / "evaluation.json").read_text())["models"] for f in folders]
     by_name = [{row["name"]: row for row in rows} for rows in found]
     titles = ("method", "gold reward", "win rate over sft", "lowest 95% bound", "KL, nats", "seconds", "peak GB")

@@ -1,23 +1,22 @@
-"""Overoptimization, measured: proxy and gold reward against sqrt(KL), by training and by best of n (Gao et al. 2022).
+"""Overoptimization: proxy and gold reward against sqrt(KL), for training and for best of n (Gao et al. 2022).
 
     python benchmarks/overoptimization.py [--seeds 0 1 2] [--studies data] [--out runs/overoptimization]
 
 For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model and 8,000 noisy comparisons of its answers:
 
-    data         reward models of 250, 1,000 and 7,500 comparisons; PPO against each with next to no price on
-                 divergence, and the best of up to 4,096 answers by each
-    capacity     a reward model of all 7,500 comparisons on a trunk of 0.08 M parameters in place of 1.1 M
-    coefficient  1,000 comparisons, and a nat of divergence that costs .02, .05 or .1
-    ensemble     four reward models of the same 1,000 comparisons and different seeds: their mean, and the worst of them
+    data         reward models of 250, 1,000 and 7,500 comparisons; PPO against each with almost no KL penalty, and
+                 best of n with n up to 4,096
+    capacity     a reward model of 7,500 comparisons with 0.08 M parameters instead of 1.1 M
+    coefficient  1,000 comparisons, and a KL coefficient of .02, .05 or .1
+    ensemble     four reward models of the same 1,000 comparisons with different seeds: their mean, and their minimum
 
-The gold reward watches and teaches nobody. Each command runs in a process of its own with one thread; what has been run
-is taken up, not run again, so seeds and studies may be run one at a time, or side by side by several processes. Prints
-the fits, and draws the study of data into docs/images/overoptimization.png.
+The gold reward is watched and never trained on. Each command runs in a process of its own with one thread. Finished
+runs are reused, so seeds and studies can be run one at a time, or in parallel by several processes. Prints the fits,
+and draws the study of data (docs/images/overoptimization.png).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -29,17 +28,17 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from processes import mean_and_range, run_cli
+from processes import mean_and_range, run_cli, study_parser
 from rich.console import Console
 from rich.table import Table
 
 from accord.cli.pipeline import run_pipeline
 
 SIZES = (250, 1000, 7500)
-PRICES = (0.02, 0.05, 0.1)
-"""Of a nat of divergence; a run is named by its hundredths."""
+COEFFICIENTS = (0.02, 0.05, 0.1)
+"""KL coefficients; a run is named by the hundredths of its own."""
 ENSEMBLE = (0, 1, 2, 3)
-"""What is added to the seed, of each member."""
+"""Added to the seed, for each member."""
 
 SHARED = {"max_length": 128, "warmup": 0.1}
 REWARD = SHARED | {"command": "reward", "model": "{sft}", "data": "{comparisons}", "batch_size": 32, "epochs": 3}
@@ -82,9 +81,9 @@ STUDIES: dict[str, Stages] = {
     "coefficient": {
         **{
             f"ppo-1000-kl{round(100 * beta):02}": PPO | {"reward": "{reward-1000}/model", "kl_coefficient": beta}
-            for beta in PRICES
+            for beta in COEFFICIENTS
         },
-        "trained-coefficient": traced("ppo-1000", *(f"ppo-1000-kl{round(100 * beta):02}" for beta in PRICES)),
+        "trained-coefficient": traced("ppo-1000", *(f"ppo-1000-kl{round(100 * beta):02}" for beta in COEFFICIENTS)),
     },
     "ensemble": {
         **{f"member-{k}": REWARD | {"split": "train[:1000]", "later": k, "center_coefficient": 0.01} for k in ENSEMBLE},
@@ -96,12 +95,10 @@ STUDIES: dict[str, Stages] = {
 
 
 def main() -> None:
-    """Run what has not been run, print the tables and draw the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--studies", nargs="+", choices=tuple(STUDIES), default=["data"])
-    parser.add_argument("--out", type=Path, default=Path("runs/overoptimization"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/overoptimization.png"))
+    """Run what is missing, print the tables and draw the picture."""
+    parser = study_parser(__doc__, "runs/overoptimization")
+    parser.add_argument("--studies", nargs="+", choices=tuple(STUDIES), default=["data"], help="which to run")
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/overoptimization.png"), help="file to draw")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     for seed in options.seeds:
@@ -118,7 +115,7 @@ def main() -> None:
 
 
 def run_stage(name: str, given: dict[str, Any], seed: int, folder: Path) -> None:
-    """One command, unless it has been run."""
+    """Run one command, unless it is finished."""
     out, shared = folder / name, folder / "shared"
     if (out / "cost.json").exists():
         return
@@ -131,7 +128,7 @@ def run_stage(name: str, given: dict[str, Any], seed: int, folder: Path) -> None
     options["seed"] += options.pop("later", 0)
     command = options.pop("command")
     if command.startswith("evaluate"):
-        del options["seed"]  # nothing is drawn
+        del options["seed"]  # nothing is random
     cost = run_cli(command, {key: _placed(value, at) for key, value in options.items()})
     (out / "cost.json").write_text(json.dumps({"seconds": cost.seconds, "peak_gb": cost.peak_gb}))
 
@@ -143,7 +140,7 @@ def _placed(value: Any, at: dict[str, str]) -> Any:
 
 
 def curves(study: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """The curves of a study by name: those of training, and with the study of data those of best of n and the sweep."""
+    """The curves of a study by name: of training runs and, for the study of data, of best of n and the sweep."""
     found = {c["name"]: c for c in _read(folder / f"trained-{study}")}
     if study == "data":
         for n in SIZES:
@@ -157,7 +154,7 @@ def _read(folder: Path) -> list[dict[str, Any]]:
 
 
 def summary(curve: dict[str, Any]) -> dict[str, float | None]:
-    """A curve in numbers; of its points, where gold is highest, without any form."""
+    """A curve in numbers: its fit, and without any fit where the gold reward is highest."""
     points, fit = curve["points"], curve["fit"]
     gold = [p["gold"] for p in points]
     top = int(np.argmax(gold))
@@ -177,7 +174,7 @@ def summary(curve: dict[str, Any]) -> dict[str, float | None]:
 
 
 def show(study: str, folders: list[Path]) -> None:
-    """The mean over seeds with the lowest and the highest, and in how many seeds gold turns within reach."""
+    """Print means over seeds with the range, and the number of seeds in which the gold reward turns within reach."""
     found = [{name: summary(curve) for name, curve in curves(study, folder).items()} for folder in folders]
     columns = list(next(iter(found[0].values())))
     table = Table("curve", *columns, title=f"{study}, {len(folders)} seeds: mean (lowest to highest)")
@@ -192,11 +189,11 @@ def show(study: str, folders: list[Path]) -> None:
     console.print(table)
     if study == "data":
         for source in ("ppo", "best of n"):
-            say_order(console, source, found)
+            print_order(console, source, found)
 
 
-def say_order(console: Console, source: str, found: list[dict[str, dict[str, float | None]]]) -> None:
-    """Whether more comparisons move the turn to the right, seed by seed, of those whose fit has one."""
+def print_order(console: Console, source: str, found: list[dict[str, dict[str, float | None]]]) -> None:
+    """Print for each seed whether more comparisons move the turn to larger distances, where the fit has one."""
     for seed in found:
         turns = [seed[f"{source}-{n}"]["turn"] for n in SIZES]
         known = [turn for turn in turns if turn is not None]
@@ -209,7 +206,7 @@ INK, SOFT, GOLD, PROXY = "#1b1f24", "#6b7280", "#b7791f", "#2b6cb0"
 
 
 def draw(folders: list[Path], file: Path) -> None:
-    """A panel for each size of data and each way to optimize: proxy dashed, gold solid, fit thin, turn marked."""
+    """A panel for each size of data and way to optimize: proxy dashed, gold solid, fit thin, turn marked."""
     found = [curves("data", folder) for folder in folders]
     ways = {"ppo": "PPO, as it trains", "best of n": "best of n, n up to 4,096"}
     with matplotlib.rc_context({"font.size": 8.5, "text.color": INK, "axes.labelcolor": SOFT}):
@@ -237,7 +234,7 @@ def _legend() -> list[Line2D]:
 
 
 def panel(axes: Axes, seeds: list[dict[str, Any]]) -> None:
-    """The curves of all seeds; the proxy, whose zero and unit mean nothing, runs from its lowest to its highest."""
+    """The curves of all seeds; the proxy, whose scale is arbitrary, is drawn from its lowest to its highest value."""
     other = axes.twinx()
     for curve in seeds:
         points, fit = curve["points"], curve["fit"]

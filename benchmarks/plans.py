@@ -1,8 +1,8 @@
-"""The tables of docs/planning.md: what `accord plan` expects of 8B, 32B and 70B on 1 to 1,024 cards.
+"""The tables of docs/planning.md: what `accord plan` expects of 8B, 32B and 70B models on 1 to 1,024 GPUs.
 
     python benchmarks/plans.py --model 8B
 
-No model is read, and nothing is measured.
+Computed without loading a model or measuring anything.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import accord
 from accord.results.plan import GB, GpusPlan
 
 CASES = (("sft", 0.0), ("dpo", 0.0), ("grpo", 0.0), ("grpo", 0.5), ("ppo", 0.5))
-"""Methods, and the share of the cards that only sample."""
+"""Methods, and the share of the GPUs that only sample."""
 CARDS = [1, 8, 64, 256, 1024]
 
 
 def cells(row: GpusPlan) -> list[str]:
-    """What a row says."""
+    """The cells of a row."""
     fits = f"no ({', '.join(row.lacks)})" if row.lacks else "activations again" if row.again else "yes"
     memory, passes, step = row.memory, row.passes, row.step
     training = memory.training_again if row.again else memory.training

@@ -1,4 +1,4 @@
-"""What `benchmarks/cuda.py` measures: one work of one library, with a random model that is made in memory."""
+"""Steps of one method in accord or trl, timed on a random model made in memory: what benchmarks/cuda.py runs."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TEMPLATE = "{% for m in messages %}{{ m['content'] }} {% if m['role'] == 'assist
 
 
 class Measured(Exception):
-    """Enough steps were measured: ends a library's loop, which would save a model next."""
+    """Ends a library's training loop once enough steps are measured, before it saves a model."""
 
 
 def tokenizer_of(plan: dict[str, Any]) -> PreTrainedTokenizerFast:
-    """A token a word; words are numbers."""
+    """A word-level tokenizer whose words are numbers."""
     words = ["[PAD]", "[END]", *map(str, range(plan["vocabulary"] - 2))]
     model = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[PAD]"))
     model.pre_tokenizer = WhitespaceSplit()
@@ -54,7 +54,7 @@ def network_of(plan: dict[str, Any], kind: Any = LlamaForCausalLM, **more: Any) 
 
 
 def rows_of(work: str, plan: dict[str, Any], messages: bool) -> list[dict[str, Any]]:
-    """Random rows, all of one length, enough for every step."""
+    """Random rows of equal length, enough for all steps."""
     rng, steps = random.Random(0), plan["warmup"] + plan["steps"]
 
     def words(count: int) -> str:
@@ -72,7 +72,7 @@ def rows_of(work: str, plan: dict[str, Any], messages: bool) -> list[dict[str, A
 
 
 def tokens_of(work: str, plan: dict[str, Any]) -> int:
-    """The tokens of a step, each completion with its prompt, however often a library computes them."""
+    """Tokens per step: each completion with its prompt, no matter how often a library computes them."""
     if work == "grpo":
         return int(plan["prompts"] * plan["group_size"] * (plan["prompt"] + plan["new"]))
     rows = plan["batch_size"] if work == "sft" else 2 * plan["pairs"]
@@ -80,14 +80,14 @@ def tokens_of(work: str, plan: dict[str, Any]) -> int:
 
 
 def about(side: str, plan: dict[str, Any]) -> dict[str, Any]:
-    """What is told of a part: the model, and the settings of trl that depend on what is installed."""
+    """The model's size, and the settings of trl that depend on what is installed."""
     with torch.device("meta"):
         parameters = sum(p.numel() for p in network_of({**plan, "device": "meta"}).parameters())
     return {"parameters": parameters, "lora_rank": plan["lora_rank"], "settings": best(plan) if side == "trl" else {}}
 
 
 class Clock:
-    """The seconds of every step, ended with what a card still has to do."""
+    """Seconds of every step, including the GPU's pending work."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan, self.seconds = plan, list[float]()
@@ -110,6 +110,7 @@ class Clock:
 
 
 def with_accord(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
+    """Train with accord; seconds and tokens of every step."""
     from accord.engine.models import Policy, prepare_network
     from accord.methods import DPO, GRPO, SFT, RewardModel
 
@@ -127,7 +128,7 @@ def with_accord(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
     clock = Clock(plan)
     more: dict[str, Any] = {}
     if work == "grpo":
-        new = plan["new"]  # samples are as long as they may be, whatever is drawn
+        new = plan["new"]  # every sample has full length
         method: Any = GRPO(
             **settings,
             batch_size=plan["prompts"],
@@ -148,7 +149,7 @@ def with_accord(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
 
 
 def best(plan: dict[str, Any]) -> dict[str, Any]:
-    """The settings of trl that are quickest here: FlashAttention without padding, and Liger's kernels, if installed."""
+    """trl's fastest settings on this machine: FlashAttention without padding and Liger's kernels, if installed."""
     on_card = plan["device"] == "cuda"
     flash = on_card and importlib.util.find_spec("flash_attn") is not None
     return {
@@ -159,11 +160,12 @@ def best(plan: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_trl(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
+    """Train with trl; seconds and tokens of every step."""
     import trl
     from datasets import Dataset
     from transformers import TrainerCallback
 
-    clock, chosen = Clock(plan), best(plan)
+    clock = Clock(plan)
 
     class Stopwatch(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -172,6 +174,31 @@ def with_trl(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             clock.step()
 
+    kind, more = (LlamaForSequenceClassification, {"num_labels": 1}) if work == "reward" else (LlamaForCausalLM, {})
+    network = network_of(plan, kind, attn_implementation=best(plan)["attention"], **more)
+    name = {"sft": "SFT", "dpo": "DPO", "reward": "Reward", "grpo": "GRPO"}[work]
+    trainer_of, config_of = (getattr(trl, f"{name}{part}") for part in ("Trainer", "Config"))
+    with tempfile.TemporaryDirectory() as folder:
+        if work in ("dpo", "grpo") and not plan["lora_rank"]:  # trl loads the reference model from there
+            network.save_pretrained(f"{folder}/start")
+            network.config._name_or_path = f"{folder}/start"
+        trainer = trainer_of(
+            model=network,
+            args=config_of(output_dir=folder, **trl_settings(work, plan)),
+            train_dataset=Dataset.from_list(rows_of(work, plan, False)),
+            processing_class=tokenizer_of(plan),
+            callbacks=[Stopwatch()],
+            peft_config=lora_config(work, plan["lora_rank"]),
+            **({"reward_funcs": length} if work == "grpo" else {}),
+        )
+        with suppress(Measured):
+            trainer.train()
+    return {"seconds": clock.seconds, "tokens": [tokens_of(work, plan)] * len(clock.seconds)}
+
+
+def trl_settings(work: str, plan: dict[str, Any]) -> dict[str, Any]:
+    """The options of trl's config."""
+    chosen = best(plan)
     settings: dict[str, Any] = {
         "learning_rate": 1e-6,
         "max_steps": plan["warmup"] + plan["steps"],
@@ -184,44 +211,23 @@ def with_trl(work: str, plan: dict[str, Any]) -> dict[str, list[float]]:
         "disable_tqdm": True,
         "use_liger_kernel": chosen["use_liger_kernel"],
     }
-    kind, more = LlamaForCausalLM, {}
-    if work == "reward":
-        kind, more = LlamaForSequenceClassification, {"num_labels": 1}
-    network = network_of(plan, kind, attn_implementation=chosen["attention"], **more)
-    trainers = {"sft": "SFT", "dpo": "DPO", "reward": "Reward", "grpo": "GRPO"}
-    trainer_of, config_of = (getattr(trl, f"{trainers[work]}{part}") for part in ("Trainer", "Config"))
-    extra: dict[str, Any] = {}
     if work == "grpo":
         settings |= {"per_device_train_batch_size": plan["prompts"] * plan["group_size"], "beta": 0.04}
         settings |= {"num_generations": plan["group_size"], "max_completion_length": plan["new"]}
-        settings["generation_kwargs"] = {"min_new_tokens": plan["new"]}
-        extra = {"reward_funcs": length}
-    else:
-        settings["per_device_train_batch_size"] = plan["batch_size"] if work == "sft" else plan["pairs"]
-        settings["max_length"] = plan["prompt"] + plan["completion"]
-        if work in ("sft", "dpo"):
-            settings["padding_free"] = chosen["padding_free"]
-    if plan["lora_rank"]:
-        from peft import LoraConfig
+        return settings | {"generation_kwargs": {"min_new_tokens": plan["new"]}}
+    settings["per_device_train_batch_size"] = plan["batch_size"] if work == "sft" else plan["pairs"]
+    settings["max_length"] = plan["prompt"] + plan["completion"]
+    return settings | ({"padding_free": chosen["padding_free"]} if work in ("sft", "dpo") else {})
 
-        task = "SEQ_CLS" if work == "reward" else "CAUSAL_LM"
-        rank = plan["lora_rank"]
-        extra["peft_config"] = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task)
-    with tempfile.TemporaryDirectory() as folder:
-        if work in ("dpo", "grpo") and not plan["lora_rank"]:  # from there it reads its reference
-            network.save_pretrained(f"{folder}/start")
-            network.config._name_or_path = f"{folder}/start"
-        trainer = trainer_of(
-            model=network,
-            args=config_of(output_dir=folder, **settings),
-            train_dataset=Dataset.from_list(rows_of(work, plan, False)),
-            processing_class=tokenizer_of(plan),
-            callbacks=[Stopwatch()],
-            **extra,
-        )
-        with suppress(Measured):
-            trainer.train()
-    return {"seconds": clock.seconds, "tokens": [tokens_of(work, plan)] * len(clock.seconds)}
+
+def lora_config(work: str, rank: int) -> Any:
+    """accord's default adapters for peft; None if the rank is 0."""
+    if not rank:
+        return None
+    from peft import LoraConfig
+
+    task = "SEQ_CLS" if work == "reward" else "CAUSAL_LM"
+    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task)
 
 
 RUN = {"accord": with_accord, "trl": with_trl}

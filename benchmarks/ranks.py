@@ -1,16 +1,15 @@
-"""A team of ranks beside one process: seconds of a step of DPO, a core each, and what of the machine's ceiling is had.
+"""Speed-up of data-parallel ranks over one process: seconds per DPO step, one core per rank.
 
     python benchmarks/ranks.py --ranks 2
 
-One process on one core does the whole step (alone). As many processes as ranks, a core each, do it side by side, each
-for itself, without a word to each other (beside): cores that share a memory and a clock slow each other down, and ranks
-times alone / beside is the speed-up that no team of ranks can beat here. Then torchrun starts the ranks, a core each,
-which share the step (team). The three take turns. This process loads nothing heavy.
+Three cases take turns. "alone": one process on one core does the whole step. "beside": as many independent processes as
+ranks, one core each, do it at the same time; cores that share memory and clock slow each other down, so ranks x alone /
+beside is the highest speed-up possible on this machine. "team": torchrun starts the ranks, which share the step.
 
-Beside it stands what `accord plan` expects of the step, by its own arithmetic (accord/engine/step_time.py) on two
-figures that the ranks measure at once: how fast they multiply matrices of the model's widths in float32, and how fast
-what a layer holds is gathered and scattered. As products are not all of a step, it is expected too from the speed that
-one process had.
+Prints both speed-ups, and what `accord plan` predicts for the step with the same arithmetic
+(accord/engine/step_time.py) from two measured rates of the ranks: matrix products in float32 at the model's widths, and
+gathering and scattering a layer. As a step is not only matrix products, it is also predicted from the speed of one
+process.
 """
 
 from __future__ import annotations
@@ -53,12 +52,12 @@ def main() -> None:
     if not given.beside:
         show(seconds, given.ranks)
     alone, team = given.beside or (median(seconds["alone"]), median(seconds["team"]))
-    measured_rates = said([start(words, ranks=given.ranks, what="--rates")])
+    measured_rates = outputs([start(words, ranks=given.ranks, what="--rates")])
     show_expected(plan, given.ranks, json.loads(measured_rates[0]), alone, team)
 
 
 def start(words: list[str], core: int | None = None, ranks: int = 1, what: str = "--work") -> subprocess.Popen[str]:
-    """A process that measures steps, on a core of its own; or torchrun with so many."""
+    """Start a process that measures, on the given core, or torchrun with `ranks` of them."""
     command = [sys.executable, __file__, what, *words]
     if ranks > 1:
         command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
@@ -67,15 +66,15 @@ def start(words: list[str], core: int | None = None, ranks: int = 1, what: str =
 
 
 def measured(processes: list[subprocess.Popen[str]]) -> list[float]:
-    """The seconds of the steps that processes measured."""
-    return [seconds for line in said(processes) for seconds in json.loads(line)]
+    """The seconds of the steps measured by the processes."""
+    return [seconds for line in outputs(processes) for seconds in json.loads(line)]
 
 
-def said(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """The lists that processes print.
+def outputs(processes: list[subprocess.Popen[str]]) -> list[str]:
+    """The lists that the processes print.
 
     Raises:
-        SystemExit: one has failed.
+        SystemExit: a process failed.
     """
     printed = [process.communicate()[0] for process in processes]
     if any(process.returncode for process in processes):
@@ -84,7 +83,7 @@ def said(processes: list[subprocess.Popen[str]]) -> list[str]:
 
 
 def work(plan: dict[str, Any]) -> None:
-    """Measure steps in this process, or in this rank, and print their seconds."""
+    """Measure steps in this process or rank, and print their seconds."""
     core = int(os.environ.get("LOCAL_RANK", os.environ.get("CORE", 0)))
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
     from random_llamas import network_of, rows_of, tokenizer_of
@@ -108,7 +107,7 @@ def work(plan: dict[str, Any]) -> None:
 
 
 def rates(plan: dict[str, Any]) -> None:
-    """Measure, in all ranks at once, products a second and bytes a second between ranks, and print them."""
+    """Measure in all ranks at once: flop/s, bytes/s between ranks, and bytes/s of memory; print them."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[int(os.environ["LOCAL_RANK"])]})
     import torch
     import torch.distributed as dist
@@ -133,7 +132,7 @@ def rates(plan: dict[str, Any]) -> None:
 
 
 def fastest(work: Callable[[], object]) -> float:
-    """The fewest seconds of it, done many times: what else the machine does makes it slower, and nothing faster."""
+    """The least seconds over 400 calls: other load only makes it slower."""
     taken = []
     for _ in range(400):
         begun = time.perf_counter()
@@ -143,7 +142,7 @@ def fastest(work: Callable[[], object]) -> float:
 
 
 def show_expected(plan: dict[str, Any], ranks: int, found: list[float], alone: float, team: float) -> None:
-    """What the plan's arithmetic expects of the step, beside what was measured."""
+    """Print the step time that the plan's arithmetic expects, beside the measured one."""
     import torch
     from random_llamas import network_of
 
@@ -166,14 +165,14 @@ def show_expected(plan: dict[str, Any], ranks: int, found: list[float], alone: f
 
     def line(name: str, rate: float) -> None:
         one, several = expected(rate, 1), expected(rate, ranks)
-        spoken = several["waiting"]
-        table.add_row(name, *(f"{x:.2f}" for x in (one["seconds"], several["seconds"], spoken)),
+        seconds = (one["seconds"], several["seconds"], several["waiting"])
+        table.add_row(name, *(f"{x:.2f}" for x in seconds),
                       f"{one['seconds'] / several['seconds']:.2f}")  # fmt: skip
 
-    table = Table("expected", "alone", f"{ranks} ranks", "of it spoken", "speed-up")
+    table = Table("expected", "alone", f"{ranks} ranks", "communication", "speed-up")
     rest = expected(flops, 1)
-    line("by products alone", flops)
-    line("by the speed of one process", flops * (rest["reading"] + rest["training"]) / (alone - rest["updating"]))
+    line("from matrix products alone", flops)
+    line("from the speed of one process", flops * (rest["reading"] + rest["training"]) / (alone - rest["updating"]))
     table.add_row("measured", f"{alone:.2f}", f"{team:.2f}", "", f"{alone / team:.2f}")
     console = Console()
     console.print(f"{flops / 1e9:.1f} Gflop/s, {wire / 1e9:.2f} GB/s between ranks, {own / 1e9:.1f} GB/s of memory.")
@@ -181,8 +180,8 @@ def show_expected(plan: dict[str, Any], ranks: int, found: list[float], alone: f
 
 
 def show(seconds: dict[str, list[float]], ranks: int) -> None:
-    """A table of them, and what they come to."""
-    table = Table("", "seconds a step", "from", "to", "speed-up")
+    """Print seconds per step and speed-ups."""
+    table = Table("", "seconds per step", "from", "to", "speed-up")
     middle = {name: median(values) for name, values in seconds.items()}
     gained = {
         "alone": 1.0,
@@ -194,25 +193,27 @@ def show(seconds: dict[str, list[float]], ranks: int) -> None:
         table.add_row(name, *shown)
     console = Console()
     console.print(table)
-    console.print(f"The team has {gained['team'] / gained['beside']:.0%} of what {ranks} cores have here.")
+    console.print(
+        f"The team reaches {gained['team'] / gained['beside']:.0%} of the speed-up possible on {ranks} cores."
+    )
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, default=2, help="processes, a core each")
-    parser.add_argument("--turns", type=int, default=2, help="how often each of the three is measured")
-    parser.add_argument("--steps", type=int, default=4, help="steps measured in a turn")
-    parser.add_argument("--warmup", type=int, default=1, help="steps before those")
+    parser.add_argument("--ranks", type=int, default=2, help="number of processes, one core each")
+    parser.add_argument("--turns", type=int, default=2, help="turns of each of the three cases")
+    parser.add_argument("--steps", type=int, default=4, help="measured steps per turn")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before those, not measured")
     parser.add_argument("--tokens-per-pass", type=int, default=2048, help="tokens computed at once")
     parser.add_argument(
         "--beside",
         type=float,
         nargs=2,
         metavar=("ALONE", "TEAM"),
-        help="seconds that were measured before: measure no steps",
+        help="seconds measured earlier: measure only the rates",
     )
-    parser.add_argument("--work", action="store_true", help="measure in this process (used by the benchmark itself)")
-    parser.add_argument("--rates", action="store_true", help="measure what ranks do a second (used by the same)")
+    parser.add_argument("--work", action="store_true", help="measure steps in this process (used internally)")
+    parser.add_argument("--rates", action="store_true", help="measure the rates in this rank (used internally)")
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What GRPO's samples are scored by, a function as both libraries take one."""
+"""The reward of GRPO's samples, as a function that both libraries take."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from typing import Any
 
 
 def length(completions: list[str], **columns: Any) -> list[float]:
-    """The longer a text, the better: its characters."""
+    """The number of characters of each text."""
     return [float(len(text)) for text in completions]

@@ -1,27 +1,29 @@
-"""RLAIF beside RLHF, for the same money: who labels, a few people or a cheap judge that errs more (Lee et al. 2023)?
+"""RLAIF against RLHF for the same money: few labels from people, or many from a cheap judge that errs more?
 
     python benchmarks/rlaif.py [--seeds 0 1 2] [--out runs/rlaif]
 
-For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model of the café and pairs of its answers. Their
-labels are bought at .67 dollars from people who agree with the gold reward nine times in ten, or at .06 from a judge:
+For each seed, benchmarks/overoptimization.yaml makes a fine-tuned model of the café and pairs of its answers. Labels
+cost $0.67 from people, who agree with the gold reward nine times in ten, or $0.06 from a judge:
 
-    RLHF          people's labels -> a reward model -> RLOO
-    RLAIF         the probabilities that a judge gives, in both orders -> a reward model -> RLOO
-    direct RLAIF  RLOO by the judge itself: --reward beats:judge.yaml, each sample beside an answer of the start
+    RLHF          labels of people -> a reward model -> RLOO
+    RLAIF         probabilities of a judge, in both orders -> a reward model -> RLOO
+    direct RLAIF  RLOO with the judge as the reward: --reward beats:judge.yaml, against an answer of the initial model
 
-The prices are assumptions, in the proportion of which Lee et al. 2023 (arXiv:2309.00267) speak: more than tenfold. A
-judge is a language model of the café that was taught to reply A or B, by the gold reward's verdicts on made-up answers,
-none of them a policy's; what that took is not paid for. One good and one weak judge serve all seeds, and how often
-they are right is measured on answers of each seed. All arms have the same settings and steps, and see the same pairs.
+The prices are assumptions, in about the ratio of Lee et al. 2023 (arXiv:2309.00267): more than ten. A judge is a
+language model of the café, fine-tuned to reply A or B by the gold reward's verdicts on generated answers, none of them
+from a policy; the cost of training it is not counted. One good and one weak judge serve all seeds, and their accuracy
+is measured on answers of each seed. All arms have the same settings and steps, and see the same pairs.
 
-Predicted, before it was run: reward models of the café learn next to nothing from some hundred labels, so RLHF stays
-where it began up to 200 dollars, where RLAIF by the good judge is clearly ahead; people's labels draw level with it at
-700 dollars and pass it at 2,000, as the judge's errors do not average out; direct RLAIF is at least as good as RLAIF.
+Prediction, before it was run: reward models of the café learn next to nothing from a few hundred labels, so RLHF does
+not improve up to $200, where RLAIF with the good judge is clearly ahead; RLHF draws level at $700 and is ahead at
+$2,000, as the judge's errors do not average out; direct RLAIF is at least as good as RLAIF.
+
+Prints a table of means over seeds with Student's 95% intervals, and draws docs/images/rlaif.png. Finished runs are
+reused.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -36,6 +38,7 @@ from typing import Any
 import matplotlib
 from cafe import HELD_OUT, evaluate_reward, fit_reward_model, gold_preferences, prepare_seed, with_interval
 from matplotlib.figure import Figure
+from processes import study_parser
 from rich.console import Console
 from rich.table import Table
 from tokenizers import AddedToken
@@ -51,28 +54,28 @@ from accord.records import Demonstration, Message, Preference, show
 from accord.worlds.cafe import demonstrations, gold
 
 PRICES = {"people": 0.67, "good judge": 0.06, "weak judge": 0.06}
-"""Dollars a label; a judge's is of both orders."""
+"""Dollars per label; a judge's label covers both orders."""
 BUDGETS = {"people": (70, 200, 700, 2000), "good judge": (70, 200), "weak judge": (70,)}
 JUDGES = {"good judge": 2000, "weak judge": 1150}
-"""The comparisons that a judge was taught with."""
+"""The number of comparisons that each judge is trained on."""
 RIGHT = 0.9
 """How often people agree with the gold reward."""
 POOL = {"people": 850, "good judge": 850, "weak judge": 300}
-"""The prompts whose pairs are labeled, four of each; an arm has the first labels that its budget buys."""
+"""The prompts whose pairs are labeled, four pairs each; an arm gets the first labels that its budget buys."""
 
 SHARED: dict[str, Any] = {"max_length": 128, "warmup": 0.1}
 TAUGHT = SHARED | {"batch_size": 32, "epochs": 3, "learning_rate": 1e-3}
 OPTIMIZED = SHARED | {"max_steps": 40, "batch_size": 16, "group_size": 4, "max_new_tokens": 40, "learning_rate": 3e-4}
 OPTIMIZED |= {"schedule": "linear", "kl_coefficient": 0.05}
 ASKED = OPTIMIZED["max_steps"] * OPTIMIZED["batch_size"] * OPTIMIZED["group_size"]
-"""The labels that direct RLAIF takes: one a sample."""
+"""The labels that direct RLAIF needs: one per sample."""
 TEMPLATE = "{prompt} A {first} B {second}"
-"""What a judge is asked: the café has no words for more."""
+"""The prompt of a judge; the café's vocabulary has no words for more."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """How a seed's policy came to its reward, and what became of it."""
+    """One policy of one seed: who labeled, at what cost and accuracy, and its evaluation by the gold reward."""
 
     seed: int
     name: str
@@ -88,18 +91,16 @@ class Arm:
 
 
 def main() -> None:
-    """Run what has not been run, print the table, and draw the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/rlaif"))
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/rlaif.png"))
+    """Run what is missing, print the table, and draw the picture."""
+    parser = study_parser(__doc__, "runs/rlaif")
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/rlaif.png"), help="file to draw")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     found: list[Arm] = []
     with redirect_stdout(io.StringIO()):
-        judges = {name: taught(options.out, name) for name in JUDGES}
+        judges = {name: train_judge(options.out, name) for name in JUDGES}
         for seed in options.seeds:
-            found += arms(prepare_seed(options.out, seed), seed, judges)
+            found += run_arms(prepare_seed(options.out, seed), seed, judges)
     (options.out / "rlaif.json").write_text(json.dumps([asdict(arm) for arm in found], indent=1))
     by_arm: dict[tuple[str, float], list[Arm]] = defaultdict(list)
     for arm in found:
@@ -109,10 +110,10 @@ def main() -> None:
         draw(by_arm, options.picture)
 
 
-def taught(out: Path, name: str) -> Path:
-    """The YAML file of a judge: the café's base model with the words A and B, fine-tuned to say which answer is better.
+def train_judge(out: Path, name: str) -> Path:
+    """Train a judge, the café's base model with the words A and B, to name the better answer; its YAML file.
 
-    It learns from answers that the café's grammar makes, to questions that nobody is tested on, in both orders.
+    Its training data are answers of the café's grammar, in both orders, to questions not used in evaluation.
     """
     folder = out / name.replace(" ", "-")
     if not (folder / "judge.yaml").exists():
@@ -131,7 +132,7 @@ def taught(out: Path, name: str) -> Path:
 
 
 def lessons(count: int) -> list[Demonstration]:
-    """What a judge is asked about `count` pairs of answers, in both orders, and the letter it should reply with."""
+    """Training data of a judge: `count` pairs of answers, in both orders, with the letter of the better one."""
     draw = random.Random(0)
     answers: dict[Any, list[str]] = defaultdict(list)
     for row in demonstrations(100, 40_000):
@@ -149,8 +150,8 @@ def lessons(count: int) -> list[Demonstration]:
     return rows
 
 
-def arms(folder: Path, seed: int, judges: dict[str, Path]) -> list[Arm]:
-    """Every arm of one seed: its labels, its reward model, its policy, and the gold reward's verdict on that."""
+def run_arms(folder: Path, seed: int, judges: dict[str, Path]) -> list[Arm]:
+    """Run every arm of one seed: labels, reward model, policy, and its evaluation by the gold reward."""
     pool, held_out, answers = files(folder)
     trials = {
         name: evaluate_reward(file, held_out, folder / f"check-{file.parent.name}", 500)
@@ -181,7 +182,7 @@ def arms(folder: Path, seed: int, judges: dict[str, Path]) -> list[Arm]:
 
 
 def files(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], Path, Path]:
-    """The samples to compare by prompt, the gold verdicts held out, and one answer of the start to every prompt."""
+    """Samples to compare by prompt, held-out gold preferences, and one answer of the initial model per prompt."""
     samples: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in (folder / "shared/samples/samples.jsonl").read_text().splitlines():
         row = json.loads(line)
@@ -197,7 +198,7 @@ def files(folder: Path) -> tuple[dict[str, list[dict[str, Any]]], Path, Path]:
 def labeled(
     folder: Path, name: str, pool: dict[str, list[dict[str, Any]]], judge: Path | None, seed: int
 ) -> list[Preference]:
-    """What people, or a judge, say of the pairs of the first prompts of the pool."""
+    """Labels of people, or of a judge, for the pairs of the pool's first prompts."""
     out = folder / f"{name.replace(' ', '-')}.jsonl"
     if not out.exists():
         data = folder / f"pool-{POOL[name]}.jsonl"
@@ -208,7 +209,7 @@ def labeled(
 
 
 def optimized(folder: Path, reward: str, answers: Path, out: Path, seed: int) -> str:
-    """The policy that RLOO makes of the fine-tuned model by a reward."""
+    """Train the fine-tuned model with RLOO by a reward; the policy's folder."""
     run = out / "policy"
     if not (run / "model").exists():
         shutil.rmtree(run, ignore_errors=True)
@@ -217,7 +218,7 @@ def optimized(folder: Path, reward: str, answers: Path, out: Path, seed: int) ->
 
 
 def evaluated(folder: Path, models: dict[str, str], seed: int) -> dict[str, dict[str, float]]:
-    """What the gold reward says of every model's answers to questions that nobody has seen."""
+    """Evaluate every model's answers to held-out questions by the gold reward."""
     out = folder / "evaluation"
     if not (out / "evaluation.json").exists():
         data = str(folder / "shared/world/heldout.jsonl")
@@ -238,7 +239,7 @@ def evaluated(folder: Path, models: dict[str, str], seed: int) -> dict[str, dict
 
 
 def show_table(found: dict[tuple[str, float], list[Arm]]) -> None:
-    """Means over seeds with Student's intervals; then how far RLAIF is above RLHF for the same money, and for more."""
+    """Print means over seeds with Student's intervals, and RLAIF's win rate minus RLHF's at every budget."""
     table = Table("who", "dollars", "labels", "labels right", "reward right", "win rate over sft", "gold reward", "KL")
     for (name, dollars), runs in found.items():
         numbers = [[getattr(r, c) for r in runs] for c in ("labels_right", "reward_right", "win_rate", "gold", "kl")]
@@ -256,7 +257,7 @@ COLORS = {"people": "#b7791f", "good judge": "#2b6cb0", "weak judge": "#9f7aea"}
 
 
 def draw(found: dict[tuple[str, float], list[Arm]], file: Path) -> None:
-    """Gold win rate by dollars: a line for each who labels, diamonds for a judge that is the reward itself."""
+    """Gold win rate by dollars: a line per kind of labeler, diamonds for direct RLAIF."""
     with matplotlib.rc_context({"font.size": 8.5, "text.color": INK, "axes.labelcolor": SOFT}):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         axes = figure.subplots()

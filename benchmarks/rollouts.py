@@ -1,9 +1,10 @@
-"""What samples and their trees take: bytes a token, in memory and from rank to rank, and the time to lay them out.
+"""Memory, transfer and layout costs of samples and their trees: bytes and nanoseconds per token.
 
     python benchmarks/rollouts.py
 
-Samples of 10, 100, 1,000 and 4,096 tokens, a million in all or 4,096 samples; held as accord holds them, and as
-tuples, which it takes too.
+Measures samples of 10, 100, 1,000 and 4,096 tokens (a million tokens in all, 4,096 samples at most), stored in accord's
+arrays or in tuples: memory with their trees, bytes sent between ranks (pickled), and the time to send and read them and
+to lay them out. Takes no options.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from accord.records import Completion
 TOKENS, MOST = 1_000_000, 4096
 GROUP = 8
 VOCABULARY = 49_152
-HELD = {"tuples": (tuple, tuple), "arrays": (Ints, Doubles)}
+STORAGE = {"tuples": (tuple, tuple), "arrays": (Ints, Doubles)}
 
 
-def drawn(length: int, ints: type, doubles: type) -> list[Completion]:
-    """Samples of so many tokens."""
+def random_samples(length: int, ints: type, doubles: type) -> list[Completion]:
+    """Samples of `length` random tokens."""
     rng = random.Random(length)
 
     def one() -> Completion:
@@ -41,14 +42,14 @@ def drawn(length: int, ints: type, doubles: type) -> list[Completion]:
 
 
 def trees_of(samples: list[Completion]) -> list[Tree]:
-    """Trees of eight samples each, after a prompt of eight tokens."""
+    """Trees of eight samples each, with a prompt of eight tokens."""
     branches = [Branch(said.tokens, None, said.logprobs, 0.0) for said in samples]
     prompt = Ints(range(GROUP))
     return [Tree(prompt, tuple(branches[i : i + GROUP]), row=i) for i in range(0, len(branches), GROUP)]
 
 
 def seconds(do: Callable[[], object]) -> float:
-    """Of the processor, the least of three times."""
+    """The least CPU time of three calls."""
     taken = []
     for _ in range(3):
         begun = process_time()
@@ -59,20 +60,27 @@ def seconds(do: Callable[[], object]) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    table = Table("tokens a sample", "held as", "bytes a token", "bytes told", "ns to tell", "ns to lay out")
+    table = Table(
+        "tokens per sample",
+        "stored as",
+        "bytes per token in memory",
+        "sent",
+        "ns per token to send and read",
+        "to lay out",
+    )
     for length in (10, 100, 1000, 4096):
-        for name, (ints, doubles) in HELD.items():
+        for name, (ints, doubles) in STORAGE.items():
             gc.collect()
             tracemalloc.start()
-            samples = drawn(length, ints, doubles)
+            samples = random_samples(length, ints, doubles)
             trees = trees_of(samples)
             held = tracemalloc.get_traced_memory()[0]
             tracemalloc.stop()
             count = length * len(samples)
-            told = pickle.dumps(samples)
-            telling = seconds(lambda given=samples: pickle.loads(pickle.dumps(given)))
-            laying = seconds(lambda given=trees: Trees.of(given))
-            numbers = (held, len(told), 1e9 * telling, 1e9 * laying)
+            sent = pickle.dumps(samples)
+            sending = seconds(lambda given=samples: pickle.loads(pickle.dumps(given)))
+            layout = seconds(lambda given=trees: Trees.of(given))
+            numbers = (held, len(sent), 1e9 * sending, 1e9 * layout)
             table.add_row(f"{length:,}", name, *(f"{number / count:.1f}" for number in numbers))
     Console().print(table)
 

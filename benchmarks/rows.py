@@ -1,10 +1,11 @@
-"""What both libraries are given: the same rows in the same order, and the same weights to start from.
+"""The inputs of benchmarks/step.py that both libraries share: rows in a fixed order, and initial weights.
 
-Rows are plain text with the chat template already applied, and are taken in the order of the file, those alone that fit
-the length whole and are tokenized alike together with their prompt and apart from it. So neither library cuts a row,
-leaves one out, or reads other tokens than its peer. GRPO is given the prompts alone, and samples the rest.
+    python benchmarks/rows.py FOLDER
 
-    python benchmarks/rows.py FOLDER    with the settings of the run in FOLDER/plan.json, to which this adds the rest
+Reads the settings in FOLDER/plan.json, and adds the rows and models to it. Rows are plain text with the chat template
+applied, in the order of the file. Only rows are taken that fit the length, and whose prompt and completion give the
+same tokens together as apart, so that no library cuts a row, drops one, or reads other tokens than the other. GRPO gets
+prompts only.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def main(folder: Path) -> None:
             f"{plan['data']} has only {len(rows)} rows that fit, and {count} are needed: ask for fewer steps."
         )
     if plan["work"] == "grpo":
-        without_end(policy, rows[0]["prompt"])
-    apart_from_the_end(policy)
+        make_endless(policy, rows[0]["prompt"])
+    separate_padding(policy)
     order = Order(count, plan["batch_size"], SEED)
     start = {"accord": str(policy.save(folder / "policy"))}
     start["trl"] = str(Scorer.on(policy, SEED).save(folder / "scorer")) if plan["work"] == "reward" else start["accord"]
@@ -61,8 +62,8 @@ def main(folder: Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan))
 
 
-def without_end(policy: Policy, prompt: str) -> None:
-    """End turns with the special token that the model is least likely to say: so samples are cut, all at one length."""
+def make_endless(policy: Policy, prompt: str) -> None:
+    """Make the least likely special token the end of turn, so that all samples are cut at the same length."""
     tokenizer, network = policy.tokenizer, policy.network
     with torch.no_grad():
         logits = network(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
@@ -71,16 +72,19 @@ def without_end(policy: Policy, prompt: str) -> None:
     network.generation_config.eos_token_id = end
 
 
-def apart_from_the_end(policy: Policy) -> None:
-    """Pad with a token that ends no row: a classifier of transformers scores the last token that is not padding, and
-    would score the one before the end of the turn where that is the padding too."""
+def separate_padding(policy: Policy) -> None:
+    """Pad with another token than the end of turn.
+
+    transformers' classifiers score the last token that is not padding: with the same token for both, they would score
+    the one before the end of turn.
+    """
     tokenizer = policy.tokenizer
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         tokenizer.pad_token = next(token for token in tokenizer.all_special_tokens if token != tokenizer.eos_token)
 
 
 def machine() -> dict[str, Any]:
-    """Where the numbers come from."""
+    """The processor and the versions of packages."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -98,7 +102,7 @@ def _processor() -> str:
 
 
 def _prompts(policy: Policy, plan: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """The rows' prompts as text, without those that leave no room for a sample or would not be read alike."""
+    """The prompts as text, without those too long for a sample or tokenized differently."""
     for row in load_data(plan["data"]):
         prompt = encode_prompt(policy.tokenizer, row.prompt)
         if len(prompt) + plan["max_new_tokens"] <= plan["max_length"] and _reads_alike(policy, prompt):
@@ -106,7 +110,7 @@ def _prompts(policy: Policy, plan: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _fitting(policy: Policy, plan: dict[str, Any]) -> Iterator[dict[str, str]]:
-    """The rows as text columns, without those that would not be read whole and alike."""
+    """The rows as columns of text, without those that are too long or tokenized differently."""
     for index, row in enumerate(load_data(plan["data"])):
         tree = to_tree(policy.tokenizer, _for_work(row, plan["work"]), index)
         whole = all(branch.trained is None for branch in tree.branches)
@@ -119,7 +123,7 @@ def _fitting(policy: Policy, plan: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _for_work(row: Row, work: str) -> Row:
-    """A preference's chosen completion is the demonstration that supervised fine-tuning learns from."""
+    """For SFT, a preference becomes a demonstration of its chosen completion."""
     return Demonstration(row.prompt, row.chosen) if work == "sft" and isinstance(row, Preference) else row
 
 
@@ -132,7 +136,7 @@ def _text(policy: Policy, tokens: Sequence[int]) -> str:
 
 
 def _reads_alike(policy: Policy, *pieces: Sequence[int]) -> bool:
-    """Whether the text of a prompt, or of it and its completion, gives the same tokens again as one piece."""
+    """Whether the joined text of the pieces is tokenized to the same tokens."""
     text = "".join(_text(policy, piece) for piece in pieces)
     return list(policy.tokenizer(text)["input_ids"]) == [token for piece in pieces for token in piece]
 

@@ -1,17 +1,17 @@
-"""vLLM servers as the sampler of GRPO on SmolLM2-135M: the same numbers, weights that follow, and what a kill does.
+"""GRPO on SmolLM2-135M with vLLM servers as the sampler: equal log-probabilities, weight updates, and killed servers.
 
     python benchmarks/served_sampling.py --vllm vllm-env/bin/python --out served --what steps stale two commands lora
 
-vLLM runs in an environment of its own, and is started and ended here. Every row is a step: its drift (nats a token by
-which the server's log-probabilities and the policy's differ), and by how many nats the server's differ from those of
-the model as it was at first, which the policy leaves behind.
+vLLM runs in an environment of its own (`--vllm`), and is started and stopped here. Prints a line of JSON per step with
+the drift (the difference between the server's and the policy's log-probabilities, nats per token), and `from_start`,
+the difference between the server's and the initial model's, which grows as the server follows the policy.
 
-    steps      three steps; again with the server killed in the second and started again; again with it not started
-               again, and resumed
-    stale      four steps whose samples are drawn a step ahead; again with the run killed in the third, and resumed
-    two        three steps by two servers; again with one killed in the second step for good
-    commands   sample, evaluate, label and chat by a server
-    lora       three steps of adapters
+    steps      three steps; again, with the server killed in the second and restarted; again, with the server not
+               restarted, and the run resumed
+    stale      four steps whose samples are drawn a step ahead; again, with the run killed in the third and resumed
+    two        three steps with two servers; again, with one killed for good in the second
+    commands   sample, evaluate, label and chat with a server
+    lora       three steps of training adapters
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ PROMPTS = [
     )
 ]  # fmt: skip
 WAIT = 900
+"""Seconds that a server may take to start."""
 LOGGED = (
     "sampler_drift", "staleness", "off_policy_drift", "handover_seconds", "samples_wait_seconds", "reward", "loss",
     "length",
@@ -59,13 +60,13 @@ CASES = ("steps", "stale", "two", "commands", "lora")
 
 
 def letters(prompts: Sequence[object], completions: Sequence[Any]) -> list[float]:
-    """The share of the letter e: whatever moves the policy will do."""
+    """The share of the letter e, a reward that is easy to move."""
     texts = [said if isinstance(said, str) else said[-1]["content"] for said in completions]
     return [text.count("e") / max(1, len(text)) for text in texts]
 
 
 class Vllm:
-    """The server's process."""
+    """The process of a vLLM server."""
 
     def __init__(self, python: str, model: Path, port: int, log: Path, lora: bool) -> None:
         self.command = [
@@ -78,18 +79,18 @@ class Vllm:
         self.start()
 
     def start(self) -> None:
-        told = {
+        settings = {
             "VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_CPU_KVCACHE_SPACE": "1",
             "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
         own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, env=own | told, start_new_session=True
+                self.command, stdout=log, stderr=log, env=own | settings, start_new_session=True
             )
 
     def ready(self) -> float:
-        """Seconds until it answers."""
+        """Wait until it answers; the seconds that took."""
         begun = time.monotonic()
         while time.monotonic() - begun < WAIT:
             if self.process.poll() is not None:
@@ -102,21 +103,21 @@ class Vllm:
         sys.exit(f"vLLM does not answer; see {self.log}")
 
     def drawn(self) -> int:
-        """The samples that it has answered."""
+        """The number of samples that it has returned."""
         return self.log.read_bytes().count(b'"POST /v1/completions HTTP/1.1" 200')
 
     def kill(self) -> None:
-        """End it, and the processes that it started, without warning."""
+        """Kill it and the processes that it started (SIGKILL)."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
 class Steps:
-    """What the servers said at every step, held against the model as it was at first."""
+    """Records every step, and compares the servers' log-probabilities with the initial model's."""
 
     def __init__(self, start: Policy) -> None:
-        self.start, self.rows, self.begun = start, list[dict[str, float]](), threading.Event()
+        self.start, self.rows, self.first_done = start, list[dict[str, float]](), threading.Event()
 
     @torch.no_grad()
     def __call__(self, step: int, result: StepResult) -> None:
@@ -128,11 +129,11 @@ class Steps:
         known = {name: result.numbers[name] for name in LOGGED if name in result.numbers}
         self.rows.append({"step": step, "from_start": float(torch.cat(gaps).mean()), **known})
         print(json.dumps(self.rows[-1]), flush=True)
-        self.begun.set()
+        self.first_done.set()
 
 
 def train(model: Path, out: Path, urls: str | list[str], steps: Steps | None = None, **more: Any) -> Result:
-    """The run, of which another process is told by `metrics.jsonl` alone."""
+    """Train GRPO; also called in a process of its own, which is then killed."""
     own = {"max_steps": 3, "resume": False, "max_new_tokens": 32} | more
     resume = own.pop("resume")
     grpo = GRPO(
@@ -144,7 +145,7 @@ def train(model: Path, out: Path, urls: str | list[str], steps: Steps | None = N
 
 
 class Bench:
-    """The model, the servers, which are started when they are first needed, and what is done with them."""
+    """The model, the servers (started when first needed), and a method for each of `CASES`."""
 
     def __init__(self, python: str, out: Path, port: int, tokens: int) -> None:
         self.python, self.out, self.port, self.given = python, out, port, {"max_new_tokens": tokens}
@@ -156,8 +157,8 @@ class Bench:
         more = {"steps": Steps(self.start)} | more
         return train(self.model, self.out / name, urls, **self.given, **more)
 
-    def begun(self, *names: str) -> list[Vllm]:
-        """Servers of these names, which answer."""
+    def started(self, *names: str) -> list[Vllm]:
+        """The servers of these names, started and ready."""
         for name in names:
             if name not in self.servers:
                 log = self.out / f"{name}.log"
@@ -174,16 +175,16 @@ class Bench:
             vllm.kill()
 
     def steps(self) -> None:
-        [vllm] = self.begun("plain")
+        [vllm] = self.started("plain")
         print("three steps", flush=True)
         self.train("whole", vllm.url)
-        print("killed in the second step, and started again", flush=True)
+        print("killed in the second step, and restarted", flush=True)
         steps = Steps(self.start)
-        threading.Thread(target=killed_in_a_step, args=(vllm, steps), daemon=True).start()
+        threading.Thread(target=kill_in_second_step, args=(vllm, steps), daemon=True).start()
         self.train("killed", vllm.url, steps=steps)
-        print("killed in the second step, and not started again", flush=True)
+        print("killed in the second step, and not restarted", flush=True)
         steps = Steps(self.start)
-        threading.Thread(target=killed_in_a_step, args=(vllm, steps, False), daemon=True).start()
+        threading.Thread(target=kill_in_second_step, args=(vllm, steps, False), daemon=True).start()
         try:
             self.train("stopped", vllm.url, steps=steps, sampler_wait=20)
         except InputError as error:
@@ -194,9 +195,9 @@ class Bench:
         self.train("stopped", vllm.url, resume=True)
 
     def stale(self) -> None:
-        [vllm] = self.begun("plain")
+        [vllm] = self.started("plain")
         stale = {"max_steps": 4, "stale_steps": 1}
-        print("four steps, drawn a step ahead", flush=True)
+        print("four steps, sampled a step ahead", flush=True)
         whole = self.train("stale", vllm.url, **stale)
         print("killed in the third step", flush=True)
         out = self.out / "stale-killed"
@@ -216,26 +217,26 @@ class Bench:
         print(f"weights differ by {most:.3g} at most", flush=True)
 
     def two(self) -> None:
-        servers = self.begun("plain", "other")
+        servers = self.started("plain", "other")
         urls = [vllm.url for vllm in servers]
         before = [vllm.drawn() for vllm in servers]
-        print("three steps by two servers", flush=True)
+        print("three steps with two servers", flush=True)
         self.train("two", urls)
         counts = [vllm.drawn() - count for vllm, count in zip(servers, before, strict=True)]
-        print(f"samples of each: {counts}", flush=True)
+        print(f"samples from each server: {counts}", flush=True)
         print("the second is killed in the second step", flush=True)
         steps = Steps(self.start)
-        threading.Thread(target=killed_in_a_step, args=(servers[1], steps, False), daemon=True).start()
+        threading.Thread(target=kill_in_second_step, args=(servers[1], steps, False), daemon=True).start()
         self.train("two-killed", urls, steps=steps, sampler_wait=60)
         del self.servers["other"]
 
     def lora(self) -> None:
-        [vllm] = self.begun("lora")
-        print("three steps of adapters", flush=True)
+        [vllm] = self.started("lora")
+        print("three steps of training adapters", flush=True)
         self.train("lora", vllm.url, lora_rank=8)
 
     def commands(self) -> None:
-        [vllm] = self.begun("plain")
+        [vllm] = self.started("plain")
         data, samples, model = self.out / "prompts.jsonl", self.out / "samples.jsonl", str(self.model)
         rows = [{**row, "answer": "3"} for row in PROMPTS[:3]]
         data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -245,20 +246,20 @@ class Bench:
         run("sample", *drawing, "--out", str(samples))
         run("evaluate", "passes", *drawing, "--verifier", "exact", "--out", str(self.out / "passes"))
         run("label", "--data", str(samples), *judge, "--soft", "--out", str(self.out / "labels.jsonl"))
-        run("chat", "--server", vllm.url, "--max-new-tokens", "16", said="Name three fruits.\n")
+        run("chat", "--server", vllm.url, "--max-new-tokens", "16", text="Name three fruits.\n")
 
 
-def run(*words: str, said: str = "") -> None:
-    """A command, and how it ended."""
+def run(*words: str, text: str = "") -> None:
+    """Run a command of accord, and print its exit status."""
     print(f"accord {' '.join(words)}", flush=True)
     begun = time.monotonic()
-    ended = subprocess.run([sys.executable, "-m", "accord", *words], input=said, text=True)
+    ended = subprocess.run([sys.executable, "-m", "accord", *words], input=text, text=True)
     print(f"exit {ended.returncode} after {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def killed_in_a_step(vllm: Vllm, steps: Steps, again: bool = True) -> None:
-    """Kill a server once the first step is done and it has begun to draw for the second."""
-    steps.begun.wait()
+def kill_in_second_step(vllm: Vllm, steps: Steps, again: bool = True) -> None:
+    """Kill a server once the first step is done and it has begun to sample for the second; restart it if `again`."""
+    steps.first_done.wait()
     before = vllm.log.stat().st_size
     while b"Resetting prefix cache" not in vllm.log.read_bytes()[before:]:
         time.sleep(0.05)
@@ -272,10 +273,10 @@ def killed_in_a_step(vllm: Vllm, steps: Steps, again: bool = True) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vllm", required=True, help="the Python of the environment that has vLLM")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--port", type=int, default=8000, help="of the first server; others take the next")
-    parser.add_argument("--tokens", type=int, default=32, help="of a sample, at most")
-    parser.add_argument("--what", nargs="+", choices=CASES, default=["steps"])
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs and logs")
+    parser.add_argument("--port", type=int, default=8000, help="port of the first server; others get the next ones")
+    parser.add_argument("--tokens", type=int, default=32, help="most tokens of a sample")
+    parser.add_argument("--what", nargs="+", choices=CASES, default=["steps"], help="cases to run")
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     bench = Bench(asked.vllm, asked.out, asked.port, asked.tokens)

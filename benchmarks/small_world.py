@@ -1,22 +1,22 @@
-"""The café over several seeds: what docs/results.md says of the small world.
+"""The café recipe over several seeds: the table "The small world" of docs/results.md.
 
     python benchmarks/small_world.py [--seeds 0 1 2] [--threads 1 2 3] [--out runs/small_world]
 
-Every seed is a whole run of recipes/cafe.yaml: its own world, base model, labelers and samples. The table gives the
-mean over seeds with the lowest and the highest; win rates are over the fine-tuned model, judged by the gold reward.
+Every seed is a complete run of recipes/cafe.yaml, with its own world, base model, labelers and samples; it takes five
+to eight minutes on two cores. The table has means over seeds with the lowest and the highest; win rates are over the
+fine-tuned model, judged by the gold reward.
 
-With `--threads` the first seed is run so often again, each time with another number of threads. Sums are then taken in
-another order, which is nothing but rounding, and a second table says how far that alone carries.
+`--threads` repeats the first seed with each of these numbers of threads, and prints a second table: a check of how much
+the order of floating-point sums matters. Finished runs are reused.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
 import torch
-from processes import mean_and_range
+from processes import mean_and_range, study_parser
 from rich.console import Console
 from rich.table import Table
 
@@ -24,11 +24,9 @@ from accord.cli.pipeline import packaged, run_pipeline
 
 
 def main() -> None:
-    """Run every seed (or take up what has been run) and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--threads", type=int, nargs="+", default=[])
-    parser.add_argument("--out", type=Path, default=Path("runs/small_world"))
+    """Run every seed that is missing, and print the table."""
+    parser = study_parser(__doc__, "runs/small_world")
+    parser.add_argument("--threads", type=int, nargs="+", default=[], help="repeat the first seed with these numbers")
     options = parser.parse_args()
     folders = [options.out / f"seed-{seed}" for seed in options.seeds]
     for seed, folder in zip(options.seeds, folders, strict=True):
@@ -45,7 +43,7 @@ def main() -> None:
 
 
 def show(console: Console, folders: list[Path], title: str) -> None:
-    """The mean over the runs, the lowest and the highest, of every model and of what was learned from comparisons."""
+    """Print means over runs with the range: every model's evaluation, and accuracy on held-out comparisons."""
     evaluations = [json.loads((f / "evaluation" / "evaluation.json").read_text()) for f in folders]
     table = Table("model", "gold reward", "win rate over sft", "lowest 95% bound", "KL", title=title)
     for i, model in enumerate(evaluations[0]["models"]):
@@ -66,7 +64,7 @@ def show(console: Console, folders: list[Path], title: str) -> None:
             f"{found[0]['name']}: held-out accuracy {accuracy}, ceiling {found[0]['ceiling']}", highlight=False
         )
     seconds = [json.loads((f / "pipeline.json").read_text())["seconds"] for f in folders]
-    console.print(f"seconds a run: {mean_and_range(seconds, 0)}", highlight=False)
+    console.print(f"seconds per run: {mean_and_range(seconds, 0)}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Samples of a policy some steps old: what they cost a run in the café in reward and divergence, and spare in time.
+"""Asynchronous sampling in the café: what samples from a policy some steps old cost in reward and KL, and save in time.
 
     python benchmarks/stale_steps.py --out runs/stale
     python benchmarks/stale_steps.py --out runs/stale --time [--delay 1]
 
-GRPO learns from the gold reward of samples that a server draws, `--stale-steps` 0, 1, 2 and 4, with and without
-`--importance-cap 2`, three seeds each; the policies that come of it answer prompts held out. With --time the seconds of
-a step are measured, the trainer on one core and the server on another: a step that waits for its samples takes W for
-them and T for the rest, and one that does not should take the longer of the two. With --delay the server is one that
-takes so many seconds more for a batch, and no processor for it.
+GRPO learns from the gold reward of samples drawn by a server, with `--stale-steps` 0, 1, 2 and 4, with and without
+`--importance-cap 2`, three seeds each. Prints the gold reward and the KL of the final policies on held-out prompts.
 
-The server is that of the tests, in a process of its own, which draws by accord's engine; here it draws what is asked
-for at the same time together. What has been run is taken up.
+With --time, prints seconds per step, with the trainer on one core and the server on another. A synchronous step waits W
+seconds for its samples and takes T for the rest; a step whose samples are generated ahead should take the longer of the
+two. --delay adds seconds to every batch of the server, without using a CPU.
+
+The server is the one of the tests, in a process of its own, which samples with accord's engine; here it batches
+concurrent requests. Finished runs are reused.
 """
 
 from __future__ import annotations
@@ -51,21 +52,21 @@ from tests.prompting import pretend_vllm
 
 STALE = (0, 1, 2, 4)
 ARMS = [(0, None), *((stale, cap) for stale in STALE[1:] for cap in (None, 2.0))]
-"""Stale steps, and caps of importance weights, which are 1 where nothing is stale."""
+"""Stale steps, and caps of importance weights (which are 1 without staleness)."""
 TIMED = 10
-"""Steps that are timed, but for the first two."""
+"""Steps of a timed run, including two of warmup."""
 SETTINGS: dict[str, Any] = {
     "learning_rate": 5e-4, "batch_size": 8, "group_size": 4, "max_new_tokens": 40, "max_length": 128,
     "schedule": "constant", "dtype": "float32", "kl_coefficient": 0.04,
 }  # fmt: skip
 HELD_OUT = 100
-"""Prompts that the policies answer in the end, twice each."""
+"""Prompts that the final policies answer, twice each."""
 TOGETHER, PATIENCE = 64, 0.02
-"""Samples that the server draws at once, and the seconds it waits for more."""
+"""Most samples in a batch of the server, and the seconds it waits for more."""
 
 
 class Batches(threading.Thread):
-    """Draws what is asked for at the same time together."""
+    """Samples for concurrent requests in batches."""
 
     def __init__(self, server: Server, delay: float) -> None:
         super().__init__(daemon=True)
@@ -73,7 +74,7 @@ class Batches(threading.Thread):
         self.asked: Queue[tuple[dict[str, Any], Future[Completion]]] = Queue()
 
     def draw(self, body: dict[str, Any]) -> Completion:
-        """A sample, once it is drawn."""
+        """Request a sample, and wait for it."""
         drawn: Future[Completion] = Future()
         self.asked.put((body, drawn))
         return drawn.result()
@@ -116,8 +117,8 @@ class Server(pretend_vllm.Vllm):
         self.batches.start()
 
 
-def pinned(core: int) -> None:
-    """Have this process on one core, where there are more, with one thread."""
+def pin(core: int) -> None:
+    """Run this process on one core, with one thread."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[core % len(cores)]})
     torch.set_num_threads(1)
@@ -125,7 +126,7 @@ def pinned(core: int) -> None:
 
 @contextmanager
 def served(model: Path, delay: float = 0.0) -> Iterator[str]:
-    """The URL of a server in a process of its own, on the second core."""
+    """Start a server in a process of its own, on the second core; its URL."""
     command = [sys.executable, __file__, "--serve", str(model), "--delay", str(delay)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert process.stdout is not None
@@ -145,8 +146,8 @@ def train(model: Path, out: Path, url: str, **more: Any) -> accord.train.loop.Re
 
 
 @torch.no_grad()
-def measured(policy: Policy, start: Policy, prompts: Sequence[accord.records.Prompt]) -> dict[str, float]:
-    """The mean gold reward of answers to prompts held out, and the nats an answer by which the policy has diverged."""
+def evaluate(policy: Policy, start: Policy, prompts: Sequence[accord.records.Prompt]) -> dict[str, float]:
+    """The mean gold reward of answers to held-out prompts, and their KL to the initial model, nats per answer."""
     encoded, _ = accord.data.encoding.encode_prompts(
         policy.tokenizer, prompts, room=40, context=policy.context, longest=128
     )
@@ -157,8 +158,8 @@ def measured(policy: Policy, start: Policy, prompts: Sequence[accord.records.Pro
     return {"gold": float(gold.double().mean()), "kl": float(torch.stack(gaps).sum()) / len(said)}
 
 
-def effect(model: Path, out: Path, steps: int, seeds: Sequence[int]) -> None:
-    """Run every setting and seed that is not there, and show what came of them."""
+def run_study(model: Path, out: Path, steps: int, seeds: Sequence[int]) -> None:
+    """Run every setting and seed that is missing, and print the table."""
     done, start = out / "effect.jsonl", accord.load_model(str(model), dtype="float32")
     rows = [json.loads(line) for line in done.read_text().splitlines()] if done.exists() else []
     prompts = accord.data.load_prompts(str(model.parents[1] / "world" / "heldout.jsonl"))[:HELD_OUT]
@@ -177,11 +178,11 @@ def effect(model: Path, out: Path, steps: int, seeds: Sequence[int]) -> None:
                     for key in ("sampler_drift", "off_policy_drift", "importance_weight")
                     if key in last[-1]
                 }
-                rows.append(known | means | measured(found.model, start, prompts))
+                rows.append(known | means | evaluate(found.model, start, prompts))
                 with done.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
                 print(rows[-1], flush=True)
-    before = measured(start, start, prompts)
+    before = evaluate(start, start, prompts)
     table = Table("stale steps", "cap", "gold reward", "KL", "off-policy drift", "sampler drift", "weight")
     for stale, cap in ARMS:
         some = [r for r in rows if (r["stale"], r["cap"], r["steps"]) == (stale, cap, steps) and r["seed"] in seeds]
@@ -197,9 +198,9 @@ def effect(model: Path, out: Path, steps: int, seeds: Sequence[int]) -> None:
 
 
 def timed(model: Path, out: Path, delay: float) -> None:
-    """Show the seconds of a step, and what is expected of them by those of steps that wait."""
-    pinned(0)
-    table = Table("stale steps", "seconds a step", "of them waiting for samples", "expected")
+    """Print the seconds of a step, and what synchronous steps lead to expect."""
+    pin(0)
+    table = Table("stale steps", "seconds per step", "of which waiting for samples", "expected")
     expected = 0.0
     with served(model, delay) as url:
         for stale in STALE:
@@ -214,24 +215,24 @@ def timed(model: Path, out: Path, delay: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/stale"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--time", action="store_true", help="measure seconds a step, not what is learned")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds that the server takes more for a batch")
+    parser.add_argument("--out", type=Path, default=Path("runs/stale"), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of each setting")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each run")
+    parser.add_argument("--time", action="store_true", help="measure seconds per step, not reward")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds that the server adds to each batch")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.serve:
-        pinned(1)
+        pin(1)
         server = Server(str(asked.serve), asked.delay)
         print(server.url, flush=True)
         server.serve_forever()
     asked.out.mkdir(parents=True, exist_ok=True)
-    accord.report.refresh_report = lambda folder: folder / "report.html"  # nobody reads one of every run
+    accord.report.refresh_report = lambda folder: folder / "report.html"  # not needed here
     if not (asked.out / "start" / "sft" / "model").is_dir():
         accord.run_pipeline(Path(__file__).with_suffix(".yaml"), asked.out / "start", {"seed": 0})
     model = asked.out / "start" / "sft" / "model"
-    timed(model, asked.out, asked.delay) if asked.time else effect(model, asked.out, asked.steps, asked.seeds)
+    timed(model, asked.out, asked.delay) if asked.time else run_study(model, asked.out, asked.steps, asked.seeds)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""accord beside its peer: seconds and peak memory of one optimizer step, both measured in the same run.
+"""accord against trl on a CPU: seconds and peak memory of one optimizer step, measured in the same run.
 
     python benchmarks/step.py --work dpo --data hh_harmless_test.jsonl.gz
 
-The two take turns, every turn in a process of its own, so that a machine that slows down slows both, and a process's
-peak resident memory is its own. This process loads nothing heavy.
+The libraries take turns, each turn in a process of its own, so that a slowdown of the machine affects both and peak
+memory is a process's own. Stops if they did not read the same number of tokens. Prints seconds per step, tokens per
+second, peak memory, and the loss and gradient norm of both. benchmarks/README.md has the details.
 """
 
 from __future__ import annotations
@@ -40,18 +41,17 @@ WORK: dict[str, dict[str, Any]] = {
         "clip_high": 0.28,
     },
 }
-"""What makes an optimizer step."""
+"""The batch and settings of one optimizer step."""
 
 PARTS = ("generation", "reference", "update")
-"""Parts of a step of GRPO; of trl only the first is timed."""
+"""Parts of a GRPO step; for trl only the first is timed."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The measured steps of one library: seconds a step, tokens a second, and peak resident memory.
+    """One library's results: seconds per step, tokens per second, and peak resident memory.
 
-    Every turn takes the same steps, and what else a machine does only ever adds to their time: a step counts with the
-    seconds of its quickest turn.
+    Every turn has the same steps. As other load only adds time, each step counts with its fastest turn.
     """
 
     median: float
@@ -62,13 +62,13 @@ class Summary:
 
     @staticmethod
     def of(turns: list[dict[str, Any]], warmup: int) -> Summary:
-        seconds = quickest(turns, "seconds", warmup)
+        seconds = fastest(turns, "seconds", warmup)
         rate = sum(turns[0]["tokens"][warmup:]) / sum(seconds)
         return Summary(median(seconds), min(seconds), max(seconds), rate, max(turn["peak_gb"] for turn in turns))
 
 
-def quickest(turns: list[dict[str, Any]], name: str, warmup: int) -> list[float]:
-    """The seconds under this name, of every measured step in its quickest turn."""
+def fastest(turns: list[dict[str, Any]], name: str, warmup: int) -> list[float]:
+    """Seconds of every step after warmup, each in its fastest turn."""
     return [min(step) for step in zip(*(turn[name] for turn in turns), strict=True)][warmup:]
 
 
@@ -91,7 +91,7 @@ def main() -> None:
         plan = json.loads((folder / "plan.json").read_text())
         turns, alike = measure(folder, given.turns, given.work)
     if turns["accord"][0]["tokens"] != turns["trl"][0]["tokens"]:
-        raise SystemExit("the two have not read the same tokens, so their times cannot be compared.")
+        raise SystemExit("accord and trl did not read the same tokens, so their times cannot be compared.")
     summaries = {side: Summary.of(turns[side], given.warmup) for side in SIDES}
     show(plan, summaries, given)
     if given.work == "grpo":
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def measure(folder: Path, count: int, work: str) -> tuple[dict[str, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
-    """The turns of each library, and one of each in which both have computed from the same tokens."""
+    """All turns of each library, and one of each in which both computed on the same tokens."""
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for turn in range(count):
         for side in SIDES:
@@ -124,21 +124,21 @@ def measure(folder: Path, count: int, work: str) -> tuple[dict[str, list[dict[st
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="accord beside trl: one optimizer step.")
-    parser.add_argument("--work", choices=tuple(WORK), required=True)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", choices=tuple(WORK), required=True, help="method")
     parser.add_argument("--data", required=True, help="preference pairs, as `accord dpo --data` takes them")
     parser.add_argument("--model", default="smollm2", help="a folder, a Hub name or a short name")
-    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"))
+    parser.add_argument("--dtype", default="auto", choices=("auto", "bfloat16", "float32"), help="compute precision")
     parser.add_argument("--steps", type=int, default=6, help="measured steps in a turn")
-    parser.add_argument("--warmup", type=int, default=2, help="steps before them that are not measured")
-    parser.add_argument("--lora-rank", type=int, default=0, help="adapters of this rank, of both libraries")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before those, not measured")
+    parser.add_argument("--lora-rank", type=int, default=0, help="train adapters of this rank in both")
     parser.add_argument("--turns", type=int, default=2, help="turns of each library")
-    parser.add_argument("--out", help="a JSON file for every number")
+    parser.add_argument("--out", help="a JSON file for all numbers")
     return parser.parse_args()
 
 
 def process(script: str, *arguments: Path) -> None:
-    """Run a script of this folder in a process of its own, on the CPU, without the network."""
+    """Run a script of this folder in a process of its own, on the CPU."""
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -147,13 +147,13 @@ def process(script: str, *arguments: Path) -> None:
 
 
 def show(plan: dict[str, Any], summaries: dict[str, Summary], given: argparse.Namespace) -> None:
-    """The table of seconds and memory."""
+    """Print the table of seconds and memory."""
     adapters = f", adapters of rank {plan['lora_rank']}" if plan["lora_rank"] else ""
     title = (
-        f"{plan['work']}, {plan['what'].format(**plan)} a step, {plan['model']}, {plan['dtype']}{adapters}: "
+        f"{plan['work']}, {plan['what'].format(**plan)} per step, {plan['model']}, {plan['dtype']}{adapters}: "
         f"{given.turns} turns of {given.steps} steps after {given.warmup}"
     )
-    table = Table("", "seconds a step", "min", "max", "tokens/s", "peak GB")
+    table = Table("", "seconds per step", "min", "max", "tokens/s", "peak GB")
     for column in table.columns[1:]:
         column.justify = "right"
     for side, s in summaries.items():
@@ -174,16 +174,16 @@ def show(plan: dict[str, Any], summaries: dict[str, Summary], given: argparse.Na
 
 
 def show_samples(turns: dict[str, list[dict[str, Any]]], warmup: int) -> None:
-    """What the steps consist of, and what both libraries' samples are like."""
+    """Print the seconds of each part of a GRPO step, and the mean reward and entropy of the samples."""
     for side in SIDES:
-        parts = {name: quickest(turns[side], name, warmup) for name in PARTS if name in turns[side][0]}
+        parts = {name: fastest(turns[side], name, warmup) for name in PARTS if name in turns[side][0]}
         means = {name: mean(turns[side][0][name]) for name in ("reward", "entropy")}
         seconds = ", ".join(f"{name} {median(values):.2f} s" for name, values in parts.items())
         print(f"{side}: {seconds}; " + ", ".join(f"mean {name} {value:.3f}" for name, value in means.items()))
 
 
 def show_agreement(alike: dict[str, dict[str, Any]]) -> None:
-    """Losses and gradient norm of what both have computed from the same tokens."""
+    """Print the losses and gradient norm that both computed from the same tokens."""
     for name, last in (("loss", min(2, len(alike["trl"]["loss"]))), ("gradient_norm", 1)):
         for step in range(last):
             values = "  ".join(f"{side} {round(alike[side][name][step], 5) + 0.0:.5f}" for side in SIDES)

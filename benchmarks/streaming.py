@@ -1,10 +1,10 @@
-"""What a run holds of its data: rows that are read as they are needed beside rows that are all read first.
+"""Peak memory and start-up time of training with streamed data, against reading all rows first.
 
     python benchmarks/streaming.py --megabytes 10 1000
 
-For each size a .jsonl file is written, and a tiny model is fine-tuned on it for a few steps, in a process of its own:
-with --stream, and without it up to --whole megabytes. Shown are the peak of resident memory, and the seconds until the
-first step and of a step after it.
+For each size, writes a .jsonl file and fine-tunes a tiny model on it for a few steps in a process of its own: with
+--stream and, up to --whole megabytes, without. Prints peak resident memory, seconds to the first step, and seconds per
+later step.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ STEPS = 6
 
 
 def write(path: Path, megabytes: int) -> int:
-    """Rows of random words until the file is so large; how many."""
+    """Write rows of random words until the file has this size; the number of rows."""
     rng, count = random.Random(0), 0
     some = [" ".join(str(rng.randrange(998)) for _ in range(PLAN["prompt"] + PLAN["completion"])) for _ in range(500)]
     with path.open("w", encoding="utf-8") as file:
@@ -46,7 +46,7 @@ def write(path: Path, megabytes: int) -> int:
 
 
 def work(data: str, stream: bool) -> None:
-    """Train, and print the peak in bytes, and seconds until the first step and of the others."""
+    """Train, and print peak memory in bytes, seconds to the first step, and the median seconds of later ones."""
     from random_llamas import network_of, tokenizer_of
 
     from accord.engine.models import Policy, prepare_network
@@ -67,14 +67,14 @@ def work(data: str, stream: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 1000], help="sizes of files")
-    parser.add_argument("--whole", type=int, default=100, help="up to this size rows are read all at once too")
-    parser.add_argument("--work", nargs=2, help="a file, and whether it is streamed (used by the benchmark itself)")
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 1000], help="sizes of the files")
+    parser.add_argument("--whole", type=int, default=100, help="also read all rows first, up to this size")
+    parser.add_argument("--work", nargs=2, help="a file, and whether to stream it (used internally)")
     given = parser.parse_args()
     if given.work:
         work(given.work[0], given.work[1] == "True")
         return
-    table = Table("megabytes", "rows", "read", "peak, GB", "to the first step, s", "a step, s")
+    table = Table("megabytes", "rows", "read", "peak GB", "seconds to the first step", "seconds per step")
     with tempfile.TemporaryDirectory() as folder:
         for megabytes in given.megabytes:
             path = Path(folder) / f"{megabytes}.jsonl"

@@ -1,12 +1,14 @@
-"""Where an exactly optimized policy turns over, by what its reward was fitted to and how: no training, no sampling.
+"""Where an exactly optimized policy overoptimizes, by the number of comparisons, capacity and ensembles of its reward.
 
     python benchmarks/sweep.py [--draws 60] [--picture docs/images/sweep.png]
 
-In a world of 156 sequences everything is a finite sum. For each draw: a reference policy, a gold reward, and
-comparisons of pairs from the reference whose labels agree with gold 73% of the time; Bradley-Terry scores fitted to
-them are the proxy. Then pi_ref exp(proxy / beta) / Z is swept over beta, and the best of n over n, and gold is followed
-exactly: by the number of comparisons, and of one number by the proxy's capacity and by ensembles, whose members are
-fitted to resampled comparisons. Takes a few minutes.
+Nothing is trained or sampled: in a world of 156 sequences all expectations are finite sums. Each draw has a reference
+policy, a gold reward, and comparisons of pairs from the reference whose labels agree with gold 73% of the time;
+Bradley-Terry scores fitted to them are the proxy. The policy pi_ref exp(proxy / beta) / Z is swept over beta, and best
+of n over n, and the gold reward is computed exactly: by the number of comparisons and, at one number, by the proxy's
+capacity and for ensembles, whose members are fitted to resampled comparisons.
+
+Prints a table for each way to optimize, and draws the gain in gold reward against the distance. Takes a few minutes.
 """
 
 from __future__ import annotations
@@ -33,16 +35,16 @@ from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
 from accord.objectives.selection import best_of_n
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples are no part of the package
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/ is not in the package
 from examples.worlds.enumerable import Enumerable
 
 COMPARISONS = (100, 300, 1000, 3000, 10000)
 MIDDLE = 1000
-"""Comparisons of the proxies that differ in capacity, and of the ensembles."""
+"""The number of comparisons where capacity or ensembles vary."""
 MEMBERS = 5
 AGREEMENT = 0.73
 PENALTY = 0.1
-"""A normal prior on the fitted parameters, of this precision."""
+"""The precision of a normal prior on the fitted parameters."""
 
 WAYS = ("pi_ref exp(proxy / beta) / Z", "best of n")
 NUMBERS = [1, 2, 3, 4, 6, 8, 12, *(2**k for k in range(4, 27))]
@@ -50,17 +52,19 @@ END = 2.0
 DISTANCES = np.linspace(0.0, END, 101)
 
 Proxy = Callable[[Tensor, Tensor, Enumerable, int], Floats]
-"""Scores of all sequences (S,), from the better and the worse of each comparison, (P,) each, a world and a seed."""
+"""Fits scores of all sequences (S,) to comparisons: chosen and rejected sequences (P,), the world, a seed."""
 
 
 def main() -> None:
     """Print the tables and draw the picture."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--draws", type=int, default=60)
-    parser.add_argument("--picture", type=Path, default=Path("docs/images/sweep.png"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=60, help="number of random worlds")
+    parser.add_argument("--picture", type=Path, default=Path("docs/images/sweep.png"), help="file to draw")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    by_data = {f"{n:,} comparisons": [optimized(alone, n, draw) for draw in range(options.draws)] for n in COMPARISONS}
+    by_data = {
+        f"{n:,} comparisons": [optimized(by_sequence, n, draw) for draw in range(options.draws)] for n in COMPARISONS
+    }
     by_kind = {name: [optimized(kind, MIDDLE, draw) for draw in range(options.draws)] for name, kind in KINDS.items()}
     for found in (by_data, by_kind):
         for place, way in enumerate(WAYS):
@@ -69,7 +73,7 @@ def main() -> None:
 
 
 def optimized(proxy_of: Proxy, comparisons: int, draw: int) -> tuple[Floats, Floats]:
-    """By the sweep and by best of n, proxy's and gold's gain at `DISTANCES`, in gold's standard deviations, (2, K)."""
+    """Gains of proxy and gold (2, K) at `DISTANCES`, in gold's standard deviations: by the sweep, and by best of n."""
     world = Enumerable(6, 3, seed=draw)
     logp, gold = reference(world, draw), world.reward.numpy()
     p = np.exp(logp)
@@ -101,7 +105,7 @@ def reference(world: Enumerable, seed: int) -> Floats:
 
 
 def compared(p: Floats, gold: Floats, comparisons: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Noisy comparisons of pairs drawn from the reference: the places of the better and of the worse."""
+    """Noisy comparisons of pairs drawn from the reference: indices of the chosen and rejected sequences, (P,)."""
     generator = np.random.default_rng([seed, comparisons])
     first, second = generator.choice(len(p), size=(2, comparisons), p=p / p.sum())
     gaps = gold[first] - gold[second]
@@ -110,8 +114,8 @@ def compared(p: Floats, gold: Floats, comparisons: int, seed: int) -> tuple[Tens
     return chosen, rejected
 
 
-def fitted(chosen: Tensor, rejected: Tensor, features: Tensor) -> Floats:
-    """Bradley-Terry scores of all sequences that are linear in these features, (S, F)."""
+def fit_linear(chosen: Tensor, rejected: Tensor, features: Tensor) -> Floats:
+    """Bradley-Terry scores of all sequences that are linear in the features (S, F)."""
     weights = torch.zeros(features.shape[1], dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=50, line_search_fn="strong_wolfe")
 
@@ -126,38 +130,38 @@ def fitted(chosen: Tensor, rejected: Tensor, features: Tensor) -> Floats:
     return np.asarray((features @ weights).detach().numpy())
 
 
-def alone(chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Floats:
-    """A score of its own for every sequence."""
-    return fitted(chosen, rejected, torch.eye(len(world.sequences), dtype=torch.float64))
+def by_sequence(chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Floats:
+    """A separate score for every sequence."""
+    return fit_linear(chosen, rejected, torch.eye(len(world.sequences), dtype=torch.float64))
 
 
 def by_features(width: int, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Floats:
-    """A score that is the sum over runs of `width` tokens, each with its place, of a weight of theirs."""
+    """Scores that sum a weight for every run of `width` tokens at its position."""
     runs = [{(i, s[i : i + width]) for i in range(max(1, len(s) - width + 1))} for s in world.sequences]
     known = sorted(set().union(*runs))
-    return fitted(chosen, rejected, torch.tensor([[run in r for run in known] for r in runs], dtype=torch.float64))
+    return fit_linear(chosen, rejected, torch.tensor([[run in r for run in known] for r in runs], dtype=torch.float64))
 
 
 def ensemble(worst: bool, chosen: Tensor, rejected: Tensor, world: Enumerable, seed: int) -> Floats:
-    """The mean of the members' scores, or the worst of them."""
+    """The mean of the members' scores, or their minimum."""
     generator = torch.Generator().manual_seed(seed)
     draws = [torch.randint(len(chosen), (len(chosen),), generator=generator) for _ in range(MEMBERS)]
-    members = np.stack([alone(chosen[some], rejected[some], world, seed) for some in draws])
+    members = np.stack([by_sequence(chosen[some], rejected[some], world, seed) for some in draws])
     return np.asarray(members.min(0) if worst else members.mean(0))
 
 
 KINDS: dict[str, Proxy] = {
-    "a weight a token and place": partial(by_features, 1),
-    "a weight two tokens and place": partial(by_features, 2),
-    "a score a sequence": alone,
+    "a weight per token and position": partial(by_features, 1),
+    "a weight per two tokens and position": partial(by_features, 2),
+    "a score per sequence": by_sequence,
     f"mean of {MEMBERS}": partial(ensemble, False),
-    f"worst of {MEMBERS}": partial(ensemble, True),
+    f"minimum of {MEMBERS}": partial(ensemble, True),
 }
 
 
 def show(way: str, curves: dict[str, Floats]) -> None:
-    """Where gold is highest, and what is left of it at the end: means over the draws that get so far."""
-    columns = ("proxy", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's at d = {END:g}")
+    """Print where gold is highest, and its gain there and at the end: means over the draws that reach the end."""
+    columns = ("proxy", "gold is highest at d", "gain there", f"gain at d = {END:g}", f"proxy's gain at d = {END:g}")
     table = Table(*columns, "draws", title=way)
     for name, both in curves.items():
         reached = both[~np.isnan(both[:, 1]).any(-1)]
@@ -177,7 +181,7 @@ def show(way: str, curves: dict[str, Floats]) -> None:
 
 
 def draw_picture(curves: dict[str, Floats], path: Path) -> None:
-    """Gold's mean gain against the distance, a line for every number of comparisons."""
+    """The mean gain of gold against the distance, a line for each number of comparisons."""
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     axes = figure.subplots()
     for place, (name, both) in enumerate(curves.items()):

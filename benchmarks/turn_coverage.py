@@ -1,10 +1,14 @@
-"""How often the interval of the turn holds it, where a run's steps resemble their neighbors.
+"""Coverage of the interval for the turning point of overoptimization, if a run's steps are autocorrelated.
 
     python benchmarks/turn_coverage.py [--experiments 1000]
 
-Gold along a run is Gao's form, which turns at d = exp(.35 / .2 - 1) = 2.12, and normal noise of standard deviation .06
-whose autocorrelation at one step is rho. Beside accord's interval stands that of a moving-block bootstrap of the
-residuals in blocks of sqrt(T) steps (Künsch 1989), which it replaced. Only runs whose bend is told from 0 have a turn.
+In simulated runs the gold reward follows the form of Gao et al., which turns at d = exp(.35 / .2 - 1) = 2.12, plus
+normal noise of standard deviation .06 with autocorrelation rho between steps. accord's interval is compared with the
+one it replaced, a moving-block bootstrap of the residuals in blocks of sqrt(T) steps (Künsch 1989). A run has a turn
+only if its bend is significantly above 0.
+
+Prints for both, by number of steps and rho, the share of intervals that contain the true turn, their median width, and
+the share of runs that have a turn.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ TURN = float(np.exp(A / B - 1))
 
 
 def runs(steps: int, rho: float, experiments: int) -> Iterator[tuple[Floats, Floats]]:
-    """Distances, which grow ever slower, and gold, of so many runs."""
+    """Distances, which grow ever slower, and noisy gold rewards of each run."""
     generator = np.random.default_rng(0)
     distance = REACH * np.linspace(0.02, 1, steps) ** 0.6
     truth = curves.curve(curves.RL, np.array([A, B, 0.45]), distance)
@@ -54,26 +58,28 @@ def by_blocks(distance: Floats, score: Floats, seed: int, resamples: int = 400) 
     return percentile(turn, curves.RL.turn(repeated[:, 0], bends), steps)
 
 
-def told(turns: list[Interval | None]) -> list[str]:
-    """The share of turns that hold the truth, how wide they are at the median, and the share of runs that have one."""
+def summary(turns: list[Interval | None]) -> list[str]:
+    """The share of intervals that contain the true turn, their median width, and the share of runs with a turn."""
     found = [turn for turn in turns if turn is not None]
+    if not found:
+        return ["", "", "0%"]
     held = sum(turn.low <= TURN <= turn.high for turn in found) / len(found)
     width = float(np.median([turn.high - turn.low for turn in found]))
     return [f"{held:.1%}", f"{width:.2f}", f"{len(found) / len(turns):.0%}"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--experiments", type=int, default=1000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experiments", type=int, default=1000, help="runs per row")
     experiments = parser.parse_args().experiments
-    table = Table("steps", "rho", "holds it", "width", "has one", "by blocks", "width", "has one")
+    table = Table("steps", "rho", "contains the turn", "width", "runs with a turn", "with blocks", "width", "runs with a turn")
     for steps in (24, 60, 120):
         for rho in (0.0, 0.4, 0.7, 0.9):
             both: tuple[list[Interval | None], list[Interval | None]] = ([], [])
             for seed, (distance, score) in enumerate(runs(steps, rho, experiments)):
                 both[0].append(curves.over_steps(curves.RL, distance, score, draws=1000, seed=seed).turn)
                 both[1].append(by_blocks(distance, score, seed))
-            table.add_row(str(steps), str(rho), *told(both[0]), *told(both[1]))
+            table.add_row(str(steps), str(rho), *summary(both[0]), *summary(both[1]))
     Console(width=100).print(table)
 
 

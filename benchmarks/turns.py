@@ -1,24 +1,22 @@
-"""Many turns at the counter: single-turn SFT, SFT on conversations, and reinforcement over whole conversations.
+"""Multi-turn dialogue at the counter: single-turn SFT, SFT on conversations, and GRPO over whole conversations.
 
     python benchmarks/turns.py [--seeds 0 1 2] [--arms many gold to-go] [--pretraining 500] [--out runs/turns]
 
-For each seed, `accord world --name counter` draws a world, whose text a model of 0.5 M parameters learns to continue.
-It is then fine-tuned on answers to first questions, or on as many answers in conversations; the latter goes on with
-GRPO over conversations with the simulated guest: by the gold reward of every turn, summed or to go, or by a reward
-model of rankings: four answers to a turn drawn at random of each conversation, ranked by people who know the truth.
-Then the guest talks with each, on menus that no stage has seen. Each command runs in a process of its own with one
-thread; what has been run is taken up, not run again.
+For each seed, `accord world --name counter` generates a world, whose text a 0.5 M parameter model learns to continue.
+It is fine-tuned on answers to first questions, or on as many answers in conversations. From the latter, GRPO trains on
+conversations with the simulated guest: with the gold reward of every turn, summed or to go, or with a reward model
+fitted to rankings of four answers to a random turn of each conversation, by people who know the truth. The guest then
+talks with each model, about held-out menus.
 
-The first table has, turn by turn, the share of the conversations whose turn is answered right (one that ended before
-counts as wrong there), and the share of those all of whose turns are: means over seeds with Student's 95% intervals,
-and what rewards to go have above their sum in the same seed. The second has, turn by turn, the share of pairs of a
-right and a wrong answer to the same turn, on those menus, that the reward model orders right: four answers of the model
-that its rankings were of, and of the one that was trained by it.
+The first table has the share of conversations answered right at each turn (wrong if they ended before) and at all
+turns: means over seeds with Student's 95% intervals, and the gain of rewards to go over their sum in the same seed. The
+second has, by turn, how often the reward model orders a right and a wrong answer to the same turn correctly, for four
+answers each of the model that it was fitted on and of the one trained with it. A seed takes about six minutes on one
+core; finished runs are reused.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import defaultdict
 from itertools import product
@@ -26,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from cafe import with_interval
-from processes import output_of, run_cli
+from processes import output_of, run_cli, study_parser
 from rich.console import Console
 from rich.table import Table
 
@@ -35,11 +33,11 @@ from accord.worlds.counter import gold
 
 SHORT = {"max_length": 128, "track": "none"}
 TUNED = SHORT | {"model": "{base}", "epochs": 3, "learning_rate": 5e-4}
-ROUND = {"model": "{many}", "data": "{world}/prompts.jsonl", "user": "counter", "max_new_tokens": 12}
-POLICY = SHORT | ROUND | {"batch_size": 8, "group_size": 8, "max_steps": 60, "learning_rate": 4e-4}
+CONVERSATION = {"model": "{many}", "data": "{world}/prompts.jsonl", "user": "counter", "max_new_tokens": 12}
+POLICY = SHORT | CONVERSATION | {"batch_size": 8, "group_size": 8, "max_steps": 60, "learning_rate": 4e-4}
 POLICY |= {"reward_at": "turns"}
-ANEW: dict[str, Any] = {"n": 4, "max_new_tokens": 12}
-RANKED = ANEW | {"data": "{world}/conversations.jsonl", "turn": "random"}
+RESAMPLED: dict[str, Any] = {"n": 4, "max_new_tokens": 12}
+RANKED = RESAMPLED | {"data": "{world}/conversations.jsonl", "turn": "random"}
 
 STAGES: dict[str, dict[str, Any]] = {
     "world": {"command": "world", "name": "counter"},
@@ -61,7 +59,7 @@ STAGES: dict[str, dict[str, Any]] = {
     },
     "learned": {"command": "grpo", **POLICY, "reward": "{reward}", "watch": "counter"},
 }  # fmt: skip
-"""The stages in order; {name} is the model, the folder or the file of an earlier one."""
+"""The stages in order; {name} is the model, the folder or the file of an earlier stage."""
 
 ARMS = {
     "base": "base model",
@@ -71,21 +69,23 @@ ARMS = {
     "gold": "+ GRPO, gold reward",
     "to-go": "+ GRPO, gold reward to go",
 }
-"""The models that are talked with, and what the table calls them."""
+"""The models evaluated, and their names in the table."""
 TURNS = 4
 
 
 def main() -> None:
-    """Run what has not been run, and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=Path("runs/turns"))
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--pretraining", type=int, default=500, help="steps; another number needs another --out")
+    """Run what is missing, and print the tables."""
+    parser = study_parser(__doc__, "runs/turns")
+    parser.add_argument(
+        "--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="models to train and evaluate"
+    )
+    parser.add_argument(
+        "--pretraining", type=int, default=500, help="pretraining steps; another number needs another --out"
+    )
     options = parser.parse_args()
     STAGES["base"]["max_steps"] = options.pretraining
     folders = {seed: options.out / f"seed-{seed}" for seed in options.seeds}
-    # Seed after seed, so that what is there when a run is stopped is whole seeds.
+    # One seed after another, so that an interrupted study leaves complete seeds.
     each = {seed: {arm: by_turn(folders[seed], arm, seed) for arm in options.arms} for seed in options.seeds}
     turns = [f"turn {turn}" for turn in range(1, TURNS + 1)]
     table = Table("model", *turns, "all", title=f"answered right, seeds: {len(options.seeds)}")
@@ -104,11 +104,11 @@ def main() -> None:
 
 
 def by_turn(folder: Path, arm: str, seed: int) -> dict[str, float]:
-    """The share of conversations that a model answers right at each turn, and at all of them."""
+    """The share of conversations that a model answers right at each turn, and at all turns."""
     out = folder / f"talks-{arm}.jsonl"
     if not out.exists():
         model, world = (output_of(STAGES, folder, name, seed) for name in (arm, "world"))
-        asked = ROUND | {"data": world / "heldout.jsonl", "limit": 200, "model": model, "reward": "counter"}
+        asked = CONVERSATION | {"data": world / "heldout.jsonl", "limit": 200, "model": model, "reward": "counter"}
         run_cli("sample", asked | {"seed": seed, "out": out})
     talks: dict[int, list[float]] = defaultdict(list)
     for line in out.read_text(encoding="utf-8").splitlines():
@@ -122,18 +122,18 @@ def by_turn(folder: Path, arm: str, seed: int) -> dict[str, float]:
 
 
 def ordered_right(folder: Path, arm: str, seed: int) -> dict[str, float]:
-    """The share of pairs of a right and a wrong answer of a model's that the reward model orders right, by turn.
+    """By turn, the share of pairs of a model's right and wrong answers that the reward model orders correctly.
 
-    The turns are those of the conversations that the model had in `by_turn`. Pairs with equal rewards count half.
+    The turns are from the conversations of `by_turn`. Pairs with equal rewards count half.
     """
     out = folder / f"anew-{arm}.jsonl"
     if not out.exists():
         model, reward = (output_of(STAGES, folder, name, seed) for name in (arm, "reward"))
-        asked = ANEW | {"data": folder / f"talks-{arm}.jsonl", "model": model, "reward": reward}
+        asked = RESAMPLED | {"data": folder / f"talks-{arm}.jsonl", "model": model, "reward": reward}
         run_cli("sample", asked | {"seed": seed, "out": out})
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     found: dict[str, list[float]] = {f"turn {turn}": [] for turn in range(1, TURNS + 1)}
-    for answers in (rows[i : i + ANEW["n"]] for i in range(0, len(rows), ANEW["n"])):
+    for answers in (rows[i : i + RESAMPLED["n"]] for i in range(0, len(rows), RESAMPLED["n"])):
         asked = tuple(Message(**message) for message in answers[0]["prompt"])
         turn = 1 + sum(message.role == "assistant" for message in asked)
         scored = [(gold(asked, row["completion"]), row["reward"]) for row in answers]

@@ -1,9 +1,9 @@
-"""Which models a card trains, by which method and settings: the table of docs/what-fits.md.
+"""Which models fit on a GPU, by method and settings: the table of docs/what-fits.md.
 
     python benchmarks/what_fits.py
 
-No model is read: the architectures are written here as their published config.json has them. For each card the first of
-the rows of `accord doctor` that fits, by the peak that is expected; a plan, not a measurement.
+A plan, not a measurement: prints for each GPU the first row of `accord doctor` whose expected peak memory fits. No
+model is loaded; the architectures are written here as in their published config.json. Takes no options.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CARDS = (24, 48, 80)
 
 
 def first_fit(needed: dict[str, dict[str, float]], room: float, *, lora: bool) -> str:
-    """The first row of doctor's that fits, of those with adapters or of the others, with its gigabytes."""
+    """The first row of `accord doctor` that fits, with or without adapters, and its gigabytes."""
     for name, parts in needed.items():
         if name.startswith("lora") == lora and parts["at the peak"] <= room:
             return f"{name.removeprefix('lora 16').strip() or 'as it is'} ({parts['at the peak'] / GB:.0f})"

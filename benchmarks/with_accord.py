@@ -1,4 +1,7 @@
-"""One run of accord: `python benchmarks/with_accord.py FOLDER OUT` follows FOLDER/plan.json and writes to OUT."""
+"""One measured run of accord, started by benchmarks/step.py: follows FOLDER/plan.json and writes its numbers to OUT.
+
+python benchmarks/with_accord.py FOLDER OUT
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def main(folder: Path, out: Path) -> None:
 
 
 def from_rows(plan: dict[str, Any], settings: dict[str, Any], model: Policy, run: Path) -> dict[str, Any]:
-    """A method that learns from the rows."""
+    """Train SFT, DPO or a reward model on the rows."""
     method = METHODS[plan["work"]](**settings)
     result = method.fit(model, plan["rows"], out=run)
     trees = method.encode(model, load_data(plan["rows"]), LeftOut())
@@ -57,31 +60,31 @@ def from_rows(plan: dict[str, Any], settings: dict[str, Any], model: Policy, run
 
 
 def from_samples(plan: dict[str, Any], settings: dict[str, Any], model: Policy, run: Path) -> dict[str, Any]:
-    """GRPO, which learns from its own samples of the rows' prompts."""
-    method = Clocked(**settings, **{name: plan[name] for name in SAMPLING})
+    """Train GRPO on samples of the rows' prompts."""
+    method = TimedGRPO(**settings, **{name: plan[name] for name in SAMPLING})
     result = method.fit(model, plan["rows"], reward=length, out=run)
     parts = ("generation", "reference", "update")
     measures = logged(result, "seconds", *parts, "tokens_read", "loss", "gradient_norm", "reward", "entropy")
-    return measures | {"tokens": measures.pop("tokens_read"), "samples": method.at_work.first}
+    return measures | {"tokens": measures.pop("tokens_read"), "samples": method.timed_learner.first}
 
 
 def logged(result: Result, *names: str) -> dict[str, list[Any]]:
-    """What the run logged under these names, step by step."""
+    """What the run logged under these names in each step."""
     return {name: [row[name] for row in result.metrics] for name in names}
 
 
-class Clocked(GRPO):
-    """GRPO that logs what its steps consist of."""
+class TimedGRPO(GRPO):
+    """GRPO that logs the seconds of each part of a step."""
 
-    def learner(self, policy: Policy, reward: Reward) -> ClockedLearner:
-        self.at_work = ClockedLearner(self, policy, reward)
-        return self.at_work
+    def learner(self, policy: Policy, reward: Reward) -> TimedLearner:
+        self.timed_learner = TimedLearner(self, policy, reward)
+        return self.timed_learner
 
 
-class ClockedLearner(GroupLearner):
-    """Logs the seconds of a step's parts, and the tokens of each sample with its prompt.
+class TimedLearner(GroupLearner):
+    """Logs the seconds of each part of a step, and the tokens of its samples with their prompts.
 
-    `first` keeps the tokens of the first step's samples.
+    `first` has the tokens of the first step's samples.
     """
 
     def step(self, step: int, items: Sequence[EncodedPrompt], optimizer: Optimizer) -> StepResult:
@@ -95,10 +98,10 @@ class ClockedLearner(GroupLearner):
         return rollout.result({**row, **self.seconds, "tokens_read": tokens})
 
     def learn(self, step: int, rollout: Rollout, optimizer: Optimizer) -> dict[str, float]:
-        return self.timed("update", lambda: super(ClockedLearner, self).learn(step, rollout, optimizer))
+        return self.timed("update", lambda: super(TimedLearner, self).learn(step, rollout, optimizer))
 
     def score(self, trees: Trees) -> Experience:
-        return self.timed("reference", lambda: super(ClockedLearner, self).score(trees))
+        return self.timed("reference", lambda: super(TimedLearner, self).score(trees))
 
     def timed(self, name: str, work: Callable[[], Any]) -> Any:
         began = time.perf_counter()

@@ -1,8 +1,9 @@
-"""One run of trl: `python benchmarks/with_trl.py FOLDER OUT` follows FOLDER/plan.json and writes to OUT.
+"""One measured run of trl, started by benchmarks/step.py: follows FOLDER/plan.json and writes its numbers to OUT.
 
-The trainers are used as their documentation shows; benchmarks/README.md says which settings were chosen and why.
+    python benchmarks/with_trl.py FOLDER OUT
+    python benchmarks/with_trl.py FOLDER OUT TURN    # one GRPO step on the samples of accord's first step in TURN
 
-    python benchmarks/with_trl.py FOLDER OUT TURN    one step of GRPO on the samples of accord's first step in TURN
+The trainers are used as their documentation shows; benchmarks/README.md explains the settings.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from random_llamas import lora_config
 from reward import length
 from transformers import Trainer, TrainerCallback
 from trl import (
@@ -39,7 +41,7 @@ TRAINERS = {
 
 
 class Stopwatch(TrainerCallback):  # type: ignore[misc]
-    """The seconds from the beginning of each optimizer step to its end, and of the calls within it that it wraps."""
+    """Seconds of each optimizer step, and of the calls within it that are wrapped by `around`."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -52,7 +54,7 @@ class Stopwatch(TrainerCallback):  # type: ignore[misc]
         self.seconds.append(time.perf_counter() - self.began)
 
     def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, its seconds noted."""
+        """The function, timed."""
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             began = time.perf_counter()
@@ -90,7 +92,7 @@ def main(folder: Path, out: Path, turn: Path | None = None) -> None:
 
 
 def from_rows(plan: dict[str, Any], settings: dict[str, Any], rows: Dataset) -> dict[str, Any]:
-    """A trainer that learns from the rows."""
+    """Train SFT, DPO or a reward model on the rows."""
     trainer_of, config_of = TRAINERS[plan["work"]]
     size = plan["batch_size"]
     config = config_of(
@@ -105,7 +107,7 @@ def from_rows(plan: dict[str, Any], settings: dict[str, Any], rows: Dataset) -> 
         args=config,
         train_dataset=rows,
         callbacks=[stopwatch],
-        peft_config=adapters(plan),
+        peft_config=lora_config(plan["work"], plan["lora_rank"]),
     )
     trainer.train()
     read = [_tokens(row) for row in trainer.train_dataset]
@@ -116,7 +118,7 @@ def from_rows(plan: dict[str, Any], settings: dict[str, Any], rows: Dataset) -> 
 def from_samples(
     plan: dict[str, Any], settings: dict[str, Any], rows: Dataset, given: list[list[int]] | None
 ) -> dict[str, Any]:
-    """GRPO, which learns from its own samples of the rows' prompts, or for one step from those that are given."""
+    """Train GRPO on samples of the rows' prompts, or for one step on the samples given."""
     config = GRPOConfig(
         **settings | ({"max_steps": 1} if given else {}),
         per_device_train_batch_size=plan["batch_size"] * plan["group_size"],
@@ -135,8 +137,8 @@ def from_samples(
         reward_funcs=length,
         train_dataset=rows,
         callbacks=[stopwatch],
-        peft_config=adapters(plan),
-        rollout_func=(lambda prompts, trainer: _said(trainer, prompts, given)) if given else None,
+        peft_config=lora_config(plan["work"], plan["lora_rank"]),
+        rollout_func=(lambda prompts, trainer: _rollout(trainer, prompts, given)) if given else None,
     )
     trainer.model.generate = stopwatch.around(trainer.model.generate)
     trainer.train()
@@ -147,25 +149,14 @@ def from_samples(
     return {"seconds": stopwatch.seconds, "generation": stopwatch.within, **measures}
 
 
-def adapters(plan: dict[str, Any]) -> Any:
-    """The adapters that accord has by default, if any."""
-    if not plan["lora_rank"]:
-        return None
-    from peft import LoraConfig
-
-    rank = plan["lora_rank"]
-    task = "SEQ_CLS" if plan["work"] == "reward" else "CAUSAL_LM"
-    return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task)
-
-
 def logged(trainer: Trainer, **names: str) -> dict[str, list[Any]]:
-    """What the trainer logged, step by step; `names` are ours for its."""
+    """What the trainer logged in each step; `names` maps our names to trl's."""
     rows = [row for row in trainer.state.log_history if "loss" in row]
     return {ours: [row[theirs] for row in rows] for ours, theirs in names.items()}
 
 
-def _said(trainer: Any, prompts: list[str], completions: list[list[int]]) -> dict[str, Any]:
-    """Completions in the form in which trl takes them from a sampler of one's own."""
+def _rollout(trainer: Any, prompts: list[str], completions: list[list[int]]) -> dict[str, Any]:
+    """Completions in the form that trl's `rollout_func` returns."""
     prompt_ids = trainer.processing_class(text=prompts)["input_ids"]
     return {"prompt_ids": prompt_ids, "completion_ids": completions, "logprobs": None}
 

@@ -1,15 +1,15 @@
-"""A cat on a grid, taught by the objectives that teach language models: `python examples/cat_grid.py`.
+"""A cat on a grid, trained with the objectives that train language models: `python examples/cat_grid.py`.
 
 A broom in the way costs 1, falling into the bath costs 5 and sends the cat back to the start, and the meat gives 10 and
-ends the episode. The floor is wet: one move in five goes sideways. To accord's objectives a text is one more such
-environment, for they see only flat vectors (N,) and, for each element, its `owner`:
+ends the episode. The floor is wet: one move in five goes sideways. To accord's objectives a text is just another
+environment: they see only flat vectors (N,) and the `owner` of each element:
 
     here        cell       move            step     episode       reward of the cell that was reached
     in a text   prefix     next token      token    completion    score on the last token, less the KL penalty
 
-So `gae`, `whiten`, `reinforce`, `clipped` and `value` below are the very functions that accord trains models with. But
-here the truth is known: the grid is small enough to solve for its best policy, and for the value of what was learned.
-It needs `pip install gymnasium`, and some ten seconds.
+So `gae`, `whiten`, `reinforce`, `clipped` and `value` below are the functions that accord trains models with. Here the
+truth is known: the grid is small enough to compute the optimal policy, and the exact value of a learned one. Needs `pip
+install gymnasium`; takes about ten seconds.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from accord.objectives import policy
 from accord.objectives.advantages import gae, whiten
 
 GAMMA = 0.9  # a reward one step later is worth a tenth less, so the cat hurries
-EPISODES = 32  # of one update
+EPISODES = 32  # per update
 BOARD = ("..W.M", "S.B..", ".....")  # S the start, B a broom, W the bath (water), M the meat
 REWARDS = {"B": -1.0, "W": -5.0, "M": 10.0}
 MOVES, ARROWS = ((-1, 0), (0, 1), (1, 0), (0, -1)), "↑→↓←"  # clockwise, so that neighbors are sideways
 
 
 class CatGrid(gymnasium.Env[Any, Any]):
-    """The grid as a Gymnasium environment: an observation is the number of the cat's cell, an action that of a move.
+    """The grid as a Gymnasium environment: an observation is the index of the cat's cell, an action that of a move.
 
     Walls around the board stop the cat. With probability `slip` a move goes sideways, half of it to either side. An
     episode is cut after `max_steps`, as `max_new_tokens` cuts a completion. "ansi" renders text, with C for the cat.
@@ -63,7 +63,7 @@ class CatGrid(gymnasium.Env[Any, Any]):
         return self.cell, reward, ended, self.steps >= self.max_steps, {}
 
     def outcomes(self, cell: int, action: int) -> list[tuple[float, int, float, bool]]:
-        """Where a move may lead: the probability, the cell, the reward, and whether the episode ends there."""
+        """The possible outcomes of a move: probability, cell, reward, and whether the episode ends."""
         turns = ((1 - self.slip, 0), (self.slip / 2, -1), (self.slip / 2, 1))
         return [(probability, *self._land(cell, MOVES[(action + turn) % 4])) for probability, turn in turns]
 
@@ -79,12 +79,12 @@ class CatGrid(gymnasium.Env[Any, Any]):
         return self.picture(marks) if self.render_mode == "ansi" else None
 
     def picture(self, marks: str) -> str:
-        """One mark a cell, laid out as the board is."""
+        """The board with one mark per cell."""
         return "\n".join(marks[i : i + self.columns] for i in range(0, len(marks), self.columns))
 
 
 def transitions(env: CatGrid) -> tuple[Tensor, Tensor]:
-    """The probability to go on by move a from cell s to cell t, (S, A, S), and the move's expected reward, (S, A)."""
+    """The probability to continue from cell s by move a to cell t, (S, A, S), and expected rewards (S, A)."""
     onward = torch.zeros(len(env.tiles), len(MOVES), len(env.tiles), dtype=torch.float64)
     rewards = torch.zeros(len(env.tiles), len(MOVES), dtype=torch.float64)
     for cell in range(len(env.tiles)):
@@ -98,7 +98,7 @@ def transitions(env: CatGrid) -> tuple[Tensor, Tensor]:
 def evaluate(env: CatGrid, pi: Tensor, rewards: Tensor | None = None) -> Tensor:
     """The exact value of every cell (S,) under the policy pi (S, A): Bellman's equations (1 - gamma T_pi) V = R_pi.
 
-    R is the truth, or the rewards (S, A) that are given in its place.
+    R is the true reward, or `rewards` (S, A) if given.
     """
     onward, truth = transitions(env)
     rewards = truth if rewards is None else rewards
@@ -107,9 +107,9 @@ def evaluate(env: CatGrid, pi: Tensor, rewards: Tensor | None = None) -> Tensor:
 
 
 def optimum(env: CatGrid, rewards: Tensor | None = None) -> Tensor:
-    """The best policy, (S, A) of zeros and ones, by value iteration: every turn shrinks the values' error by gamma.
+    """The best policy, (S, A) of zeros and ones, by value iteration: every iteration shrinks the error by gamma.
 
-    It is best by the truth, or by the rewards (S, A) that are given in its place.
+    It is best by the true reward, or by `rewards` (S, A) if given.
     """
     onward, truth = transitions(env)
     rewards = truth if rewards is None else rewards
@@ -120,17 +120,17 @@ def optimum(env: CatGrid, rewards: Tensor | None = None) -> Tensor:
 
 
 class Steps(NamedTuple):
-    """The steps of a batch of episodes, one after another, each field (N,): the form of the tokens of completions."""
+    """The steps of a batch of episodes, concatenated, each field (N,): the same form as the tokens of completions."""
 
     cells: Tensor
     actions: Tensor
     rewards: Tensor
-    owner: Tensor  # the episode's number
+    owner: Tensor  # index of the episode
     discount: Tensor  # gamma^t at an episode's step t
 
 
 class Cat(torch.nn.Module):
-    """A softmax policy and a value, tables (S, A) and (S,), in the place of the language model and the value model."""
+    """A tabular softmax policy (S, A) and value (S,), in place of the language model and the value model."""
 
     def __init__(self, env: CatGrid) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class Cat(torch.nn.Module):
         self.values = torch.nn.Parameter(torch.zeros(len(env.tiles), dtype=torch.float64))
 
     def forward(self, steps: Steps) -> tuple[Tensor, Tensor]:
-        """log pi of every step's move and the value before it, (N,) each."""
+        """log pi of every step's move, and the value of its cell, (N,) each."""
         return self.logits.log_softmax(1)[steps.cells, steps.actions], self.values[steps.cells]
 
     def policy(self) -> Tensor:
@@ -146,7 +146,7 @@ class Cat(torch.nn.Module):
 
 
 def sample(env: CatGrid, pi: Tensor, episodes: int) -> Steps:
-    """Episodes under the policy; the environment's generator draws the moves as well, so that one seed decides all."""
+    """Sample episodes; the environment's generator draws the moves too, so that one seed fixes everything."""
     chances, rows = pi.numpy(), []
     for episode in range(episodes):
         (cell, _), over = env.reset(), False
@@ -160,14 +160,14 @@ def sample(env: CatGrid, pi: Tensor, episodes: int) -> Steps:
 
 
 def reinforce(cat: Cat, steps: Steps) -> Iterator[Tensor]:
-    """REINFORCE, the value as baseline; weighed by gamma^t it is, in expectation, the gradient of the start's value."""
+    """REINFORCE with the value as baseline; weighted by gamma^t, its mean is the gradient of the start's value."""
     logp, values = cat(steps)
     advantage, returns = gae(steps.rewards, values, steps.owner, gamma=GAMMA, lam=1.0)
     yield steps.discount * policy.reinforce(logp, advantage) + policy.value(values, values, returns, clip=float("inf"))
 
 
 def ppo(cat: Cat, steps: Steps) -> Iterator[Tensor]:
-    """Proximal policy optimization: four passes over the same steps, as far as the clips let them; without gamma^t."""
+    """Proximal policy optimization: four clipped updates on the same steps, without the factor gamma^t."""
     old_logp, old_values = (x.detach() for x in cat(steps))
     advantage, returns = gae(steps.rewards, old_values, steps.owner, gamma=GAMMA, lam=0.95)
     advantage = whiten(advantage, mean=advantage.mean(), std=advantage.std(correction=0))
@@ -178,7 +178,7 @@ def ppo(cat: Cat, steps: Steps) -> Iterator[Tensor]:
 
 
 def learn(env: CatGrid, method: Callable[[Cat, Steps], Iterator[Tensor]], *, updates: int, seed: int = 0) -> Cat:
-    """Sample, take the method's losses of every step, divide them once, descend; `updates` times."""
+    """Sample episodes and take gradient steps on the method's losses, `updates` times."""
     cat = Cat(env)
     optimizer = torch.optim.Adam(cat.parameters(), lr=0.1)
     env.reset(seed=seed)

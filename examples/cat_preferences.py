@@ -1,15 +1,15 @@
 """The cat on the grid learns from preferences: `python examples/cat_preferences.py [--seeds 0 1 2 3 4]`.
 
-Nobody tells this cat what a move is worth. A labeler compares two stretches of its life, and from many such verdicts a
-reward of moves, r(s, a), is fitted: the probability that stretch 1 is preferred is the logistic function of what its
-rewards sum to, less those of stretch 2 (Christiano et al. 2017, arXiv:1706.03741, eq. 1). The policy then learns from
-r alone, by the same `ppo` as in `cat_grid`. The grid can be solved for any reward, so the table has the exact value, by
-the true reward, of the best policy for what was learned. Beside it stands a reward that somebody wrote down wrongly:
+The cat is not told the reward of a move. A labeler compares two stretches (segments) of its episodes, and from many
+such verdicts a reward r(s, a) is fitted: the probability that stretch 1 is preferred is the logistic function of the
+sum of its rewards minus that of stretch 2 (Christiano et al. 2017, arXiv:1706.03741, eq. 1). The policy then learns
+from r alone, with the same `ppo` as in `cat_grid`. The grid can be solved for any reward, so the table has the exact
+value, by the true reward, of the best policy for the learned one. It is compared with hand-written rewards:
 
-    nearer      1 for every move that ends nearer to the meat, whatever comes of it: the cat can step back and forth
-    shaped      truth + gamma phi(next) - phi(here), phi the nearness: a hint that cannot mislead (Ng et al. 1999)
+    nearer      1 for every move that ends nearer to the meat, so that stepping back and forth pays
+    shaped      truth + gamma phi(next) - phi(here), phi the nearness: keeps the optimal policy (Ng et al. 1999)
 
-It needs `pip install gymnasium`, and some minutes. docs/grid-world.md has what it prints.
+Needs `pip install gymnasium`; takes a few minutes. docs/grid-world.md explains the output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples are no part of the package
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/ is not in the package
 from accord.evaluate.statistics import over_seeds
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
@@ -34,17 +34,17 @@ from accord.results.base import Interval
 from examples.cat_grid import EPISODES, GAMMA, MOVES, Cat, CatGrid, Steps, evaluate, optimum, ppo, sample, transitions
 
 COMPARISONS = (100, 400, 1600, 6400, 25600)
-SEEN = 256  # episodes of a cat that walks about at random, whose stretches are compared
-LENGTH = 5  # moves of a stretch
-PRIOR = 0.1  # the precision of a normal prior on every r(s, a), which is all that is known of a move nobody saw
+SEEN = 256  # episodes of a random policy, whose stretches are compared
+LENGTH = 5  # moves per stretch
+PRIOR = 0.1  # the precision of a normal prior on every r(s, a), which decides r where there are no data
 UPDATES = 80
-REFITS = 16  # times that a policy is compared anew as it learns
+REFITS = 16  # how often the policy's own stretches are compared during training
 PROXY_UPDATES = 160
 PROMISED = "what r says of asked before"
 
 
 class Stretches(NamedTuple):
-    """Stretches of episodes, one after another: cells, moves and true rewards (N,), and the stretch of each step."""
+    """Concatenated stretches of episodes: cells, moves and true rewards (N,), and the stretch of each step."""
 
     cells: Tensor
     actions: Tensor
@@ -56,12 +56,12 @@ class Stretches(NamedTuple):
         return int(self.owner[-1]) + 1
 
     def sums(self, rewards: Tensor) -> Tensor:
-        """What every stretch's moves are worth by a reward (S, A), (stretches,)."""
+        """The sum of the rewards (S, A) of each stretch's moves, (stretches,)."""
         return segment_sum(rewards[self.cells, self.actions], self.owner, self.count)
 
 
 class Comparisons(NamedTuple):
-    """Verdicts: how often each move was made in the preferred stretch less in the other, (P, S * A)."""
+    """Verdicts: counts of each move in the preferred stretch minus those in the other, (P, S * A)."""
 
     moves: Tensor
 
@@ -71,29 +71,29 @@ class Comparisons(NamedTuple):
 
 
 Label = Callable[[CatGrid, Stretches], Tensor]
-"""What a labeler goes by: a number for every stretch, (stretches,)."""
+"""The utility by which a labeler compares: a number for every stretch, (stretches,)."""
 
 
 def by_moves(env: CatGrid, stretches: Stretches) -> Tensor:
-    """A labeler who judges moves: by what they bring in expectation, which r(s, a) can express."""
+    """A labeler who judges moves by their expected reward, which r(s, a) can express."""
     return stretches.sums(transitions(env)[1])
 
 
 def by_outcomes(env: CatGrid, stretches: Stretches) -> Tensor:
-    """A labeler who judges what came of them, slips included, which r(s, a) cannot see."""
+    """A labeler who judges outcomes, including slips, which r(s, a) cannot express."""
     return segment_sum(stretches.rewards, stretches.owner, stretches.count)
 
 
 def stretches_of(steps: Steps, length: int = LENGTH) -> Stretches:
-    """Every episode cut into stretches of so many steps, the last of them shorter."""
+    """Cut every episode into stretches of `length` steps, the last of which may be shorter."""
     place = torch.arange(len(steps.owner))
-    first = place[steps.owner.diff(prepend=steps.owner[:1] - 1) != 0]  # of every episode
+    first = place[steps.owner.diff(prepend=steps.owner[:1] - 1) != 0]  # the first step of every episode
     begins = (place - first[steps.owner]) % length == 0
     return Stretches(steps.cells, steps.actions, steps.rewards, begins.cumsum(0) - 1)
 
 
 def compared(env: CatGrid, stretches: Stretches, pairs: int, label: Label, generator: torch.Generator) -> Comparisons:
-    """Pairs of stretches drawn at random, with verdicts that Bradley and Terry's labeler gives of what it goes by."""
+    """Random pairs of stretches, with the verdicts of a Bradley-Terry labeler by its utility."""
     counts = torch.zeros(stretches.count, len(env.tiles) * len(MOVES), dtype=torch.float64)
     moves = stretches.cells * len(MOVES) + stretches.actions
     counts.index_put_((stretches.owner, moves), torch.ones(len(moves), dtype=torch.float64), accumulate=True)
@@ -105,13 +105,13 @@ def compared(env: CatGrid, stretches: Stretches, pairs: int, label: Label, gener
 
 
 def comparison_losses(rewards: Tensor, comparisons: Comparisons) -> Tensor:
-    """-log sigmoid of the preferred stretch's sum of r(s, a) less the other's, (P,)."""
+    """-log sigmoid of the preferred stretch's sum of r(s, a) minus the other's, (P,)."""
     margin = comparisons.moves @ rewards.flatten()
     return bradley_terry(margin, torch.zeros_like(margin))
 
 
 def fitted(env: CatGrid, comparisons: Comparisons) -> Tensor:
-    """The rewards r (S, A) that make the verdicts likeliest, under a normal prior: a convex problem, solved."""
+    """The most likely rewards r (S, A) given the verdicts, under a normal prior: a convex problem."""
     rewards = torch.zeros(len(env.tiles), len(MOVES), dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([rewards], max_iter=200, line_search_fn="strong_wolfe")
 
@@ -128,7 +128,7 @@ def fitted(env: CatGrid, comparisons: Comparisons) -> Tensor:
 def learn_from(
     env: CatGrid, reward_at: Callable[[int, Steps], Tensor], *, updates: int, seed: int
 ) -> Iterator[tuple[Cat, Tensor]]:
-    """PPO by the reward (S, A) that stands at every update; the cat and that reward after each."""
+    """PPO with the reward (S, A) current at every update; yields the cat and that reward after each."""
     cat = Cat(env)
     optimizer = torch.optim.Adam(cat.parameters(), lr=0.1)
     env.reset(seed=seed)
@@ -143,16 +143,16 @@ def learn_from(
 
 
 def asked_before(env: CatGrid, pairs: int, label: Label, seed: int) -> Tensor:
-    """A reward fitted to comparisons of what a cat does that walks about at random."""
+    """A reward fitted to comparisons of a random policy's stretches."""
     env.reset(seed=seed)
     stretches = stretches_of(sample(env, Cat(env).policy(), SEEN))
     return fitted(env, compared(env, stretches, pairs, label, torch.Generator().manual_seed(seed)))
 
 
 def asked_meanwhile(env: CatGrid, pairs: int, label: Label, seed: int) -> tuple[Tensor, Tensor]:
-    """The policy (S, A) and the reward of a cat whose own stretches are compared as it learns, and r fitted anew.
+    """The policy (S, A) and reward of a cat whose own stretches are compared during training, with r refitted.
 
-    The verdicts are spread evenly over the first half of the updates.
+    The comparisons are spread evenly over the first half of the updates.
     """
     generator, every = torch.Generator().manual_seed(seed), UPDATES // 2 // REFITS
     known = Comparisons(torch.zeros(0, len(env.tiles) * len(MOVES), dtype=torch.float64))
@@ -172,7 +172,7 @@ def asked_meanwhile(env: CatGrid, pairs: int, label: Label, seed: int) -> tuple[
 
 
 def nearness(env: CatGrid) -> Tensor:
-    """phi (S,): how near every cell is to the meat, 0 there and -1 a step away."""
+    """phi (S,): minus the distance of every cell to the meat."""
     meat = env.tiles.index("M")
     cells = torch.arange(len(env.tiles))
     rows, columns = cells // env.columns - meat // env.columns, cells % env.columns - meat % env.columns
@@ -180,7 +180,7 @@ def nearness(env: CatGrid) -> Tensor:
 
 
 def nearer(env: CatGrid) -> Tensor:
-    """The reward (S, A) that somebody wrote down: 1 where a move ends nearer to the meat, in expectation over slips."""
+    """The reward (S, A) "nearer": 1 if a move ends nearer to the meat, in expectation over slips."""
     phi = nearness(env)
     rewards = torch.zeros(len(env.tiles), len(MOVES), dtype=torch.float64)
     for cell in range(len(env.tiles)):
@@ -191,19 +191,19 @@ def nearer(env: CatGrid) -> Tensor:
 
 
 def shaped(env: CatGrid) -> Tensor:
-    """The truth and a potential: R(s, a) + E[gamma phi(next) - phi(s)], phi being 0 where an episode ends."""
+    """The true reward plus a potential: R(s, a) + E[gamma phi(next) - phi(s)], phi being 0 where an episode ends."""
     onward, rewards = transitions(env)
     phi = nearness(env)
     return rewards + GAMMA * onward @ phi - phi[:, None]
 
 
 def value(env: CatGrid, pi: Tensor, rewards: Tensor | None = None) -> float:
-    """The exact value of the start under a policy, by the truth or another reward."""
+    """The exact value of the start under a policy, by the true reward or another one."""
     return float(evaluate(env, pi, rewards)[env.start])
 
 
 def by_comparisons(env: CatGrid, seeds: Sequence[int]) -> dict[str, list[Interval]]:
-    """The true value of what was learned from so many comparisons, over seeds; and what one r itself promises."""
+    """The true value of learned policies by number of comparisons, over seeds; and the value that r predicts."""
     found: dict[str, list[Interval]] = {}
     for pairs in COMPARISONS:
         values: dict[str, list[float]] = {}
@@ -224,7 +224,7 @@ def by_comparisons(env: CatGrid, seeds: Sequence[int]) -> dict[str, list[Interva
 
 
 def by_updates(env: CatGrid, rewards: Tensor, seed: int) -> tuple[list[float], list[float]]:
-    """Of PPO by a reward: the start's value by that reward, and by the truth, after every update."""
+    """PPO with a reward: the value of the start by that reward, and by the true one, after every update."""
     states = learn_from(env, lambda update, steps: rewards, updates=PROXY_UPDATES, seed=seed)
     both = [(value(env, cat.policy(), rewards), value(env, cat.policy())) for cat, _ in states]
     return [proxy for proxy, _ in both], [true for _, true in both]
@@ -266,7 +266,7 @@ def shown(interval: Interval) -> str:
 def draw(
     learned: dict[str, list[Interval]], hacked: list[tuple[list[float], list[float]]], best: float, path: Path
 ) -> None:
-    """The true value against the comparisons, and, of the reward that was written down, proxy and truth as PPO goes."""
+    """Left: true value by number of comparisons; right: proxy and true value as PPO optimizes a hand-written reward."""
     figure = Figure(figsize=(9.6, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.axhline(best, color="gray", linewidth=1, linestyle="--", label="best there is")

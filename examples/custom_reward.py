@@ -1,7 +1,7 @@
 """PPO against a reward that is a Python function, in the small world of the café: `python examples/custom_reward.py`.
 
-A model that has learned to answer is rewarded for naming the price, in one of several ways its demonstrations go on.
-Run it again, and it goes on where it stopped.
+A fine-tuned model is rewarded for naming the price, as some of its demonstrations do. If interrupted, run it again: it
+continues from where it stopped.
 """
 
 from __future__ import annotations

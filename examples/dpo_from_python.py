@@ -1,7 +1,7 @@
 """Direct preference optimization in a few lines: `python examples/dpo_from_python.py pairs.jsonl`.
 
-The file holds rows of `prompt`, `chosen` and `rejected`, or any other form of preferences that docs/data.md lists. The
-last 200 rows are held out, to see how often the policy's implicit reward orders them as people did.
+The file has rows of `prompt`, `chosen` and `rejected`, or another form of preferences from docs/data.md. The last 200
+rows are held out, to measure how often the policy's implicit reward agrees with them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""REINFORCE's expectation is the policy gradient, shown by summing over every completion there is.
+"""REINFORCE's expected gradient is the policy gradient, shown by summing over all possible completions.
 
-A world of 4 tokens and at most 3 steps has 40 completions. All of them are branches of one tree, so a single pass gives
-every log-probability, the expected reward is a sum, and its gradient is exact. The two gradients agree to about 1e-7:
-weights are float64, but Llama's norms compute in float32.
+A world of 4 tokens and at most 3 steps has 40 completions. They are branches of one tree, so a single pass gives all
+log-probabilities, the expected reward is a sum, and its gradient is exact. The two gradients agree to about 1e-7:
+weights are float64, but Llama's norms compute in float32. Takes seconds.
 
     python examples/exact_policy_gradient.py
 """
@@ -20,7 +20,7 @@ from accord.engine.trees import Branch, Tree, Trees
 from accord.objectives.policy import reinforce
 from accord.objectives.segments import segment_sum
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples are no part of the package
+sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/ is not in the package
 from examples.worlds.enumerable import Enumerable, distribution
 
 
@@ -38,8 +38,8 @@ def main() -> None:
     exact = gradient(expected_reward)
 
     logp, _ = log_probabilities(model, trees)
-    advantage = world.reward - expected_reward.detach()  # the baseline changes no expectation
-    loss = reinforce(logp, advantage[trees.owner])  # (N,), the loss of each token, were its completion sampled
+    advantage = world.reward - expected_reward.detach()  # the baseline does not change the expectation
+    loss = reinforce(logp, advantage[trees.owner])  # (N,), the loss of each token if its completion is sampled
     expected = -gradient((p.detach()[trees.owner] * loss).sum())
 
     print(f"{trees.branches} completions, expected reward {expected_reward:.4f}")

@@ -2,8 +2,8 @@
 
     loss = - log sigmoid(beta * (log pi(chosen) / |chosen| - log pi(rejected) / |rejected|) - gamma)
 
-Meng et al. 2024 (arXiv:2405.14734), eq. 6. It needs no reference: a completion's reward is beta times the mean
-log-probability of its tokens, and gamma is by how much the chosen one's should lead.
+Meng et al. 2024 (arXiv:2405.14734), eq. 6. It needs no reference model: a completion's reward is beta times the
+mean log-probability of its tokens, and gamma is the margin by which the chosen reward should exceed the other.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class SimPO(OfflineMethod):
     per: ClassVar[Per] = "tree"
 
     beta: float = 2.0
-    """What the mean log-probability of a completion's tokens is multiplied by to be its reward."""
+    """Scale of the reward, the mean log-probability of a completion's tokens."""
     gamma: float = 1.0
-    """By how much the reward of the chosen completion should lead."""
+    """The margin by which the chosen completion's reward should exceed the rejected one's."""
 
     def objective(self, model: Policy) -> Objective:
         def loss(pairs: Trees) -> tuple[Tensor, Measures]:
-            rewards = self.beta * model.branch_log_probs(pairs, average=True)  # (2P,), chosen and rejected by turns
+            rewards = self.beta * model.branch_log_probs(pairs, average=True)  # (2P,), chosen and rejected alternating
             values = objectives.preference.bradley_terry(rewards[0::2], rewards[1::2], self.gamma)
             return values, margin_measures(margin(rewards.detach()))
 

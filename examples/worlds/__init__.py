@@ -1,1 +1,1 @@
-"""Worlds so small that every expectation over them is a finite sum, to prove a method of your own by."""
+"""Worlds so small that every expectation is a finite sum, for exact tests of a method."""

@@ -1,4 +1,4 @@
-"""A world small enough to enumerate: every expectation is a finite sum, so an estimator can be proved exact."""
+"""A world small enough to enumerate: every expectation is a finite sum, so estimators can be checked exactly."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Enumerable:
 
     @property
     def prompt(self) -> tuple[int, ...]:
-        """Two tokens to continue: the first and the last that are not the end token."""
+        """Two tokens: the first and the last that are not the end token."""
         return (1, self.vocabulary - 1)
 
     @property
     def sequences(self) -> list[tuple[int, ...]]:
-        """Every completion once, S of them, in order of the length of what precedes the end."""
+        """Every completion once, S of them, ordered by the length before the end token."""
         words = range(1, self.vocabulary)
         ended = [(*body, END) for n in range(self.length) for body in product(words, repeat=n)]
         return ended + list(product(words, repeat=self.length))
@@ -46,7 +46,7 @@ class Enumerable:
     def new_model(self, seed: int, dtype: torch.dtype = torch.float64, layers: int = 2) -> LlamaForCausalLM:
         """A random model over this vocabulary (width 16, 2 query heads, 1 key-value head), far from uniform.
 
-        The caller's random state stays as it was.
+        The caller's random state is kept.
         """
         config = LlamaConfig(
             vocab_size=self.vocabulary,

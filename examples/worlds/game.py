@@ -1,8 +1,8 @@
-"""A game with a known equilibrium: a model says one word, and which word is preferred runs in a circle.
+"""A game with a known equilibrium: a model says one word, and the preferences between words are cyclic.
 
-Of 10 people 9 prefer rock to scissors, 8 scissors to paper, and 8 paper to rock. No reward stands for that: Bradley and
-Terry's has odds(a over b) odds(b over c) odds(c over a) = 1, and here the product is 9 * 4 * 4. What there is instead
-is an equilibrium, the policy that no other is preferred to, and everything about it is a finite sum.
+Of 10 people 9 prefer rock to scissors, 8 scissors to paper, and 8 paper to rock. No reward explains that: under
+Bradley-Terry, odds(a over b) odds(b over c) odds(c over a) = 1, and here the product is 9 * 4 * 4. Instead there is an
+equilibrium, a policy to which no other is preferred, and everything about it is a finite sum.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from accord.records import Comparison, Prompt, Sample, Verdict
 
 @dataclass(frozen=True)
 class Game:
-    """Words, who prefers which, and how often the reference says them.
+    """Words, preferences between them, and the reference policy.
 
     Attributes:
         words: K of them.
@@ -39,7 +39,7 @@ class Game:
 
     @property
     def prompt(self) -> Prompt:
-        """The only one there is: all words."""
+        """The only prompt: all words."""
         return Prompt(" ".join(self.words))
 
     @property
@@ -49,7 +49,7 @@ class Game:
         return Tree(tuple(range(k)), tuple(Branch((word,)) for word in range(k)))
 
     def wins(self, opponent: Tensor) -> Tensor:
-        """P(word is preferred to the opponent's), (K,), from how often the opponent says each word, (K,)."""
+        """P(word is preferred to the opponent's), (K,), from the opponent's probabilities of words, (K,)."""
         return _vector(self.preferences) @ opponent
 
     def mixed(self, policy: Tensor, mixture: float) -> Tensor:
@@ -57,15 +57,15 @@ class Game:
         return ((1 - mixture) * policy.log() + mixture * _vector(self.reference).log()).softmax(0)
 
     def best_response(self, opponent: Tensor, tau: float) -> Tensor:
-        """ref exp(P(word beats opponent) / tau) / Z, (K,): the best at tau for a nat of divergence from ref."""
+        """ref exp(P(word beats opponent) / tau) / Z, (K,): the best response with KL penalty tau."""
         return (_vector(self.reference).log() + self.wins(opponent) / tau).softmax(0)
 
     def equilibrium(self, tau: float, mixture: float = 0.0) -> Tensor:
         """The policy that is the best response to its mixture with the reference, (K,).
 
-        Without mixture it is the Nash equilibrium of the game with tau for a nat (Munos et al. 2023, arXiv:2312.00886).
-        Found by moving a share of the way to the best response, in logarithms, until nothing moves; the smaller tau,
-        the wilder the best response turns, and the smaller the share.
+        Without mixture it is the Nash equilibrium of the game with KL penalty tau (Munos et al. 2023,
+        arXiv:2312.00886). Found by damped iteration toward the best response, in logarithms; a smaller tau makes the
+        best response more sensitive, and needs smaller steps.
         """
         policy, share = _vector(self.reference), tau**2 / (tau**2 + 1 / 16)
         for _ in range(round(40 / share)):
@@ -74,10 +74,10 @@ class Game:
         return policy
 
     def exploitability(self, policy: Tensor, tau: float) -> float:
-        """By how much a best response wins against the policy, each paying tau for a nat: 0 at the equilibrium alone.
+        """What a best response gains over the policy, both with KL penalty tau: 0 at the equilibrium only.
 
-        max over pi' of P(pi' beats pi) - tau KL(pi', ref) is tau log sum ref exp(P(word beats pi) / tau); what pi has
-        against itself is 1/2 - tau KL(pi, ref).
+        max over pi' of P(pi' beats pi) - tau KL(pi', ref) is tau log sum ref exp(P(word beats pi) / tau); pi's
+        value against itself is 1/2 - tau KL(pi, ref).
         """
         reference = _vector(self.reference)
         best = tau * (reference.log() + self.wins(policy) / tau).logsumexp(0)
@@ -88,10 +88,10 @@ class Game:
         return GameJudge(self)
 
     def policy(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> Policy:
-        """A model that says each word as often as the reference does: a random GPT-2 of one layer, all of it trainable.
+        """A model with the reference's probabilities: a random GPT-2 of one layer, fully trainable.
 
-        Its vocabulary is the words, of which the first is the token that ends a turn: completions of one token are
-        the whole world, and no training can leave it. The caller's random state stays as it was.
+        Its vocabulary is the words, and the first word is also the end-of-turn token, so that completions of one token
+        are all there is. The caller's random state is kept.
         """
         config = GPT2Config(
             vocab_size=len(self.words),
@@ -106,14 +106,14 @@ class Game:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = GPT2LMHeadModel(config).to(dtype).eval()  # type: ignore[arg-type]
-        with torch.no_grad():  # the output layer turned as little as will do
+        with torch.no_grad():  # the smallest change of the output layer that gives the reference
             state = network.transformer(torch.tensor([self.tree.prompt])).last_hidden_state[0, -1]
-            lacking = _vector(self.reference).log().to(dtype) - network.lm_head(state)
-            network.lm_head.weight += torch.outer(lacking, state) / (state @ state)
+            missing = _vector(self.reference).log().to(dtype) - network.lm_head(state)
+            network.lm_head.weight += torch.outer(missing, state) / (state @ state)
         return Policy(prepare_network(network), self._tokenizer(), "game")
 
     def distribution(self, network: nn.Module) -> Tensor:
-        """How often the model says each word, (K,), with its gradient."""
+        """The model's probability of each word, (K,), differentiable."""
         trees = Trees.of([self.tree])
         return log_probabilities(network, trees)[0].exp()
 
@@ -124,18 +124,18 @@ class Game:
 
 
 class GameJudge:
-    """P(first word is preferred to the second), as the game has it."""
+    """P(first word is preferred to the second), from the game's table."""
 
     def __init__(self, game: Game) -> None:
         self.game = game
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
-        """Of texts, which lack the token that ends a turn: to say nothing is the first word."""
+        """Verdicts on texts, which lack the end-of-turn token: an empty text is the first word."""
         number = {word: i for i, word in enumerate(self.game.words)} | {"": 0}
         return [self._verdict(number[str(c.first)], number[str(c.second)]) for c in comparisons]
 
     def samples(self, first: Sequence[Sample], second: Sequence[Sample]) -> list[Verdict]:
-        """Of samples, by their tokens."""
+        """Verdicts on samples, by their tokens."""
         return [
             self._verdict(a.completion.tokens[0], b.completion.tokens[0]) for a, b in zip(first, second, strict=True)
         ]
