@@ -13,8 +13,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from accord import engine
-from accord.data.load import Source, called, stream_rows
-from accord.data.mix import parts_of
+from accord.data.load import Source, stream_rows
+from accord.data.mix import called, parts_of
 from accord.data.readers import DOCUMENT_END
 from accord.errors import InputError
 from accord.records import Ranking, Row, Text, Tokenization

@@ -28,7 +28,8 @@ from accord.arrays import Ints
 from accord.data.chat import encode_prompt
 from accord.data.conventions import user_of
 from accord.data.judgments import to_pairs
-from accord.data.load import Source, called, load_data
+from accord.data.load import Source, load_data
+from accord.data.mix import called
 from accord.engine.trees import Tree
 from accord.errors import InputError, LeftOut, located, row_called
 from accord.records import Message, Preference, Prompt, Ranking, Row, Text, show

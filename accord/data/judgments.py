@@ -16,8 +16,9 @@ from accord.data.columns import is_listed, paragraphs, value_at
 from accord.data.conventions import CONVENTIONS, named, read_completion
 from accord.data.encoding import branches_of
 from accord.data.layouts import CHATS
-from accord.data.load import Source, called, open_rows, read_rows, require_rows
+from accord.data.load import Source, open_rows, read_rows, require_rows
 from accord.data.messages import align, read_prompt
+from accord.data.mix import called
 from accord.data.verdicts import LISTS, verdict
 from accord.errors import InputError, located, nearest
 from accord.records import Preference, Ranking, Row, Text

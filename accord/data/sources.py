@@ -29,7 +29,7 @@ _SHARD = re.compile(r"(?P<split>[\w.]+)-\d{5}-of-\d{5}\..+")
 """What the Hub calls the files of a split."""
 
 
-def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
+def open_source(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
     """What the numbers of the rows count, and the rows of a split.
 
     Raises InputError where there is no such source or split.

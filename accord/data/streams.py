@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from accord.data import mix
 from accord.data.conventions import Convention
-from accord.data.conversations import assembled
-from accord.data.exports import answered
+from accord.data.conversations import join_messages
+from accord.data.exports import expand_annotations
 from accord.data.load import records_of
 from accord.data.readers import OPENERS, read_jsonl, reader_of, where_json
 from accord.data.sources import is_on_hub, opened_lazily, pick_numbers
@@ -139,10 +139,10 @@ class StreamedRows(Sequence[Row]):
             require_whole(table)
         marks = [f"{table.digest} {picked.start} {picked.stop}" for table, picked in self._both()]
         self.digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()[:16]
-        self._firsts: dict[str, Convention | type] = {}
+        self._kinds: dict[str, Convention | type] = {}
         for table, picked in self._both():  # what the others are to be like
             noted = LeftOut()
-            list(records_of([table.row(picked.start)], columns, noted, noted=noted, firsts=self._firsts))
+            list(records_of([table.row(picked.start)], columns, noted, noted=noted, kinds=self._kinds))
 
     def _both(self) -> Iterator[tuple[Table, range]]:
         return zip(self.tables, self.picked, strict=True)
@@ -176,7 +176,7 @@ class StreamedRows(Sequence[Row]):
         inside = i - (self.ends[k - 1] if k else 0)
         _, where, columns = self.tables[k].row(self.picked[k][inside])
         called, noted = self.number(i), LeftOut(strict)
-        found = list(records_of([(called, where, columns)], self.columns, noted, noted=noted, firsts=self._firsts))
+        found = list(records_of([(called, where, columns)], self.columns, noted, noted=noted, kinds=self._kinds))
         return [record for _, record, _, _ in found], noted.reasons
 
     def number(self, i: int) -> RowNumber:
@@ -216,8 +216,8 @@ def require_whole(table: Table) -> None:
     """Raise InputError where the first row is a part of something: of a conversation, or of what several annotated."""
     first = table.row(0)
     (number, where, columns), rows = first, iter([first])
-    is_export = list(answered("row", iter([(number, columns)]), [])) != [(number, columns)]
-    if is_export or list(assembled(rows))[:1] != [first]:
+    is_export = list(expand_annotations("row", iter([(number, columns)]), [])) != [(number, columns)]
+    if is_export or list(join_messages(rows))[:1] != [first]:
         raise InputError(
             f"{where}: rows that belong together cannot be streamed: leave stream out, or convert the file."
         )

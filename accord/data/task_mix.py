@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from accord.data.examples import Example, examples_of
 from accord.data.formats import Exemplars, Format, demonstration, inversions
-from accord.data.mix import apportioned
+from accord.data.mix import apportion
 from accord.data.tasks import Task
 from accord.errors import InputError
 from accord.records import Demonstration
@@ -41,7 +41,7 @@ def quotas(sizes: Sequence[int], cap: int, temperature: float = 1.0, total: int 
     capped = [min(size, cap) for size in sizes]
     most = max(capped, default=0) or 1  # by which weights at low temperatures stay numbers
     weights = [(size / most) ** (1 / temperature) if size else 0.0 for size in capped]
-    return apportioned(sum(capped) if total is None else total, weights)
+    return apportion(sum(capped) if total is None else total, weights)
 
 
 def mixture(
