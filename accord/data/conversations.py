@@ -1,11 +1,11 @@
 """Conversations with several ranked or rated answers per turn, converted to one ranking per turn.
 
-    replies, with roles and ranks       OpenAssistant message trees, nested or one message per row: a ranking for every
-                                        user message with two or more ranked answers
-    user_id, conversation_history       PRISM conversations, several models answering each turn: a ranking by the row's
-                                        user for every turn with two or more rated answers
-    user_id, conversation_id, turn,     PRISM utterances: the same, one answer per row
-    user_prompt, model_response, score
+replies, with roles and ranks       OpenAssistant message trees, nested or one message per row: a ranking for every
+                                    user message with two or more ranked answers
+user_id, conversation_history       PRISM conversations, several models answering each turn: a ranking by the row's
+                                    user for every turn with two or more rated answers
+user_id, conversation_id, turn,     PRISM utterances: the same, one answer per row
+user_prompt, model_response, score
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ def test_what_nobody_answered(tmp_path: Path) -> None:
         ([record({"order": [["response_1", "response_2"]]}, {**FIELDS, "response_3": "c"})], "about response_3"),
         ([record({name: [["response_1", "response_2"]] for name in "ab"})], "'b' is a second comparison"),
         ([task([[result("labels", ["x"])]])], "row 1: the result of 'q' has type 'labels'; the types"),
-        ([task([[result("choices", ["x"]), result("choices", ["y"])]])], "row 1: an annotation has two results for 'q'"),
+        ([task([[result("choices", ["x"]), result("choices", ["y"])]])], "row 1: an annotation has two results for"),
         ([{**task([]), "annotations": [{"completed_by": 1}]}], "must be an object with a result"),
         (
             [task([[result("ranker", {"best": ["mdn"], "ads": ["blog"]})]], {"prompt": "?", "items": ITEMS})],

@@ -200,7 +200,10 @@ def test_a_dataset_and_records_in_memory():
     [
         ([], "the data holds no rows"),
         ([3], "row 1: a row must be a dict of columns or a record, not of type int"),
-        ({"train": ROWS}, r"data in memory must be a list of rows, or a mapping from files to weights, not a mapping of train"),
+        (
+            {"train": ROWS},
+            r"or a mapping from files to weights, not a mapping of train",
+        ),
         ([Demonstration("a", "b"), Prompt("a")], "row 2: the row has the record Prompt, where the first row has"),
     ],
 )
