@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,9 +34,12 @@ def reader_of(path: Path) -> Callable[[Path], Numbered] | None:
 
 
 def read_jsonl(path: Path) -> Numbered:
-    """One JSON object a line; empty lines are skipped."""
+    """One JSON object a line; empty lines are skipped. A file that is one list of objects is read as that."""
     with open_text(path) as file:
         for number, line in enumerate(file, start=1):
+            if line.strip() in ("[", "[{") or (number == 1 and line.startswith("[{")):
+                yield from read_json(path)
+                return
             if line.strip():
                 with where_json(path, number):
                     columns = parse_json(line)
@@ -43,7 +47,7 @@ def read_jsonl(path: Path) -> Numbered:
 
 
 def read_json(path: Path) -> Numbered:
-    """A JSON list of objects, or one object a line."""
+    """A JSON list of objects, also as the only list in an object, or one object a line."""
     with open_text(path) as file:
         text = file.read()
     if not text.strip():
@@ -59,10 +63,18 @@ def read_json(path: Path) -> Numbered:
     if are_lines:
         yield from read_jsonl(path)
         return
+    if isinstance(rows, dict):
+        lists = [value for name, value in rows.items() if name in WHOLE and isinstance(value, list)]
+        is_whole = len(lists) == 1 and not any(isinstance(v, list | dict) for v in rows.values() if v is not lists[0])
+        rows = lists[0] if is_whole else rows if "\n" in text.strip() else [rows]
     if not isinstance(rows, list):
         raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
     for number, columns in enumerate(rows, start=1):
         yield number, _object(columns, f"{path}, row {number}")
+
+
+WHOLE = ("data", "rows", "train", "examples", "instances")
+"""What the list of all rows is called where it is in an object."""
 
 
 @contextmanager
@@ -82,14 +94,16 @@ def where_json(path: Path, line: int | None = None) -> Iterator[None]:
 def read_csv(path: Path) -> Numbered:
     """A header, then a row of cells each, which are text; separated by tabs in a .tsv, else by commas.
 
-    A header without a comma that has semicolons, as spreadsheets write it in many countries, or tabs, is separated by
-    those.
+    A header without a comma that has semicolons, as spreadsheets write it in many countries, tabs or bars, is separated
+    by those; a line `sep=;` before it says so itself. Columns without a name may be several.
     """
     with open_text(path, newline="") as file:
         csv.field_size_limit(CELL)
         first = file.readline(LONGEST_LINE)
-        other = next((sign for sign in ";\t" if sign in first and "," not in first), ",")
-        rows = csv.reader(chain([first], file), strict=True, delimiter="\t" if ".tsv" in path.suffixes else other)
+        told = re.fullmatch(r"sep=(.)", first.strip("\r\n"))
+        other = told[1] if told else next((sign for sign in ";\t|" if sign in first and "," not in first), ",")
+        lines = file if told else chain([first], file)
+        rows = csv.reader(lines, strict=True, delimiter="\t" if ".tsv" in path.suffixes else other)
         try:
             header = next(rows, [])
             _require_unique(path, header)
@@ -105,7 +119,7 @@ def read_csv(path: Path) -> Numbered:
 
 
 def _require_unique(path: Path, header: list[str]) -> None:
-    twice = next((name for name in header if header.count(name) > 1), None)
+    twice = next((name for name in header if name and header.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{path} has two columns of the name {twice!r} in its header: rename one")
 
@@ -212,6 +226,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     ".bz2": bz2.open,
     ".xz": lzma.open,
     ".zst": _open_zstandard,
+    ".zstd": _open_zstandard,
 }
 READ = f"{', '.join(FORMATS)}, those of text also with {', '.join(OPENERS)}"
 """What messages say can be read."""

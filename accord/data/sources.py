@@ -151,7 +151,7 @@ def _of_split(path: Path, split: str) -> list[Path]:
 
     Raises InputError where there is none, or the training split is one of several.
     """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file))
+    files = sorted(f for f in path.rglob("*") if f.is_file() and reader_of(f) and not _is_hidden(f, path))
     files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
     if not files:
         raise InputError(f"{path} is a folder without data: it holds none of {READ}")
@@ -159,14 +159,30 @@ def _of_split(path: Path, split: str) -> list[Path]:
     for file in files:
         if match := _SHARD.fullmatch(file.name):
             shards.setdefault(match["split"], []).append(file)
-    found = shards.get(split) or [file for file in files if file.name.partition(".")[0] == split]
+    found = shards.get(split) or [file for file in files if _split_of(file, path) == split]
     if found:
         return found
     begun = [name for name in shards if name.startswith(split)]
     if split != "train" or len(begun) > 1:
-        known = ", ".join(shards) or ", ".join(dict.fromkeys(file.name.partition(".")[0] for file in files))
+        known = ", ".join(shards) or ", ".join(dict.fromkeys(_split_of(file, path) for file in files))
         raise InputError(f"{path} has no split {split}: name one of its splits by --split: {known}")
-    return [file for file in files if file.name.startswith("train")] or files
+    others = [file for file in files if re.split(r"[._-]", _split_of(file, path))[0] in HELD_OUT]
+    return [file for file in files if file.name.startswith("train")] or [f for f in files if f not in others] or files
+
+
+HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
+"""What splits are called that are not for training."""
+
+
+def _split_of(file: Path, folder: Path) -> str:
+    """What split a file's name says that it is of, or the folder that it is in, where that is called as splits are."""
+    inside = next((part for part in file.relative_to(folder).parts[:-1] if part in ("train", *HELD_OUT)), None)
+    return inside or file.name.partition(".")[0]
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    """Whether a file, or a folder that it is in, is one that editors and systems make beside people's own."""
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:

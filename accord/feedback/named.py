@@ -26,8 +26,9 @@ from accord.errors import InputError, UsersFault, nearest, users_code
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
+from accord.feedback.each import ONE, function_reward
 from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
-from accord.feedback.functions import DEFAULT_TIMEOUT, FunctionJudge, FunctionReward, signature_of
+from accord.feedback.functions import DEFAULT_TIMEOUT, FunctionJudge, signature_of
 from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
@@ -80,7 +81,7 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
             return TextReward(imported(WORLDS[name]))
         case "function":
             reward = imported(name)
-            return FunctionReward(reward, name) if _is_function(reward) else as_reward(reward)
+            return function_reward(reward, name) if _is_function(reward) else as_reward(reward)
         case _:
             return LearnedReward(_loaded(load_reward_model, name, policy), policy)
 
@@ -103,7 +104,7 @@ def as_reward(reward: Any, policy: Model | None = None) -> Reward:
         return _weighted(names, weights, f"the {'mapping' if isinstance(reward, Mapping) else 'list'} of rewards")
     if not callable(reward) or inspect.isclass(reward):
         raise InputError(f"{reward!r} is no reward: give a name, a function, or an object that is called with samples")
-    return FunctionReward(reward) if _is_function(reward) else reward
+    return function_reward(reward) if _is_function(reward) else reward
 
 
 def judge_named(name: str, policy: Model | None = None) -> Judge:
@@ -121,7 +122,7 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
             return ai_judge(name, dtype=_dtype(policy))
         case "world":
             return ScoreJudge(imported(WORLDS[name]))
-        case "function" if not _names(function := imported(name), "completions"):
+        case "function" if not _names_completions(function := imported(name)):
             return FunctionJudge(function, name)
         case "model":
             if reader_of(Path(name)) is not None:
@@ -319,7 +320,11 @@ def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> A
 
 def _is_function(reward: Callable[..., Any]) -> bool:
     """Whether it is called with lists by name: a plain function, or an object that names the completions."""
-    return inspect.isroutine(reward) or isinstance(reward, partial) or _names(reward, "completions")
+    return inspect.isroutine(reward) or isinstance(reward, partial) or _names_completions(reward)
+
+
+def _names_completions(function: Callable[..., Any]) -> bool:
+    return any(_names(function, argument) for argument in ("completions", *ONE))
 
 
 def _names(function: Callable[..., Any], argument: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from accord.data import load_data
 from accord.data.readers import reader_of
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Prompt, Ranking
+from accord.records import Demonstration, Labeled, Preference, Prompt, Ranking
 
 ROWS = [{"prompt": "p", "completion": 'c,\n"d"'}, {"prompt": "q", "completion": "é"}]
 RECORDS = [Demonstration("p", 'c,\n"d"'), Demonstration("q", "é")]
@@ -122,7 +122,7 @@ FAULTS = [
     ("a.jsonl.zst", b"plain", "cannot be read to its end"),
     ("a.jsonl.xz", b"plain", "cannot be read to its end"),
     ("a.arrow", b"plain", "is not a readable Arrow file"),
-    ("a.json", b'{"text": "a"}', "must hold a JSON list of objects, not an object"),
+    ("a.json", b'{"text":\n "a"}', "must hold a JSON list of objects, not an object"),
     ("a.csv", b'text\n"a\n', "not CSV"),
     ("a.csv", b"text\na,b\n", "row 1: more cells than the header has columns"),
     ("a.parquet", b"PAR1", "is not a readable Parquet file"),
@@ -236,6 +236,39 @@ def test_of_a_long_text_a_passage_is_held_at_once(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert characters == 4_000_000 and peak < 200_000
+
+
+def test_rows_in_the_less_usual_forms_of_files(tmp_path):
+    pairs = [Preference(f"p{i}", "a", "b") for i in range(2)]
+    rows = [{"prompt": pair.prompt, "chosen": "a", "rejected": "b"} for pair in pairs]
+    cells = [("prompt", "chosen", "rejected"), *((pair.prompt, "a", "b") for pair in pairs)]
+    forms = {
+        "list.jsonl": json.dumps(rows),
+        "lines.jsonl": json.dumps(rows, indent=1),
+        "object.json": json.dumps({"version": "1", "data": rows}),
+        "bars.csv": "\n".join("|".join(row) for row in cells),
+        "told.csv": "sep=;\r\n" + "\r\n".join(";".join(row) for row in cells),
+        "blank.csv": "\n".join(f",{','.join(row)}," for row in cells),
+    }
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        assert load_data(tmp_path / name) == pairs, name
+    (tmp_path / "one.json").write_text(json.dumps(rows[0]))
+    assert load_data(tmp_path / "one.json") == pairs[:1]
+
+
+def test_a_folder_s_other_splits_and_hidden_files_are_not_trained_on(tmp_path):
+    for split, texts in (("train", "a"), ("test", "b"), (".cache", "c")):
+        (tmp_path / "folders" / split).mkdir(parents=True)
+        (tmp_path / "folders" / split / "rows.jsonl").write_text(json.dumps({"text": texts}))
+    assert [row.completion for row in load_data(tmp_path / "folders")] == ["a"]
+    assert [row.completion for row in load_data(tmp_path / "folders", split="test")] == ["b"]
+    (tmp_path / "files").mkdir()
+    for name in ("rows.jsonl", "test.jsonl", "._rows.jsonl"):
+        (tmp_path / "files" / name).write_text(json.dumps({"text": name}))
+    assert [row.completion for row in load_data(tmp_path / "files")] == ["rows.jsonl"]
+    with pytest.raises(InputError, match="has no split dev: name one of its splits by --split: rows, test"):
+        load_data(tmp_path / "files", split="dev")
 
 
 def test_a_folder_of_texts_is_read_and_beside_rows_texts_are_not(tmp_path):

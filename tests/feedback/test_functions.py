@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from accord.errors import InputError
 from accord.feedback.combine import weighted
 from accord.feedback.functions import FunctionReward
+from accord.feedback.named import as_reward
 from accord.feedback.reward import at_step, extra, logged
 from tests.feedback.samples import CHAT, sample
 
@@ -214,6 +215,27 @@ def test_an_object_is_called_like_a_function() -> None:
 
     assert FunctionReward(Longest())(SAMPLES).tolist() == [3.0, 5.0]
     assert FunctionReward(Longest()).name == "Longest"
+
+
+def test_a_function_of_one_completion_is_called_for_each_with_its_row() -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def compute_score(data_source: str, solution_str: str, ground_truth: str, extra_info: Any = None) -> Any:
+        calls.append((data_source, solution_str, ground_truth, extra_info))
+        return {"score": float(solution_str == ground_truth), "acc": 0}
+
+    async def rubric(completion: Any, answer: str, **more: Any) -> bool:
+        return bool(completion[0]["content"] == answer and more["prompt"][0]["content"] == "how much ?")
+
+    told = {"ground_truth": "six", "style": "rule"}
+    rows = [
+        sample("six", prompt=CHAT, data_source="sums", reward_model=told, extra_info={"index": 1}, answer="six"),
+        sample("two", 1, prompt=CHAT, data_source="sums", reward_model=told, answer="six"),
+    ]
+    assert as_reward(compute_score)(rows).tolist() == as_reward(rubric)(rows).tolist() == [1.0, 0.0]
+    assert calls == [("sums", "six", "six", {"index": 1}), ("sums", "two", "six", {})]
+    with pytest.raises(InputError, match="row 5 has no column 'ground_truth', which the reward function compute_score"):
+        as_reward(compute_score)(SAMPLES[1:])
 
 
 def test_no_samples_give_an_empty_tensor_without_a_call() -> None:
