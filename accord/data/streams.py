@@ -23,7 +23,7 @@ from accord.data.conversations import join_messages
 from accord.data.exports import expand_annotations
 from accord.data.load import records_of
 from accord.data.readers import OPENERS, read_jsonl, reader_of, where_json
-from accord.data.sources import is_on_hub, opened_lazily, pick_numbers
+from accord.data.sources import is_on_hub, open_dataset, slice_indices
 from accord.errors import InputError, LeftOut, Reason, RowNumber
 from accord.outputs import tell_changed
 from accord.parsing import parse_json
@@ -129,7 +129,7 @@ class StreamedRows(Sequence[Row]):
             raise InputError("stream cannot mix files by weight: leave the weights out, and it reads all rows of each.")
         self.columns = columns
         self.tables = [open_table(part.source, split) for part in parts]
-        self.picked = [pick_numbers(len(table), split, table.name) for table in self.tables]
+        self.picked = [slice_indices(len(table), split, table.name) for table in self.tables]
         self.ends = list(accumulate(map(len, self.picked)))
         for table, picked in zip(self.tables, self.picked, strict=True):
             if not picked:
@@ -198,7 +198,7 @@ def open_table(source: Any, split: str) -> Table:
             why = "compressed" if path.suffix in OPENERS else "neither"
             found = f"{name} is {why}" if path.is_file() else f"there is no file {name}"
             raise InputError(f"stream reads .jsonl files and datasets of the library `datasets`; {found}.")
-        source = opened_lazily(name, split)
+        source = open_dataset(name, split)
     import datasets
 
     if not isinstance(source, datasets.Dataset):

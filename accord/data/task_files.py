@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from accord.data.load import open_rows
 from accord.data.readers import FORMATS, OPENERS, PLAIN, open_text, reader_of, where_json
-from accord.data.sources import pick
+from accord.data.sources import slice_rows
 from accord.errors import InputError, located
 from accord.parsing import parse_json
 
@@ -57,7 +57,7 @@ def rows_of(path: Path, layout: str | None, split: str) -> Iterator[tuple[int, s
         yield from open_rows(path, split)
         return
     unit, read = LAYOUTS[layout]
-    for number, row in pick(read(path), split):
+    for number, row in slice_rows(read(path), split):
         yield number, f"{path}, {unit} {number}", row
 
 

@@ -19,7 +19,7 @@ class EachReward(FunctionReward):
     """A reward from a function of one completion: `compute_score(data_source, solution_str, ground_truth, extra_info)`.
 
     The function gets the arguments it names, or all with `**kwargs`: `prompt`, `completion` and the columns of one
-    sample. `ground_truth` is the row's column, or that key of its `reward_model`. It returns a number, or a mapping with
+    sample. `ground_truth` is the row's, or its `reward_model`'s. The function returns a number, or a mapping with
     a `score`.
 
     Raises InputError as `FunctionReward` does.
