@@ -28,7 +28,7 @@ from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.each import ONE, function_reward
 from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
-from accord.feedback.functions import LONGEST, FunctionJudge, signature_of
+from accord.feedback.functions import DEFAULT_TIMEOUT, FunctionJudge, signature_of
 from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
@@ -261,7 +261,7 @@ def imported(name: str) -> Any:
         raise InputError(f"{name} is of Python's own library, which gives no rewards: write a function that calls it")
     _look_in(os.getcwd())
     try:
-        with users_code(what), within(LONGEST):
+        with users_code(what), within(DEFAULT_TIMEOUT):
             module = _run(Path(module_name)) if is_file else importlib.import_module(module_name)
     except UsersFault as fault:
         if isinstance(fault.__cause__, ImportError | SyntaxError):
