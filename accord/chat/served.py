@@ -18,7 +18,7 @@ from accord.chat.speaker import Question
 from accord.console import said, without_halves
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
-from accord.prompting.server import Server
+from accord.prompting.server import Server, run_async
 from accord.records import Completion, Message, text_to_json
 
 T = TypeVar("T")
@@ -96,11 +96,11 @@ class ServedSaying:
         """The pieces of the answer; raises whatever the libraries raise."""
         end, pieces, loop = monotonic() + self.longest, self._pieces(), asyncio.new_event_loop()
         try:
-            while (piece := loop.run_until_complete(self._in_time(anext(pieces, None), end))) is not None:
+            while (piece := run_async(self._in_time(anext(pieces, None), end), loop.run_until_complete)) is not None:
                 yield piece
         finally:
             try:
-                loop.run_until_complete(_ended(pieces))
+                run_async(_ended(pieces), loop.run_until_complete)
             finally:
                 loop.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -185,6 +186,13 @@ def test_retries_and_twins_have_seeds_of_their_own(fake: Fake, tmp_path: Path) -
     [row] = load_data(pairs)
     assert isinstance(row, Preference)
     assert [text[0].content.split()[-1] for text in (row.chosen, row.rejected)] == ["large", "small"]  # type: ignore[union-attr]
+
+
+def test_a_chat_within_an_event_loop_as_in_notebooks(fake: Fake) -> None:
+    async def within() -> str:
+        return heard(Server(fake.url), "hi")[0]
+
+    assert asyncio.run(within()) == heard(Server(fake.url), "hi")[0]
 
 
 def test_how_an_answer_ended(fake: Fake) -> None:
