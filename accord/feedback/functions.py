@@ -181,7 +181,7 @@ class FunctionReward(_Function):
     """
 
     kind = "reward function"
-    given = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
+    given: tuple[str, ...] = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
     abstains = True
     """Whether NaN among its scores says that it has nothing to say of a sample."""
 
