@@ -1,6 +1,7 @@
 from . import bpe as bpe
 from . import chat as chat
 from . import choices as choices
+from . import column_names as column_names
 from . import columns as columns
 from . import conventions as conventions
 from . import encoding as encoding

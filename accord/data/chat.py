@@ -1,7 +1,7 @@
-"""Chats as tokens: a prompt, what a model says after it, and its end, by what the chat template writes of them.
+"""Encode prompts and completions as tokens, through the tokenizer's chat template.
 
-A prompt and its completions are tokenized apart, each on its own, and never as one joined text: that is how a sampler
-sees them, and the only way in which all branches of a tree have exactly the same prompt.
+A prompt and its completions are tokenized separately, never as one joined text: this is what a sampler sees, and the
+only way in which all branches of a tree share exactly the same prompt.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from accord.arrays import Bools, Ints
-from accord.data.chat_template import OURS, for_template, render
+from accord.data.chat_template import OURS, THOUGHT, as_asked, for_template, opened_by, render
 from accord.data.messages import align, shared
-from accord.data.thoughts import THOUGHT, as_asked, opened_by
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a completion that is tokenized on its own, behind what is `before` it.
+    """A segment of a completion that is tokenized separately, as the continuation of the text `before` it.
 
-    An assistant's turn is trained, others are not.
+    Assistant turns are trained, others are not.
     """
 
     text: str
@@ -37,16 +36,16 @@ class Piece:
 
 
 class RewrittenPast(InputError):
-    """The template writes an answer otherwise once the chat goes on: no text holds all answers as they were said."""
+    """The template renders an earlier answer differently once the chat continues, so no one text holds all answers."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> Ints:
-    """The tokens of a prompt, up to where the model speaks.
+    """The tokens of a prompt, up to where the model generates.
 
-    A string gets the special tokens its tokenizer puts in front, and none behind; an empty string is the
-    beginning-of-text token alone, or nothing where the tokenizer has none. A chat is rendered by the tokenizer's chat
-    template with the generation prompt, or up to the end of an answer that it has begun. Raises InputError where there
-    is no template, or the template refuses the chat.
+    A string gets the tokenizer's special tokens at the start, and none at the end; an empty string is the
+    beginning-of-text token alone, or no token if the tokenizer has none. A chat is rendered by the chat template with
+    the generation prompt, or up to the end of its prefill. Raises InputError if there is no template, or it refuses the
+    chat.
     """
     [tokens] = tokenize(tokenizer, [prompt_text(tokenizer, prompt)])
     return opening(tokenizer, prompt) + tokens
@@ -55,12 +54,12 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> Ints:
 def encode_completion(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, *, whole: bool = False
 ) -> Branch:
-    """The tokens of a completion of `prompt`, the end-of-turn token last.
+    """The tokens of a completion of `prompt`, ending with the end-of-turn token.
 
-    A text ends with the tokenizer's `eos_token`, a chat's turn with what the template writes there (`turn_end`). In a
-    chat of several turns the assistant's words and the ends of its turns are flagged as trained; other turns and all
-    headers are not. With `whole` what the template writes after the end of the last turn follows, untrained: so reward
-    models are read. Raises InputError where the template does not render the prompt as the beginning of the whole chat.
+    A text ends with the tokenizer's `eos_token`, a chat's turn with the template's end (`turn_end`). In a chat of
+    several turns the assistant's text and end-of-turn tokens are flagged as trained; other turns and all headers are
+    not. `whole` appends what the template writes after the last turn, untrained, as reward models read it. Raises
+    InputError if the template does not render the prompt as the beginning of the whole chat.
     """
     prompt, (completion,) = align(prompt, completion)
     pieces = completion_pieces(tokenizer, prompt, completion, prompt_text(tokenizer, prompt), whole=whole)
@@ -69,11 +68,11 @@ def encode_completion(
 
 
 def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text) -> dict[str, Any]:
-    """What a tokenizer is called with, so that a model which reads a text at once reads a prompt and its completion.
+    """The tokenizer's arguments for an encoder model that reads prompt and completion at once.
 
-    A chat is rendered by the chat template where there is one. Otherwise the two are a pair of texts, with the special
-    tokens that the tokenizer puts around those: the answer is the last message, the question the words of all before
-    it, with an empty line between two messages. Raises InputError where a message holds something that nothing reads.
+    A chat is rendered by the chat template if there is one. Otherwise the two are a text pair, with the tokenizer's
+    special tokens: the last message is the answer, all earlier messages, joined by empty lines, the question. Raises
+    InputError if a message has a field that would not be read.
     """
     prompt, (completion,) = align(prompt, completion)
     if isinstance(prompt, str) or isinstance(completion, str):
@@ -89,7 +88,7 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
-    """The special tokens before a plain prompt: those the tokenizer adds; an empty one gets its `bos_token` anyway."""
+    """The special tokens that the tokenizer adds before a plain prompt; an empty prompt gets the `bos_token` anyway."""
     if not isinstance(prompt, str):
         return ()
     added = list(tokenizer("")["input_ids"])
@@ -102,7 +101,7 @@ def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
-    """The prompt as the text that is tokenized; an answer that it has begun is its end."""
+    """The prompt as the text to tokenize, ending with its prefill if it has one."""
     if isinstance(prompt, str):
         return prompt
     if not is_begun(prompt):
@@ -115,7 +114,7 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
 
 
 def is_begun(prompt: Sequence[Message]) -> bool:
-    """Whether a chat ends within an answer of the assistant's, which a completion goes on with."""
+    """Whether a chat ends with a prefill: the beginning of an assistant turn that the completion continues."""
     if len(prompt) < 2 or prompt[-1].role != "assistant":
         return False
     return bool(prompt[-1].content.strip()) and not prompt[-1].more.get("tool_calls")
@@ -124,7 +123,7 @@ def is_begun(prompt: Sequence[Message]) -> bool:
 def _gone_on(
     prompt: tuple[Message, ...], completion: tuple[Message, ...]
 ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """The two with an answer that the prompt has begun in the completion, whole."""
+    """The prompt without its prefill, and the completion with the prefill joined to its first turn."""
     if not is_begun(prompt) or completion[0].role != "assistant":
         return prompt, completion
     (*before, begun), (first, *rest) = prompt, completion
@@ -136,13 +135,12 @@ def _gone_on(
 def completion_pieces(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: Text, head: str, *, whole: bool = False
 ) -> tuple[Piece, ...]:
-    """The completion as texts to tokenize, of which the first follows `head`, the prompt's text.
+    """Split a completion into pieces to tokenize; the first one follows `head`, the prompt's text.
 
-    The prompt and the completion are as `align` left them: both strings or both chats. An assistant turn is what the
-    model says after the chat before it, rendered with the generation prompt.
+    Prompt and completion come from `align`: both strings or both chats. An assistant turn's text is what follows the
+    chat before it, rendered with the generation prompt.
 
-    Raises:
-        RewrittenPast: the chat before a later answer does not begin with the answers before it as they were said.
+    Raises RewrittenPast if the chat before a later answer does not begin with the earlier answers as generated.
     """
     if isinstance(completion, str):
         return (Piece(completion, head),)
@@ -158,7 +156,7 @@ def completion_pieces(
         so_far = (*asked, *completion[:i])
         if i > 0:
             between = _between(tokenizer, so_far, rendered)
-            if pieces and (mark := end.mark(between)):  # with which the turn before it ends
+            if pieces and (mark := end.mark(between)):  # the end of the previous turn
                 pieces[-1] = replace(pieces[-1], text=pieces[-1].text + mark)
                 between, rendered = between.removeprefix(mark), rendered + mark
             pieces.append(Piece(between, rendered, trained=False))
@@ -177,17 +175,16 @@ def completion_pieces(
     while pieces and not pieces[-1].trained:
         pieces.pop()
     if not pieces:
-        raise InputError("no turn of the assistant's is to be trained on: 'weight' or 'train' masks all of them")
+        raise InputError("no assistant turn is trained: 'weight' or 'train' masks all of them")
     return tuple(pieces)
 
 
 def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True) -> Ints:
-    """The tokens between the assistant's answer, the last of `chat`, and its next one, where the user says `said`.
+    """The tokens from the assistant's answer, the last of `chat`, to its next one, after the user's reply `said`.
 
-    They begin after the end of the answer's turn, or, where the model did not say that (not `ended`), with it.
+    They begin after the answer's end-of-turn token, or, if the model did not generate it (not `ended`), with it.
 
-    Raises:
-        RewrittenPast: the chat goes on otherwise than with the answer as it was said.
+    Raises RewrittenPast if the continued chat does not contain the answer as generated.
     """
     before, (answer,) = _gone_on(tuple(chat[:-1]), tuple(chat[-1:]))
     head = render(tokenizer, before, generation=True)
@@ -203,23 +200,22 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], sa
 
 
 def _between(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], rendered: str) -> str:
-    """What the template writes of the chat so far after what is `rendered`, up to where the assistant speaks next."""
+    """What the template writes between the text `rendered` and the assistant's next turn."""
     before = render(tokenizer, so_far, generation=True)
     if not before.startswith(rendered):
         raise RewrittenPast(
-            "the chat template writes an answer otherwise once the chat goes on (they part at "
-            f"{_parting(rendered, before)}), so a completion of several answers is no one text: give each "
-            "answer a row, with the turns before it as its prompt"
+            "the chat template renders an earlier answer differently once the chat continues (from "
+            f"{_parting(rendered, before)}), so a completion of several answers is not one text: give each answer its "
+            "own row, with the turns before it as its prompt"
         )
     return before[len(rendered) :]
 
 
 def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: Message, head: str) -> str:
-    """What the model says in an answer, the end of its turn included, where that is none of the next turn: what the
-    template writes of it as the last turn.
+    """The text that the model generates for an answer, as the template renders the last turn, with its end of turn.
 
-    Where that leaves out some of the answer, such as a thought, or does not begin as the model was asked (the
-    generation prompt opens a thought), it is the answer as it stands, after what it was asked.
+    If the template drops part of the answer, such as a thought, or does not begin with the generation prompt (which may
+    open a thought), the text is the answer itself, as the continuation of `head`.
     """
     end = turn_end(tokenizer)
     after = render(tokenizer, (*so_far, turn), generation=False)
@@ -227,7 +223,7 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
     asked = head[len(plain) :] if head.startswith(plain) else ""
     written = after[len(head) :] if after.startswith(head) else ""
     if not written and asked and any(before.role == "assistant" for before in so_far):
-        written = after.rpartition(asked)[2] if asked in after else ""  # answers before it are written otherwise now
+        written = after.rpartition(asked)[2] if asked in after else ""  # earlier answers are rendered differently now
     parts = [part.strip() for part in THOUGHT.split(turn.content)]
     if (written or after == head) and all(part in written for part in parts):
         said, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")
@@ -236,22 +232,19 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
         system = "; --system fold may help" if so_far[0].role == "system" else ""
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
-            f"whole chat (they part at {_parting(head, after)}){system}"
+            f"whole chat (they differ from {_parting(head, after)}){system}"
         )
     return as_asked(turn.content, head) + ("" if end.is_next else end.text)
 
 
 def _parting(before: str, after: str) -> str:
-    """Where two texts part, for people."""
+    """The place of the first difference between two texts, for messages."""
     index = shared(before, after)
     return f"character {index}, after {after[max(0, index - 20) : index]!r}"
 
 
 def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: Iterable[Sequence[int]]) -> Branch:
-    """A branch from the pieces of a completion and the tokens of each; its last turn ends, if only by an eos_token.
-
-    Where a chat is read whole, and ends with nothing, what begins another turn is no part of it.
-    """
+    """Join the pieces' tokens to a branch; its last trained turn ends with the template's end or an `eos_token`."""
     joined: list[int] = []
     trained: list[bool] = []
     last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
@@ -266,14 +259,13 @@ def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: It
 
 
 def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
-    """The tokens that the chat template writes after the end of a turn, which no model says."""
+    """The tokens that the chat template writes after the end of a turn, which models do not generate."""
     end = turn_end(tokenizer)
     return tokenize(tokenizer, [end.rest], [end.text])[0]
 
 
 def closing(tokenizer: PreTrainedTokenizerBase) -> Ints:
-    """The tokens that follow the words of the last answer in a chat that is read whole: the end of its turn, and what
-    the template writes after that."""
+    """The tokens after the text of the last answer in a whole chat: the end of turn, and what the template adds."""
     end = turn_end(tokenizer)
     said = () if end.is_next else (_eos(tokenizer) if end.token is None else end.token,)
     return Ints(said) + turn_rest(tokenizer)

@@ -1,4 +1,4 @@
-"""Chats as their tokenizer's chat template writes them: a program of somebody's, which may refuse or lose words."""
+"""Render chats by the tokenizer's chat template, checking that the template neither refuses nor drops anything."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TEMPLATE_SECONDS = 10
-"""A chat template is a program, which may have no end."""
+"""The time limit of a template, which is a program and may loop forever."""
 
 
 def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, generation: bool) -> str:
-    """The chat as its tokenizer's template writes it, with the generation prompt where `generation`.
+    """Render a chat by the tokenizer's template, with the generation prompt if `generation`.
 
-    Raises:
-        InputError: there is no template, it refuses the chat, or does not read something that a message holds.
+    Raises InputError if there is no template, it refuses the chat, or it does not read a field of a message.
     """
     template = tokenizer.chat_template
     if template is None:
@@ -42,7 +41,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
             text = tokenizer.apply_chat_template(
                 as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **told
             )
-    except Exception as error:  # a template is a program of somebody's, and may raise anything
+    except Exception as error:  # a template is a program and may raise anything
         said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""
         raise InputError(f"the tokenizer's chat template refuses the chat ({said}){system}") from None
@@ -56,7 +55,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
 
 
 def _require_tools(tools: Any, text: str) -> None:
-    """Raise InputError where a tool's name is not in what a template writes, as templates without tools drop them."""
+    """Raise InputError if a tool's name is missing from the rendered text, since templates may ignore tools."""
     named = [tool.get("function", tool) for tool in tools or () if isinstance(tool, Mapping)]
     names = [tool["name"] for tool in named if isinstance(tool, Mapping) and isinstance(tool.get("name"), str)]
     lost = next((name for name in names if name not in text), None)
@@ -68,13 +67,13 @@ def _require_tools(tools: Any, text: str) -> None:
 
 
 TOLD = "chat_template_kwargs"
-"""What a chat template is told beside messages and tools, such as enable_thinking: a key of a chat's first message."""
+"""The key of a chat's first message that holds template variables besides messages and tools (enable_thinking)."""
 
 OURS = (*MASKS, "tools", TOLD)
-"""What messages hold for accord and not for the template."""
+"""Keys of messages that are for accord, not for the template."""
 
 UNSAID = {"id", "tool_call_id"}
-"""What ties a tool's result to its call, which templates may leave out, as they may a tool's name."""
+"""Keys that link a tool's result to its call; templates may ignore these, and a tool's name."""
 
 ABOUT = {
     "message_id", "parent_id", "conversation_id", "user_id", "openai_id", "turn", "turn_identifier", "turn_id",
@@ -82,11 +81,11 @@ ABOUT = {
     "header", "toxic", "redacted", "model", "temperature", "top_p", "token_counter", "tokens", "token_count", "usage",
     "system_fingerprint", "info", "metadata",
 }  # fmt: skip
-"""Who wrote a message, when, where and by what, as logs of conversations have it: no words of it."""
+"""Metadata of messages in conversation logs, which is no part of their text."""
 
 
 def settings(given: Any) -> dict[str, Any]:
-    """What a chat template is told, by name; what is null is not told. Raises InputError where it cannot be told so."""
+    """Check template variables and drop nulls. Raises InputError if they are no mapping, or have a reserved name."""
     if not isinstance(given, Mapping):
         raise InputError(f"{TOLD!r} must be an object of names and values, not {given!r}")
     taken = sorted(set(given) & set(APPLIED))
@@ -100,11 +99,11 @@ APPLIED = (
     "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
     "tokenizer_kwargs",
 )  # fmt: skip
-"""What `apply_chat_template` of transformers takes for itself."""
+"""Arguments of `apply_chat_template` of transformers, which cannot be template variables."""
 
 
 def for_template(turn: Message, template: str) -> dict[str, Any]:
-    """What else a message holds, as templates read it; InputError where nothing reads it."""
+    """A message's other fields, in the form templates expect. Raises InputError for one the template does not read."""
     more = {key: value for key, value in turn.more.items() if key not in OURS}
     for key in more:
         may_be_left_out = key in UNSAID | ABOUT or (key == "name" and turn.role == "tool")
@@ -119,14 +118,14 @@ def for_template(turn: Message, template: str) -> dict[str, Any]:
 
 
 def without_nulls(value: Any) -> Any:
-    """Tools or calls without the keys that are null: tables give every object the keys of all others."""
+    """Tools or calls without null keys, which Arrow tables add to every object."""
     if isinstance(value, Mapping):
         return {key: without_nulls(held) for key, held in value.items() if held is not None}
     return [without_nulls(held) for held in value] if isinstance(value, list) else value
 
 
 def _call(call: Any) -> Any:
-    """A tool call whose arguments are an object, as templates have them, where they are one in a string."""
+    """A tool call with its arguments parsed to an object, as templates expect, if they are a JSON string."""
     if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
         return call
     function = dict(call["function"])
@@ -135,3 +134,31 @@ def _call(call: Any) -> Any:
     except (KeyError, TypeError, ValueError):
         return call
     return {**call, "function": function}
+
+
+THOUGHT = re.compile(r"</?think>")
+"""The marks around a thought before an answer."""
+
+
+def as_asked(content: str, head: str) -> str:
+    """The answer as the continuation of a prompt's text `head`, which may have opened or closed its thought.
+
+    An answer without a thought closes an opened one. Raises InputError if an answer has a thought after a closed one.
+    """
+    thought, mark, rest = content.rpartition("</think>")
+    if head.rstrip().endswith("</think>") and mark:
+        if thought.replace("<think>", "").strip():
+            raise InputError(
+                "the answer has a thought, and the chat template's generation prompt has closed it: let the model think"
+                " by --chat-template-kwargs (enable_thinking=true, thinking=true), or remove the thought"
+            )
+        return rest.lstrip("\n")
+    opened = opened_by(head)
+    if opened and not mark:
+        return ("\n" if opened.endswith("\n") else "\n\n") + "</think>\n\n" + content
+    return content.removeprefix(opened)
+
+
+def opened_by(head: str) -> str:
+    """The mark with which a prompt opens a thought, empty if it does not."""
+    return next((mark for mark in ("<think>\n", "<think>") if head.endswith(mark)), "")

@@ -1,6 +1,6 @@
-"""What is trained on: records as trees, and the prompts of rows as a sampler takes them.
+"""Encode records as trees for training, and rows' prompts for sampling.
 
-Whole data sets are tokenized at once and fitted to the length that training allows.
+Whole datasets are tokenized in one call and fitted to the maximum length.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ NO_ROOM = "the prompt leaves no room for a completion"
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The trees of a data set, and a line for every reason that rows were left out, with how many and which."""
+    """The trees of a dataset, and a line for each reason that rows were left out, with their number and which."""
 
     trees: list[Tree]
     left_out: list[str]
 
 
 def to_tree(tokenizer: PreTrainedTokenizerBase, row: Row, index: int = -1) -> Tree:
-    """The row as a tree, at full length.
+    """Encode one row as a tree, at full length.
 
-    A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking its own; a labeled completion has
-    rank 0 where it is desirable and 1 where it is not; a demonstration has no ranks. `index` is the row's number,
-    from 0. Raises InputError as `encode` does, but for what length decides.
+    A preference has the branches (chosen, rejected) with ranks (0, 1); a ranking has its own ranks; a labeled
+    completion has rank 0 if desirable, else 1; a demonstration has no ranks. `index` is the row's index, from 0. Raises
+    InputError as `encode` does, except for lengths.
     """
     with located(f"{row_called(index)}: "):
         trees = _trees(tokenizer, [row])
         if len(trees) > 1:
-            raise InputError(f"the chat template gives each of its {len(trees)} answers a prompt of its own")
+            raise InputError(f"the chat template gives each of the {len(trees)} answers a different prompt")
     return replace(trees[0], row=index)
 
 
@@ -75,19 +75,18 @@ def encode(
     whole: bool = False,
     left_out: LeftOut | None = None,
 ) -> Encoded:
-    """The rows as trees in which a prompt with any one branch has at most min(`max_length`, `context`) tokens.
+    """Encode rows as trees whose prompt and any one branch have at most min(`max_length`, `context`) tokens.
 
-    Completions are cut at the right, and lose their end-of-turn token with it. A row is left out, and listed in
-    `left_out`, where its prompt leaves no room for a completion, or where two branches of different rank are the same
-    tokens (once cut). `context` is the model's longest sequence (None: unlimited). With `whole` completions go on to
-    the end of what the chat template writes, as reward models are read.
+    Completions are cut at the right, losing their end-of-turn token. A row is left out, and listed in `left_out`, if
+    its prompt leaves no room for a completion, or two branches of different rank have the same tokens (after cutting).
+    `context` is the model's maximum sequence length (None: unlimited). `whole` extends completions to the end of what
+    the chat template writes, as reward models read them.
 
-    Where the template writes earlier answers otherwise than the last (without their thoughts), or marks no end of a
-    turn, a demonstration of several answers becomes as many trees, each with the prompt that the model would have seen.
+    If the template renders earlier answers differently from the last (without thoughts), or has no end of turn, a
+    demonstration of several answers becomes one tree per answer, each with the prompt the model would have seen.
 
-    Raises InputError for a prompt longer than `context`, for prompts without completions, where a text cannot be
-    rendered by the chat template, and where no row is left. With a `left_out` that is not strict such rows are left out
-    and noted there.
+    Raises InputError for a prompt longer than `context`, a prompt without completion, a text that the chat template
+    cannot render, and if no row is left. A `left_out` that is not strict collects such rows instead.
     """
     if max_length < 1:
         raise InputError(f"max_length must be at least 1, not {max_length}")
@@ -117,7 +116,7 @@ def encode(
 
 
 def _require_usable(left_out: LeftOut) -> None:
-    """Raise InputError for the first row that cannot be used, where there is one."""
+    """Raise InputError for the first row that cannot be used, if any."""
     if bad := next((reason for reason in left_out.reasons if reason.is_bad), None):
         raise InputError(f"{bad.where}: {bad.why}")
 
@@ -129,7 +128,7 @@ def _trees(
     whole: bool = False,
     left_out: LeftOut | None = None,
 ) -> list[Tree]:
-    """All rows as trees; their texts are tokenized in one call, which is what makes it quick."""
+    """Encode all rows as trees, tokenizing their texts in one call for speed."""
     plans = []
     texts: list[str] = []
     befores: list[str] = []
@@ -166,22 +165,22 @@ def _trees(
 def _plan(
     tokenizer: PreTrainedTokenizerBase, row: Row, whole: bool
 ) -> tuple[str, Tokens, list[Branch | tuple[Piece, ...]], tuple[int, ...]]:
-    """A row before it is tokenized: its prompt's text and what opens it, its completions' pieces, and their ranks.
+    """A row before tokenization: the prompt's text and opening tokens, the completions' pieces, and their ranks.
 
-    A completion whose tokens are known is a branch already.
+    A completion whose tokens are known is given as a branch.
     """
     if isinstance(row, Tokenization):
         if max(row.tokens) >= len(tokenizer):
             raise InputError(
-                f"'input_ids' has the token {max(row.tokens)}, and the tokenizer ends at {len(tokenizer) - 1}: the row "
-                "was made with another tokenizer"
+                f"'input_ids' has the token {max(row.tokens)}, and the tokenizer's last is {len(tokenizer) - 1}: "
+                "tokenize the row with this tokenizer"
             )
         first = next(i for i, is_trained in enumerate(row.trained) if is_trained)
         mask = row.trained[first:]
         return "", row.tokens[:first], [Branch(row.tokens[first:], None if all(mask) else mask)], ()
     completions, ranks = branches_of(row)
     if not completions:
-        raise InputError("a prompt without a completion cannot be trained on: a completion column is needed")
+        raise InputError("a prompt without a completion cannot be trained on: add a column completion")
     prompt, completions = align(row.prompt, *completions)
     head = prompt_text(tokenizer, prompt)
     if own := _own(tokenizer, row):
@@ -193,7 +192,7 @@ def _plan(
 
 
 def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
-    """The tokens that were drawn for a row's completion, where its text is what this tokenizer reads in them."""
+    """The sampled tokens of a demonstration's completion, if this tokenizer decodes them to its text; else none."""
     if not isinstance(row, Demonstration) or not row.tokens or max(row.tokens) >= len(tokenizer):
         return ()
     said = row.completion if isinstance(row.completion, str) else "".join(turn.content for turn in row.completion)
@@ -203,8 +202,7 @@ def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
 
 
 def _parts(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:
-    """The row, or the answers of a demonstration one by one where no one text holds all of them as they were said, or
-    none but the last would end, as the template marks no end."""
+    """The row, or one demonstration per answer if the template rewrites earlier answers or has no end of turn."""
     if not isinstance(row, Demonstration) or isinstance(row.completion, str) or len(row.completion) == 1:
         return [row]
     prompt, (turns,) = align(row.prompt, row.completion)
@@ -221,7 +219,7 @@ def _parts(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:
 
 
 def branches_of(row: Row) -> tuple[tuple[Text, ...], tuple[int, ...]]:
-    """The completions of a row, and their ranks, which a demonstration has not; of a prompt neither."""
+    """The completions of a row and their ranks; a demonstration has no ranks, a prompt neither."""
     match row:
         case Demonstration(completion=completion):
             return (completion,), ()
@@ -244,7 +242,7 @@ def _cut(branch: Branch, room: int) -> Branch:
 
 
 def _fault(tree: Tree) -> str | None:
-    """Why the tree cannot be trained on, if so."""
+    """Why the tree cannot be trained on, None if it can."""
     if not all(branch.tokens and (branch.trained is None or any(branch.trained)) for branch in tree.branches):
         return NO_ROOM
     ranked = combinations(zip(tree.branches, tree.ranks, strict=False), 2)
@@ -262,11 +260,11 @@ def encode_prompts(
     longest: int | None = None,
     left_out: LeftOut | None = None,
 ) -> tuple[list[EncodedPrompt], list[str]]:
-    """The rows' prompts that leave `room` for a completion within `longest` tokens, and a line for those left out.
+    """Encode the prompts that leave `room` for a completion within `longest` tokens; also lines about those left out.
 
-    Raises InputError where a prompt is empty, cannot be rendered by the chat template, or with its completion would not
-    fit into the model's `context`, or all are longer than `longest`. With a `left_out` that is not strict such prompts
-    are left out and noted there.
+    Raises InputError if a prompt is empty, cannot be rendered by the chat template, or does not fit the model's
+    `context` with its completion, and if no prompt is left. A `left_out` that is not strict collects such prompts
+    instead.
     """
     kept: list[EncodedPrompt] = []
     left_out = LeftOut(strict=True) if left_out is None else left_out

@@ -11,10 +11,10 @@ from itertools import combinations
 from math import isfinite
 from typing import Any
 
+from accord.data.column_names import CHATS
 from accord.data.columns import is_listed, paragraphs, value_at
 from accord.data.conventions import CONVENTIONS, named, read_completion
 from accord.data.encoding import branches_of
-from accord.data.layouts import CHATS
 from accord.data.load import Source, open_rows, read_rows, require_rows
 from accord.data.messages import align, read_prompt
 from accord.data.mix import called

@@ -1,4 +1,4 @@
-"""What rows hold becomes `Text`: strings, messages in the usual spellings, and "Human / Assistant" transcripts."""
+"""Read a row's values as `Text`: strings, messages in their common spellings, and "Human / Assistant" transcripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from accord.parsing import Repeated, parse_json
 from accord.records import Message, Role, Text
 
 TRANSCRIPT = "\n\nHuman:"
-"""What a transcript in the format of Anthropic's hh-rlhf data begins with."""
+"""The beginning of a transcript in the format of Anthropic's hh-rlhf data."""
 
 _SPEAKER = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = get_args(Role)
@@ -22,25 +22,34 @@ _SPELLED: dict[str, Role] = {
     **dict.fromkeys(("gpt", "chatgpt", "chatbot", "model", "ai"), "assistant"),
     **dict.fromkeys(("observation", "function", "function_response", "tool_response", "ipython"), "tool"),
 }
-"""What roles are called elsewhere."""
+"""Roles by their names in other formats."""
 
 CALLS = ("function_call", "tool_call")
-"""What is called the role of a message whose content is the assistant's call, as JSON, or a key of such a call."""
+"""Roles of messages whose content is the assistant's tool call as JSON; also keys of messages that hold one."""
 
 TEXTS = ("text", "input_text", "output_text")
-"""Types of the parts of a content that are text."""
+"""Types of content parts that are text."""
 
 _KEYS = {"from": "role", "speaker": "role", "value": "content", "text": "content"}
-"""What the keys of messages are called elsewhere."""
+"""Keys of messages by their names in other formats."""
+
+TURN_PAIRS = (
+    ("input", "output"),
+    ("question", "answer"),
+    ("user", "assistant"),
+    ("human", "assistant"),
+    ("human", "bot"),
+)
+"""The keys of question-answer objects, which a chat may be a list of."""
 
 _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](role|from|content|value)[\"']\s*:")
 
 
 def read_text(value: Any, column: str) -> Text:
-    """The value of a row's `column`: a string as it is, messages as a chat.
+    """Read the value of a row's `column`: a string unchanged, messages as a chat.
 
-    Messages are objects with `role` and `content`, or `from` and `value`: a list of them, also as the `messages` of an
-    object, one alone, or either as JSON (or as Python prints it) in a string. Raises InputError for anything else.
+    Messages have `role` and `content`, or `from` and `value`; they may be a list, the `messages` of an object, a single
+    message, or either of these as a JSON string (or printed by Python). Raises InputError for anything else.
     """
     if isinstance(value, str):
         chat = _chat_in(value)
@@ -52,15 +61,15 @@ def read_text(value: Any, column: str) -> Text:
         return read_text(value["messages"], column)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         inside = [key for key, held in value.items() if isinstance(held, str)] if isinstance(value, Mapping) else []
-        remedy = f": name what it holds by --columns {column}={column}.{inside[0]}" if inside else ""
+        remedy = f": name the text in it by --columns {column}={column}.{inside[0]}" if inside else ""
         raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}{remedy}")
     if not value:
-        raise InputError(f"'{column}' is a chat without messages")
+        raise InputError(f"'{column}' is a chat without messages: add one, or leave the row out")
     return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
 
 
 def in_rows(chat: Any) -> Any:
-    """A chat's messages, where it is an object that has a list of roles and one of contents, as tables hold them."""
+    """Messages as a list, from an object with a list of roles and a list of contents; other values unchanged."""
     if not isinstance(chat, Mapping) or not isinstance(chat.get("role", chat.get("from")), list):
         return chat
     keys = [key for key, held in chat.items() if isinstance(held, list)]
@@ -69,8 +78,19 @@ def in_rows(chat: Any) -> Any:
     return [dict(zip(keys, values, strict=True)) for values in zip(*(chat[key] for key in keys), strict=True)]
 
 
+def in_turns(chat: list[Any]) -> list[Any]:
+    """The messages of a list of alternating texts, or of question-answer objects; other chats unchanged."""
+    roles = ("user", "assistant")
+    if len(chat) > 1 and all(isinstance(item, str) for item in chat):
+        return [{"role": roles[i % 2], "content": text} for i, text in enumerate(chat)]
+    for pair in TURN_PAIRS:
+        if chat and all(isinstance(item, Mapping) and item.keys() == set(pair) for item in chat):
+            return [{"role": r, "content": item[key]} for item in chat for r, key in zip(roles, pair, strict=True)]
+    return chat
+
+
 def _chat_in(text: str) -> Any:
-    """The messages that a string holds as JSON or as Python prints them; None where it holds anything else."""
+    """The messages in a JSON string (or one printed by Python), None if it holds anything else."""
     if not _LIKE_MESSAGES.match(text):
         return None
     value = parsed(text)
@@ -80,14 +100,14 @@ def _chat_in(text: str) -> Any:
 
 
 def parsed(text: str) -> Any:
-    """What a text says as JSON, or as Python prints lists and mappings; None where it is neither.
+    """Parse a text as JSON or as a Python literal; None if it is neither.
 
-    Raises InputError where it is JSON with a key that stands twice.
+    Raises InputError for JSON with a repeated key.
     """
     try:
         return parse_json(text)
     except Repeated as error:
-        raise InputError(f"a text that is JSON has {error}") from None
+        raise InputError(f"JSON in a text has {error}") from None
     except (ValueError, RecursionError):
         pass
     try:
@@ -97,7 +117,7 @@ def parsed(text: str) -> Any:
 
 
 def read_prompt(value: Any, column: str = "prompt") -> Text:
-    """As `read_text`; a string that is a transcript becomes a chat (an "Assistant:" cue at its end is dropped)."""
+    """Like `read_text`, but a transcript becomes a chat, without an "Assistant:" cue at its end."""
     text = read_text(value, column)
     if not isinstance(text, str) or not text.startswith(TRANSCRIPT):
         return text
@@ -106,10 +126,10 @@ def read_prompt(value: Any, column: str = "prompt") -> Text:
 
 
 def parse_transcript(text: str) -> tuple[Message, ...]:
-    r"""The turns of a transcript `"\n\nHuman: ...\n\nAssistant: ..."`, each stripped of surrounding white space.
+    r"""The stripped turns of a transcript `"\n\nHuman: ...\n\nAssistant: ..."`.
 
-    Only "Human:" and "Assistant:" after an empty line begin a turn. Two turns of one speaker in a row are joined by an
-    empty line, since chat templates ask for turns that alternate. A turn may be empty: the assistant kept silent.
+    Only "Human:" and "Assistant:" after an empty line begin a turn. Consecutive turns of one speaker are joined by an
+    empty line, since chat templates expect alternating turns. A turn may be empty.
     """
     parts = _SPEAKER.split(text)
     turns: list[Message] = []
@@ -123,9 +143,9 @@ def parse_transcript(text: str) -> tuple[Message, ...]:
 
 
 def align(prompt: Text, *completions: Text) -> tuple[Text, tuple[Text, ...]]:
-    """The prompt and its completions in one form: all plain strings, or all chats as soon as one of them is a chat.
+    """The prompt and completions in one form: all strings, or all chats if any of them is a chat.
 
-    A plain prompt then becomes a user message (an empty one no message), a plain completion an assistant message.
+    In a chat a plain prompt becomes a user message (none if it is empty), a plain completion an assistant message.
     """
     if all(isinstance(text, str) for text in (prompt, *completions)):
         return prompt, completions
@@ -157,7 +177,7 @@ def _message(item: Any, where: str) -> Message:
 
 
 def _calls(given: Any, where: str) -> list[Any]:
-    """A call, or several, of an assistant's, as messages have them in `tool_calls`; InputError where it is none."""
+    """One or several function calls in the form of `tool_calls`. Raises InputError if they are none."""
     said = parsed(given) if isinstance(given, str) else given
     calls = said if isinstance(said, list) else [said]
     if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
@@ -166,12 +186,12 @@ def _calls(given: Any, where: str) -> list[Any]:
 
 
 def _says_something(value: Any) -> bool:
-    """Whether a key of a message holds anything: tables give every message every key."""
+    """Whether a message's field is not empty; Arrow tables give every message all keys."""
     return value is not None and value not in ("", [], {})
 
 
 def _content(content: Any, where: str) -> str:
-    """A message's text, which may come in parts."""
+    """A message's content as one string, joined from parts if it has any."""
     if isinstance(content, str):
         return content
     if content is None:
@@ -185,7 +205,7 @@ def _content(content: Any, where: str) -> str:
 
 
 def _encodable(text: str, where: str) -> str:
-    """The text, refused where it holds half of a surrogate pair, which no tokenizer and no UTF-8 file can take."""
+    """The text. Raises InputError for a lone surrogate, which neither UTF-8 nor a tokenizer can encode."""
     if not text.isascii():
         try:
             text.encode()
@@ -199,6 +219,35 @@ def _kind(value: Any) -> str:
 
 
 def shared(first: Sequence[object], second: Sequence[object]) -> int:
-    """How many elements the two have in common before they part."""
+    """The length of the common prefix."""
     both = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))
+
+
+def split_dialogues(
+    first: tuple[Message, ...], second: tuple[Message, ...]
+) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
+    """(prompt, first, second) of two dialogues, split after their longest common prefix that ends before answers."""
+    end = min(shared(first, second), len(first) - 1, len(second) - 1)
+    while end >= 0 and not first[end].role == second[end].role == "assistant":
+        end -= 1
+    while end > 0 and first[end - 1].role == "assistant":  # a prompt that ends with an answer would be a prefill
+        end -= 1
+    if end < 0:
+        raise InputError("'chosen' and 'rejected' have no common prompt after which both have an assistant turn")
+    if end == 0:
+        raise InputError("'chosen' and 'rejected' begin with an assistant turn, so there is no prompt before it")
+    return first[:end], first[end:], second[end:]
+
+
+def split_strings(first: str, second: str) -> tuple[str, str, str]:
+    """(prompt, first, second) of two plain texts, split after their longest common prefix of whole words.
+
+    A word is left to each completion; the white space after the prompt stays with the completions, as sub-word
+    tokenizers expect. Texts without a common prefix have the empty prompt.
+    """
+    end = min(shared(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
+    while end > 0 and not first[end - 1].isspace():
+        end -= 1
+    prompt = first[: max(end, 0)].rstrip()
+    return prompt, first[len(prompt) :], second[len(prompt) :]

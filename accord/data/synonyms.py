@@ -1,4 +1,4 @@
-"""Columns that mean what those of `accord.data.conventions` do, under the names that published data sets give them.
+"""Column names of published datasets, renamed to those of `accord.data.conventions`.
 
     chosen_response, rejected_response; accepted, rejected ...     chosen, rejected
     input of messages, preferred_output, non_preferred_output      the same (OpenAI's preference fine-tuning)
@@ -11,7 +11,7 @@
     query, answers that are calls, tools                           a question, and the calls that answer it (xLAM)
     Question, Answer, Response ...                                 the same names without capitals
 
-What a row was read from stays beside what it is read as, as verifiers and reward functions ask for it by its name.
+The original columns are kept, as verifiers and reward functions refer to them by name.
 """
 
 from __future__ import annotations
@@ -29,39 +29,39 @@ BETTER = {
     "preferred": ("rejected", "non_preferred", "dispreferred", "unpreferred"),
     "better": ("worse",),
 }
-"""How the better of two answers is called, and the other one beside it."""
+"""Names of the better of two answers, each with the matching names of the worse one."""
 
 _KINDS = ("messages", "conversations", "conversation", "response", "answer", "completion", "output", "text", "message")
-"""What their columns are columns of: whole dialogues first."""
+"""What such columns hold; whole dialogues come first."""
 _NAMED = re.compile(
     rf"(?P<first>{'|'.join(BETTER)})_(?P<of>{'|'.join(_KINDS)})|(?P<of_>{'|'.join(_KINDS)})_(?P<last>{'|'.join(BETTER)})"
 )
 _ALONE = ("accepted", "preferred")
-"""Names that need no word beside them."""
+"""Names that may stand without one of `_KINDS`."""
 
 SOLUTIONS = ("generated_solution", "solution")
-"""What a problem's worked answer is called; its `answer` alone may be beside it."""
+"""Columns of a problem's worked solution, which may come beside its short `answer`."""
 
 _ASKED = {"prompt", "question", "query", "instruction", "input", "messages", "conversations", "conversation", "context"}
 _SAID = {"chosen", "rejected", "completion", "completions", "response", "output"}
 
 _PLAIN = _ASKED | _SAID | {"answer", "system", "problem", "label", *SOLUTIONS}
-"""Names that mean the same with a capital."""
+"""Names that are also read when capitalized."""
 
 MEDIA = ("image", "images", "video", "videos", "audio", "audios")
-"""Columns of what is asked about, where that is no text."""
+"""Columns of images, video and audio."""
 
 
 def respelled(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with what it holds under other names under those of the conventions too.
+    """The row with its columns also under the names of the conventions.
 
-    Raises InputError where it holds images, sounds or films: only text is read, and the question would lose a part.
+    Raises InputError if it has images, audio or video, since only text is read and the prompt would lose a part.
     """
     lost = next((name for name in MEDIA if _holds(row.get(name))), None)
     if lost is not None:
         raise InputError(
-            f"{lost!r} is a part of what is asked, and only text is read: leave such rows out, or, where the text is "
-            f"whole without it, the column by --columns {lost}="
+            f"{lost!r} is part of the prompt, and only text is read: leave such rows out, or, if the text is complete "
+            f"without it, leave the column out by --columns {lost}="
         )
     row = _chatted(row)
     if isinstance(row.get("functions"), list) and "tools" not in row:  # OpenAI's before there were tools
@@ -78,7 +78,7 @@ def respelled(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chatted(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with Gemini's `contents`, of roles and parts, as messages."""
+    """The row with Gemini's `contents` (roles and parts) as messages."""
     contents = row.get("contents")
     if "messages" in row or not isinstance(contents, list) or not all(_has_parts(turn) for turn in contents):
         return row
@@ -94,7 +94,7 @@ def _has_parts(turn: Any) -> bool:
 
 
 def _in_ranks(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with several chosen and rejected answers, each a list of texts, as completions of two ranks."""
+    """The row with lists of chosen and of rejected texts as completions of two ranks."""
     sides = row.get("chosen"), row.get("rejected")
     if not all(isinstance(side, list) and side and all(isinstance(text, str) for text in side) for side in sides):
         return row
@@ -108,7 +108,7 @@ def _holds(value: Any) -> bool:
 
 
 def _paired(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its two answers as chosen and rejected, where their names say which is the better one."""
+    """The row with its two answers as chosen and rejected, if their names say which is better."""
     if {"messages", "rejected_messages"} <= row.keys():
         rest = {name: value for name, value in row.items() if name != "messages"}
         return rest | {"chosen": row["messages"], "rejected": row["rejected_messages"]}
@@ -123,7 +123,7 @@ def _paired(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The columns of two answers of which the first is the better one, those of whole dialogues first."""
+    """Yield (better, worse) pairs of columns, whole dialogues first."""
     named = [(match, name) for name in row if (match := _NAMED.fullmatch(name))]
     named.sort(key=lambda pair: _KINDS.index(pair[0]["of"] or pair[0]["of_"]))
     spelled = [(match["first"] or match["last"], name) for match, name in named]
@@ -135,7 +135,7 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _answered(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with a question, and its answer as its completion, where it is worked out, or is targets of inputs."""
+    """The row with a question, and a worked solution or the targets as its completion."""
     said = next((row[name] for name in SOLUTIONS if isinstance(row.get(name), str) and row[name].strip()), None)
     if isinstance(row.get("question"), str):
         return row if said is None or "text" in row else row | {"completion": said}
@@ -147,7 +147,7 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _calls(answers: Any) -> list[Any]:
-    """Answers that are calls of tools, as a message holds them; none where they are anything else."""
+    """Answers that are tool calls, in the form of `tool_calls`; empty for anything else."""
     said = parsed(answers) if isinstance(answers, str) else answers
     if not isinstance(said, list) or not all(isinstance(call, Mapping) and "arguments" in call for call in said):
         return []

@@ -1,11 +1,11 @@
-"""Several answers and what was said of them, turned into the columns of `accord.data.conventions`.
+"""Several answers with verdicts, scores or ranks, converted to the columns of `accord.data.conventions`.
 
-    completions, responses, answers ...     a list with `scores` (the higher the better), with the index of the best, or
-                                            of objects that hold each answer with its score or rank
-    response_1, response_2; answer_a ...    an answer a column, with a verdict, or with a score for each: score_1 ...
-    prediction 1, ... prediction 4          and a verdict on every two of them, in the order 12, 13, 14, 23, 24, 34
+    completions, responses, answers ...     a list with `scores` (higher is better), with the index of the best, or of
+                                            objects with an answer and its score or rank
+    response_1, response_2; answer_a ...    one answer per column, with a verdict, or one score each: score_1 ...
+    prediction 1, ... prediction 4          the same with a verdict per pair, in the order 12, 13, 14, 23, 24, 34
 
-Which answer is better is never guessed: a number says it only where the column's meaning is known.
+Which answer is better is never guessed: a number decides only in columns whose meaning is known.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ANSWER = re.compile(
     r"((?:response|answer|completion|conversation|output|summary|candidate|generation|prediction|human_ref)[_ ]?)"
     r"([0-9]|[a-zA-Z])"
 )
-"""What a column of one answer of several is called: a word, and a digit or a letter."""
+"""The column name of one answer among several: a word, and a digit or a letter."""
 SIGNS = ("preference_strength", "overall_preference")
-"""Below 0 the first of two answers is better, above 0 the second (HelpSteer)."""
+"""Columns in which a number below 0 prefers the first of two answers, above 0 the second (HelpSteer)."""
 INDICES = ("better_response_id",)
-"""0 the first of two answers, 1 the second (PKU-SafeRLHF)."""
+"""Columns in which 0 prefers the first of two answers, 1 the second (PKU-SafeRLHF)."""
 WINNERS = ("winner", "preference", "preferred", "verdict", "label")
-"""Words, as `verdict` knows them, or the name or the last sign of an answer's column."""
+"""Columns that hold a word that `verdict` reads, or the name or last character of an answer's column."""
 
 VERDICTS = {
     **dict.fromkeys(("1", "a", "first", "left", "true"), 1.0),
@@ -47,7 +47,7 @@ VERDICTS = {
     **dict.fromkeys(("tie (bothbad)", "tie bothbad", "neither"), 0.5),
     **dict.fromkeys(("equal", "draw", "same", "none", "no preference"), 0.5),
 }
-"""What a label of a comparison may say, in any case: the first is better, the second is, neither."""
+"""Labels of comparisons, in lower case, as P(first is better)."""
 
 _SIGNS = {">": 1.0, "<": 0.0, "=": 0.5}
 _COMPARED = re.compile(r"(.+?)\s*(>+|<+|=+)\s*(.+)")
@@ -55,9 +55,9 @@ _NAMED = re.compile(r"(model|response|answer|output|option|assistant|completion|
 
 
 def verdict(value: Any) -> float | None:
-    """1 where a label says that the first of two is better, 0 the second, .5 neither; None where it says none of these.
+    """Read a comparison's label: 1 if the first answer is better, 0 the second, .5 for a tie, None if unreadable.
 
-    It may be 1, 2 or 0 (a tie), A or B, first or second, true or false (whether the first is), and be spelled as in
+    Labels are 1, 2 or 0 (a tie), A or B, first or second, true or false (the first is better), also spelled as in
     "model_a", "Response 2", "[[B]]", "A>B" or "A << B".
     """
     said = str(value).strip().strip("[]").lower().removesuffix(".0").replace("_", " ")  # a number may be 1.0
@@ -75,21 +75,21 @@ LABELS = {
     **dict.fromkeys(("false", "0", "0.0", "-1", "-1.0", "no", "undesirable"), False),
     **dict.fromkeys(("down", "thumbs down", "thumbs_down", "👎"), False),
 }
-"""What a label of a completion may say, in any case."""
+"""Labels of single completions, in lower case."""
 
 _SKINS = "".join(map(chr, range(0x1F3FB, 0x1F400)))
-"""The colors that a thumb may have."""
+"""Emoji modifiers for skin tones."""
 
 
 def desirable(value: Any) -> bool | None:
-    """Whether a label calls a completion a good one; None where it says neither."""
+    """Whether a label calls a completion desirable; None if it cannot be read."""
     return LABELS.get(str(value).strip().strip("\ufe0f").rstrip(_SKINS).lower())
 
 
 def judged(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its answers as chosen and rejected (and `tied`, where neither is), or as a ranking.
+    """The row with its answers as chosen and rejected (with `tied` for a tie), or as a ranking.
 
-    Raises InputError where scores or a verdict cannot be read.
+    Raises InputError if scores or a verdict cannot be read.
     """
     if {"chosen", "rejected", "ranks", "completion"} & row.keys():
         return row
@@ -114,9 +114,9 @@ def judged(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _paired(row: Columns, columns: Sequence[str]) -> list[float] | None:
-    """The verdicts on every two of more than two answers; None where no column has so many.
+    """The verdicts on all pairs of three or more answers; None if no column has one per pair.
 
-    Raises InputError where one of them cannot be read.
+    Raises InputError if one cannot be read.
     """
     pairs = math.comb(len(columns), 2)
     name = next((n for n in WINNERS if isinstance(row.get(n), list) and len(row[n]) == pairs > 1), None)
@@ -124,15 +124,15 @@ def _paired(row: Columns, columns: Sequence[str]) -> list[float] | None:
         return None
     verdicts = [verdict(value) for value in row[name]]
     if None in verdicts:
-        raise InputError(f"{name!r} must say of every two answers 1, 2 or 0 (neither is better), and is {row[name]!r}")
+        raise InputError(f"{name!r} must have 1, 2 or 0 (a tie) for every pair of answers, not {row[name]!r}")
     return verdicts  # type: ignore[return-value]
 
 
 def order_of(number: int, verdicts: Sequence[float]) -> list[int] | None:
-    """The ranks that give these verdicts on every two of so many answers, in the order 12, 13, ..., 23, ...
+    """The ranks of `number` answers that reproduce the verdicts on all pairs (12, 13, ..., 23, ...), None if none do.
 
-    The rank of an answer is how many are better than it, with gaps closed. None where no ranks give all the verdicts:
-    people are not transitive.
+    An answer's rank is the number of answers better than it, with gaps closed. People's verdicts need not be
+    transitive, so there may be no such ranks.
     """
     worse = [0] * number
     pairs = list(combinations(range(number), 2))
@@ -146,16 +146,16 @@ def order_of(number: int, verdicts: Sequence[float]) -> list[int] | None:
 
 
 def unjudged(columns: Iterable[str]) -> str:
-    """What to do about the answers among columns, where nothing says which is better; "" where there are none."""
+    """A hint for messages, if the columns hold answers without a verdict; else ""."""
     found = sorted(name for name in columns if ANSWER.fullmatch(name))
     if len(found) < 2:
         return ""
     first, second = found[:2]
-    return f"which of {first} and {second} is better is not said (--columns chosen={first},rejected={second})"
+    return f"no column says whether {first} or {second} is better (--columns chosen={first},rejected={second})"
 
 
 def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
-    """A list of answers with scores or ranks as a ranking, or with the index of the best."""
+    """The row with its list of answers as a ranking, by their scores or ranks, or by the index of the best."""
     texts: list[Any] = row[name]
     scores: list[Any] | None = None
     choice = next((column for column in CHOICES if column in row), None)
@@ -195,7 +195,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _ranked(row: dict[str, Any], columns: Sequence[str], ranks: Sequence[int]) -> dict[str, Any]:
-    """The row with the answers in these columns ranked, the lowest the best."""
+    """The row with the answers in `columns` as chosen and rejected, or as a ranking, by `ranks` (lowest is best)."""
     rest = {name: value for name, value in row.items() if name not in columns}
     texts = _dialogues(rest, [row[name] for name in columns])
     if "human_ref_A" in columns and "history" in rest:
@@ -208,13 +208,13 @@ def _ranked(row: dict[str, Any], columns: Sequence[str], ranks: Sequence[int]) -
 
 
 def _dialogues(rest: dict[str, Any], answers: list[Any]) -> list[Any]:
-    """The answers; where the prompt and each are lists of as many texts, turn by turn, whole dialogues instead."""
+    """The answers; if the prompt and each answer are lists of equally many texts, they become whole dialogues."""
     texts = (rest.get("prompt"), *answers)
     asked, *said = (parsed(text) if isinstance(text, str) and text.startswith("[") else text for text in texts)
     if not isinstance(asked, list) or not all(isinstance(text, str) for text in asked):
         return answers
     if not all(isinstance(turns, list) and len(turns) == len(asked) for turns in said):
-        raise InputError("'prompt' is a list of texts, and an answer is none of as many")
+        raise InputError(f"'prompt' is a list of {len(asked)} texts, and an answer is not: give each answer as many")
     del rest["prompt"]
     roles = ("user", "assistant")
     return [
@@ -224,7 +224,7 @@ def _dialogues(rest: dict[str, Any], answers: list[Any]) -> list[Any]:
 
 
 def _ranks(row: Columns, stem: str, columns: Sequence[str]) -> list[int] | None:
-    """The ranks of the answers in columns, the lowest the best, by a verdict or a score for each; None without one."""
+    """The ranks of the answers in `columns` (lowest is best), by a verdict or by scores; None without either."""
     ends = [column.removeprefix(stem) for column in columns]
     if len(columns) == 2:
         label = _label(row, columns, ends)
@@ -239,7 +239,7 @@ def _ranks(row: Columns, stem: str, columns: Sequence[str]) -> list[int] | None:
 
 
 def _label(row: Columns, columns: Sequence[str], ends: Sequence[str]) -> float | None:
-    """As `verdict`, of two answers; None where the row has no column that says."""
+    """The row's verdict on two answers, with values as in `verdict`; None if no column has one."""
     hot = [str(row.get(f"winner_{end}")) for end in ("model_a", "model_b", "tie")]
     if sorted(hot) == ["0", "0", "1"]:
         return (1.0, 0.0, 0.5)[hot.index("1")]

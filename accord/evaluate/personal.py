@@ -215,7 +215,7 @@ AT_ONCE = 64
 
 def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[PersonalAccuracy]:
     """The best possible accuracy on the café's users given k choices (Bayes), and given the user's taste (oracle)."""
-    gaps, bayes, oracle = (feedback.named.imported(f"{TASTES}:{name}") for name in ("gaps", "bayes", "oracle"))
+    gaps, bayes, oracle = (feedback.imports.import_function(f"{TASTES}:{name}") for name in ("gaps", "bayes", "oracle"))
     unknown = next((some[0] for some in users.judgments if not some[0].columns.get("taste")), None)
     if unknown is not None:
         raise InputError(f"row {unknown.row + 1} has no 'taste', which --tastes reads: leave it out.")

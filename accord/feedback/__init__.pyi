@@ -5,6 +5,7 @@ from . import constitution as constitution
 from . import constraints as constraints
 from . import formula as formula
 from . import functions as functions
+from . import imports as imports
 from . import judge as judge
 from . import learned as learned
 from . import mathematics as mathematics

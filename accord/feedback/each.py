@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from accord.feedback.functions import FunctionReward, run_coroutine, signature_of
+from accord.feedback.functions import FunctionReward, run_coroutine
+from accord.feedback.imports import signature_of
 from accord.feedback.reward import lacking
 from accord.records import Prompt
 

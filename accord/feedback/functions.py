@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from accord.errors import InputError, UsersFault, users_code
+from accord.feedback.imports import signature_of
 from accord.feedback.reward import describe, excerpt_of, finite, lacking, number, unsampled
 from accord.limits import OutOfTime, within
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
@@ -157,14 +158,6 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
     if time.monotonic() - begun >= seconds:
         raise OutOfTime(f"it takes more than {seconds:g} seconds") from (ended[0][1] if ended else None)
     raise ended[0][1]
-
-
-def signature_of(function: Callable[..., Any], name: str) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function. Raises InputError if it has no signature, as some built-in functions."""
-    try:
-        return inspect.signature(function).parameters
-    except (TypeError, ValueError):
-        raise InputError(f"{name} does not declare its arguments: call it in a function of your own") from None
 
 
 class FunctionReward(_Function):

@@ -1,14 +1,12 @@
-"""Rewards and judges from what users give for them: the names of `accord.feedback.formula`, functions, objects.
+"""Build rewards and judges from the user's names (`accord.feedback.formula`), functions and objects.
 
-Models that are loaded here compute in the precision of the policy they are given for, and in float32 without one.
+Models loaded here compute in the policy's precision, or in float32 without a policy.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -22,13 +20,14 @@ from accord.engine.classifiers import PreferenceNetwork
 from accord.engine.config import TemplateOptions
 from accord.engine.load import for_leader, load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model
-from accord.errors import InputError, UsersFault, nearest, users_code
+from accord.errors import InputError, nearest
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.each import ONE, function_reward
 from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
-from accord.feedback.functions import DEFAULT_TIMEOUT, FunctionJudge, signature_of
+from accord.feedback.functions import FunctionJudge
+from accord.feedback.imports import import_function, signature_of
 from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
@@ -38,23 +37,22 @@ from accord.feedback.remote import RemoteReward
 from accord.feedback.reward import Reward, TextReward
 from accord.feedback.rubric import RubricJudge
 from accord.feedback.verifiers import verifier_named
-from accord.limits import within
 from accord.prompting.local import Local
 
 
 def reward_named(spec: str, policy: Model | None = None) -> Reward:
-    """The reward that a name or a formula stands for, such as `number` or `runs/rm/model + 0.5 * rewards:brief`.
+    """The reward of a name or formula, such as `number` or `runs/rm/model + 0.5 * rewards:brief`.
 
-    `accord.feedback.formula` says what can be written. A reward model of the policy's vocabulary reads its samples'
-    tokens. Raises InputError where a term has no meaning, or what it names is not there.
+    `accord.feedback.formula` documents the syntax. A reward model with the policy's vocabulary scores the samples'
+    tokens directly. Raises InputError for a term without meaning, or one that names something missing.
     """
     return formula(spec, partial(one_named, policy=policy))
 
 
 def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
-    """The weighted sum that `spec` writes, or the one reward that it names, by the meaning of a name.
+    """The weighted sum, or single reward, that `spec` writes; `meaning` builds the reward of a name.
 
-    Raises InputError where a term is empty, or one name stands twice.
+    Raises InputError for an empty term or a repeated name.
     """
     parts = terms(spec)
     if len(parts) == 1 and parts[0][0] is None:
@@ -64,7 +62,7 @@ def formula(spec: str, meaning: Callable[[str], Reward]) -> Reward:
 
 
 def one_named(name: str, policy: Model | None = None) -> Reward:
-    """The reward that a single name stands for."""
+    """The reward of a single name."""
     match kind_of(name):
         case "verifier":
             return verifier_named(name)
@@ -78,20 +76,20 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
         case "ensemble":
             return ensemble(name, partial(one_named, policy=policy))
         case "world":
-            return TextReward(imported(WORLDS[name]))
+            return TextReward(import_function(WORLDS[name]))
         case "function":
-            reward = imported(name)
+            reward = import_function(name)
             return function_reward(reward, name) if _is_function(reward) else as_reward(reward)
         case _:
             return LearnedReward(_loaded(load_reward_model, name, policy), policy)
 
 
 def as_reward(reward: Any, policy: Model | None = None) -> Reward:
-    """A reward from what Python's users give for one.
+    """Build a reward from a Python argument.
 
-    That is a name or a formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
-    mapping of any of these to weights (`weighted`), a list of them, each of which weighs 1, or a `Reward`, which is
-    returned as it is. Raises InputError where it is none of these, or cannot be used.
+    It may be a name or formula (`reward_named`), a reward model's folder as a `Path`, a function (`FunctionReward`), a
+    mapping from any of these to weights (`weighted`), a list of them with weight 1 each, or a `Reward`, which is
+    returned unchanged. Raises InputError for anything else, or if it cannot be used.
     """
     if isinstance(reward, str):
         return reward_named(reward, policy)
@@ -103,26 +101,26 @@ def as_reward(reward: Any, policy: Model | None = None) -> Reward:
         weights = [(float(weight), as_reward(r, policy)) for r, weight in parts]
         return _weighted(names, weights, f"the {'mapping' if isinstance(reward, Mapping) else 'list'} of rewards")
     if not callable(reward) or inspect.isclass(reward):
-        raise InputError(f"{reward!r} is no reward: give a name, a function, or an object that is called with samples")
+        raise InputError(f"{reward!r} is no reward: give a name, a function, or an object callable with samples")
     return function_reward(reward) if _is_function(reward) else reward
 
 
 def judge_named(name: str, policy: Model | None = None) -> Judge:
-    """The judge that a name stands for: of a model's folder, its own; a Python function; or a reward's preference.
+    """The judge of a name.
 
-    A small world's is its gold reward's preference, which never errs; `labeler_named` errs as people do.
-    `module:function` is a `FunctionJudge` unless it names the argument `completions`, as rewards do. A file of
-    preferences or rankings is the people who gave them; `ai:MODEL` or a YAML file is a language model that is asked. A
-    judge made of a reward prefers the higher one, and calls equal rewards a tie.
+    A model's folder gives its own judge; `module:function` a `FunctionJudge`, unless the function takes completions, as
+    rewards do; `ai:MODEL` or a YAML file a prompted language model; a file of preferences or rankings the people who
+    gave them (`Recorded`); a small world its gold reward's preference, without the noise of `labeler_named`. Any other
+    reward becomes a judge that prefers the higher reward, with ties for equal ones.
 
-    Raises InputError where the name means nothing, or what it names is not there.
+    Raises InputError if the name has no meaning, or names something missing.
     """
     match kind_of(name):
         case "ai":
             return ai_judge(name, dtype=_dtype(policy))
         case "world":
-            return ScoreJudge(imported(WORLDS[name]))
-        case "function" if not _names_completions(function := imported(name)):
+            return ScoreJudge(import_function(WORLDS[name]))
+        case "function" if not _names_completions(function := import_function(name)):
             return FunctionJudge(function, name)
         case "model":
             if reader_of(Path(name)) is not None:
@@ -135,10 +133,10 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
 def judges_named(
     names: Sequence[str], given: Mapping[str, Any], *, journal: str, agreement: float | None = None
 ) -> dict[str, Judge]:
-    """The judges that a command names, with what it gives of `JudgeOptions`, and a seed; they show how far they are.
+    """The judges that a command names, with its `JudgeOptions` and seed in `given`; they show their progress.
 
-    Language models keep journals, which of several judges are numbered as they are named. With an `agreement` they are
-    simulated labelers. Raises InputError where what is given is for others, or a judge is named twice.
+    Language models keep journals, numbered if there are several judges. With `agreement` the judges are simulated
+    labelers. Raises InputError for an option that no judge uses, or a repeated name.
     """
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
@@ -170,35 +168,33 @@ def judges_named(
 
 
 def labeler_named(name: str, agreement: float, seed: int = 0) -> Simulated:
-    """A simulated labeler who agrees with the gold reward of a small world only so often.
+    """A simulated labeler who agrees with a small world's gold reward with probability `agreement`.
 
-    Raises InputError where there is no world of that name, or the agreement is none.
+    Raises InputError for an unknown world or an invalid agreement.
     """
     if name not in WORLDS:
         raise InputError(
             f"--agreement simulates people who know a world's truth ({', '.join(WORLDS)}), and {name} is none."
         )
-    return Simulated(imported(WORLDS[name]), agreement, seed)
+    return Simulated(import_function(WORLDS[name]), agreement, seed)
 
 
 def as_judge(judge: Any, policy: Model | None = None) -> Judge:
-    """A judge from what Python's users give for one: a name, a function of `firsts` and `seconds`, or a `Judge`.
+    """Build a judge from a Python argument: a name, a function of `firsts` and `seconds`, or a `Judge`.
 
-    Raises InputError where it is none of these, or cannot be used.
+    Raises InputError for anything else, or if it cannot be used.
     """
     if isinstance(judge, str | Path):
         return judge_named(str(judge), policy)
     if not callable(judge) or inspect.isclass(judge):
-        raise InputError(
-            f"{judge!r} is no judge: give a name, a function, or an object that is called with comparisons"
-        )
+        raise InputError(f"{judge!r} is no judge: give a name, a function, or an object callable with comparisons")
     return FunctionJudge(judge) if _names(judge, "firsts") else judge
 
 
 def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
-    """What measures a policy: a reward, or a judge where that has no score for one answer alone (`only_compares`).
+    """A reward, or a judge if `measure` cannot score a single answer (`only_compares`).
 
-    Raises InputError where it is neither, or cannot be used.
+    Raises InputError if it is neither, or cannot be used.
     """
     if isinstance(measure, str):
         match kind_of(measure):
@@ -206,7 +202,7 @@ def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
                 model = _loaded(load_classifier, measure, policy)
                 return (LearnedJudge if isinstance(model, PreferenceNetwork) else LearnedReward)(model, policy)
             case "function":
-                measure = imported(measure)
+                measure = import_function(measure)
             case "ai":
                 measure = ai_judge(measure, dtype=_dtype(policy))
                 measure = measure.rubric if isinstance(measure, RubricJudge) else measure
@@ -214,7 +210,7 @@ def as_measure(measure: Any, policy: Model | None = None) -> Reward | Judge:
 
 
 def models_in(judge: Any) -> Iterator[Learned | Local]:
-    """What reads texts by a model's chat template, of all that a judge or a reward is made of."""
+    """Yield the components of a judge or reward that read texts through a chat template."""
     if isinstance(judge, Learned | Local):
         yield judge
     for part in getattr(judge, "made_of", ()):
@@ -222,9 +218,9 @@ def models_in(judge: Any) -> Iterator[Learned | Local]:
 
 
 def give_template(judge: Any, name: str, options: TemplateOptions) -> None:
-    """Have the models of a judge or a reward that was just made read chats by another template.
+    """Set the chat template of all models in a newly built judge or reward.
 
-    Raises InputError where it has none, or the template cannot be used.
+    Raises InputError if it has no model, or the template cannot be used.
     """
     if not options.changes_template:
         return
@@ -236,65 +232,12 @@ def give_template(judge: Any, name: str, options: TemplateOptions) -> None:
 
 
 def only_compares(measure: Any) -> bool:
-    """Whether it scores no answer alone: a preference model, people, an AI judge, a function of `firsts`, `seconds`."""
+    """Whether it can only compare: a preference model, people, an AI judge, a function of `firsts`, `seconds`."""
     if isinstance(measure, LearnedJudge):
         return isinstance(measure.model, PreferenceNetwork)
     return isinstance(measure, AIJudge | RankingJudge | FunctionJudge | Recorded) or (
         inspect.isroutine(measure) and _names(measure, "firsts")
     )
-
-
-def imported(name: str) -> Any:
-    """What `module:function` or `path/file.py:function` names.
-
-    Modules are looked for in the working directory too, and what a file imports beside it.
-
-    Raises InputError where the module is not there or cannot be imported, also in time, or has nothing of that name
-    that is called.
-    """
-    module_name, _, attribute = name.rpartition(":")
-    is_file = module_name.endswith(".py")
-    what = f"the {'file' if is_file else 'module'} {module_name}"
-    if is_file and not Path(module_name).expanduser().is_file():
-        raise InputError(f"{name}: there is no file {module_name}")
-    if not is_file and module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise InputError(f"{name} is of Python's own library, which gives no rewards: write a function that calls it")
-    _look_in(os.getcwd())
-    try:
-        with users_code(what), within(DEFAULT_TIMEOUT):
-            module = _run(Path(module_name)) if is_file else importlib.import_module(module_name)
-    except UsersFault as fault:
-        if isinstance(fault.__cause__, ImportError | SyntaxError):
-            raise InputError(f"{name}: {what} cannot be imported ({fault.__cause__})") from fault
-        raise
-    if not callable(getattr(module, attribute, None)):
-        functions = [known for known in dir(module) if callable(getattr(module, known))]
-        hint = nearest(attribute, functions, f"; did you mean {module_name}:{{}}?")
-        raise InputError(f"{what} has no function {attribute}{hint}")
-    return getattr(module, attribute)
-
-
-def _look_in(folder: str) -> None:
-    """Have modules be found in a folder, after all others."""
-    if folder not in sys.path and not (folder == os.getcwd() and "" in sys.path):
-        sys.path.append(folder)
-        importlib.invalidate_caches()
-
-
-def _run(file: Path) -> Any:
-    """The module in a file, which runs once, whatever its name: that of another module may be the same."""
-    file = file.expanduser().resolve()
-    if (name := str(file)) not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, file)
-        assert spec is not None and spec.loader is not None  # of a name that ends in .py
-        sys.modules[name] = importlib.util.module_from_spec(spec)  # before it runs, as what it defines looks there
-        _look_in(str(file.parent))
-        try:
-            spec.loader.exec_module(sys.modules[name])
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
 
 
 def _weighted(names: Sequence[str], weights: Sequence[tuple[float, Reward]], where: str) -> Combined:
@@ -306,12 +249,12 @@ def _weighted(names: Sequence[str], weights: Sequence[tuple[float, Reward]], whe
 
 
 def _dtype(policy: Model | None) -> str:
-    """The precision that a model loaded for the policy computes in."""
+    """The dtype for a model loaded for this policy."""
     return "float32" if policy is None else str(policy.dtype).removeprefix("torch.")
 
 
 def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> AnyModel:
-    """The model of that name; InputError where the name cannot be a model's, and was perhaps meant to be another's."""
+    """Load the model of a name. Raises InputError, with a similar name, if it cannot be a model's."""
     if "/" in name or name == "smollm2" or os.path.exists(name):
         return for_leader(load, name, dtype=_dtype(policy))
     hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
@@ -319,7 +262,7 @@ def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> A
 
 
 def _is_function(reward: Callable[..., Any]) -> bool:
-    """Whether it is called with lists by name: a plain function, or an object that names the completions."""
+    """Whether `reward` is a user's function, called with lists by name, rather than a `Reward`."""
     return inspect.isroutine(reward) or isinstance(reward, partial) or _names_completions(reward)
 
 

@@ -18,7 +18,7 @@ from accord.engine.team import Team
 from accord.errors import InputError, located
 from accord.feedback.formula import GUESTS
 from accord.feedback.functions import FunctionUser
-from accord.feedback.named import imported
+from accord.feedback.imports import import_function
 from accord.feedback.reward import row_named
 from accord.records import EncodedPrompt, Message, Prompt, Sample
 
@@ -47,7 +47,7 @@ def user_of(user: str | Callable[..., Any]) -> User:
         return FunctionUser(user)
     if user not in GUESTS and ":" not in user:
         raise InputError(f"there is no simulated user {user!r}: give module:function, or {' or '.join(GUESTS)}.")
-    return FunctionUser(imported(GUESTS.get(user, user)), user)
+    return FunctionUser(import_function(GUESTS.get(user, user)), user)
 
 
 @dataclass(frozen=True)

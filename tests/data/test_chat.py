@@ -131,5 +131,5 @@ def test_no_reply_where_the_template_rewrites_the_answer():
     forgets = TEMPLATE.replace(
         "{{ m.content }}", "{{ 'bye' if m.role == 'assistant' and not loop.last else m.content }}"
     )
-    with pytest.raises(RewrittenPast, match="writes an answer otherwise once the chat goes on"):
+    with pytest.raises(RewrittenPast, match="renders an earlier answer differently once the chat continues"):
         encode_reply(word_tokenizer(template=forgets), (*ASK, *ANSWER), "hello")

@@ -47,7 +47,7 @@ def test_rows_of_tokens_are_trees_as_they_are(tokenizer):
     assert to_tree(tokenizer, row, 4) == Tree((USER, HI, ASSISTANT), (kept,), (), 4)
     (cut,) = encode(tokenizer, [row], max_length=4, context=None).trees
     assert cut == Tree((USER, HI, ASSISTANT), (branch(GOOD),), (), 0)
-    with pytest.raises(InputError, match=r"^row 1: 'input_ids' has the token 12, and the tokenizer ends at 11"):
+    with pytest.raises(InputError, match=r"^row 1: 'input_ids' has the token 12, and the tokenizer's last is 11"):
         encode(tokenizer, [Tokenization((HI, 12), (False, True))], max_length=9, context=None)
 
 

@@ -193,15 +193,18 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
     [
         (
             {"context": "x", "chosen": "a b", "rejected": "a c"},
-            "what is asked may be in 'context', beside chosen, rejected",
+            "the prompt may be in 'context', beside chosen, rejected",
         ),
         ({"question": "q", "context": "a text", "answer": "a"}, "name both by --columns prompt=context,question, or"),
         ({"system": "s", "messages": [{"role": "system", "content": "t"}, U, A]}, "two different system prompts"),
         ({"prompt": "other", "messages": [U, A]}, "'prompt' beside 'messages' may be"),
-        ({"prompt": "other", "chosen": [U, A], "rejected": [U, B]}, "'prompt' beside 'chosen' may be a part of"),
+        (
+            {"prompt": "other", "chosen": [U, A], "rejected": [U, B]},
+            "'prompt' beside 'chosen' may be part of the prompt",
+        ),
         ({"prompt": "do", "input": "this", "completion": "a"}, "--columns prompt=prompt,input, or leave it out by"),
         ({"instruction": "be brief", "question": "q", "answer": "a"}, "--columns prompt=question,instruction"),
-        ({"question": "q", "A": "1", "B": "2", "answer": "B"}, "'A' beside 'question' may be a part of"),
+        ({"question": "q", "A": "1", "B": "2", "answer": "B"}, "'A' beside 'question' may be part of"),
         (
             {"prompt": "hi", "response": "a", "is_safe": True},
             "--columns label=is_safe, or leave it out by",
@@ -215,12 +218,15 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
         ({"prompt": "hi", "response_a": "a", "response_b": "b", "winner": 1}, "--columns better_response_id=winner"),
         ({"prompt": "hi", "answers": ["a", "b"], "choice": 2}, "'choice' must be the index of one of 2 answers"),
         ({"prompt": "hi", "completions": ["a", "b"], "scores": [float("nan"), 1]}, "needs a number for each of its 2"),
-        ({"prompt": {"text": "p", "toxicity": 0.1}}, "name what it holds by --columns prompt=prompt.text"),
+        ({"prompt": {"text": "p", "toxicity": 0.1}}, "name the text in it by --columns prompt=prompt.text"),
         ({"article": "p", "highlights": "s"}, "--columns prompt=article,... names them so"),
         ({"text": [U, A]}, "name it by --columns messages=text"),
         ({"input_ids": [1, 2], "labels": [-100, 3]}, r"labels\[1\] is 3 at 2"),
         ({"input_ids": [1, 2], "labels": [1, -100]}, "no token to learn after the first"),
-        ({"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]}, "'attention_mask' must be 1, but for padding"),
+        (
+            {"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]},
+            "'attention_mask' must be 1 everywhere",
+        ),
         ({"input_ids": [1, 2, 3], "labels": [1, 2]}, "'labels' must be a list of 3 numbers"),
         ({"prompt": "hi", "completions": ["a", "b"], "scores": [1]}, "needs a number for each of its 2 answers"),
         (
@@ -291,7 +297,7 @@ def test_bad_rows_are_left_out_with_their_numbers_and_reasons() -> None:
     rows = load_data(pairs, left_out=left_out)
     assert len(rows) == 58 and left_out.numbers[3] == 5
     assert [(reason.row, reason.why) for reason in left_out.reasons] == [
-        (4, "'chosen' and 'rejected' are equal, so the row prefers nothing"),
+        (4, "'chosen' and 'rejected' are equal, so the row states no preference"),
         (8, "'chosen' is empty"),
     ]
     assert left_out.lines()[1] == "1 row left out, as 'chosen' is empty (row 8)"

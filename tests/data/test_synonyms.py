@@ -118,14 +118,17 @@ def test_what_a_problem_is_made_of_stays_for_verifiers() -> None:
     [
         (
             {"messages": [{"role": "user", "content": "<image>hi"}, A], "images": ["x.png"]},
-            "'images' is a part of what is asked, and only text is read: .* --columns images=",
+            "'images' is part of the prompt, and only text is read: .* --columns images=",
         ),
         ({"question": "hi", "chosen": "a", "rejected": "b", "image": {"bytes": b"x"}}, "'image' is a part of what"),
         (
             {"prompt": "what is 2 + 2?", "chosen": "what is 2 + 2? 4", "rejected": "what is 2 + 2? 5"},
             "'chosen' and 'rejected' begin with the whole prompt, .* --columns prompt=",
         ),
-        ({"question": "which?", "choices": ["a", "b"], "answer": 1}, "'choices' beside 'question' may be a part of"),
+        (
+            {"question": "which?", "choices": ["a", "b"], "answer": 1},
+            "'choices' beside 'question' may be part of the prompt",
+        ),
         (
             {"info": {"id": "x", "post": "p"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0},
             "--columns prompt=info.post",

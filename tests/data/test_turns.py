@@ -138,7 +138,7 @@ def test_what_has_several_answers_and_two_sides_is_refused_where_the_past_is_rew
         return [{"role": role, "content": content} for role, content in said]
 
     row = {"prompt": [{"role": "user", "content": "hi"}], "chosen": side("b", "c"), "rejected": side("d", "e")}
-    with pytest.raises(InputError, match=r"row 1: the chat template writes an answer otherwise once the chat goes on"):
+    with pytest.raises(InputError, match=r"row 1: the chat template renders an earlier answer differently"):
         encode(TOKENIZERS["qwen"], load_data([row]), max_length=999, context=None)
 
 
@@ -228,7 +228,7 @@ def test_a_turn_without_weight_is_read_and_not_learned(mask: dict[str, Any]) -> 
     branch = to_tree(tokenizer, row).branches[0]
     assert trained(tokenizer, branch) == "four<|im_end|>" and "five" in tokenizer.decode(branch.tokens)
     alone = load_data([{"messages": messages[:2]}])
-    with pytest.raises(InputError, match="no turn of the assistant's is to be trained on"):
+    with pytest.raises(InputError, match="no assistant turn is trained"):
         to_tree(tokenizer, alone[0])
 
 

@@ -131,7 +131,7 @@ def test_what_a_user_cannot_be() -> None:
 def test_a_template_that_rewrites_answers_is_refused(tmp_path: Path) -> None:
     forgets = TEMPLATE.replace("{{ m.content }}", "{{ m.content if loop.last else 'hi' }}")
     policy = load_model(save_model(tmp_path / "base", forgets), dtype="float32")
-    with pytest.raises(InputError, match="row 1: the chat template writes an answer otherwise once the chat goes on"):
+    with pytest.raises(InputError, match="row 1: the chat template renders an earlier answer differently"):
         Dialogue(FunctionUser(greets)).talks(policy, prompts_of(policy)[:1], 40, Sampling(max_new_tokens=4))
 
 
