@@ -8,8 +8,9 @@ from typing import Any
 
 from accord.annotate.database import LAST, Item
 from accord.annotate.tasks.base import Given, Task, key_of
-from accord.data.columns import renamed
-from accord.data.load import Source, called, load_samples, open_rows, read_rows
+from accord.data.columns import rename_columns
+from accord.data.load import Source, load_samples, open_rows, read_rows
+from accord.data.mix import called
 from accord.errors import InputError, LeftOut
 from accord.records import Demonstration, Prompt
 
@@ -73,9 +74,9 @@ def _rows(data: Source, task: Task, columns: Mapping[str, str] | None) -> list[G
     if not places:
         raise InputError(f"{called(data)} holds no rows.")
     first = places[0][1]
-    cells = renamed(first, columns) if isinstance(first, Mapping) else {}
+    cells = rename_columns(first, columns) if isinstance(first, Mapping) else {}
     if task.name == "use-case":
-        return [Given(where, Prompt(""), renamed(row, columns)) for where, row in places]
+        return [Given(where, Prompt(""), rename_columns(row, columns)) for where, row in places]
     if {"prompt", "completion"} <= cells.keys() and cells.get("label") is None:
         samples = load_samples(data, columns)
         return [

@@ -40,7 +40,7 @@ class ConversationOptions(AnswerOptions):
         if self.user is None and self.max_turns != ConversationOptions.max_turns:
             raise InputError(f"--max-turns {self.max_turns} is for conversations: give a --user.")
         if self.turn is not None:
-            rows_of.turns.number_of(self.turn)
+            rows_of.turns.parse_turn(self.turn)
             self.leave_out("turn")
 
     def leave_out(self, option: str) -> None:

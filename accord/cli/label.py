@@ -69,7 +69,8 @@ def label(
     if rankings and (soft or pairs is not None):
         raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
     require_file(out, data, judge, options)
-    from accord.data.load import called, load_samples
+    from accord.data.load import load_samples
+    from accord.data.mix import called
 
     comparisons = comparisons_of(load_samples(data, columns), pairs)
     if not comparisons:

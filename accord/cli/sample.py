@@ -55,10 +55,10 @@ class GivenOptions(AnswerOptions):
         """The rows' prompts with their users' choices before them; None where no choices are asked for."""
         if not self.given or self.choices is None:
             return None
-        from accord.data.choices import Choices, given
+        from accord.data.choices import Choices, with_choices
 
         known = Choices.read(self.choices)
-        return [given(row.prompt, known.before(row, self.given, i)) for i, row in enumerate(rows)]
+        return [with_choices(row.prompt, known.before(row, self.given, i)) for i, row in enumerate(rows)]
 
 
 @dataclass(kw_only=True)

@@ -40,7 +40,7 @@ def score(
         InputError: a row has no completion, or does not fit into the model's context.
     """
     from accord.data.encoding import to_tree
-    from accord.data.load import called
+    from accord.data.mix import called
     from accord.evaluate.answers import branch_log_probs
 
     require_positive(tokens_per_pass=tokens_per_pass)

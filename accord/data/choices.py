@@ -1,4 +1,4 @@
-"""What a user chose before, as text in a prompt: so a policy is told whom it answers.
+"""A user's earlier choices written into the prompt, so that a policy is conditioned on the user's preferences.
 
     These are choices I made between two answers.
 
@@ -10,10 +10,9 @@
 
     how is the pie?
 
-The choices stand before the first words of the user, in their own voice: in a chat at the beginning of the user's first
-message, after a system message, and in a plain prompt at its beginning. So any model that reads the prompt reads them,
-whatever its chat template. Without choices a prompt is as it was. Training (`accord fspo`), `accord sample --choices`
-and `accord evaluate users` all write choices so, and in no other way.
+The choices precede the user's first words, in the user's voice: at the start of the first user message of a chat, and
+at the start of a plain prompt. They thus work with any chat template. Without choices a prompt is unchanged. Training
+(`accord fspo`), `accord sample --choices` and `accord evaluate users` share this format.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from accord.arrays import Ints
 from accord.data.chat import encode_prompt
 from accord.data.conventions import user_of
 from accord.data.judgments import to_pairs
-from accord.data.load import Source, called, load_data
+from accord.data.load import Source, load_data
+from accord.data.mix import called
 from accord.engine.trees import Tree
 from accord.errors import InputError, LeftOut, located, row_called
 from accord.records import Message, Preference, Prompt, Ranking, Row, Text, show
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 OPENING = "These are choices I made between two answers."
 CLOSING = "Answer as I like:"
 
-NOTHING = Preference("", "", "")
-NAMELESS = "does not say whose preference it is: rows need a column user, or one that --columns user=COLUMN names."
+EMPTY = Preference("", "", "")
+NO_USER = "does not say whose preference it is: rows need a column user, or one that --columns user=COLUMN names."
 
 
-def given(prompt: Text, choices: Sequence[Preference]) -> Text:
-    """The prompt with a user's choices before it, in their order, as the module's docstring shows."""
+def with_choices(prompt: Text, choices: Sequence[Preference]) -> Text:
+    """The prompt preceded by a user's choices, in order, in the format of the module's docstring."""
     if not choices:
         return prompt
     before = "\n\n".join((OPENING, *map(_written, choices), CLOSING))
@@ -66,42 +66,42 @@ def _written(choice: Preference) -> str:
 
 
 def _said(completion: Text) -> str:
-    """What the assistant says, where that is all there is; else the whole of the dialogue."""
+    """The assistant's text if the completion is one message; else the whole dialogue."""
     if not isinstance(completion, str) and len(completion) == 1:
         return completion[0].content
     return show(completion)
 
 
-def encode_given(
+def encode_with_choices(
     tokenizer: PreTrainedTokenizerBase, prompt: Text, choices: Sequence[Preference], longest: int
 ) -> tuple[Ints, int]:
-    """The tokens of a prompt with as many of the choices, from the first on, as leave it at most `longest` tokens.
+    """Encode a prompt with as many of the first choices as fit into `longest` tokens.
 
     Returns:
-        the tokens, and how many choices those are; a prompt that is too long by itself stands alone.
+        the tokens, and the number of choices included; a prompt longer than `longest` is encoded alone.
     """
     for k in range(len(choices), 0, -1):
-        tokens = encode_prompt(tokenizer, given(prompt, choices[:k]))
+        tokens = encode_prompt(tokenizer, with_choices(prompt, choices[:k]))
         if len(tokens) <= longest:
             return tokens, k
     return encode_prompt(tokenizer, prompt), 0
 
 
 @dataclass(frozen=True, slots=True)
-class AskedTree(Tree):
-    """A comparison of a user's as a tree whose prompt has `given` of the user's choices before it: as it comes, none.
+class UserTree(Tree):
+    """A user's comparison as a tree; its prompt includes `given` of the user's other choices, none at first.
 
-    `of_user` are all comparisons of the user, each with the row of the data that it is from.
+    `of_user` holds all comparisons of the user, each with the index of its data row.
     """
 
-    comparison: Preference = NOTHING
+    comparison: Preference = EMPTY
     of_user: Sequence[tuple[int, Preference]] = ()
     given: int = 0
 
     def others(self) -> list[Preference]:
-        """What may be given before it: the user's choices of other rows and other prompts.
+        """The choices that may precede this comparison: those of the user's other rows and other prompts.
 
-        Two comparisons of one prompt may share an answer, which would tell of the other; so may two without a prompt.
+        Comparisons of one prompt, or of no prompt, may share an answer, which would reveal the preference.
         """
         own = self.comparison
         answers = {own.chosen, own.rejected}
@@ -113,22 +113,22 @@ class AskedTree(Tree):
         ]
 
 
-def draw(asked: AskedTree, most: int, rng: random.Random) -> list[Preference]:
-    """Choices to be given before a comparison: k of them, k uniform from 0 to `most`, or all where there are fewer."""
+def draw(asked: UserTree, most: int, rng: random.Random) -> list[Preference]:
+    """Draw k choices to precede a comparison, with k uniform in 0..`most`; all of them if there are fewer."""
     others = asked.others()
     return rng.sample(others, min(rng.randint(0, most), len(others)))
 
 
-def of_users(rows: Sequence[Row], left_out: LeftOut) -> tuple[list[Preference], list[int]]:
-    """Preferences, and the strict pairs of rankings, each of a user; and of which of the rows each is, from 0.
+def user_pairs(rows: Sequence[Row], left_out: LeftOut) -> tuple[list[Preference], list[int]]:
+    """The preferences, and the strict pairs of rankings, each with the index of its row.
 
-    Raises InputError, naming the row, where one does not say whose it is.
+    Raises InputError, naming the row, if a row has no user.
     """
     pairs: list[Preference] = []
     origin: list[int] = []
     for i, row in enumerate(rows):
         if not isinstance(row, Preference | Ranking) or not row.user:
-            raise InputError(f"{row_called(left_out.index(i))} {NAMELESS}")
+            raise InputError(f"{row_called(left_out.index(i))} {NO_USER}")
         of_row = [row] if isinstance(row, Preference) else to_pairs(row)
         pairs += of_row
         origin += [i] * len(of_row)
@@ -137,14 +137,14 @@ def of_users(rows: Sequence[Row], left_out: LeftOut) -> tuple[list[Preference], 
 
 @dataclass(frozen=True)
 class Choices:
-    """Choices of users, by user, in the order of the rows that they come from; `name` is what messages call those."""
+    """Choices by user, in row order; `name` is their source's name in messages."""
 
     name: str
     by_user: Mapping[str, Sequence[Preference]]
 
     @staticmethod
     def read(source: Source) -> Choices:
-        """Those in a file of preferences or rankings. InputError where its rows are none, or one is nobody's."""
+        """Read a file of preferences or rankings. Raises InputError for rows of another kind, or without a user."""
         found: dict[str, list[Preference]] = defaultdict(list)
         name, left_out = called(source), LeftOut(strict=True)
         rows = load_data(source, left_out=left_out)
@@ -153,23 +153,23 @@ class Choices:
                 f"{name} holds {type(rows[0]).__name__.lower()}s, and choices are preferences or rankings."
             )
         with located(f"{name}, "):
-            pairs, _ = of_users(rows, left_out)
+            pairs, _ = user_pairs(rows, left_out)
         for pair in pairs:
             found[pair.user].append(pair)
         return Choices(name, dict(found))
 
     def before(self, prompt: Prompt, k: int, row: int) -> list[Preference]:
-        """The first k choices of the user whose prompt it is; what was chosen of this very prompt is none of them.
+        """The first k choices of the prompt's user, without choices of this same prompt.
 
-        Raises InputError, naming the row, where it does not say who asks, or the user made fewer choices.
+        Raises InputError, naming the row, if the prompt has no user, or its user has fewer choices.
         """
         user = user_of(prompt.columns)
         if not user:
-            raise InputError(f"{row_called(row)} does not say who asks: to be given choices, rows need a column user.")
+            raise InputError(f"{row_called(row)} does not say who asks: with --choices, rows need a column user.")
         others = [choice for choice in self.by_user.get(user, ()) if choice.prompt != prompt.prompt]
         if len(others) < k:
             raise InputError(
-                f"{row_called(row)}: of the user {user} {self.name} has {len(others)} choices of other prompts, and "
+                f"{row_called(row)}: {self.name} has {len(others)} choices of other prompts by the user {user}, but "
                 f"--given asks for {k}: lower it, or leave the row out."
             )
         return others[:k]

@@ -1,6 +1,6 @@
-"""Columns by other names: what a row holds at a path, and rows whose columns get the names that are read.
+"""Column paths: look up nested values, and rename a row's columns to the names that accord reads.
 
-A path is a column, or leads into one: `reward_model.ground_truth`, `answers[0].text`, `turns.-1.value`.
+A path is a column name, or leads into a column: `reward_model.ground_truth`, `answers[0].text`, `turns.-1.value`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _INDEX = re.compile(r"\[(-?\d+)\]")
 
 
 def value_at(columns: Mapping[str, Any], path: str) -> Any:
-    """What is at a column or a path; a text on the way is read as the JSON that it is.
+    """The value at a column path; strings along the path are parsed as JSON.
 
-    Raises InputError where there is nothing, with what there is instead.
+    Raises InputError, with the names that exist, if the path leads nowhere.
     """
     if path in columns:
         return columns[path]
@@ -39,7 +39,7 @@ def value_at(columns: Mapping[str, Any], path: str) -> Any:
 
 
 def _absent(path: str, key: str, within: str, holder: Any) -> str:
-    """What is wrong with a path whose `key` is not in what the path before it leads to."""
+    """The error message for a path whose `key` is missing from `holder`, the value at the path `within`."""
     names = list(map(str, holder)) if isinstance(holder, Mapping) else []
     if not within:
         return f"there is no column {path!r}; the row has {', '.join(names) or 'none'}{nearest(key, names)}"
@@ -49,13 +49,13 @@ def _absent(path: str, key: str, within: str, holder: Any) -> str:
     return f"there is no column {path!r}: {within!r} {has}{nearest(key, names)}"
 
 
-def renamed(row: Any, names: Mapping[str, str] | None) -> Any:
-    """The row with its columns under the names that are read: `names` has the path of each; "" leaves a column out.
+def rename_columns(row: Any, names: Mapping[str, str] | None) -> Any:
+    """The row with columns renamed: `names` maps each new name to a path; the path "" drops the column.
 
-    Of several paths, separated by commas, the text is theirs in that order, an empty line between them; a list of texts
-    is one paragraph. A column that gets another name loses its own; one that a path leads into stays, beside what was
-    in it.
-    Raises InputError where a path leads nowhere, or one of several to no text.
+    Several paths separated by commas join their texts with empty lines between; a list of texts becomes one paragraph.
+    A renamed column loses its old name; a column that a longer path leads into stays as it was.
+
+    Raises InputError if a path leads nowhere, or one of several to no text.
     """
     if not names or not isinstance(row, Mapping):
         return row
@@ -73,19 +73,22 @@ def _joined(row: Mapping[str, Any], path: str) -> Any:
 
 
 def is_listed(value: Any) -> bool:
-    """Whether it is a list of texts, or of such lists, and not one of messages."""
+    """Whether the value is a (possibly nested) list of texts rather than of messages."""
     return isinstance(value, Sequence) and not isinstance(value, str) and not any(isinstance(v, Mapping) for v in value)
 
 
 def paragraphs(value: Any, column: str) -> str:
-    """A text; a list of texts as one paragraph, a list of those as several. Raises InputError for anything else."""
+    """Join a list of texts to one paragraph, and a list of such lists to several; a text is returned unchanged.
+
+    Raises InputError for anything else.
+    """
     if isinstance(value, str):
         return value
     if not is_listed(value):
-        raise InputError(f"{column!r} holds no text, so it cannot be joined with others: name a path to one")
+        raise InputError(f"{column!r} holds no text to join with the other columns: name a path to a text")
     return ("\n\n" if any(map(is_listed, value)) else " ").join(paragraphs(item, column) for item in value)
 
 
-def written(names: Mapping[str, str]) -> str:
-    """The names as a command line has them: `prompt=question,chosen=best.text`."""
+def format_columns(names: Mapping[str, str]) -> str:
+    """Column names in the command line's syntax: `prompt=question,chosen=best.text`."""
     return ",".join(f"{name}={path}" for name, path in names.items())

@@ -1,10 +1,10 @@
-"""Conversations in which turns have several answers that people ranked or rated: objects that hold several rankings.
+"""Conversations with several ranked or rated answers per turn, converted to one ranking per turn.
 
-replies, with roles and ranks               a tree of messages (OpenAssistant), nested or a message a row: a ranking
-                                            for every message with two ranked answers or more
-user_id, conversation_history               a conversation of PRISM, each of whose turns several models answered: a
-                                            ranking by its user for every turn with two rated answers or more
-user_id, conversation_id, turn,             the same with a row for every answer (PRISM's utterances)
+replies, with roles and ranks       OpenAssistant message trees, nested or one message per row: a ranking for every
+                                    user message with two or more ranked answers
+user_id, conversation_history       PRISM conversations, several models answering each turn: a ranking by the row's
+                                    user for every turn with two or more rated answers
+user_id, conversation_id, turn,     PRISM utterances: the same, one answer per row
 user_prompt, model_response, score
 """
 
@@ -22,24 +22,24 @@ Columns = Mapping[str, Any]
 _SAID, _SPEAKER = ("text", "content", "value"), ("role", "from")
 
 
-def several(row: Any) -> list[Any]:
-    """The row, or the rankings that a tree of messages or a conversation with several models holds."""
+def expand_rankings(row: Any) -> list[Any]:
+    """The rankings in a message tree or a PRISM conversation; any other row unchanged, in a list."""
     if not isinstance(row, Mapping):
         return [row]
-    if "user_id" in row and _is_rated(row.get("conversation_history")):
-        return _rated(row)
+    if "user_id" in row and _is_prism(row.get("conversation_history")):
+        return _prism_rankings(row)
     roots = (message for message in (row.get("prompt"), row.get("tree"), row) if isinstance(message, Mapping))
     root = next((message for message in roots if "replies" in message), None)
     if root is None:
         return [row]
     rest = {name: value for name, value in row.items() if name not in ("prompt", "tree", *root)}
     rankings = []
-    waiting: list[tuple[list[Any], Any]] = [([], root)]
-    for before, message in waiting:  # grows meanwhile
+    queue: list[tuple[list[Any], Any]] = [([], root)]
+    for before, message in queue:  # grows while iterated: a breadth-first walk
         role = message.get(key_in(message, _SPEAKER))
         said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(key_in(message, _SAID))}
         replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
-        waiting += [([*before, said], reply) for reply in replies]
+        queue += [([*before, said], reply) for reply in replies]
         ranked = [reply for reply in replies if reply.get("rank") is not None]
         if len(ranked) > 1 and said["role"] == "user":
             ranks = sorted({reply["rank"] for reply in ranked})
@@ -49,18 +49,18 @@ def several(row: Any) -> list[Any]:
     return rankings
 
 
-def _is_rated(history: Any) -> bool:
-    """Whether it is a history of PRISM's: messages of a user and of models, by turn."""
+def _is_prism(history: Any) -> bool:
+    """Whether a conversation history has PRISM's format: messages of a user and of models, numbered by turn."""
     known = [message for message in history or () if isinstance(message, Mapping)] if isinstance(history, list) else []
     return bool(known) and all(
         {"role", "turn", "content"} <= m.keys() and m["role"] in ("user", "model") for m in known
     )
 
 
-def _rated(row: Columns) -> list[Any]:
-    """A ranking for every turn of which models' answers have scores, 1 to 100, the higher the better.
+def _prism_rankings(row: Columns) -> list[Any]:
+    """A ranking for every turn with two or more scored answers (scores 1 to 100, higher is better).
 
-    What was said before are the user's messages, and of the answers those that the conversation went on from.
+    The prompt holds the user's messages so far and the answers with which the conversation continued (`if_chosen`).
     """
     rest = {name: row[name] for name in ("conversation_id", "conversation_type") if name in row}
     turns: dict[Any, list[Columns]] = {}
@@ -84,15 +84,16 @@ def _rated(row: Columns) -> list[Any]:
 
 
 def _answer(message: Columns) -> Columns:
-    """What a model said, as a message; PRISM writes silence in capitals."""
+    """A model's answer as an assistant message; PRISM marks an empty one by "EMPTY STRING"."""
     content = message["content"]
     return {"role": "assistant", "content": "" if content == "EMPTY STRING" else content}
 
 
-def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
-    """The rows with their places; where each is one message, or one answer of a conversation, the whole of it instead.
+def join_messages(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """Join rows that are single messages into trees, and single answers into conversations; other rows pass unchanged.
 
-    Raises InputError where the row that a message answers is not there, or one of a conversation lacks a column.
+    Rows are (number, location, columns). Raises InputError if a message's parent is missing, or an answer lacks a
+    column.
     """
     rows = iter(rows)
     first = next(rows, None)
@@ -101,40 +102,38 @@ def assembled(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, 
     rows = chain([first], rows)
     columns = first[2].keys() if isinstance(first[2], Mapping) else set()
     if columns >= {"message_id", "parent_id", "text", "role"}:
-        yield from _trees(rows)
+        yield from _join_trees(rows)
     elif columns >= UTTERANCE:
-        yield from _conversations(rows)
+        yield from _join_utterances(rows)
     else:
         yield from rows
 
 
-def _trees(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
-    """Trees of messages that name their parents."""
+def _join_trees(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """Build message trees from messages that name their parents, one per root."""
     messages = {row.get("message_id"): (number, where, {**row, "replies": []}) for number, where, row in rows}
     for _, where, message in messages.values():
         parent = message["parent_id"]
         if parent in messages:
             messages[parent][2]["replies"].append(message)
         elif parent is not None:
-            raise InputError(f"{where}: the message answers {parent!r} ('parent_id'), which is in no row that is read")
+            raise InputError(f"{where}: the message's 'parent_id' is {parent!r}, and no row read has that 'message_id'")
     for number, where, message in messages.values():
         if message["parent_id"] is None:
             yield number, where, {"tree": message}
 
 
 UTTERANCE = {"user_id", "conversation_id", "turn", "user_prompt", "model_response", "score"}
-"""The columns of PRISM's utterances that are read, beside `if_chosen`, by which a conversation goes on."""
+"""The columns read of PRISM's utterances; `if_chosen` is optional."""
 
 
-def _conversations(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
-    """Conversations of which each answer is a row, as `_rated` reads them, in the order of their first rows."""
+def _join_utterances(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, str, Any]]:
+    """Build the conversations that `_prism_rankings` reads from one row per answer, in order of their first rows."""
     parts: dict[Any, list[tuple[int, str, Columns]]] = {}
     for number, where, row in rows:
         absent = sorted(UTTERANCE - row.keys()) if isinstance(row, Mapping) else sorted(UTTERANCE)
         if absent:
-            raise InputError(
-                f"{where}: the first row is an answer of a conversation, and this one has no {absent[0]!r}"
-            )
+            raise InputError(f"{where}: the row has no {absent[0]!r}, which every row of a PRISM utterances file needs")
         parts.setdefault(row["conversation_id"], []).append((number, where, row))
     for some in parts.values():
         number, place, first = some[0]
@@ -149,7 +148,7 @@ def _conversations(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int, 
 
 
 def _number(row: Columns, name: str, where: str) -> float | None:
-    """A column that is a number, or says nothing."""
+    """A numeric column, None if empty."""
     try:
         return None if row[name] is None else float(row[name])
     except (TypeError, ValueError):

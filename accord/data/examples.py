@@ -1,7 +1,4 @@
-"""The rows of tasks as a model is asked them: every instruction filled in, the right answers, the options.
-
-`examples_of` reads those of one task, and `normalized` is how two answers are compared that are to be the same.
-"""
+"""The rows of tasks as examples: filled instruction templates, reference answers, options."""
 
 from __future__ import annotations
 
@@ -18,9 +15,9 @@ from accord.errors import InputError, located
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A row of a task: its number in its file (from 1), the prompt of each template, right answers, and options.
+    """A row of a task: its number in the file (from 1), a prompt per template, the right answers, and the options.
 
-    `prefix` is the row in the task's prefix, `rationale` how its answer is found, which is read of rows to train on.
+    `prefix` is the task's T5-style template filled in; `rationale` is the reasoning, read of training rows only.
     """
 
     row: int
@@ -32,11 +29,11 @@ class Example:
 
 
 def examples_of(task: Task, *, training: bool = False, limit: int | None = None) -> list[Example]:
-    """The rows that a task is evaluated on, or trained on, as examples.
+    """Read the task's evaluation rows (`split` of `data`), or with `training` its training rows, as examples.
 
-    For `training` these are all rows of its `train_split`, in its `train_data` where it has such a file, in place of
-    those of its `split`; those are at most `limit`, where the task itself does not ask for fewer. Raises InputError
-    where a row lacks a column, has no answer, or one that is none of its options, or where there are no rows.
+    Training rows are the `train_split` of `train_data` or `data`. `limit` and the task's own limit bound evaluation
+    rows only. Raises InputError if a row lacks a column or an answer, its answer is not among its options, or there are
+    no rows.
     """
     most = None if training else min((n for n in (limit, task.limit) if n is not None), default=None)
     examples = []
@@ -55,7 +52,7 @@ def examples_of(task: Task, *, training: bool = False, limit: int | None = None)
 
 
 def overlapping(task: Task) -> int:
-    """How many of the rows that a task is evaluated on are among those it is trained on."""
+    """The number of the task's evaluation rows that are also training rows."""
     if task.training_file.resolve() != task.data.resolve():
         return 0
     return len({e.row for e in examples_of(task)} & {e.row for e in examples_of(task, training=True)})
@@ -87,10 +84,10 @@ def _rationale(columns: Mapping[str, Any], column: str) -> str:
 
 
 def _option(answer: str, options: Sequence[str]) -> str:
-    """The option that an answer is, letter for letter or else `normalized`."""
+    """The option equal to the answer, exactly or else after `normalized`."""
     same = [o for o in options if o == answer] or [o for o in options if normalized(o) == normalized(answer)]
     if not same:
-        raise InputError(f"the answer {answer!r} is none of the options {', '.join(map(repr, options))}.")
+        raise InputError(f"the answer {answer!r} is not among the options {', '.join(map(repr, options))}.")
     return same[0]
 
 
@@ -108,13 +105,13 @@ def _holds(columns: Mapping[str, Any], path: str, wanted: Any) -> bool:
 
 
 MARKS = ".!?,;:"
-"""The punctuation that does not count at an answer's end."""
+"""Punctuation that is ignored at the end of an answer."""
 
 
 def normalized(text: str) -> str:
-    """The text as answers are compared: letter case, white space and punctuation at the end (`MARKS`) do not count.
+    """Normalize an answer for comparison: casefold, collapse white space, strip `MARKS` at the end.
 
-    A run of white space is one space. A text of nothing but punctuation is left as it is.
+    A text of punctuation alone keeps it.
     """
     plain = " ".join(text.split()).casefold()
     return plain.rstrip(MARKS + " ") or plain

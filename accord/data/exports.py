@@ -1,10 +1,10 @@
-"""What annotation tools export: objects that hold several rows, one of each person who answered.
+"""Exports of annotation tools, expanded to one row per annotator.
 
-    fields, responses; question.responses       Argilla 2: its records as JSON, nested or flat, and as a data set
+    fields, responses; question.responses       Argilla 2: its records as JSON, nested or flat, and as a dataset
     data, annotations                           Label Studio: its JSON export
 
-Each answer is a row: what was asked about, what the person answered by the names of the questions, and `annotator`.
-What that says of the answers is left to `accord.data.verdicts`.
+Each annotator's row has the item's columns, their answers by question name, and `annotator`. `accord.data.verdicts`
+interprets the answers.
 """
 
 from __future__ import annotations
@@ -21,47 +21,49 @@ from accord.errors import InputError, located
 Columns = Mapping[str, Any]
 
 OURS = "accord"
-"""The column in which `accord annotate export` writes, as JSON, what a tool has no place for, by its users' names."""
+"""The column in which `accord annotate export` writes answers that a tool has no field for: JSON, by annotator."""
 
 
-def answered(unit: str, rows: Iterator[tuple[int, Any]], told: list[str]) -> Iterator[tuple[int, Any]]:
-    """The rows with their numbers; where they are an annotation tool's, a row for each person who answered instead.
+def expand_annotations(unit: str, rows: Iterator[tuple[int, Any]], notes: list[str]) -> Iterator[tuple[int, Any]]:
+    """Expand an annotation tool's items to one row per annotator; other rows pass unchanged.
 
-    What nobody answered is left out, and `told` has a line of it; where nobody answered anything the rows are what
-    would be asked about. Raises InputError, by `unit` and number, for an object that is not of the first one's tool.
+    Rows are (number, columns). Items nobody answered are left out, with a line added to `notes`; if nobody answered
+    any, the items themselves are the rows. Raises InputError, naming the row by `unit` and number, for an object in
+    another format than the first.
     """
     first = next(rows, None)
     if first is None:
         return
     rows = chain([first], rows)
     with located(f"{unit} {first[0]}: "):
-        form = next((form for form in (_argilla, _argilla_flat, _label_studio) if form(first[1]) is not None), None)
-    if form is None:
+        parse = next((tool for tool in (_argilla, _argilla_flat, _label_studio) if tool(first[1]) is not None), None)
+    if parse is None:
         yield from rows
         return
     read = []
     for number, row in rows:
         with located(f"{unit} {number}: "):
-            found = form(row)
+            found = parse(row)
             if found is None:
-                raise InputError("it is not of the annotation tool that the first is an export of")
-            read.append((number, [_row(found[0], *one) for one in found[1]] or found[0]))
-    waiting = sum(not isinstance(made, list) for _, made in read)
-    if 0 < waiting < len(read):
-        told.append(f"{waiting:,} of {len(read):,} items left out, which nobody has answered")
-    for number, made in read:
-        if isinstance(made, list):
-            yield from ((number, row) for row in made)
-        elif waiting == len(read):
-            yield number, made
+                raise InputError("the object is not in the annotation tool's format that the first one has")
+            item, answers = found
+            read.append((number, [_row(item, *answer) for answer in answers] or item))
+    unanswered = sum(not isinstance(result, list) for _, result in read)
+    if 0 < unanswered < len(read):
+        notes.append(f"{unanswered:,} of {len(read):,} items left out, which nobody has answered")
+    for number, result in read:
+        if isinstance(result, list):
+            yield from ((number, row) for row in result)
+        elif unanswered == len(read):
+            yield number, result
 
 
-Found = tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]
-"""What was asked about, and by whom it was answered how."""
+Item = tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]
+"""The columns of an annotated item, and each annotator's name with their answers by question."""
 
 
-def _argilla(record: Any) -> Found | None:
-    """A record as `Record.to_dict` of Argilla 2 has it; it does not say which responses are drafts."""
+def _argilla(record: Any) -> Item | None:
+    """Parse a record of Argilla 2's `Record.to_dict`, None if it is none; drafts cannot be told from submissions."""
     if not isinstance(record, Mapping) or not all(isinstance(record.get(n), Mapping) for n in ("fields", "responses")):
         return None
     said: dict[str, dict[str, Any]] = {}
@@ -78,8 +80,8 @@ def _argilla(record: Any) -> Found | None:
 _OF_ARGILLA = re.compile(r"(.+)\.(responses(\.(users|status))?|suggestion(\.(score|agent))?)")
 
 
-def _argilla_flat(record: Any) -> Found | None:
-    """A record as `to_list(flatten=True)` and `to_datasets` of Argilla 2 have it, in which all names are columns."""
+def _argilla_flat(record: Any) -> Item | None:
+    """Parse a record of Argilla 2's `to_list(flatten=True)` or `to_datasets`, None if it is none."""
     if not isinstance(record, Mapping):
         return None
     questions = [n.removesuffix(".responses") for n in map(str, record) if f"{n}.users" in record]
@@ -98,8 +100,8 @@ def _argilla_flat(record: Any) -> Found | None:
     return rest, list(said.items())
 
 
-def _label_studio(task: Any) -> Found | None:
-    """A task of Label Studio's JSON export; annotations that were cancelled are skips."""
+def _label_studio(task: Any) -> Item | None:
+    """Parse a task of Label Studio's JSON export, None if it is none; cancelled annotations are skipped."""
     if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping) or "annotations" not in task:
         return None
     said = []
@@ -114,7 +116,7 @@ def _label_studio(task: Any) -> Found | None:
         for result in one["result"]:
             name, value = _result(result, task["data"])
             if name in answers:
-                raise InputError(f"an annotation answers {name!r} twice")
+                raise InputError(f"an annotation has two results for {name!r}: leave one out of the export")
             answers[name] = value
         seconds = {} if one.get("lead_time") is None else {"seconds": one["lead_time"]}
         said.append(("" if who is None else str(who), {**answers, **seconds}))
@@ -123,7 +125,7 @@ def _label_studio(task: Any) -> Found | None:
 
 
 def _result(result: Any, data: Columns) -> tuple[str, Any]:
-    """The name of a control and what was answered by it: of pairwise as a verdict on the objects that it compares."""
+    """The name of a control and its answer; a pairwise answer names the chosen and the rejected object."""
     kind = result.get("type") if isinstance(result, Mapping) else None
     value = result["value"] if kind and isinstance(result.get("value"), Mapping) else {}
     name = str(result.get("from_name")) if kind else ""
@@ -146,33 +148,33 @@ def _result(result: Any, data: Columns) -> tuple[str, Any]:
         case "ranker", {"ranker": ranked}:
             return name, {"ranker": ranked}
     raise InputError(
-        f"the result of {name or 'a control'!r} is of type {kind!r}, and those that can be read are pairwise, choices, "
+        f"the result of {name or 'a control'!r} has type {kind!r}; the types that can be read are pairwise, choices, "
         "rating, number, textarea and ranker"
     )
 
 
 def _row(asked: Columns, who: str, answers: Columns) -> dict[str, Any]:
-    """The row of what one person answered."""
+    """One annotator's row: the item's columns, with those that a comparison used replaced by its preference."""
     row = {name: value for name, value in asked.items() if name != OURS}
     ours = parsed(asked[OURS]) if isinstance(asked.get(OURS), str) else None
     twice = next((name for name in answers if name in asked), None)
     if twice is not None:
-        raise InputError(f"{twice!r} is what is asked about and a question too: rename one")
+        raise InputError(f"{twice!r} names both a field of the item and a question: rename one")
     numbers = {n: v for n, v in answers.items() if type(v) in (int, float) and n != "seconds"}
     for name, value in answers.items():
-        told = _compared(asked, name, value)
-        if told is not None and {"ranks", "chosen"} & row.keys():
+        preference = _preference(asked, name, value)
+        if preference is not None and {"ranks", "chosen"} & row.keys():
             raise InputError(f"{name!r} is a second comparison of the same answers: leave one out of the export")
-        gone, found = told or ((), {name: value})
-        row = {n: v for n, v in row.items() if n not in gone} | found
+        used, added = preference or ((), {name: value})
+        row = {n: v for n, v in row.items() if n not in used} | added
     row |= {"annotator": who} if who else {}
     row |= {"ratings": numbers} if numbers else {}
     more = ours.get(who) if isinstance(ours, Mapping) else None
     return row | dict(more) if isinstance(more, Mapping) else row
 
 
-def _compared(asked: Columns, name: str, value: Any) -> tuple[Sequence[str], dict[str, Any]] | None:
-    """Of an answer that compares, the columns of what it compares, and what it says in accord's; else None."""
+def _preference(asked: Columns, name: str, value: Any) -> tuple[Sequence[str], dict[str, Any]] | None:
+    """The columns a comparing answer used, and its chosen and rejected, or completions and ranks; else None."""
     match value:
         case {"chosen": chosen, "rejected": rejected}:
             return (chosen, rejected), {"chosen": asked[chosen], "rejected": asked[rejected]}
@@ -195,16 +197,17 @@ def _compared(asked: Columns, name: str, value: Any) -> tuple[Sequence[str], dic
 
 
 def _ranking(name: str, texts: Columns, places: Mapping[str, int]) -> dict[str, Any]:
-    """The ranking of texts by their places; InputError where some text has none, or a place no text."""
+    """The texts with their places as ranks from 0. Raises InputError unless each text has exactly one place."""
     missing = sorted(texts.keys() ^ places.keys())
     if missing or len(texts) < 2:
-        raise InputError(f"{name!r} must rank each of the answers once: it is about {', '.join(missing) or 'one'}")
+        about = f"these do not match: {', '.join(missing)}" if missing else "there is only one"
+        raise InputError(f"{name!r} must rank two or more answers, each once; {about}")
     order = sorted(set(places.values()))
     return {"completions": list(texts.values()), "ranks": [order.index(places[one]) for one in texts]}
 
 
 def _buckets(name: str, ranked: Any, texts: Columns) -> dict[str, int]:
-    """The place of each id in a ranker's list or numbered buckets; what is in no bucket shares the last."""
+    """Each id's place in a ranker's list or numbered buckets; ids in no bucket share the last place."""
     if isinstance(ranked, list):
         return {str(one): place for place, one in enumerate(ranked)}
     numbers = {bucket: re.search(r"\d+$", bucket) for bucket in ranked if bucket != "_"}

@@ -1,17 +1,17 @@
-"""How a row of a task is put into words: the one place that writes prompts, and reads answers out of what is written.
+"""Prompt formats of tasks: the only code that writes a row as prompt and target, or extracts answers from output.
 
-    format       what a model reads                                 what it is to write
+    format       prompt                                             target
     zero         the instruction                                    the answer
     few          exemplars, the instruction                         the answer
     cot          the instruction, a trigger                         the rationale, the answer phrase, the answer
     few-cot      exemplars, the instruction, a trigger              the rationale, the answer phrase, the answer
     inverse      the answer                                         the instruction
     inverse-cot  the rationale, the answer                          the instruction
-    prefix       the task's name and the row's parts, as T5 has it  the answer
+    prefix       the task's name and the row's fields, as in T5     the answer
 
-An exemplar is another row of the task, all that is read and written of it as text, as in GPT-3's prompts and FLAN's. It
-is of those that are trained on, and never of those that any task is asked about. Chains of thought are FLAN-PaLM's
-(Chung et al. 2022, arXiv:2210.11416), inversions the FLAN collection's (Longpre et al. 2023, arXiv:2301.13688).
+An exemplar is another row of the task, prompt and target as text, as in GPT-3's and FLAN's prompts. Exemplars are
+training rows, never rows that any task is evaluated on. Chains of thought follow FLAN-PaLM (Chung et al. 2022,
+arXiv:2210.11416), inversions the FLAN collection (Longpre et al. 2023, arXiv:2301.13688).
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from typing import Any, Literal, TypeAlias
 
 from accord.data.examples import Example, examples_of
 from accord.data.tasks import Task
-from accord.data.templates import blank as blank_of
-from accord.data.templates import fill
+from accord.data.templates import content_free, fill
 from accord.errors import InputError, nearest
 from accord.records import Demonstration, Message, Text
 
 Form: TypeAlias = Literal["chat", "plain"]
-"""How a model is asked: by a user's message in its chat template, or by plain text that it goes on from."""
+"""How a model is prompted: by a user message in its chat template, or by plain text to continue."""
 
 SHOTS = 3
-"""Exemplars of the formats that have some, unless so many are asked for."""
+"""The default number of exemplars in few-shot formats."""
 
 FORMATS: dict[str, dict[str, Any]] = {
     "zero": {},
@@ -47,15 +46,15 @@ FORMATS: dict[str, dict[str, Any]] = {
     "inverse-cot": {"inverse": True, "cot": True},
     "prefix": {"prefix": True},
 }
-"""The formats that rows are mixed in, by name."""
+"""The fields of each named `Format`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How a row is written: in which form, after how many exemplars (`shots`), which `seed` and row decide.
+    """How a row is written as prompt and target.
 
-    `cot` is with a chain of thought, `inverse` from the answer to the instruction, and `prefix` with the task's prefix
-    in the place of an instruction.
+    `shots` is the number of exemplars, drawn by `seed` and row. `cot` adds a chain of thought, `inverse` swaps answer
+    and instruction, and `prefix` replaces the instruction by the task's T5-style prefix.
     """
 
     form: Form = "chat"
@@ -67,26 +66,26 @@ class Format:
 
     @property
     def name(self) -> str:
-        """Its name in `FORMATS`."""
+        """The format's name in `FORMATS`."""
         first = "prefix" if self.prefix else "inverse" if self.inverse else "few" if self.shots else ""
         return "-".join(filter(None, (first, "cot" if self.cot else ""))) or "zero"
 
-    def lacking(self, task: Task) -> str | None:
-        """The key that the task would need to be written so, where it has not got it."""
+    def missing_key(self, task: Task) -> str | None:
+        """The task key that this format needs and the task lacks, else None."""
         if self.prefix and not task.prefix:
             return "prefix"
         return "rationale" if self.cot and not task.rationale else None
 
     def instructions(self, example: Example) -> tuple[str, ...]:
-        """The row in each of the instructions that it is asked in."""
+        """The row in each instruction template, or in the prefix."""
         return (example.prefix,) if self.prefix else example.prompts
 
 
 def weighted_formats(spec: str | None, shots: int | None, form: Form, seed: int) -> dict[Format, float]:
-    """Formats and their weights, from names as `zero:2,few:1`, or from names alone, of which each weighs the same.
+    """Parse formats and weights, `zero:2,few:1`; names alone weigh the same.
 
-    Without names it is `few` where `shots` are given, and else `zero`. Raises InputError where there is no such format,
-    one is named twice, a weight is not above 0 or only some have one, or shots are given and none of them has any.
+    None means `few` if `shots` is given, else `zero`. Raises InputError for an unknown or repeated format, a weight
+    that is not above 0, weights on only some formats, or `shots` without a few-shot format.
     """
     weights: dict[str, float | None] = {}
     for part in (spec if spec is not None else "zero" if shots is None else "few").split(","):
@@ -101,7 +100,9 @@ def weighted_formats(spec: str | None, shots: int | None, form: Form, seed: int)
         weights[name] = _weight(name, weight) if colon else None
     without = [name for name, weight in weights.items() if weight is None]
     if 0 < len(without) < len(weights):
-        raise InputError(f"{without[0]} has no weight in --formats, and others have: give every format one, or none.")
+        raise InputError(
+            f"{without[0]} has no weight in --formats, but others do: give every format a weight, or none."
+        )
     if shots is not None and not any("shots" in FORMATS[name] for name in weights):
         raise InputError(f"--shots is for the formats few and few-cot, and --formats has {', '.join(weights)} alone.")
     formats = {Format(form, seed=seed, **FORMATS[name]): 1.0 if w is None else w for name, w in weights.items()}
@@ -119,41 +120,42 @@ def _weight(name: str, text: str) -> float:
 
 
 def dialogue(prompt: str, answer: str, form: Form) -> Demonstration:
-    """An instruction and its answer: a chat of two turns, or plain text, with a space between the two."""
+    """A prompt and its answer as a chat of two turns, or as plain text joined by a space."""
     if form == "chat":
         return Demonstration((Message("user", prompt),), (Message("assistant", answer),))
     return Demonstration(prompt, f" {answer}" if prompt else answer)
 
 
-def asked(prompt: str, form: Form) -> Text:
-    """The instruction as a model is prompted with it."""
+def to_prompt(prompt: str, form: Form) -> Text:
+    """The prompt as a chat of one user message, or as plain text."""
     return dialogue(prompt, "", form).prompt
 
 
 def question(
     task: Task, example: Example, template: int, format: Format, shown: Sequence[Example] = (), *, blank: bool = False
 ) -> str:
-    """What a model is asked about a row: the exemplars `shown`, then the row in the instruction of this number.
+    """The prompt of a row: the exemplars `shown`, then the row, all in the instruction template of index `template`.
 
-    Exemplars are in the same instruction, each with its answer after a space, and end with the task's separator. With
-    `blank` the row's own columns are left out of its instruction.
+    Each exemplar is followed by its answer and the task's separator. `blank` leaves the row's own columns empty, for
+    the content-free prompt.
     """
     templates = (task.prefix,) if format.prefix else task.prompts
-    last = blank_of(templates[template]) if blank else format.instructions(example)[template]
+    last = content_free(templates[template]) if blank else format.instructions(example)[template]
     before = [(format.instructions(e)[template], f" {answer(task, e, format)}") for e in shown]
     trigger = f" {task.wording.trigger}".rstrip() if format.cot else ""
     return task.wording.separator.join(f"{text}{trigger}{said}" for text, said in [*before, (last, "")])
 
 
 def answer(task: Task, example: Example, format: Format) -> str:
-    """What is to be written about a row; InputError where what reads it again would not find its answer."""
+    """The target of a row. Raises InputError if `extract_answer` could not recover the answer from it."""
     right = example.references[0]
     if not format.cot:
         return right
     if len(right.splitlines()) > 1:
         raise InputError(
-            f"{task.training_file}, row {example.row}, for the task {task.label}: the answer has several lines, and of "
-            "what stands behind the answer phrase of a chain of thought one line is read."
+            f"{task.training_file}, row {example.row}, for the task {task.label}: the answer has several lines, and "
+            "only one line is read after the answer phrase of a chain of thought: shorten it, or use a format without "
+            "cot."
         )
     return f"{example.rationale} {task.wording.answer_phrase} {right}"
 
@@ -161,7 +163,7 @@ def answer(task: Task, example: Example, format: Format) -> str:
 def demonstration(
     task: Task, example: Example, template: int, format: Format, shown: Sequence[Example] = (), inversion: int = 0
 ) -> Demonstration:
-    """A row to learn from; of an inversion the question is learned, which the template `inversion` asks for."""
+    """A row as a demonstration; an inverse format asks for the question with the inverse template `inversion`."""
     if format.inverse:
         given = {"answer": example.references[0], "rationale": example.rationale}
         return dialogue(fill(inversions(task, format)[inversion], given), example.prompts[template], format.form)
@@ -170,14 +172,14 @@ def demonstration(
 
 
 def inversions(task: Task, format: Format) -> tuple[str, ...]:
-    """The templates that ask for a question."""
+    """The task's inverse templates, with or without the rationale."""
     return task.wording.inverse_cot if format.cot else task.wording.inverse
 
 
-def answer_in(text: str, phrase: str) -> str | None:
-    """What stands behind the last answer phrase in a text, to the end of its line; None where nothing does.
+def extract_answer(text: str, phrase: str) -> str | None:
+    """The rest of the line after the last answer phrase in a text; None if there is none.
 
-    Letter case and white space in the phrase do not count, nor does a colon behind it.
+    Matching ignores case and white space in the phrase, and a colon after it.
     """
     words = r"\s+".join(map(re.escape, phrase.split()))
     begin, end = (r"\b" if sign.isalnum() else "" for sign in (phrase.strip()[0], phrase.strip()[-1]))
@@ -187,9 +189,9 @@ def answer_in(text: str, phrase: str) -> str | None:
 
 
 class Exemplars:
-    """The rows of tasks that may be shown: those to train on, but for rows that any `known` task is asked about.
+    """The pools of exemplars: each task's training rows without the evaluation rows of any `known` task.
 
-    Rows are told apart by their file and their number in it.
+    A row is identified by its file and its number in the file.
     """
 
     def __init__(self, known: Iterable[Task]) -> None:
@@ -197,10 +199,10 @@ class Exemplars:
         self._pools: dict[str, list[Example]] = {}
 
     def of(self, task: Task, example: Example, format: Format) -> tuple[Example, ...]:
-        """As many as the format shows, in the order to show them: different rows, none of them the one asked about.
+        """Draw `format.shots` distinct exemplars for a row, none of them the row itself, in the order shown.
 
-        The task, the row and the seed decide which, whatever model is asked and whether it is to learn. Raises
-        InputError where there are too few.
+        The draw depends only on the task, the row and the seed, so all models see the same exemplars, in training and
+        evaluation alike. Raises InputError if there are too few.
         """
         if not format.shots:
             return ()
@@ -216,20 +218,20 @@ class Exemplars:
         if len(shown) < format.shots:
             rows = "1 row" if len(shown) == 1 else f"{len(shown)} rows"
             raise InputError(
-                f"{task.training_file} has {rows} to show as exemplars of the task {task.label}, beside row "
-                f"{example.row}, of those it is trained on and no task is asked about: ask for --shots {len(shown)} or "
-                "fewer, or give it more by train_split."
+                f"{task.training_file} has {rows} to show as exemplars of the task {task.label}, besides row "
+                f"{example.row} and the rows that tasks are evaluated on: ask for --shots {len(shown)} or fewer, or "
+                "give more rows by train_split."
             )
         return tuple(shown)
 
     @cached_property
-    def _asked(self) -> set[tuple[Path, int]]:
+    def _evaluated(self) -> set[tuple[Path, int]]:
         return {(task.data.resolve(), e.row) for task in self._known for e in examples_of(task)}
 
     def _pool(self, task: Task) -> list[Example]:
-        """All rows of the task that may be shown, in the order of its file."""
+        """The task's possible exemplars, in file order."""
         if task.label not in self._pools:
             file = task.training_file.resolve()
             rows = examples_of(task, training=True)
-            self._pools[task.label] = [e for e in rows if (file, e.row) not in self._asked]
+            self._pools[task.label] = [e for e in rows if (file, e.row) not in self._evaluated]
         return self._pools[task.label]

@@ -103,7 +103,7 @@ def _first(row: Columns, names: Sequence[str]) -> str | None:
 
 def _is_chatty(row: Columns) -> bool:
     """Whether a question comes with a column for what only a chat can hold; in some rows it may be empty."""
-    return any(name in row for name in _OF_CHATS) or _says(row.get("context"))
+    return any(name in row for name in _OF_CHATS) or any(_says(row.get(name)) for name in ("context", "tools"))
 
 
 def _only_asks(row: Columns) -> bool:
@@ -326,7 +326,8 @@ def _with_settings(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
         given["tools"] = [_structured("tools", tool) for tool in given["tools"]]
     chat = _first(row, ("prompt", "messages"))
-    if not given or chat is None or isinstance(row[chat], str):
+    chats = ["chosen", "rejected"] if chat is None and _holds_dialogues(row) else [chat] if chat else []
+    if not given or not chats or isinstance(row[chats[0]], str):
         return row
-    first, *more = row[chat]
-    return {key: value for key, value in row.items() if key not in given} | {chat: [{**first, **given}, *more]}
+    told = {name: [{**row[name][0], **given}, *row[name][1:]] for name in chats}
+    return {key: value for key, value in row.items() if key not in given} | told

@@ -1,6 +1,6 @@
-"""Rows from a file, a data set on the Hugging Face Hub, a generator of reasoning-gym, or objects already in memory.
+"""Load rows from a file, a dataset on the Hugging Face Hub, a reasoning-gym generator, or objects in memory.
 
-`load_data` reads records, `load_prompts` their prompts, `load_samples` prompts and completions in a file of samples.
+`load_data` reads records, `load_prompts` their prompts, `load_samples` the prompts and completions of sampled text.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from itertools import islice
 from typing import Any, TypeAlias, get_args
 
 from accord.data import mix
-from accord.data.columns import renamed
+from accord.data.columns import rename_columns
 from accord.data.conventions import Convention, convention_of
-from accord.data.conversations import assembled, several
-from accord.data.exports import answered
+from accord.data.conversations import expand_rankings, join_messages
+from accord.data.exports import expand_annotations
 from accord.data.layouts import standard
 from accord.data.messages import read_prompt, read_text
-from accord.data.sources import opened
+from accord.data.sources import open_source
 from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
@@ -34,23 +34,23 @@ def load_data(
     columns: Mapping[str, str] | None = None,
     left_out: LeftOut | None = None,
 ) -> list[Row]:
-    """The rows of `source` as records, in order; all of one kind.
+    """Read the rows of `source` as records, in order; all records are of one kind.
 
-    `source` is a file of one of `accord.data.readers.FORMATS`, a folder of them, a name on the Hugging Face Hub (with a
-    configuration as `name:config`), a generator of reasoning-gym (as `reasoning-gym:chain_sum?size=200`), or an
-    iterable of dicts or records: a list, a `datasets.Dataset`. Records are returned as they are; columns become records
-    by the conventions in `accord.data.conventions`. Several sources are a list of their names, one after the other, or
-    a mapping of names to weights (`accord.data.mix`).
+    Args:
+        source: a file in one of `accord.data.readers.FORMATS`, a folder of such files, a dataset on the Hugging Face
+            Hub (`name` or `name:config`), a reasoning-gym generator (`reasoning-gym:chain_sum?size=200`), or an
+            iterable of dicts or records, such as a `datasets.Dataset`. Records are returned unchanged; dicts become
+            records by the conventions of `accord.data.conventions`. Several sources are a list of names, read one
+            after the other, or a mapping from names to mixing weights (`accord.data.mix`).
+        split: a split on the Hub; other sources have only "train". May slice by position: "train[:1800]",
+            "train[-512:]".
+        limit: the number of rows kept, from the start of the split.
+        columns: maps the column names accord reads to the rows' own columns, or paths into them:
+            `{"prompt": "question", "chosen": "answers[0].text"}`.
+        left_out: collects the rows that cannot be used, in place of an error, unless no row is usable.
 
-    `columns` has the rows' columns, or paths into them, by the names that they are read under: `{"prompt": "question",
-    "chosen": "answers[0].text"}`.
-
-    `split` names a split on the Hub; other sources have only "train". Rows can be picked by position, as
-    `split="train[:1800]"` or `split="train[-512:]"`. `limit` keeps the first rows of what the split gives.
-
-    Raises InputError, naming the file and the row, for a missing or malformed file, columns that fit no convention, an
-    empty completion, equal chosen and rejected, a malformed chat, label or ranking, and when there are no rows. With
-    `left_out` a row that cannot be used is left out and noted there instead, unless none is left.
+    Raises InputError, naming the file and row, for a missing or malformed file, columns that fit no convention, an
+    empty completion, equal chosen and rejected, a malformed chat, label or ranking, and for a source without rows.
     """
     rows = read_rows(source, split, limit, left_out, columns)
     first, _, here = rows[0]
@@ -69,9 +69,9 @@ def load_prompts(
     columns: Mapping[str, str] | None = None,
     left_out: LeftOut | None = None,
 ) -> list[Prompt]:
-    """The prompts of the rows that `load_data` would give, each with all its row's other columns as they were given.
+    """Read the prompts of the rows that `load_data` reads, each with all other columns of its row unchanged.
 
-    So a reward function or a verifier sees `answer`, `chosen`, and whatever else a row holds. Raises as `load_data`.
+    Reward functions and verifiers thus see `answer`, `chosen` and any other column. Raises as `load_data`.
     """
     return [
         record
@@ -82,17 +82,17 @@ def load_prompts(
 
 
 def load_samples(path: Source, columns: Mapping[str, str] | None = None) -> list[tuple[Prompt, Text]]:
-    """The prompts and completions in a file of samples: rows as demonstrations have them, but a model may say nothing.
+    """Read (prompt, completion) pairs from a file of samples: demonstrations whose completion may be empty.
 
-    A chat's completion is a chat, an empty one an empty message. Each prompt has its row's other columns: `answer`,
-    perhaps, or the `stop` of `accord sample`. Raises as `load_data`, but for a file without rows.
+    The completion of a chat is a tuple of messages, an empty one included. Each prompt keeps its row's other columns,
+    such as `answer`, or `stop` from `accord sample`. Raises as `load_data`, except that a file may have no rows.
     """
     samples: list[tuple[Prompt, Text]] = []
     for _, where, given in open_rows(path):
         with located(f"{where}: "):
-            row = renamed(given, columns)
+            row = rename_columns(given, columns)
             if not {"prompt", "completion"} <= row.keys():
-                raise InputError(f"a sample has the columns prompt and completion, and here are {', '.join(row)}")
+                raise InputError(f"a sample needs the columns prompt and completion; the row has {', '.join(row)}")
             prompt = read_prompt(row["prompt"])
             completion = read_text(row["completion"], "completion")
         if not isinstance(prompt, str) and isinstance(completion, str):
@@ -111,17 +111,17 @@ def read_rows(
     *,
     keep: bool = False,
 ) -> list[tuple[Row, Mapping[str, Any], str]]:
-    """Every row as a record, its columns, and where it is from.
+    """Read every row as (record, its columns, name of its source).
 
-    All rows of a file follow the convention of its first, or are records of one kind. With `keep` rows stay that teach
-    nothing: two answers of which neither is better, and several whose verdicts contradict each other, as a ranking of
-    equals, messages without an answer and an empty completion as a prompt.
+    All rows of a source must fit the same convention as its first row, or be records of one kind. `keep` also returns
+    rows without a training signal: ties and contradictory verdicts as a ranking of equals, and messages without an
+    answer or an empty completion as a prompt.
     """
     noted = LeftOut() if left_out is None else left_out
     read = list(stream_rows(source, split, limit, left_out, columns, keep=keep, noted=noted))
     if noted.reasons and not read:
         bad = noted.reasons[0]
-        raise InputError(f"{bad.where}: {bad.why} (and no other row of {called(source)} can be used)")
+        raise InputError(f"{bad.where}: {bad.why} (and no other row of {mix.called(source)} can be used)")
     noted.numbers = [number for number, *_ in read]
     require_rows(read, source, split)
     return [(record, found, name) for _, record, found, name in read]
@@ -137,13 +137,13 @@ def stream_rows(
     keep: bool = False,
     noted: LeftOut | None = None,
 ) -> Iterator[tuple[int, Row, Mapping[str, Any], str]]:
-    """The same, one after the other as they are read, each with its number, and also where there are none.
+    """Yield (row number, record, columns, source name) as rows are read; like `read_rows`, but may yield none.
 
-    Of one file a few rows are held at once, of several all; what is left out is `noted`.
+    A single file is read a few rows at a time; several sources are held in memory. `noted` collects the rows left out.
     """
     noted = LeftOut() if noted is None else noted
     yield from records_of(
-        assembled(open_rows(source, split, limit, left_out)), columns, left_out, noted=noted, keep=keep
+        join_messages(open_rows(source, split, limit, left_out)), columns, left_out, noted=noted, keep=keep
     )
 
 
@@ -154,19 +154,21 @@ def records_of(
     *,
     noted: LeftOut,
     keep: bool = False,
-    firsts: dict[str, Convention | type] | None = None,
+    kinds: dict[str, Convention | type] | None = None,
 ) -> Iterator[tuple[int, Row, Mapping[str, Any], str]]:
-    """The same of rows that are at hand, each with its number and where it is; `firsts` has the first kind of each
-    source, by its name, and learns it."""
-    firsts = {} if firsts is None else firsts
+    """Yield (row number, record, columns, source name) of rows given as (number, location, columns).
+
+    `kinds` maps each source's name to the convention of its first row; it is updated in place.
+    """
+    kinds = {} if kinds is None else kinds
     for number, where, row in rows:
         name = where.rpartition(", ")[0]
         try:
-            found = [_read(each) for each in several(renamed(row, columns))]
+            found = [_read(each) for each in expand_rankings(rename_columns(row, columns))]
             if not keep:
-                _require_lesson(found)
+                _require_signal(found)
             for kind, _, _ in found:
-                if kind is not (first := firsts.setdefault(name, kind)):
+                if kind is not (first := kinds.setdefault(name, kind)):
                     raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
         except InputError as error:
             if left_out is None or (left_out.strict and not isinstance(error, _Tie)):
@@ -182,10 +184,11 @@ NOT_RANKED = "no message of the tree has two ranked answers"
 
 
 class _Tie(InputError):
-    """Two answers of which neither is preferred: no fault of the data."""
+    """The row has no preference to learn from; it is skipped without counting as bad."""
 
 
-def _require_lesson(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
+def _require_signal(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
+    """Raise InputError, or `_Tie`, if a record has no training signal."""
     for _, record, columns in found:
         if "verdicts" in columns:
             raise _Tie("the verdicts on its answers contradict each other, so they are no ranking")
@@ -198,7 +201,7 @@ def _require_lesson(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None
 
 
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
-    """What sort of row it is, the record it makes, and its columns, without a completion that is another's copy."""
+    """Convert a row to (convention or record type, record, columns), without a `completion` that `standard` added."""
     if isinstance(row, get_args(Row)):
         return type(row), row, row_to_json(row)
     if not isinstance(row, Mapping):
@@ -213,48 +216,45 @@ def _describe(kind: Convention | type) -> str:
     return f"the record {kind.__name__}" if isinstance(kind, type) else f"the columns {', '.join(kind.needs)}"
 
 
-def called(source: Source) -> str:
-    """What messages call the source."""
-    return mix.called(source)
-
-
 def require_rows(rows: Sequence[Any], source: Source, split: str) -> None:
-    """Raise InputError where the split gave no rows."""
+    """Raise InputError if the split has no rows."""
     if not rows:
-        raise InputError(f"{called(source)} holds no rows" + ("" if split == "train" else f" in the split '{split}'"))
+        raise InputError(
+            f"{mix.called(source)} holds no rows" + ("" if split == "train" else f" in the split '{split}'")
+        )
 
 
 def open_rows(
     source: Source, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
 ) -> Iterator[tuple[int, str, Any]]:
-    """The rows, at most `limit` of them: each with its number, from 1, and where messages say that it is.
+    """Yield at most `limit` rows as (row number from 1, location for messages, columns).
 
-    Those of several sources are numbered on, and know the numbers that they have in theirs; `left_out` gets a line for
-    each source, of how many rows are taken.
+    The numbers run on over several sources; each is a `RowNumber` that names the row within its own source. `left_out`
+    records how many rows each source contributed.
     """
     if limit is not None and limit < 1:
         raise InputError(f"the limit on rows must be at least 1, not {limit}")
-    parts, told = mix.parts_of(source), [] if left_out is None else left_out.taken
+    parts, notes = mix.parts_of(source), [] if left_out is None else left_out.taken
     if len(parts) == 1:
-        unit, numbered = opened(parts[0].source, split)
+        unit, numbered = open_source(parts[0].source, split)
         count = last = 0
-        for number, row in islice(answered(unit, numbered, told), limit):
+        for number, row in islice(expand_annotations(unit, numbered, notes), limit):
             count, last = count + 1, number
             yield number, f"{unit} {number}", row
         if left_out is not None:
-            left_out.sources.append(Taken(called(source), None, count, count, last))
+            left_out.sources.append(Taken(mix.called(source), None, count, count, last))
         return
     read = []
     for part in parts:
-        unit, numbered = opened(part.source, split)
-        read.append([(number, f"{unit} {number}", row) for number, row in answered(unit, numbered, told)])
+        unit, numbered = open_source(part.source, split)
+        read.append([(number, f"{unit} {number}", row) for number, row in expand_annotations(unit, numbered, notes)])
         require_rows(read[-1], part.source, split)
-    taken, before = mix.shares(parts, [len(rows) for rows in read], limit), 0
-    for part, rows, some in zip(parts, read, taken, strict=True):
+    taken, before = mix.select_rows(parts, [len(rows) for rows in read], limit), 0
+    for part, rows, indices in zip(parts, read, taken, strict=True):
         if left_out is not None:
-            left_out.taken.append(f"{part.name}: {len(some):,} of {len(rows):,} rows")
+            left_out.taken.append(f"{part.name}: {len(indices):,} of {len(rows):,} rows")
             last = before + rows[-1][0]
-            left_out.sources.append(Taken(part.name, part.weight, len(some), len(rows), last))
-        for number, where, row in (rows[i] for i in some):
+            left_out.sources.append(Taken(part.name, part.weight, len(indices), len(rows), last))
+        for number, where, row in (rows[i] for i in indices):
             yield RowNumber(before + number, f"{number} of {part.name}"), where, row
         before += rows[-1][0]

@@ -1,4 +1,4 @@
-"""Files of rows: the formats that are read, each into (line or row number, columns)."""
+"""Readers of file formats; each yields (line or row number, columns)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from accord.errors import InputError
 from accord.parsing import Repeated, parse_json
 
 Numbered: TypeAlias = Iterator[tuple[int, Mapping[str, Any]]]
-"""The columns of each row, with its number (from 1) in its file: of its line where a row is a line."""
+"""(number, columns) of each row; the number, from 1, is the line's where a row is a line."""
 
 
 def reader_of(path: Path) -> Callable[[Path], Numbered] | None:
-    """How a file of that name is read, if it ends as one of `FORMATS`, some of which may be compressed."""
+    """The reader for a file name's extension (`FORMATS`, or `TEXT` with a compression), None if unknown."""
     suffix = path.suffix.lower()
     if suffix in OPENERS:
         suffix = path.with_suffix("").suffix.lower()
@@ -47,7 +47,7 @@ def read_jsonl(path: Path) -> Numbered:
 
 
 def read_json(path: Path) -> Numbered:
-    """A JSON list of objects, also as the only list in an object, or one object a line."""
+    """A JSON list of objects, also as the only list in an object (`WRAPPERS`), or one object per line."""
     with open_text(path) as file:
         text = file.read()
     if not text.strip():
@@ -64,22 +64,22 @@ def read_json(path: Path) -> Numbered:
         yield from read_jsonl(path)
         return
     if isinstance(rows, dict):
-        lists = [value for name, value in rows.items() if name in WHOLE and isinstance(value, list)]
-        is_whole = len(lists) == 1 and not any(isinstance(v, list | dict) for v in rows.values() if v is not lists[0])
-        rows = lists[0] if is_whole else rows if "\n" in text.strip() else [rows]
+        lists = [value for name, value in rows.items() if name in WRAPPERS and isinstance(value, list)]
+        is_wrapper = len(lists) == 1 and not any(isinstance(v, list | dict) for v in rows.values() if v is not lists[0])
+        rows = lists[0] if is_wrapper else rows if "\n" in text.strip() else [rows]
     if not isinstance(rows, list):
         raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
     for number, columns in enumerate(rows, start=1):
         yield number, _object(columns, f"{path}, row {number}")
 
 
-WHOLE = ("data", "rows", "train", "examples", "instances")
-"""What the list of all rows is called where it is in an object."""
+WRAPPERS = ("data", "rows", "train", "examples", "instances")
+"""Keys of an object that may hold the list of all rows."""
 
 
 @contextmanager
 def where_json(path: Path, line: int | None = None) -> Iterator[None]:
-    """Say where a text is not JSON."""
+    """Turn parsing errors in the block into an InputError that names the file and line."""
     try:
         yield
     except json.JSONDecodeError as error:
@@ -92,24 +92,24 @@ def where_json(path: Path, line: int | None = None) -> Iterator[None]:
 
 
 def read_csv(path: Path) -> Numbered:
-    """A header, then a row of cells each, which are text; separated by tabs in a .tsv, else by commas.
+    """A header and rows of text cells, separated by tabs in a .tsv, else by commas.
 
-    A header without a comma that has semicolons, as spreadsheets write it in many countries, tabs or bars, is separated
-    by those; a line `sep=;` before it says so itself. Columns without a name may be several.
+    A header without commas that has semicolons (as spreadsheets write in many countries), tabs or bars is separated by
+    those; a first line `sep=;` sets the separator. Several columns may have no name.
     """
     with open_text(path, newline="") as file:
         csv.field_size_limit(CELL)
         first = file.readline(LONGEST_LINE)
-        told = re.fullmatch(r"sep=(.)", first.strip("\r\n"))
-        other = told[1] if told else next((sign for sign in ";\t|" if sign in first and "," not in first), ",")
-        lines = file if told else chain([first], file)
-        rows = csv.reader(lines, strict=True, delimiter="\t" if ".tsv" in path.suffixes else other)
+        declared = re.fullmatch(r"sep=(.)", first.strip("\r\n"))
+        guessed = next((sign for sign in ";\t|" if sign in first and "," not in first), ",")
+        delimiter = "\t" if ".tsv" in path.suffixes else declared[1] if declared else guessed
+        rows = csv.reader(file if declared else chain([first], file), strict=True, delimiter=delimiter)
         try:
             header = next(rows, [])
             _require_unique(path, header)
             for number, cells in enumerate(filter(None, rows), start=1):
                 if any("\0" in cell for cell in cells):
-                    raise InputError(f"{path}, row {number}: a NUL character, which no text has; save it as UTF-8")
+                    raise InputError(f"{path}, row {number}: a NUL character; save the file as UTF-8 text")
                 if len(cells) != len(header):
                     more = "more" if len(cells) > len(header) else "fewer"
                     raise InputError(f"{path}, row {number}: {more} cells than the header has columns")
@@ -125,13 +125,14 @@ def _require_unique(path: Path, header: list[str]) -> None:
 
 
 def read_plain(path: Path) -> Numbered:
-    """A text in passages: whole paragraphs, up to an empty line after `PASSAGE` characters, or a line after twice that.
+    """Split plain text into passages, each a row with the number of its first line.
 
-    A passage has the number of its first line. A line `DOCUMENT_END` ends a document, is in no passage, and one ends
-    there. So of a file of any size no more than a passage is held at once, and passages joined are the text.
+    A passage ends at the first empty line after `PASSAGE` characters, or the first line after twice as many. A line
+    `DOCUMENT_END` ends a document and its passage, and belongs to none. Joined passages give back the text; only one
+    is held in memory at a time.
     """
     with open_text(path) as file:
-        held: list[str] = []
+        lines: list[str] = []
         first, size, is_after_blank = 1, 0, False
         for number, line in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), ""), start=1):
             if len(line) > LONGEST_LINE:
@@ -139,17 +140,17 @@ def read_plain(path: Path) -> Numbered:
             is_end, is_blank = line.strip() == DOCUMENT_END, not line.strip()
             is_full = (size >= PASSAGE and is_after_blank) or size >= 2 * PASSAGE
             if is_end or (is_full and not is_blank):
-                yield from _passage(first, held)
-                held, first, size = [], number + is_end, 0
+                yield from _passage(first, lines)
+                lines, first, size = [], number + is_end, 0
             if not is_end:
-                held.append(line)
+                lines.append(line)
                 size += len(line)
             is_after_blank = is_blank
-        yield from _passage(first, held)
+        yield from _passage(first, lines)
 
 
 def _passage(first: int, lines: list[str]) -> Numbered:
-    """The lines as a row, unless there is nothing in them to read."""
+    """The lines as a row, unless all are blank."""
     if any(map(str.strip, lines)):
         yield first, {"text": "".join(lines)}
 
@@ -160,7 +161,7 @@ DOCUMENT_END = "<|endoftext|>"
 
 
 def read_parquet(path: Path) -> Numbered:
-    """The rows of a Parquet file, a batch at a time."""
+    """The rows of a Parquet file, read in batches."""
     import pyarrow.parquet
 
     with _arrow(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
@@ -169,7 +170,7 @@ def read_parquet(path: Path) -> Numbered:
 
 
 def read_arrow(path: Path) -> Numbered:
-    """The rows of an Arrow or Feather file, or of a stream of Arrow batches in a file."""
+    """The rows of an Arrow or Feather file, in Arrow's file or stream format."""
     import pyarrow
 
     with _arrow(path, "Arrow"), pyarrow.memory_map(str(path)) as file:
@@ -182,8 +183,11 @@ def read_arrow(path: Path) -> Numbered:
 
 
 def _rows_of(path: Path, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
-    """The rows of batches. InputError, naming the column, for a value that Python has none for: a year 10,000, a text
-    that is not UTF-8, the time of a zone that is nowhere."""
+    """The rows of Arrow batches.
+
+    Raises InputError, naming the column, for a value Python cannot represent: the year 10,000, a text that is not
+    UTF-8, an unknown time zone.
+    """
     for batch in batches:
         columns = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
@@ -204,7 +208,7 @@ def _arrow(path: Path, kind: str) -> Iterator[None]:
 
     try:
         yield
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # column names may not be UTF-8
         raise InputError(f"{path} is not a readable {kind} file ({first_line(error)})") from None
 
 
@@ -215,11 +219,11 @@ def _open_zstandard(path: Path) -> IO[bytes]:
 
 
 PLAIN = {".txt": read_plain, ".md": read_plain}
-"""Files that are a text, and no rows."""
+"""Plain text, which has no rows."""
 TEXT = {
     ".jsonl": read_jsonl, ".ndjson": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_csv, **PLAIN,
 }  # fmt: skip
-"""Files of text, which may be compressed."""
+"""Text formats, which may be compressed."""
 FORMATS = {**TEXT, ".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow}
 OPENERS: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,
@@ -229,22 +233,22 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
     ".zstd": _open_zstandard,
 }
 READ = f"{', '.join(FORMATS)}, those of text also with {', '.join(OPENERS)}"
-"""What messages say can be read."""
+"""The readable formats, for messages."""
 
 CELL = 2**30
-"""Characters that a cell may have: a long document is one."""
+"""The most characters in a CSV cell, which may be a long document."""
 
 
-MOST_UNPACKED, MUCH = 200, 2**28
-"""How many times its size a compressed file may unfold to, once that is more than so many bytes."""
+MAX_RATIO, MIN_LIMIT = 200, 2**28
+"""A compressed file may expand to `MAX_RATIO` times its size, or to `MIN_LIMIT` bytes if that is more."""
 
 
-class _Unpacked(io.RawIOBase):
-    """What is in a compressed file. InputError where it goes on and on: of a megabyte a gigabyte can be made."""
+class _Decompressed(io.RawIOBase):
+    """The content of a compressed file. Raises InputError beyond the limit on its size, against decompression bombs."""
 
     def __init__(self, path: Path, packed: IO[bytes]) -> None:
         self.path, self.packed = path, packed
-        self.most, self.seen = max(MUCH, MOST_UNPACKED * path.stat().st_size), 0
+        self.limit, self.seen = max(MIN_LIMIT, MAX_RATIO * path.stat().st_size), 0
 
     def readable(self) -> bool:
         return True
@@ -252,9 +256,10 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         size = self.packed.readinto(buffer)  # type: ignore[attr-defined]
         self.seen += size
-        if self.seen > self.most:
+        if self.seen > self.limit:
             raise InputError(
-                f"{self.path} unfolds to more than {MOST_UNPACKED} times its size, as no rows do; unpack it and look"
+                f"{self.path} expands to more than {MAX_RATIO} times its size, which no data should; decompress it and "
+                "check its content"
             )
         return int(size)
 
@@ -265,10 +270,10 @@ class _Unpacked(io.RawIOBase):
 
 @contextmanager
 def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """The file, open; InputError where it cannot be read, is not UTF-8, or its compression is damaged or has no end."""
+    """Open a text file, decompressed if need be. Raises InputError if it cannot be read or is not UTF-8."""
     try:
         opener = OPENERS.get(path.suffix.lower())
-        binary = io.BufferedReader(_Unpacked(path, opener(path)), 1 << 16) if opener else path.open("rb")
+        binary = io.BufferedReader(_Decompressed(path, opener(path)), 1 << 16) if opener else path.open("rb")
         file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
@@ -295,5 +300,5 @@ def _json_kind(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says in its first line, or else its name."""
+    """The first line of an exception's message, or its type's name if empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

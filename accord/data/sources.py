@@ -1,4 +1,4 @@
-"""Where rows are: a file, a folder, the Hugging Face Hub, a data set that is made as it is read, or in memory."""
+"""Open sources of rows: files, folders, the Hugging Face Hub, reasoning-gym generators, objects in memory."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from accord.outputs import tell_changed
 from accord.parsing import parse_yaml
 
 MOST_GENERATED = 1_000_000
-"""Rows of a data set that is made as it is read."""
+"""The most rows of a generated dataset."""
 GENERATED = "reasoning-gym:"
-"""What the name of such a data set begins with."""
+"""The prefix of a generated dataset's name."""
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
 _SPLIT = re.compile(r"(?P<name>[\w.]+)(?P<part>\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
 _SHARD = re.compile(r"(?P<split>[\w.]+)-\d{5}-of-\d{5}\..+")
-"""What the Hub calls the files of a split."""
+"""The Hub's file names for the shards of a split."""
 
 
-def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
-    """What the numbers of the rows count, and the rows of a split.
+def open_source(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[str, Iterator[tuple[int, Any]]]:
+    """Open a source: a location prefix ("FILE, line" or "NAME, row"), and the (number, columns) of a split's rows.
 
-    Raises InputError where there is no such source or split.
+    Raises InputError if there is no such source or split.
     """
     if not isinstance(source, (str, os.PathLike)):
-        return "row", pick(enumerate(_rows_of(source), start=1), split)
+        return "row", slice_rows(enumerate(_rows_of(source), start=1), split)
     path, name = Path(source), os.fspath(source)
     if name.startswith(GENERATED):
-        return f"{name}, row", pick(enumerate(generated(name), start=1), split)
+        return f"{name}, row", slice_rows(enumerate(generate(name), start=1), split)
     reader = reader_of(path)
     if path.is_file() and reader is not None:
         tell_changed(path)
-        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", pick(reader(path), split)
+        return f"{name}, {'line' if reader in (read_jsonl, read_plain) else 'row'}", slice_rows(reader(path), split)
     if path.is_dir():
-        picked, part = named_split(split)
-        return f"{name}, row", pick(enumerate(in_folder(path, picked), start=1), f"train{part}")
+        picked, part = parse_split(split)
+        return f"{name}, row", slice_rows(enumerate(read_folder(path, picked), start=1), f"train{part}")
     if path.exists() and reader is not None:
         raise InputError(f"{name} is a device, a pipe or a socket: save the rows to a file first")
     if path.exists():
@@ -53,11 +53,11 @@ def opened(source: str | os.PathLike[str] | Iterable[Any], split: str) -> tuple[
     named = _HUB_NAME.fullmatch(name)
     if reader is not None or isinstance(source, os.PathLike) or named is None:
         raise InputError(f"there is no file {name}")
-    return f"{name}, row", enumerate(from_hub(named["name"], named["config"], split), start=1)
+    return f"{name}, row", enumerate(load_from_hub(named["name"], named["config"], split), start=1)
 
 
 def _rows_of(source: Iterable[Any]) -> Iterable[Any]:
-    """The rows of something in memory: of a table of pandas' or polars' its rows, where it yields its columns."""
+    """The rows of an iterable in memory; a pandas or polars table, which iterates over columns, is converted."""
     if hasattr(source, "to_dicts"):
         return source.to_dicts()  # type: ignore[no-any-return]
     if not hasattr(source, "iterrows") or not hasattr(source, "to_dict"):
@@ -66,8 +66,8 @@ def _rows_of(source: Iterable[Any]) -> Iterable[Any]:
     return [{name: v.tolist() if hasattr(v, "tolist") else v for name, v in row.items()} for row in rows]
 
 
-def pick_numbers(count: int, split: str, name: str) -> range:
-    """Which of so many rows, counted from 0, a split picks by position; of the Hub's, which has picked already, all."""
+def slice_indices(count: int, split: str, name: str) -> range:
+    """The indices of the rows, among `count`, that a split slices; all for a Hub dataset, which is already sliced."""
     if is_on_hub(name) and not Path(name).exists():
         return range(count)
     start, stop = _part(split)
@@ -75,14 +75,14 @@ def pick_numbers(count: int, split: str, name: str) -> range:
 
 
 def is_on_hub(name: str) -> bool:
-    """Whether it may be a name on the Hugging Face Hub."""
+    """Whether the name has the form of a dataset's name on the Hugging Face Hub."""
     return _HUB_NAME.fullmatch(name) is not None and reader_of(Path(name)) is None
 
 
-def opened_lazily(name: str, split: str) -> Any:
-    """What `datasets` has under a name: a folder that `save_to_disk` wrote, or a data set of the Hub.
+def open_dataset(name: str, split: str) -> Any:
+    """Open a folder written by `save_to_disk`, or a dataset on the Hub, as a `datasets.Dataset`.
 
-    Raises InputError where there is none.
+    Raises InputError if there is none.
     """
     import datasets
 
@@ -90,10 +90,10 @@ def opened_lazily(name: str, split: str) -> Any:
     if not path.is_dir():
         named = _HUB_NAME.fullmatch(name)
         assert named is not None  # by `is_on_hub`
-        return from_hub(named["name"], named["config"], split)
+        return load_from_hub(named["name"], named["config"], split)
     if not ((path / "dataset_dict.json").exists() or (path / "state.json").exists()):
         raise InputError(
-            f"stream reads folders that save_to_disk of datasets wrote, and {name} is none: name its files."
+            f"stream reads folders written by save_to_disk of datasets, and {name} is not one: name its files instead."
         )
     saved = datasets.load_from_disk(str(path))
     if isinstance(saved, datasets.DatasetDict):
@@ -101,14 +101,14 @@ def opened_lazily(name: str, split: str) -> Any:
     return saved
 
 
-def pick(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
-    """The rows of a source that has a single split, by position where the split says so."""
+def slice_rows(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
+    """The rows of a source whose only split is train, sliced as the split says."""
     start, stop = _part(split)
     return numbered if start is None and stop is None else iter(list(numbered)[start:stop])
 
 
 def _part(split: str) -> tuple[int | None, int | None]:
-    """Between which rows of the only split a part is."""
+    """The start and stop of a slice of train, None where open."""
     match = _SPLIT.fullmatch(split)
     if match is None or match["name"] != "train":
         raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
@@ -116,16 +116,16 @@ def _part(split: str) -> tuple[int | None, int | None]:
     return start, stop
 
 
-def named_split(split: str) -> tuple[str, str]:
-    """The name of a split, and what says which part of it; InputError where it is neither."""
+def parse_split(split: str) -> tuple[str, str]:
+    """Split "train[:100]" into its name and its slice. Raises InputError if it is malformed."""
     match = _SPLIT.fullmatch(split)
     if match is None:
         raise InputError(f"a split is a name, or a part such as 'train[:100]', not '{split}'")
     return match["name"], match["part"] or ""
 
 
-def in_folder(path: Path, split: str = "train") -> Iterator[Mapping[str, Any]]:
-    """The rows of a folder: a split of what `save_to_disk` of datasets wrote, or the files of one, one by one."""
+def read_folder(path: Path, split: str = "train") -> Iterator[Mapping[str, Any]]:
+    """The rows of a split in a folder, written by `save_to_disk` or holding data files."""
     import datasets
 
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -136,23 +136,23 @@ def in_folder(path: Path, split: str = "train") -> Iterator[Mapping[str, Any]]:
             raise InputError(f"{path} {holds}, and no {split}: name one of them by --split")
         yield from there[split]
         return
-    files = _of_split(path, split)
+    files = _files_of_split(path, split)
     if len({reader_of(file) for file in files}) > 1:
         raise InputError(f"{path} is a folder of files of several formats: name one of its files")
     for file in files:
         reader = reader_of(file)
-        assert reader is not None  # they were chosen by that
+        assert reader is not None  # ensured by _files_of_split
         tell_changed(file)
         yield from (columns for _, columns in reader(file))
 
 
-def _of_split(path: Path, split: str) -> list[Path]:
-    """The files of a split in a folder: shards of that name, or those called so, or for train all, where none is.
+def _files_of_split(path: Path, split: str) -> list[Path]:
+    """The files of a split in a folder: its shards, else files named for it, else for train all not held out.
 
-    Raises InputError where there is none, or the training split is one of several.
+    Raises InputError if there are none, or several splits could be meant.
     """
-    files = sorted(file for file in path.rglob("*") if file.is_file() and reader_of(file) and not _is_hidden(file, path))
-    files = [file for file in files if reader_of(file) is not read_plain] or files  # beside rows a text is about them
+    files = sorted(f for f in path.rglob("*") if f.is_file() and reader_of(f) and not _is_hidden(f, path))
+    files = [file for file in files if reader_of(file) is not read_plain] or files  # text beside rows is a README
     if not files:
         raise InputError(f"{path} is a folder without data: it holds none of {READ}")
     shards: dict[str, list[Path]] = {}
@@ -171,34 +171,34 @@ def _of_split(path: Path, split: str) -> list[Path]:
 
 
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
-"""What splits are called that are not for training."""
+"""Names of splits that are not for training."""
 
 
 def _split_of(file: Path, folder: Path) -> str:
-    """What split a file's name says that it is of, or the folder that it is in, where that is called as splits are."""
+    """The split that a file belongs to, by a parent folder named for a split or else by the file's own name."""
     inside = next((part for part in file.relative_to(folder).parts[:-1] if part in ("train", *HELD_OUT)), None)
     return inside or file.name.partition(".")[0]
 
 
 def _is_hidden(file: Path, folder: Path) -> bool:
-    """Whether a file, or a folder that it is in, is one that editors and systems make beside people's own."""
+    """Whether the file, or a folder between it and `folder`, is hidden."""
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
-def from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
-    """The rows of a split of a data set on the Hub. Raises InputError where they cannot be had, and says why."""
+def load_from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping[str, Any]]:
+    """Load a split of a dataset on the Hub. Raises InputError, with the reason, if it fails."""
     import datasets
 
     try:
         with hub.quiet_hub():
             dataset: Iterable[Mapping[str, Any]] = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # of those that it is read by
-        raise hub.failure(name, "data set", error) or _not_there(name, config, split, error) from None
+    except Exception as error:  # datasets and its readers raise errors of many types
+        raise hub.failure(name, "data set", error) or _load_error(name, config, split, error) from None
     return dataset
 
 
-def _not_there(name: str, config: str | None, split: str, error: Exception) -> InputError:
-    """What is said of a split or a configuration that a data set of the Hub has not, or that cannot be read."""
+def _load_error(name: str, config: str | None, split: str, error: Exception) -> InputError:
+    """The error message for a missing split or configuration, or a dataset that cannot be loaded."""
     text = str(error)
     if found := re.search(r"Unknown split .*? Should be one of (\[.*?\])", text):
         return InputError(f"{name} on the Hub has no split '{split}': there are {_listed(found[1])}")
@@ -214,17 +214,17 @@ def _not_there(name: str, config: str | None, split: str, error: Exception) -> I
 
 
 def _listed(names: str) -> str:
-    """Names in a list that Python has printed, for people."""
+    """The names in a printed Python list, separated by commas."""
     return ", ".join(re.findall(r"'(.*?)'", names))
 
 
-def generated(source: str) -> Iterator[Mapping[str, Any]]:
-    """The rows of `reasoning-gym:NAME?size=200&seed=1`: a question, its answer, and metadata that its scorer reads.
+def generate(source: str) -> Iterator[Mapping[str, Any]]:
+    """The rows of `reasoning-gym:NAME?size=200&seed=1`: question, answer, and the metadata its scorer reads.
 
-    What follows the question mark are settings of the data set; `seed` is 0 unless given. Where a question has many
-    right answers and the data set names none, its row is a prompt alone.
+    The query holds the dataset's settings; `seed` defaults to 0. If the dataset gives no answer (many are right), the
+    row has a prompt instead.
 
-    Raises InputError where the extra is not installed, and for names, settings and values that the data set refuses.
+    Raises InputError if the extra is not installed, and for names, settings and values that the dataset refuses.
     """
     name, _, query = source.removeprefix(GENERATED).partition("?")
     try:
@@ -243,12 +243,12 @@ def generated(source: str) -> Iterator[Mapping[str, Any]]:
         try:
             settings[key] = parse_yaml(value)
         except yaml.YAMLError:
-            raise InputError(f"{source} sets {key} to {value!r}, which is no value") from None
+            raise InputError(f"{source} sets {key} to {value!r}, which cannot be read as a value") from None
     try:
         dataset = create_dataset(name, **settings)
         size, _ = len(dataset), dataset[0]
-    except Exception as error:  # a data set checks its settings in any manner, or by failing
-        raise InputError(f"{source} has settings that do not fit: {error}") from None
+    except Exception as error:  # datasets check their settings by errors of many types
+        raise InputError(f"{source} has invalid settings: {error}") from None
     if size > MOST_GENERATED:
         raise InputError(f"{source} is too long: give a size of at most {MOST_GENERATED:,}")
     for entry in dataset:

@@ -1,10 +1,9 @@
-"""Rows that are read when they are needed, in any order, of data that need not fit into memory.
+"""Random access to rows on disk, for data larger than memory.
 
-Of a .jsonl file it is kept where each row's line begins, 8 bytes a row; a data set of `datasets` lies in Arrow files
-that are mapped into memory. So any row can be read at any time, the order of training is that of rows that are all
-held (`accord.data.mix.Order`), and a run goes on from its step number alone. Streams that can only be read from their
-beginning, as those of `datasets` are that come over a network, are none of these: what a buffer they are shuffled in
-holds is not part of their `state_dict()`, so a run would not go on as it was.
+Of a .jsonl file only each line's offset is kept, 8 bytes per row; a `datasets.Dataset` is memory-mapped Arrow. Any row
+can be read at any time, so the training order is the same as for rows in memory (`accord.data.mix.Order`), and a run
+resumes from its step number alone. An `IterableDataset` of `datasets` is not supported: its `state_dict()` does not
+include the shuffle buffer, so a resumed run would see other rows.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from accord.data import mix
 from accord.data.conventions import Convention
-from accord.data.conversations import assembled
-from accord.data.exports import answered
+from accord.data.conversations import join_messages
+from accord.data.exports import expand_annotations
 from accord.data.load import records_of
 from accord.data.readers import OPENERS, read_jsonl, reader_of, where_json
-from accord.data.sources import is_on_hub, opened_lazily, pick_numbers
+from accord.data.sources import is_on_hub, open_dataset, slice_indices
 from accord.errors import InputError, LeftOut, Reason, RowNumber
 from accord.outputs import tell_changed
 from accord.parsing import parse_json
@@ -37,30 +36,30 @@ if TYPE_CHECKING:
 
 
 class Table(Protocol):
-    """Rows that can be read one by one."""
+    """Rows with random access."""
 
     name: str
-    """What messages call it."""
+    """The source's name in messages."""
     digest: str
-    """The same for the same rows."""
+    """A hash of the rows."""
 
     def __len__(self) -> int: ...
 
     def row(self, i: int) -> tuple[int, str, Mapping[str, Any]]:
-        """A row, counted from 0: its number, where messages say that it is, and its columns."""
+        """The row at index `i` (from 0) as (number from 1, location for messages, columns)."""
 
 
 class Lines:
-    """The lines of a .jsonl file, of which all are looked through once, and none is held.
+    """The rows of a .jsonl file: one pass records the lines' offsets, and rows are read on demand.
 
-    Raises InputError where it cannot be read.
+    Raises InputError if the file cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
         tell_changed(path)
         self.path, self.name = path, os.fspath(path)
         self.starts = array("q")
-        self.numbers: array[int] | None = None  # of lines, where some are empty
+        self.numbers: array[int] | None = None  # line numbers, kept only if some lines are empty
         digest, at = hashlib.sha256(), 0
         try:
             with path.open("rb") as file:
@@ -101,7 +100,7 @@ class Lines:
 
 
 class Mapped:
-    """A data set of `datasets`, whose rows lie in files that are mapped into memory."""
+    """The rows of a memory-mapped `datasets.Dataset`."""
 
     def __init__(self, rows: datasets.Dataset, name: str) -> None:
         self.rows, self.name, self.digest = rows, name, str(rows._fingerprint)
@@ -114,35 +113,34 @@ class Mapped:
 
 
 class StreamedRows(Sequence[Row]):
-    """The rows of one or several sources, each read when it is asked for.
+    """The rows of one or several sources as records, each read on demand.
 
     Args:
-        source: .jsonl files, a folder that `save_to_disk` wrote, a name on the Hugging Face Hub, or a
-            `datasets.Dataset`; or several of them, one after the other.
-        split: as `load_data` has it.
-        columns: as there.
+        source: a .jsonl file, a folder written by `save_to_disk`, a name on the Hugging Face Hub, or a
+            `datasets.Dataset`; or a list of these, read one after the other.
+        split, columns: as in `load_data`.
 
-    Raises InputError where a source is none of these or has no rows, or rows belong together that do not stand in one.
+    Raises InputError if a source is none of these or has no rows, or if its rows depend on one another.
     """
 
     def __init__(self, source: Source, split: str = "train", columns: Mapping[str, str] | None = None) -> None:
         parts = mix.parts_of(source)
         if any(part.weight is not None for part in parts):
-            raise InputError("stream takes all rows of several files, and no shares by weight: leave the weights out.")
+            raise InputError("stream cannot mix files by weight: leave the weights out, and it reads all rows of each.")
         self.columns = columns
-        self.tables = [table_of(part.source, split) for part in parts]
-        self.picked = [pick_numbers(len(table), split, table.name) for table in self.tables]
+        self.tables = [open_table(part.source, split) for part in parts]
+        self.picked = [slice_indices(len(table), split, table.name) for table in self.tables]
         self.ends = list(accumulate(map(len, self.picked)))
         for table, picked in zip(self.tables, self.picked, strict=True):
             if not picked:
                 raise InputError(f"{table.name} holds no rows" + ("" if split == "train" else f" in '{split}'"))
-            require_whole(table)
+            require_independent(table)
         marks = [f"{table.digest} {picked.start} {picked.stop}" for table, picked in self._both()]
         self.digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()[:16]
-        self._firsts: dict[str, Convention | type] = {}
-        for table, picked in self._both():  # what the others are to be like
+        self._kinds: dict[str, Convention | type] = {}
+        for table, picked in self._both():  # the first row sets the kind that the others must have
             noted = LeftOut()
-            list(records_of([table.row(picked.start)], columns, noted, noted=noted, firsts=self._firsts))
+            list(records_of([table.row(picked.start)], columns, noted, noted=noted, kinds=self._kinds))
 
     def _both(self) -> Iterator[tuple[Table, range]]:
         return zip(self.tables, self.picked, strict=True)
@@ -157,7 +155,7 @@ class StreamedRows(Sequence[Row]):
     def __getitem__(self, i: slice) -> list[Row]: ...
 
     def __getitem__(self, i: int | slice) -> Row | list[Row]:
-        """A row as a record. Raises InputError where it is none, or several."""
+        """The row at an index as a record. Raises InputError if the row gives none, or several."""
         if isinstance(i, slice):
             return [self[k] for k in range(*i.indices(len(self)))]
         if not -len(self) <= i < len(self):
@@ -168,19 +166,19 @@ class StreamedRows(Sequence[Row]):
         return records[0]
 
     def read(self, i: int, *, strict: bool = False) -> tuple[list[Row], list[Reason]]:
-        """The records that a row makes, and why it makes none where it cannot be used.
+        """The records of the row at index `i`, and the reasons why it cannot be used.
 
-        Raises InputError where the file holds no row there, or, strict, the row cannot be used.
+        Raises InputError if the row cannot be parsed or, with `strict`, cannot be used.
         """
         k = bisect_right(self.ends, i)
         inside = i - (self.ends[k - 1] if k else 0)
         _, where, columns = self.tables[k].row(self.picked[k][inside])
         called, noted = self.number(i), LeftOut(strict)
-        found = list(records_of([(called, where, columns)], self.columns, noted, noted=noted, firsts=self._firsts))
+        found = list(records_of([(called, where, columns)], self.columns, noted, noted=noted, kinds=self._kinds))
         return [record for _, record, _, _ in found], noted.reasons
 
     def number(self, i: int) -> RowNumber:
-        """The number of a row that is counted from 0, from 1, and what messages call it."""
+        """The number, from 1, of the row at index `i`, with its name in messages."""
         k = bisect_right(self.ends, i)
         inside = self.picked[k][i - (self.ends[k - 1] if k else 0)]
         table = self.tables[k]
@@ -188,8 +186,8 @@ class StreamedRows(Sequence[Row]):
         return RowNumber(i + 1, str(number) if len(self.tables) == 1 else f"{number} of {table.name}")
 
 
-def table_of(source: Any, split: str) -> Table:
-    """One source's rows to be read one by one; InputError where they cannot be."""
+def open_table(source: Any, split: str) -> Table:
+    """Open one source for random access. Raises InputError if it does not allow it."""
     if not isinstance(source, str | os.PathLike):
         name = mix.IN_MEMORY
     else:
@@ -199,25 +197,25 @@ def table_of(source: Any, split: str) -> Table:
         if path.is_file() or not (path.is_dir() or is_on_hub(name)):
             why = "compressed" if path.suffix in OPENERS else "neither"
             found = f"{name} is {why}" if path.is_file() else f"there is no file {name}"
-            raise InputError(f"stream reads .jsonl files and data sets of `datasets`; {found}.")
-        source = opened_lazily(name, split)
+            raise InputError(f"stream reads .jsonl files and datasets of the library `datasets`; {found}.")
+        source = open_dataset(name, split)
     import datasets
 
     if not isinstance(source, datasets.Dataset):
         kind = type(source).__name__
         raise InputError(
-            f"stream reads rows in any order, and {name} is a {kind}, which has none to choose: give a .jsonl file, a "
+            f"stream needs random access to rows, and {name} is a {kind}, which has none: give a .jsonl file, a "
             "datasets.Dataset, a folder that its save_to_disk wrote, or a name on the Hub."
         )
     return Mapped(source, name)
 
 
-def require_whole(table: Table) -> None:
-    """Raise InputError where the first row is a part of something: of a conversation, or of what several annotated."""
+def require_independent(table: Table) -> None:
+    """Raise InputError if the first row is part of a conversation or of an annotation export."""
     first = table.row(0)
     (number, where, columns), rows = first, iter([first])
-    is_export = list(answered("row", iter([(number, columns)]), [])) != [(number, columns)]
-    if is_export or list(assembled(rows))[:1] != [first]:
+    is_export = list(expand_annotations("row", iter([(number, columns)]), [])) != [(number, columns)]
+    if is_export or list(join_messages(rows))[:1] != [first]:
         raise InputError(
-            f"{where}: rows that belong together cannot be streamed: leave stream out, or convert the file."
+            f"{where}: rows that depend on other rows cannot be streamed: leave stream out, or convert the file."
         )

@@ -64,6 +64,8 @@ def respelled(row: dict[str, Any]) -> dict[str, Any]:
             f"whole without it, the column by --columns {lost}="
         )
     row = _chatted(row)
+    if isinstance(row.get("functions"), list) and "tools" not in row:  # OpenAI's before there were tools
+        row |= {"tools": [{"type": "function", "function": function} for function in row.pop("functions")]}
     if not any(name in _ASKED | _SAID for name in row):
         row = {name.lower(): value for name, value in row.items() if name.lower() in _PLAIN} | row
     if not {"chosen", "rejected"} <= row.keys():

@@ -1,11 +1,11 @@
-"""Files of tasks as the field has them, each as a file of tasks in YAML would say it, and their rows.
+"""Published task collections, converted to the keys of a YAML task file (`accord.data.tasks`), and their rows.
 
-    natural-instructions   Super-NaturalInstructions: a JSON object a task, or a folder of them (arXiv:2204.07705)
+    natural-instructions   Super-NaturalInstructions: one JSON object per task, or a folder of them (arXiv:2204.07705)
     cot                    the FLAN collection's chains of thought: question, answer and rationale, separated by tabs
-    gsm8k                  GSM8K's problems: a question, and an answer that is a rationale, "####" and a number
-    (rows)                 FLAN-like rows with `inputs`, `targets`, and the names of their task and of its source
+    gsm8k                  GSM8K problems: a question, and an answer made of a rationale, "####" and a number
+    (rows)                 FLAN-like rows with `inputs`, `targets`, and the names of their task and its source
 
-The first three are layouts that a task may name (`layout: cot`); of GSM8K's the task has to, as its rows tell no name.
+The first three are layouts that a task may name (`layout: cot`). GSM8K needs it, as its rows do not name their task.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any, TypeAlias
 
 from accord.data.load import open_rows
 from accord.data.readers import FORMATS, OPENERS, PLAIN, open_text, reader_of, where_json
-from accord.data.sources import pick
+from accord.data.sources import slice_rows
 from accord.errors import InputError, located
 from accord.parsing import parse_json
 
 Clusters: TypeAlias = dict[str, dict[str, dict[str, Any]]]
-"""What a file of tasks holds under `clusters`: the keys of each task by its name, by its cluster."""
+"""The value of `clusters` in a task file: cluster name to task name to the task's keys."""
 
-ASKED = 100
-"""Instances of a Super-NaturalInstructions task that are its test rows: the first."""
+TEST_INSTANCES = 100
+"""The first instances of a Super-NaturalInstructions task are its test rows; this many."""
 
 
 def are_tasks(path: Path) -> bool:
-    """Whether tasks are read from the file or folder by its layout, and not as YAML."""
+    """Whether the path is a folder or a file of rows, rather than a YAML task file."""
     return path.is_dir() or (path.is_file() and _has_rows(path))
 
 
 def clusters_in(path: Path) -> Clusters:
-    """The tasks of a file, or of all files of a folder.
+    """Read the tasks of a file, or of all files in a folder.
 
-    Raises InputError where a file is of no known layout, two tasks have one name, or there are no files.
+    Raises InputError if a file has no known layout, two tasks share a name, or there are no files.
     """
     files = sorted(file for file in path.iterdir() if file.is_file() and _has_rows(file)) if path.is_dir() else [path]
     clusters: Clusters = {}
@@ -47,57 +47,57 @@ def clusters_in(path: Path) -> Clusters:
             clusters[cluster][name] = {"data": file.name, **task}
     if not clusters:
         read = ", ".join(suffix for suffix in FORMATS if suffix not in PLAIN)
-        raise InputError(f"{path} holds no tasks; they are read from {read}, those of text also compressed.")
+        raise InputError(f"{path} holds no task files: give files of the formats {read} (text may be compressed).")
     return clusters
 
 
 def rows_of(path: Path, layout: str | None, split: str) -> Iterator[tuple[int, str, Any]]:
-    """The rows of a task's data: each with its number, from 1, and where messages say that it is."""
+    """Yield the rows of a task's data as (number from 1, location for messages, columns)."""
     if layout is None:
         yield from open_rows(path, split)
         return
     unit, read = LAYOUTS[layout]
-    for number, row in pick(read(path), split):
+    for number, row in slice_rows(read(path), split):
         yield number, f"{path}, {unit} {number}", row
 
 
 def _has_rows(file: Path) -> bool:
-    """Whether it is a file of rows: of the readable ones those of plain text, as a folder's README, are not."""
+    """Whether the file holds rows; plain text, such as a folder's README, does not."""
     return reader_of(file) not in (None, *PLAIN.values())
 
 
 def _tasks(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The tasks of a file: cluster, name, and keys, of which `data` is the file."""
+    """Yield the file's tasks as (cluster, name, keys), without the key `data`."""
     name = (file.with_suffix("") if file.suffix.lower() in OPENERS else file).stem
     if ".tsv" in file.suffixes:
         columns = {"prompt": "{question}", "output": "answer", "rationale": "rationale"}
         yield name, name, {"layout": "cot", "metric": "exact", **columns}
     elif ".json" in file.suffixes and isinstance(given := _json(file), Mapping):
-        task = _instructions(file, given)
-        yield task["Categories"][0], name, _natural(task)
+        task = _checked_instructions(file, given)
+        yield task["Categories"][0], name, _natural_instructions(task)
     else:
         yield from _flan(file)
 
 
-def _natural(task: Mapping[str, Any]) -> dict[str, Any]:
-    """A task of Super-NaturalInstructions: asked about its first instances, and trained on the others.
+def _natural_instructions(task: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a Super-NaturalInstructions task: tested on its first instances, trained on the others.
 
-    One that has no others is asked about and trained on all of them. Answers are scored by ROUGE-L, as in its paper.
+    A task without others is tested and trained on all of them. The metric is ROUGE-L, as in the paper.
     """
     prompts = [f"{{Definition.{i}}}\n\n{{input}}" for i in range(len(task["Definition"]))]
     keys = {"layout": "natural-instructions", "metric": "rouge-l", "prompt": prompts, "output": "output"}
-    if len(task["Instances"]) > ASKED:
-        keys |= {"split": f"train[:{ASKED}]", "train_split": f"train[{ASKED}:]"}
+    if len(task["Instances"]) > TEST_INSTANCES:
+        keys |= {"split": f"train[:{TEST_INSTANCES}]", "train_split": f"train[{TEST_INSTANCES}:]"}
     return keys
 
 
-def _instructions(file: Path, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON object of a task, its Definition as a list of texts; InputError where it is none."""
+def _checked_instructions(file: Path, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Check a Super-NaturalInstructions object and make its Definition a list. Raises InputError if it is none."""
     for key in ("Definition", "Categories", "Instances"):
         if key not in given:
             raise InputError(
-                f"{file} has no {key!r}: a JSON object is read as a task of Super-NaturalInstructions, which has "
-                "Definition, Categories and Instances."
+                f"{file} has no {key!r}: a JSON object must be a task of Super-NaturalInstructions, with Definition, "
+                "Categories and Instances."
             )
     said = given["Definition"]
     task = {**given, "Definition": [said] if isinstance(said, str) else said}
@@ -114,17 +114,17 @@ def _is_list(value: Any, of: type) -> bool:
 
 
 def _instances(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The instances of a task, each beside what the task has for all: `Definition.0`, `Positive Examples.0.input`."""
+    """Yield a task's instances, each with the task's shared keys (`Definition.0`, `Positive Examples.0.input`)."""
     given = _json(path)
     if not isinstance(given, Mapping):
         raise InputError(f"{path} must hold a JSON object, a task of Super-NaturalInstructions.")
-    task = _instructions(path, given)
+    task = _checked_instructions(path, given)
     shared = {key: value for key, value in task.items() if key != "Instances"}
     yield from enumerate(({**shared, **instance} for instance in task["Instances"]), start=1)
 
 
 def _json(path: Path) -> Any:
-    """What a file of JSON holds, or None where it is one object a line."""
+    """The file's JSON value, or None for a file with one object per line."""
     with open_text(path) as file:
         text = file.read()
     with where_json(path):
@@ -137,9 +137,9 @@ def _json(path: Path) -> Any:
 
 
 def _flan(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """The tasks that rows name as theirs, in the order in which they come; a source is a cluster.
+    """Yield the tasks that FLAN-like rows name, in order of appearance; a row's source is the task's cluster.
 
-    Answers are scored by ROUGE-L: the targets of such files are words, sentences and chains of thought.
+    The metric is ROUGE-L, since targets are words, sentences and chains of thought alike.
     """
     found: dict[tuple[str, ...], tuple[str, str, dict[str, Any]]] = {}
     for _, where, row in open_rows(file):
@@ -150,24 +150,23 @@ def _flan(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
             )
             if not {"inputs", "targets"} <= row.keys() or not names + sources:
                 raise InputError(
-                    "no row of tasks: these have inputs, targets, and the name of their task as task_name, task, or "
-                    f"task_source, and here are {', '.join(row)}."
+                    "a row of a task needs inputs, targets, and the name of its task as task_name, task, or "
+                    f"task_source; the row has {', '.join(row)}."
                 )
-            told = {column: row[column] for column in (*sources[:1], *names[:1])}
-            for column, value in told.items():
+            labels = {column: row[column] for column in (*sources[:1], *names[:1])}
+            for column, value in labels.items():
                 if not isinstance(value, str) or not value.strip():
                     raise InputError(f"the column {column!r} must name the row's task, not {value!r}.")
-        values = tuple(told.values())
-        task = {"metric": "rouge-l", "prompt": "{inputs}", "output": "targets", "where": told}
+        values = tuple(labels.values())
+        task = {"metric": "rouge-l", "prompt": "{inputs}", "output": "targets", "where": labels}
         found.setdefault(values, (values[0], values[-1], task))
     yield from found.values()
 
 
 def _chains(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    r"""A question, its answer and a rationale a line, with `\n` for the end of a line in them, and no header.
+    r"""Yield FLAN's chains of thought: question, answer and rationale per line, line breaks as `\n`, no header.
 
-    Where a question lists its options, the lines after "Options:" without their dashes, they are a column too, each
-    once.
+    Options listed in a question, in the lines after "Options:", also become a column, without dashes or duplicates.
     """
     with open_text(path, newline="\n") as file:
         for number, line in enumerate(file, start=1):
@@ -176,8 +175,8 @@ def _chains(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
             cells = [cell.replace("\\n", "\n").strip() for cell in line.split("\t")]
             if len(cells) != 3:
                 raise InputError(
-                    f"{path}, line {number}: {len(cells)} cells; a line of chains of thought has a question, an answer "
-                    "and a rationale, separated by tabs."
+                    f"{path}, line {number}: the line has {len(cells)} cells; it needs a question, an answer and a "
+                    "rationale, separated by tabs."
                 )
             row: dict[str, Any] = dict(zip(("question", "answer", "rationale"), cells, strict=True))
             _, has_options, listed = cells[0].partition("Options:\n")
@@ -188,20 +187,20 @@ def _chains(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _problems(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """GSM8K's problems: question, answer alone, and rationale, without its marks for a calculator (`<<3*4=12>>`)."""
+    """Yield GSM8K's problems with answer and rationale split, without calculator annotations (`<<3*4=12>>`)."""
     for number, where, row in open_rows(path):
         solution = row.get("answer")
         rationale, found, answer = solution.rpartition("####") if isinstance(solution, str) else ("", "", "")
         if "question" not in row or not found or not rationale.strip() or not answer.strip():
             raise InputError(
-                f"{where}: no problem of GSM8K's: these have a question, and an answer that tells how it is found, "
-                'then "####" and the number.'
+                f"{where}: a GSM8K problem needs a question, and an answer made of the solution's steps, "
+                '"####" and the number.'
             )
         yield number, {**row, "rationale": CALCULATOR.sub("", rationale).strip(), "answer": answer.strip()}
 
 
 CALCULATOR = re.compile("<<[^<>]*>>")
-"""What GSM8K's solutions have for a calculator, before each of its results."""
+"""GSM8K's calculator annotations."""
 
 LAYOUTS = {"natural-instructions": ("instance", _instances), "cot": ("line", _chains), "gsm8k": ("row", _problems)}
-"""How rows are read that are not one of the formats of `accord.data.readers`: what a row is called, and its reader."""
+"""Layouts by name, as (unit that row numbers count, reader)."""

@@ -1,4 +1,4 @@
-"""A file of tasks: clusters of them, each with its data, its instructions, and how answers are scored.
+"""Task files: clusters of tasks, each with its data, instruction templates and metric.
 
     clusters:
       inference:
@@ -9,12 +9,12 @@
           output: label                       # the column that holds the right answer
           options: ["yes", "no"]              # or the column that holds a row's options
           split: train[-200:]                 # the rows evaluated, and ...
-          train_split: train[:-200]           # ... those trained on (`train_data`: their file, where it is another)
+          train_split: train[:-200]           # ... those trained on (in the file `train_data`, if given)
 
-A column may be a path into a row: `instances[0].input`. A task may also choose its rows by what they hold
+A column may be a path into a row: `instances[0].input`. A task may also filter its rows by value
 (`where: {language: en}`), and limit their number and the length of answers (`limit`, `max_new_tokens`).
 
-`formats:` beside `clusters:` has what prompts are put together with (`accord.data.formats`), where it is not the usual.
+`formats:` beside `clusters:` overrides the wording of prompts (`accord.data.templates.Wording`).
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from pathlib import Path
 from typing import Any
 
 from accord.data.task_files import LAYOUTS, are_tasks, clusters_in
-from accord.data.templates import USUAL, Wording, checked_templates, read_wording
+from accord.data.templates import DEFAULT_WORDING, Wording, checked_templates, read_wording
 from accord.errors import InputError, located, nearest
 from accord.parsing import read_yaml
 
 METRICS = ("exact", "number", "options", "rouge-1", "rouge-2", "rouge-l")
-"""How the answers of a task are scored; `options` chooses among given answers, the others read what is written."""
+"""The metrics of tasks; `options` chooses among given answers, the others score generated text."""
 
-TOP = ("clusters", "formats")
-NEEDED = ("data", "metric", "prompt", "output")
-TAKEN = (
-    *NEEDED,
+TOP_KEYS = ("clusters", "formats")
+REQUIRED_KEYS = ("data", "metric", "prompt", "output")
+KEYS = (
+    *REQUIRED_KEYS,
     "layout",
     "options",
     "rationale",
@@ -51,18 +51,19 @@ TAKEN = (
     "max_new_tokens",
 )
 
-OWN = {"probes": Path(__file__).parent / "probes" / "tasks.yaml"}
-"""The project's own files of tasks; their names stand for them."""
+BUILT_IN = {"probes": Path(__file__).parent / "probes" / "tasks.yaml"}
+"""The task files that come with accord, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task of a cluster: where its rows are, how they are asked, and how answers are scored.
+    """One task of a cluster: its data, instruction templates and metric.
 
-    `prompts` are its instruction templates; `options` are the answers to choose from, or the column that lists them;
-    `rationale` is the column that tells how a row's answer is found, `prefix` the template of T5's kind, `chance` what
-    guessing scores, where it is not one in the options; `layout` is how its rows are read, where the name of their file
-    does not tell (`accord.data.task_files`), and `train_data` the file of the rows to train on, where it is another.
+    `prompts` are its instruction templates; `output` is the column of the right answer; `options` are the answers to
+    choose from, or the column that lists them; `rationale` is the column of the reasoning, `prefix` a T5-style template
+    (task name and inputs), `chance` the accuracy of guessing if it is not 1 / options; `layout` names the reader of the
+    rows if the file name does not decide it (`accord.data.task_files`), and `train_data` the file of training rows if
+    it is not `data`.
     """
 
     cluster: str
@@ -82,38 +83,37 @@ class Task:
     train_split: str = "train"
     limit: int | None = None
     max_new_tokens: int | None = None
-    wording: Wording = USUAL
+    wording: Wording = DEFAULT_WORDING
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """The task's name in messages."""
         return f"{self.cluster}/{self.name}"
 
     @property
     def training_file(self) -> Path:
-        """Where the rows to train on are."""
+        """The file of the training rows."""
         return self.train_data or self.data
 
 
 def read_tasks(
     path: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None, templates: int | None = None
 ) -> list[Task]:
-    """The tasks in a YAML file, cluster after cluster; `folder` holds their data files, if they are not beside it.
+    """Read the tasks of a YAML file, cluster by cluster; `folder` holds their data files if not the file's own folder.
 
-    `path` may also be the name of one of the project's own files (`OWN`), or a file or folder whose rows tell their
-    tasks (`accord.data.task_files`). Of each task's instruction templates the first `templates` are taken, all unless
-    given.
+    `path` may also be the name of a built-in file (`BUILT_IN`), or a file or folder in one of the formats of
+    `accord.data.task_files`. `templates` keeps the first templates of each task, all if None.
 
-    Raises InputError where the file cannot be read, is no file of tasks, or a task has an unknown, missing or unfit
-    key, or data that are not there.
+    Raises InputError if the file cannot be read or is no task file, or a task has an unknown, missing or invalid key,
+    or its data file is missing.
     """
     if templates is not None and templates < 1:
         raise InputError(f"--templates must be at least 1, not {templates}.")
-    name, path = os.fspath(path), OWN.get(os.fspath(path), Path(path))
-    if folder is not None and (name in OWN or are_tasks(path)):
-        raise InputError(f"{name} holds the rows of its tasks itself: leave --data out.")
+    name, path = os.fspath(path), BUILT_IN.get(os.fspath(path), Path(path))
+    if folder is not None and (name in BUILT_IN or are_tasks(path)):
+        raise InputError(f"{name} brings the rows of its tasks: leave --data out.")
     beside = path if path.is_dir() else path.parent
-    clusters, wording = (clusters_in(path), USUAL) if are_tasks(path) else _contents(path)
+    clusters, wording = (clusters_in(path), DEFAULT_WORDING) if are_tasks(path) else _contents(path)
     tasks = []
     for cluster, members in clusters.items():
         if not isinstance(members, Mapping) or not members:
@@ -126,7 +126,7 @@ def read_tasks(
 
 
 def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
-    """The clusters in a list with commas; InputError where one is not among the tasks'."""
+    """Parse a comma-separated list of clusters. Raises InputError for a cluster that no task has."""
     known = list(dict.fromkeys(task.cluster for task in tasks))
     wanted = [name.strip() for name in (names or "").split(",") if name.strip()]
     for name in wanted:
@@ -137,24 +137,24 @@ def clusters_named(names: str | None, tasks: Sequence[Task]) -> list[str]:
 
 
 def clusters_beyond(most: int | None, left_out: Sequence[str], tasks: Sequence[Task], seed: int) -> list[str]:
-    """The clusters that are not left out, beyond the first `most` in an order drawn by the seed.
+    """The clusters to leave out, besides `left_out`, so that `most` remain for training; none if `most` is None.
 
-    With one seed a larger `most` trains on all that a smaller one does, and more; None leaves none out. Raises
-    InputError where there are not so many.
+    The seed fixes the order, so a larger `most` trains on a superset of the clusters of a smaller one. Raises
+    InputError if there are fewer than `most` clusters.
     """
     names = [name for name in dict.fromkeys(task.cluster for task in tasks) if name not in left_out]
     if most is None:
         return []
     if not 1 <= most <= len(names):
-        raise InputError(f"there are {len(names)} clusters to train on, and so 1 to {len(names)} of them, not {most}.")
+        raise InputError(f"the number of training clusters must be 1 to {len(names)}, not {most}.")
     random.Random(f"clusters {seed}").shuffle(names)
     return names[most:]
 
 
 def _contents(path: Path) -> tuple[Mapping[str, Any], Wording]:
-    """The clusters in a file, and the wording of its prompts."""
+    """The clusters of a YAML file and the wording of its prompts."""
     given = read_yaml(path, "the tasks file")
-    if not isinstance(given, Mapping) or not isinstance(given.get("clusters"), Mapping) or set(given) - {*TOP}:
+    if not isinstance(given, Mapping) or not isinstance(given.get("clusters"), Mapping) or set(given) - {*TOP_KEYS}:
         raise InputError(
             f"{path} must hold `clusters`, each a name with its tasks, perhaps `formats`, and nothing else."
         )
@@ -165,30 +165,48 @@ def _contents(path: Path) -> tuple[Mapping[str, Any], Wording]:
 
 
 def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
+    """Read one task's keys. Raises InputError if a key is unknown, missing or invalid, or a data file is missing."""
     if not isinstance(given, Mapping):
-        raise InputError(f"a task is a mapping with {', '.join(sorted(NEEDED))}.")
+        raise InputError(f"a task is a mapping with {', '.join(sorted(REQUIRED_KEYS))}.")
     for key in given:
-        if key not in TAKEN:
-            raise InputError(f"unknown key {key!r}{nearest(str(key), TAKEN)}; a task takes {', '.join(TAKEN)}.")
-    for key in NEEDED:
+        if key not in KEYS:
+            raise InputError(f"unknown key {key!r}{nearest(str(key), KEYS)}; a task takes {', '.join(KEYS)}.")
+    for key in REQUIRED_KEYS:
         if given.get(key) is None:
             raise InputError(f"the key {key!r} is missing.")
     for key in ("data", "metric", "output", "rationale", "prefix", "split", "train_data", "train_split"):
         if not isinstance(given.get(key, ""), str):
             raise InputError(f"{key!r} must be text, not {given[key]!r}.")
-    metric, where = given["metric"], given.get("where", {})
-    if metric not in METRICS:
-        hint = nearest(metric, METRICS)
-        raise InputError(f"there is no metric {metric!r}{hint}; the metrics are {', '.join(METRICS)}.")
-    if (metric == "options") != ("options" in given):
-        raise InputError("'options' are given where the metric is options, and only there.")
+    _check_choices(given)
     files = {key: folder / given[key] for key in ("data", "train_data") if key in given}
     for file in files.values():
         if not file.is_file():
             raise InputError(f"there is no file {file}.")
-    if (layout := given.get("layout")) is not None and layout not in LAYOUTS:
+    _check_values(given)
+    may_be_empty = given["metric"] == "options"
+    read = {**files, "prompts": checked_templates(given["prompt"], "prompt", may_be_empty=may_be_empty)}
+    if "prefix" in given:
+        read["prefix"], *_ = checked_templates(given["prefix"], "prefix")
+    if "options" in given:
+        read["options"] = _options(given["options"])
+    return Task(cluster, name, **{key: value for key, value in given.items() if key != "prompt"} | read)
+
+
+def _check_choices(given: Mapping[str, Any]) -> None:
+    """Raise InputError unless the metric and the layout are known, and `options` are given for the metric options."""
+    metric, layout = given["metric"], given.get("layout")
+    if metric not in METRICS:
+        hint = nearest(metric, METRICS)
+        raise InputError(f"there is no metric {metric!r}{hint}; the metrics are {', '.join(METRICS)}.")
+    if (metric == "options") != ("options" in given):
+        raise InputError("the key 'options' and the metric 'options' go together: give both or neither.")
+    if layout is not None and layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}; the layouts are {', '.join(LAYOUTS)}.")
-    if not isinstance(where, Mapping):
+
+
+def _check_values(given: Mapping[str, Any]) -> None:
+    """Raise InputError unless `where` is a mapping, limits are positive integers, and `chance` is in [0, 1)."""
+    if not isinstance(given.get("where", {}), Mapping):
         raise InputError("'where' must be a mapping from columns to the values that rows must have there.")
     for key in ("limit", "max_new_tokens"):
         value = given.get(key)
@@ -196,17 +214,11 @@ def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
             raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
     chance = given.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance < 1):
-        raise InputError(f"'chance' is the share that guessing gets right, from 0 to below 1, not {chance!r}.")
-    read = {**files, "prompts": checked_templates(given["prompt"], "prompt", may_be_empty=metric == "options")}
-    if "prefix" in given:
-        read["prefix"], *_ = checked_templates(given["prefix"], "prefix")
-    if metric == "options":
-        read["options"] = _options(given["options"])
-    return Task(cluster, name, **{key: value for key, value in given.items() if key != "prompt"} | read)
+        raise InputError(f"'chance' must be the accuracy of guessing, from 0 to below 1, not {chance!r}.")
 
 
 def _options(given: Any) -> tuple[str, ...] | str:
-    """The options as text, or the column that holds them."""
+    """The options as texts, or the name of the column that holds them."""
     if isinstance(given, str):
         return given
     if not isinstance(given, list):
@@ -217,7 +229,7 @@ def _options(given: Any) -> tuple[str, ...] | str:
 
 
 def checked_options(given: Sequence[Any]) -> tuple[str, ...]:
-    """Options as different texts, two or more; InputError where they are not."""
+    """The options as stripped texts. Raises InputError unless there are two or more, all distinct and not empty."""
     options = [str(option).strip() for option in given if isinstance(option, str | int | float)]
     if len(options) != len(given) or not all(options):
         raise InputError("every option must be a text that is not empty, or a number.")

@@ -1,7 +1,7 @@
-"""Instruction templates, and the words that prompts are put together with (`Wording`).
+"""Instruction templates, and the fixed text around them in prompts (`Wording`).
 
-A template is text with `{column}` where a row's column goes, and `{{` and `}}` where a brace is meant. An empty one
-asks for an option without a word before it, such as the right one of two sentences.
+A template is text with `{column}` where a row's column goes; `{{` and `}}` are literal braces. An empty template asks
+for an option with no text before it, such as the right one of two sentences.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _PART = re.compile(r"\{\{|\}\}|\{([\w. -]+)\}|[{}]")
 
 
 def checked_templates(given: Any, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
-    """A template, or several, as a file has them under a key; one may be empty with `may_be_empty`.
+    """Read the template, or list of templates, under a key of a task file; `may_be_empty` allows empty ones.
 
-    Raises InputError where they are no texts, hold a stray brace, or name no column.
+    Raises InputError if they are not texts, have a stray brace, or name no column.
     """
     templates = [given] if isinstance(given, str) else given
     if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
@@ -30,24 +30,24 @@ def checked_templates(given: Any, key: str, *, may_be_empty: bool = False) -> tu
     for template in templates:
         check_template(template)
         if template.strip() and not columns_of(template):
-            raise InputError(f"{key!r} has a template without a {{column}}, which says nothing of a row: {template!r}.")
+            raise InputError(f"{key!r} has a template without any {{column}}, the same for every row: {template!r}.")
     return tuple(templates)
 
 
 def check_template(template: str) -> None:
-    """Raise InputError where a brace of the template neither names a column nor is doubled."""
+    """Raise InputError if a brace of the template neither encloses a column nor is doubled."""
     for sign in (part[0] for part in _PART.finditer(template)):
         if sign in "{}":
             raise InputError(f"the template {template!r} has a stray {sign}: write {sign * 2} for the sign itself.")
 
 
 def columns_of(template: str) -> list[str]:
-    """The columns that a template names."""
+    """The column paths in a template."""
     return [part[1] for part in _PART.finditer(template) if part[1] is not None]
 
 
 def fill(template: str, columns: Mapping[str, Any]) -> str:
-    """The template with the row's columns in it, stripped; InputError where one is not there, or no text or number."""
+    """Fill in the row's columns and strip. Raises InputError if a column is missing, or is neither text nor number."""
 
     def text(path: str) -> str:
         value = value_at(columns, path)
@@ -58,8 +58,8 @@ def fill(template: str, columns: Mapping[str, Any]) -> str:
     return _replaced(template, text)
 
 
-def blank(template: str) -> str:
-    """The template with nothing in the place of its columns: what an answer is likely to be before the row is read."""
+def content_free(template: str) -> str:
+    """The template with empty columns: the content-free prompt that calibrates options by their prior."""
     return _replaced(template, lambda path: "")
 
 
@@ -69,11 +69,11 @@ def _replaced(template: str, value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """What the prompts of all tasks of a file have in common.
+    """The fixed text shared by the prompts of all tasks in a file.
 
-    `separator` stands between exemplars. `trigger` (Kojima et al. 2022, arXiv:2205.11916) asks for a chain of thought,
-    in which `answer_phrase` (Wei et al. 2022, arXiv:2201.11903) stands before the answer. `inverse` are the templates
-    that ask for the question of an `{answer}`, `inverse_cot` those that tell its `{rationale}` too.
+    `separator` goes between exemplars. `trigger` (Kojima et al. 2022, arXiv:2205.11916) asks for a chain of thought,
+    `answer_phrase` (Wei et al. 2022, arXiv:2201.11903) precedes its answer. `inverse` are the templates that ask for
+    the question given the `{answer}`, `inverse_cot` those that also give the `{rationale}`.
     """
 
     separator: str = "\n\n"
@@ -83,18 +83,18 @@ class Wording:
     inverse_cot: tuple[str, ...] = ("Reasoning: {rationale}\nAnswer: {answer}\n\nWhich question was reasoned about?",)
 
 
-USUAL = Wording()
-"""The wording where a file gives none."""
+DEFAULT_WORDING = Wording()
+"""The wording of files that give none."""
 
 INVERSIONS = {"inverse": {"answer"}, "inverse_cot": {"answer", "rationale"}}
-"""The columns of each sort of template that asks for a question."""
+"""The columns that each kind of inverse template must name."""
 
 
 def read_wording(given: Any) -> Wording:
-    """The wording that a file gives; InputError where a key is unknown, or does not hold what it should."""
+    """Read a file's `formats:`. Raises InputError if a key is unknown or its value invalid."""
     known = [each.name for each in fields(Wording)]
     if not isinstance(given, Mapping):
-        raise InputError(f"it must be a mapping with some of {', '.join(known)}.")
+        raise InputError(f"this must be a mapping with some of {', '.join(known)}.")
     read: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known:

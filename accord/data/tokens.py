@@ -1,7 +1,7 @@
-"""Texts as tokens, each on its own, and those that follow another text as they would stand behind it.
+"""Tokenize texts, alone or as the continuation of another text.
 
-Many tokenizers in SentencePiece's manner (Llama 2's, Mistral's, Phi 3's) put a space before a text: "one" is "▁one" on
-its own, and "one" after a line end. What a model says follows its prompt, so it is tokenized behind the prompt's end:
+Many SentencePiece-style tokenizers (Llama 2, Mistral, Phi 3) prepend a space: "one" is "▁one" alone, but "one" after a
+line end. A completion follows its prompt, so it is tokenized together with the prompt's end:
 
     "<|assistant|>\\n" + "one"  ->  <|assistant|> \\n one  ->  one
 """
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MOST_CHARACTERS = 10_000_000
-"""Of one text; a tokenizer reads about a million a second."""
+"""The longest text allowed; a tokenizer reads about a million characters a second."""
 
 AT_ONCE = 1000
-"""Texts tokenized at once: what a tokenizer makes of them takes some 150 bytes a token, while it is there."""
+"""Texts tokenized per call; the tokenizer's output takes some 150 bytes a token until it is converted."""
 
 NEAR = 256
-"""Characters of what precedes a text among which a token is looked for that begins a stretch of its own."""
+"""The characters at the end of the preceding text that are searched for an added token."""
 
 
 def tokenize(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], befores: Sequence[str] | None = None
 ) -> list[Ints]:
-    """The tokens of each text, without added special tokens; behind the text before it, where `befores` has one.
+    """The tokens of each text, without added special tokens, as the continuation of the text before it in `befores`.
 
-    Raises InputError where a text is too long to be read.
+    Raises InputError for a text of more than `MOST_CHARACTERS`.
     """
     longest = max(map(len, texts), default=0)
     if longest > MOST_CHARACTERS:
-        raise InputError(f"a text of {longest:,} characters is too long to be read; split it at {MOST_CHARACTERS:,}")
+        raise InputError(f"a text of {longest:,} characters is too long: split it at {MOST_CHARACTERS:,}")
     if befores is not None and any(befores) and adds_space(tokenizer):
         return _behind(tokenizer, texts, befores)
     some = (list(texts[i : i + AT_ONCE]) for i in range(0, len(texts), AT_ONCE))
@@ -46,7 +46,7 @@ def tokenize(
 
 
 def _behind(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], befores: Sequence[str]) -> list[Ints]:
-    """The tokens of each text behind the end of what precedes it; on its own where a token would be of both."""
+    """The tokens of each text after the end of its preceding text; tokenized alone if a token would span both."""
     added = sorted((token.content for token in tokenizer.added_tokens_decoder.values()), key=len, reverse=True)
     begins = re.compile("|".join(map(re.escape, filter(None, added))) or "(?!)")
     ends = [_end(before, begins) for before in befores]
@@ -59,7 +59,7 @@ def _behind(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], befores: S
 
 
 def _end(before: str, begins: re.Pattern[str]) -> str:
-    """The end of a text from its last added token on, or, where none is near, from its last line on."""
+    """The end of a text, from its last added token or, if none is near, from its last line."""
     near = before[-NEAR:]
     last = None
     for last in begins.finditer(near):  # noqa: B007  # the last one is wanted

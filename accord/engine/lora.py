@@ -131,9 +131,11 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
 
 
 def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
-    """The last names of the trunk's linear layers: all, or those in `wanted`, separated by commas."""
-    modules = network.base_model.named_modules()
-    linear = {name.rsplit(".", 1)[-1] for name, module in modules if isinstance(module, nn.Linear | Conv1D)}
+    """The last names of the trunk's linear layers, by which peft finds them: all, or those in `wanted`, separated by
+    commas."""
+    named = [(name.rsplit(".", 1)[-1], module) for name, module in network.base_model.named_modules()]
+    linear = {last for last, module in named if isinstance(module, nn.Linear | Conv1D)}
+    linear -= {last for last, module in named if not isinstance(module, nn.Linear | Conv1D) or _is_special(module)}
     if wanted is None:
         return sorted(linear)
     names = [name.strip() for name in wanted.split(",")]
@@ -144,6 +146,15 @@ def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
                 f"{name!r} is not one{nearest(name, linear) or '.'}"
             )
     return names
+
+
+def _is_special(layer: nn.Module) -> bool:
+    """Whether an architecture's own linear layer computes something other than W x, as in DeepSeek V4 and Llama 4's
+    router. Falcon's computes the same.
+    """
+    kind = type(layer)
+    is_own = isinstance(layer, nn.Linear) and kind.__module__.startswith("transformers.models.")
+    return is_own and kind.forward is not nn.Linear.forward and kind.__name__ != "FalconLinear"
 
 
 class LowRankLinear(torch.autograd.Function):

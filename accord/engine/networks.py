@@ -194,8 +194,8 @@ def _read(
     check_loaded(name, network, tokenizer, info, not_finite(network))
     if method == "bitsandbytes" and not {p.dtype for p in network.parameters()} & {torch.uint8, torch.int8}:
         raise InputError(
-            f"{name} is quantized (bitsandbytes) by its config.json, and its weights are not: take quantization_config out "
-            "of that file, or copy the folder anew."
+            f"{name} is quantized (bitsandbytes) by its config.json, and its weights are not: take quantization_config "
+            "out of that file, or copy the folder anew."
         )
     if is_inside:
         with readable(name, "the language model in", where):

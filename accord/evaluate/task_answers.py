@@ -78,7 +78,7 @@ def questions_of(task: Task, format: Format, exemplars: Exemplars, limit: int | 
     from accord.data.examples import examples_of
     from accord.data.formats import question
 
-    key = format.lacking(task)
+    key = format.missing_key(task)
     if key and (format.shots or key == "prefix"):
         what = "--instructions prefix needs" if key == "prefix" else "exemplars with a chain of thought need"
         raise InputError(f"the task {task.label} has no {key!r} in the tasks file, which {what}.")
@@ -136,7 +136,7 @@ def write(policy: Policy, questions: Questions, settings: TaskSettings) -> Answe
 
 def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answered:
     """The majority answer of each question's chains of thought, scored by the task's metric."""
-    from accord.data.formats import answer_in
+    from accord.data.formats import extract_answer
 
     task, n = questions.task, settings.samples
     metric = metric_named(task.metric)
@@ -145,7 +145,7 @@ def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
     votes: list[tuple[str | None, float]] = []
     read = 0
     for one, chains in zip(questions.asked, written, strict=True):
-        found = [answer_in(chain, task.wording.answer_phrase) for chain in chains]
+        found = [extract_answer(chain, task.wording.answer_phrase) for chain in chains]
         said = [None if text is None else spoken(task.metric, text, one.example.options) for text in found]
         read += sum(answer is not None for answer in said)
         votes.append(voted(said, metric, one.example.references))
@@ -167,12 +167,12 @@ def written(
     Each prompt comes with its place for messages, which end with `remedy` where there is no room for an answer.
     """
     from accord.data.chat import encode_prompt
-    from accord.data.formats import asked
+    from accord.data.formats import to_prompt
     from accord.evaluate.answers import sampled
 
     encoded = []
     for row, (text, where) in enumerate(prompts):
-        prompt = Prompt(asked(text, form))
+        prompt = Prompt(to_prompt(text, form))
         tokens = encode_prompt(policy.tokenizer, prompt.prompt)
         _require_room(policy, len(tokens) + sampling.max_new_tokens, where, remedy)
         encoded.append(EncodedPrompt(prompt, tokens, row))
@@ -262,9 +262,9 @@ def _prompt_tokens(policy: Policy, prompt: str, form: Form) -> Tokens:
     That is the beginning-of-text token, or for tokenizers without one the end-of-text token.
     """
     from accord.data.chat import encode_prompt
-    from accord.data.formats import asked
+    from accord.data.formats import to_prompt
 
-    tokens = encode_prompt(policy.tokenizer, asked(prompt, form))
+    tokens = encode_prompt(policy.tokenizer, to_prompt(prompt, form))
     return tokens or (policy.tokenizer.eos_token_id,)
 
 

@@ -204,7 +204,9 @@ class UserQuestions:
             [Preference(j.prompt, *pair) for j, pair in zip(some[:k], self.users.pairs(i)[:k], strict=True)]
             for i, some in enumerate(self.users.judgments)
         ]
-        reads = [rows_of.choices.given(p.prompt, choices[u]) for p, u in zip(self.prompts, self.user, strict=True)]
+        reads = [
+            rows_of.choices.with_choices(p.prompt, choices[u]) for p, u in zip(self.prompts, self.user, strict=True)
+        ]
         prompts = encoded(policy, self.prompts, asked, reads=reads)
         sampling = asked.sampling() if n == 1 else replace(asked.sampling(), seed=asked.seed + 1)
         return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}", by=asked)

@@ -1,4 +1,4 @@
-"""Python functions as rewards and as judges, given lists as the field's trainers give them; and as simulated users."""
+"""Python functions as rewards and judges, called with trl's arguments (lists, one element per sample); and as users."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from accord.feedback.reward import describe, excerpt_of, finite, lacking, number
 from accord.limits import OutOfTime, within
 from accord.records import Comparison, Prompt, Sample, Text, Verdict, text_to_json
 
-LONGEST = 600.0
-"""Seconds that a call of a function may take, unless more are given."""
+DEFAULT_TIMEOUT = 600.0
+"""The default time limit of a call, in seconds."""
 
-_TAKEN = (
+RESERVED = (
     "prompt", "prompts", "completion", "completions", "completion_ids", "firsts", "seconds", "trainer_state",
     "log_metric", "log_extra",
 )  # fmt: skip
-"""Names that are never columns, as arguments have them."""
+"""Argument names that never refer to columns."""
 
 
 class _Function:
-    """A function of lists, one element a sample, which gets the arguments it names, or all where it takes `**kwargs`.
+    """A user's function of lists, one element per sample; it gets the arguments it names, or all with `**kwargs`.
 
-    Raises InputError where it cannot be called by names, or what it names is neither given nor a column of the rows.
+    Raises InputError if it has positional-only arguments, or names an argument that is neither given nor a column.
     """
 
     kind: str
     given: tuple[str, ...]
-    """The arguments that are not columns."""
+    """The arguments that accord passes besides columns."""
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         self.function = function
-        self.timeout = LONGEST
+        self.timeout = DEFAULT_TIMEOUT
         self.name = name or getattr(function, "__name__", type(function).__name__)
         parameters = signature_of(function, str(self)).values()
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -52,28 +52,30 @@ class _Function:
         self.names = {p.name for p in named}
         self.needs = [p.name for p in named if p.default is p.empty and p.name not in self.given]
         if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
-            raise InputError(f"{self} has arguments without names; let it take {', '.join(self.given)} and columns")
+            raise InputError(
+                f"{self} has positional-only arguments; let it take {', '.join(self.given)} and columns by name"
+            )
 
     def __str__(self) -> str:
         return f"the {self.kind} {self.name}"
 
     @contextmanager
     def _guarded(self, what: str) -> Iterator[None]:
-        """Within it the function can be called: its faults, its time and what it changes are ours to know.
+        """Run the user's function in the block: faults become UsersFault, time is limited, process state is restored.
 
-        What it prints is for the person watching: standard output may be read by a program.
+        Its standard output goes to standard error, since a program may read ours.
         """
-        with unchanged(), users_code(what), redirect_stdout(sys.stderr), within(self.timeout):
+        with restored_state(), users_code(what), redirect_stdout(sys.stderr), within(self.timeout):
             yield
 
     def check(self, prompt: Prompt, row: int) -> None:
-        """Raise InputError where the row lacks a column that the function cannot do without."""
+        """Raise InputError if the row lacks a column that the function requires."""
         for name in self.needs:
-            if name in _TAKEN or name not in prompt.columns:
-                raise lacking(str(self), name, (c for c in prompt.columns if c not in _TAKEN), row)
+            if name in RESERVED or name not in prompt.columns:
+                raise lacking(str(self), name, (c for c in prompt.columns if c not in RESERVED), row)
 
     def call(self, samples: Sequence[Sample], **arguments: Any) -> list[Any]:
-        """What the function returns for the samples' prompts and columns, and the arguments."""
+        """Call the function on the samples' prompts and columns, and `arguments`; its list of values."""
         if not samples:
             return []
         for sample in samples:
@@ -81,11 +83,11 @@ class _Function:
         every = columns_of(samples) | {"prompts": prompts_of(samples)} | arguments
         known = {name: v for name, v in every.items() if self.takes_all or name in self.names}
         what = f"{self}, for {describe(samples, 0)}{' and others' * (len(samples) > 1)},"
-        with in_time(what, self.timeout), self._guarded(what):
+        with explain_timeout(what, self.timeout), self._guarded(what):
             result = self.function(**known)
             if inspect.iscoroutine(result):
-                result = awaited(result, self.timeout)
-            values = _listed(result, len(samples))
+                result = run_coroutine(result, self.timeout)
+            values = _as_list(result, len(samples))
         if values is None:
             raise InputError(
                 f"{self} returned {excerpt_of(result)}; let it return a list of one value for each completion"
@@ -94,8 +96,8 @@ class _Function:
 
 
 @contextmanager
-def unchanged() -> Iterator[None]:
-    """When it ends, the working folder and torch's gradients, type and threads, on which others rely, are as before."""
+def restored_state() -> Iterator[None]:
+    """Restore the working folder and torch's gradient mode, default dtype and thread count after the block."""
     folder, threads = os.getcwd(), torch.get_num_threads()
     has_gradients, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     try:
@@ -108,10 +110,10 @@ def unchanged() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _listed(result: Any, count: int) -> list[Any] | None:
-    """What a function returned as a list of so many values; None where it has no order, as a mapping or a set.
+def _as_list(result: Any, count: int) -> list[Any] | None:
+    """The function's result as a list; None if it is no ordered collection.
 
-    Of what may be endless one more is taken, which is enough to tell.
+    An iterator may be endless, so at most `count` + 1 values are taken, enough to detect a wrong number.
     """
     if not isinstance(result, Iterable) or isinstance(result, Mapping | Set | str | bytes):
         return None
@@ -119,8 +121,8 @@ def _listed(result: Any, count: int) -> list[Any] | None:
 
 
 @contextmanager
-def in_time(what: str, seconds: float) -> Iterator[None]:
-    """Raise UsersFault, which says so, where the user's code in the block failed for want of time."""
+def explain_timeout(what: str, seconds: float) -> Iterator[None]:
+    """Name the time limit and the remedy in the UsersFault of a block that ran out of time."""
     try:
         yield
     except UsersFault as fault:
@@ -130,10 +132,10 @@ def in_time(what: str, seconds: float) -> Iterator[None]:
         raise UsersFault(f"{what} takes more than {seconds:g} seconds; {remedy}") from fault.__cause__
 
 
-def awaited(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
-    """What a coroutine returns, in a thread of its own, as a notebook's own loop may be running; OutOfTime if late.
+def run_coroutine(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
+    """Run a coroutine in its own thread, since a notebook's event loop may be running here; its result.
 
-    The thread is left behind then, as one that never awaits cannot be ended.
+    Raises OutOfTime if it is late; the thread then lives on, since a coroutine that never awaits cannot be stopped.
     """
     ended: list[tuple[bool, Any]] = []
 
@@ -158,40 +160,40 @@ def awaited(coroutine: Coroutine[Any, Any, Any], seconds: float) -> Any:
 
 
 def signature_of(function: Callable[..., Any], name: str) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a function; InputError where it does not tell them, as some that are built in do not."""
+    """The parameters of a function. Raises InputError if it has no signature, as some built-in functions."""
     try:
         return inspect.signature(function).parameters
     except (TypeError, ValueError):
-        raise InputError(f"{name} does not say which arguments it takes: call it in a function of your own") from None
+        raise InputError(f"{name} does not declare its arguments: call it in a function of your own") from None
 
 
 class FunctionReward(_Function):
     """A reward from a function `f(prompts, completions, completion_ids, **columns) -> list[float]`.
 
-    Prompts are strings, or lists of messages `{"role", "content"}`; a chat's completion is a list of one message by the
-    assistant, any other a string; `completion_ids` are the tokens sampled. Every other column of the rows is an
-    argument too, a list aligned with the completions; None stands where a row lacks it. `trainer_state.global_step` is
-    the number of steps done, `log_metric(name, value)` adds a number to the step's row, and `log_extra(name, values)` a
-    column to the samples that a run writes. The function may name the arguments it wants, may take the others as
-    `**kwargs`, and may be a coroutine. None in place of a number abstains: in a sum of rewards the others count alone,
-    and a sample of which none says anything is not trained on.
+    Prompts are strings, or lists of messages `{"role", "content"}`; the completion of a chat is a list of one assistant
+    message, any other a string; `completion_ids` are the sampled tokens. Every other column of the rows is an argument
+    too, a list aligned with the completions, None where a row lacks it. `trainer_state.global_step` is the number of
+    completed steps, `log_metric(name, value)` adds a number to the step's metrics, and `log_extra(name, values)` a
+    column to the samples that a run writes. The function names the arguments it wants, may take the others as
+    `**kwargs`, and may be a coroutine. None in place of a number abstains: a sum of rewards ignores it, and a sample
+    for which all rewards abstain is not trained on.
 
-    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
-    function does not return one finite number, or None, for each completion.
+    Raises InputError, naming the function and the row, if a row lacks a column the function names, or the function does
+    not return one finite number, or None, per completion.
     """
 
     kind = "reward function"
-    given = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
+    given: tuple[str, ...] = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
     abstains = True
-    """Whether NaN among its scores says that it has nothing to say of a sample."""
+    """Whether NaN among its scores means that it abstains."""
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         super().__init__(function, name)
         self.step = 0
-        """The steps that are done, where samples are those of a training."""
+        """The number of completed training steps."""
         self.logged: dict[str, float] = {}
         self.extra: dict[str, list[Any]] = {}
-        """What it said of the samples of its last call, by name, one value each."""
+        """The `log_extra` values of the last call, by name, one per sample."""
 
     def __call__(self, samples: Sequence[Sample]) -> Tensor:
         ids = [list(s.completion.tokens) for s in samples]
@@ -213,9 +215,9 @@ class FunctionReward(_Function):
 
 
 class FunctionJudge(_Function):
-    """A judge from a function `f(prompts, firsts, seconds, **columns) -> list`: P(the first is better), or None.
+    """A judge from a function `f(prompts, firsts, seconds, **columns) -> list` of P(first is better), or None.
 
-    Arguments, and what raises InputError, are as `FunctionReward` has them; None makes a verdict invalid.
+    Arguments and errors are as in `FunctionReward`; None gives an invalid verdict.
     """
 
     kind = "judge"
@@ -245,12 +247,12 @@ class FunctionJudge(_Function):
 class FunctionUser(_Function):
     """A simulated user from a function `f(messages, **columns) -> str | None`, called for one conversation at a time.
 
-    `messages` are objects of `role` and `content`, the assistant's answer the last. The function may name any of the
-    row's other columns as arguments, or take all as `**kwargs`, and may be a coroutine. What it returns the user says
-    next; None ends the conversation.
+    `messages` are dicts of `role` and `content`, the last one the assistant's answer. The function may name the row's
+    other columns as arguments, or take all as `**kwargs`, and may be a coroutine. It returns the user's next message,
+    or None to end the conversation.
 
-    Raises InputError, naming the function and the row, where a row lacks a column the function asks for, and where the
-    function returns neither a text nor None.
+    Raises InputError, naming the function and the row, if a row lacks a column the function names, or the function
+    returns neither a text nor None.
     """
 
     kind = "simulated user"
@@ -272,7 +274,7 @@ class FunctionUser(_Function):
         with self._guarded(f"{self}, for {describe(samples, i)},"):
             reply = self.function(**known | {"messages": messages})
             if inspect.iscoroutine(reply):
-                reply = awaited(reply, self.timeout)
+                reply = run_coroutine(reply, self.timeout)
         if reply is None or isinstance(reply, str):
             return reply
         what = excerpt_of(reply)
@@ -280,18 +282,18 @@ class FunctionUser(_Function):
 
 
 def prompts_of(samples: Sequence[Sample]) -> list[Any]:
-    """The samples' prompts as JSON has them."""
+    """The samples' prompts in JSON form."""
     return [text_to_json(s.prompt.prompt) for s in samples]
 
 
 def completions_of(samples: Sequence[Sample]) -> list[Any]:
-    """The samples' completions as JSON has them, an assistant's message where the prompt is a chat."""
+    """The samples' completions in JSON form, as a list of one assistant message if the prompt is a chat."""
     return [_as_json(s.prompt.prompt, s.text) for s in samples]
 
 
 def columns_of(samples: Sequence[Sample]) -> dict[str, list[Any]]:
-    """The rows' other columns, each a list with one element a sample; None where a row lacks it."""
-    names = dict.fromkeys(name for s in samples for name in s.prompt.columns if name not in _TAKEN)
+    """The rows' other columns, each a list with one element per sample, None where a row lacks it."""
+    names = dict.fromkeys(name for s in samples for name in s.prompt.columns if name not in RESERVED)
     return {name: [s.prompt.columns.get(name) for s in samples] for name in names}
 
 

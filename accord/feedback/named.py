@@ -26,9 +26,9 @@ from accord.errors import InputError, UsersFault, nearest, users_code
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
-from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
 from accord.feedback.each import ONE, function_reward
-from accord.feedback.functions import LONGEST, FunctionJudge, signature_of
+from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
+from accord.feedback.functions import DEFAULT_TIMEOUT, FunctionJudge, signature_of
 from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
 from accord.feedback.learned import Learned, LearnedJudge, LearnedReward
 from accord.feedback.options import JudgeOptions
@@ -122,7 +122,7 @@ def judge_named(name: str, policy: Model | None = None) -> Judge:
             return ai_judge(name, dtype=_dtype(policy))
         case "world":
             return ScoreJudge(imported(WORLDS[name]))
-        case "function" if not any(_names(function := imported(name), known) for known in ("completions", *ONE)):
+        case "function" if not _names_completions(function := imported(name)):
             return FunctionJudge(function, name)
         case "model":
             if reader_of(Path(name)) is not None:
@@ -261,7 +261,7 @@ def imported(name: str) -> Any:
         raise InputError(f"{name} is of Python's own library, which gives no rewards: write a function that calls it")
     _look_in(os.getcwd())
     try:
-        with users_code(what), within(LONGEST):
+        with users_code(what), within(DEFAULT_TIMEOUT):
             module = _run(Path(module_name)) if is_file else importlib.import_module(module_name)
     except UsersFault as fault:
         if isinstance(fault.__cause__, ImportError | SyntaxError):
@@ -320,9 +320,11 @@ def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> A
 
 def _is_function(reward: Callable[..., Any]) -> bool:
     """Whether it is called with lists by name: a plain function, or an object that names the completions."""
-    if inspect.isroutine(reward) or isinstance(reward, partial):
-        return True
-    return any(_names(reward, name) for name in ("completions", *ONE))
+    return inspect.isroutine(reward) or isinstance(reward, partial) or _names_completions(reward)
+
+
+def _names_completions(function: Callable[..., Any]) -> bool:
+    return any(_names(function, argument) for argument in ("completions", *ONE))
 
 
 def _names(function: Callable[..., Any], argument: str) -> bool:

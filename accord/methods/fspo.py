@@ -33,7 +33,7 @@ from accord.train.learner import StepResult
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.data.choices import AskedTree
+    from accord.data.choices import UserTree
     from accord.engine import Measures, Objective, Optimizer, Policy, Tree, Trees
 
 
@@ -62,7 +62,7 @@ class FSPO(IPOLoss, PreferenceMethod):
             )
 
     def encode(self, model: Policy, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:  # type: ignore[override]
-        pairs, origin = data.choices.of_users(rows, left_out)
+        pairs, origin = data.choices.user_pairs(rows, left_out)
         trees = super().encode(model, pairs, left_out.part(origin))
         of_user: dict[str, list[tuple[int, Preference]]] = {}
         for tree in trees:
@@ -71,19 +71,19 @@ class FSPO(IPOLoss, PreferenceMethod):
         for tree in trees:
             held = {field.name: getattr(tree, field.name) for field in fields(engine.Tree)}
             more = {"comparison": pairs[tree.row], "of_user": of_user[tree.user]}
-            asked.append(data.choices.AskedTree(**held | more | {"row": left_out.index(origin[tree.row])}))
+            asked.append(data.choices.UserTree(**held | more | {"row": left_out.index(origin[tree.row])}))
         if not any(len({row for row, _ in some}) > 1 for some in of_user.values()):
             raise InputError("no user has two comparisons, so none can be read before another: add rows.")
         return asked
 
-    def with_choices(self, model: Policy, asked: Sequence[AskedTree], rng: random.Random) -> list[AskedTree]:
+    def with_choices(self, model: Policy, asked: Sequence[UserTree], rng: random.Random) -> list[UserTree]:
         """The comparisons with newly drawn choices put before them."""
         longest = self.max_length if model.context is None else min(self.max_length, model.context)
         drawn = []
         for tree in asked:
             room = longest - max(len(branch.tokens) for branch in tree.branches)
             choices = data.choices.draw(tree, self.given, rng)
-            prompt, k = data.choices.encode_given(model.tokenizer, tree.comparison.prompt, choices, room)
+            prompt, k = data.choices.encode_with_choices(model.tokenizer, tree.comparison.prompt, choices, room)
             drawn.append(replace(tree, prompt=prompt, given=k))
         return drawn
 
@@ -113,10 +113,10 @@ class FewShotLearner(OfflineLearner):
     method: FSPO
     model: Policy
 
-    def step(self, step: int, items: Sequence[AskedTree], optimizer: Optimizer) -> StepResult:  # type: ignore[override]
+    def step(self, step: int, items: Sequence[UserTree], optimizer: Optimizer) -> StepResult:  # type: ignore[override]
         rng = random.Random(f"choices {self.method.seed} {step}")
         return super().step(step, self.method.with_choices(self.model, items, rng), optimizer)
 
-    def measure(self, items: Sequence[AskedTree], clusters: Sequence[int], when: str) -> Tally:  # type: ignore[override]
+    def measure(self, items: Sequence[UserTree], clusters: Sequence[int], when: str) -> Tally:  # type: ignore[override]
         rng = random.Random(f"choices held out {self.method.seed}")
         return super().measure(self.method.with_choices(self.model, items, rng), clusters, when)

@@ -76,7 +76,7 @@ class PersonalReward(RankingMethod):
         return engine.personal.with_reader(policy, self.reader_layers, self.planes, self.seed)
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[UserTrees]:  # type: ignore[override]
-        pairs, origin = data.choices.of_users(rows, left_out)
+        pairs, origin = data.choices.user_pairs(rows, left_out)
         by_user: dict[str, list[Tree]] = {}
         for tree in super().encode(model, pairs, left_out.part(origin)):
             by_user.setdefault(tree.user, []).append(replace(tree, row=left_out.index(origin[tree.row])))

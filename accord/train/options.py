@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from accord.data.columns import written
+from accord.data.columns import format_columns
 from accord.data.mix import called
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
@@ -60,7 +60,7 @@ class RunOptions:
 
     def settings(self) -> dict[str, Any]:
         """The options that decide the result, for config.yaml; resuming, saving and tracking do not."""
-        columns = {"columns": written(self.columns)} if self.columns else {}
+        columns = {"columns": format_columns(self.columns)} if self.columns else {}
         rounded = {"save_dtype": self.save_dtype} if self.save_dtype != "float32" else {}
         return {"split": self.split, **columns, "stop_when": self.stop_when, **rounded}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from accord.data import load_data
-from accord.data.choices import given
+from accord.data.choices import with_choices
 from accord.engine.classifiers import Scorer
 from accord.engine.load import load_model, load_reward_model
 from accord.feedback.learned import LearnedReward
@@ -201,7 +201,7 @@ def test_samples_read_the_choices_of_their_users(base: str, capsys: pytest.Captu
         user: [Preference(q, c, r) for q in ("day", "hello")]
         for user, c, r in (("a", "good", "bad"), ("b", "bad", "good"))
     }
-    written = [{"prompt": given(row["prompt"], pairs[row["user"]]), "user": row["user"]} for row in asked]
+    written = [{"prompt": with_choices(row["prompt"], pairs[row["user"]]), "user": row["user"]} for row in asked]
     by_hand = sampled(base, write_jsonl(Path("written.jsonl"), written), "by_hand.jsonl", "--n", 3)
     assert [row["completion_ids"] for row in some] == [row["completion_ids"] for row in by_hand]
     assert [row["logprob"] for row in some] == [row["logprob"] for row in by_hand]
@@ -225,7 +225,7 @@ def test_samples_read_the_choices_of_their_users(base: str, capsys: pytest.Captu
         (("--given", 2), "--choices and --given go together: a file of choices, and how many of each row's user."),
         (("--choices", file), "--choices and --given go together"),
         (("--choices", file, "--given", -1), "--given must be a number of choices, 0 or more, not -1."),
-        (("--choices", file, "--given", 3), "row 1: of the user a choices.jsonl has 2 choices of other prompts"),
+        (("--choices", file, "--given", 3), "row 1: choices.jsonl has 2 choices of other prompts by the user a"),
         (("--choices", data, "--given", 1), "asked.jsonl holds prompts, and choices are preferences or rankings"),
     ):
         assert accord(*common, *more) == 2

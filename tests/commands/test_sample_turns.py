@@ -94,7 +94,10 @@ def test_whole_conversations_are_a_row_a_turn(base: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--turn", "3"), "talks.jsonl, row 1: there is no turn 3 to answer anew: the conversation has 2 turns of the"),
+        (
+            ("--turn", "3"),
+            "talks.jsonl, row 1: there is no turn 3 to answer again: the conversation has 2 turns",
+        ),
         (("--turn", "0"), "--turn must be first, last, random or the number of a turn, from 1, not 0."),
         (
             ("--user", "for_turns:goes_on"),

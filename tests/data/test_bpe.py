@@ -77,7 +77,8 @@ def test_texts_of_rows_of_all_kinds(tmp_path: Path) -> None:
     assert list(bpe.texts_of({text: 1.0, pairs: 1.0})) == ["d", "a", "b", "c"]
     tokens = write_jsonl(tmp_path / "tokens.jsonl", [{"input_ids": [1, 2]}])
     with pytest.raises(
-        InputError, match=r"tokens\.jsonl, row 1: these are tokens, and a tokenizer is trained on text$"
+        InputError,
+        match=r"tokens\.jsonl, row 1: the row holds tokens, and a tokenizer is trained on text",
     ):
         list(bpe.texts_of(tokens))
     (tmp_path / "half.jsonl").write_text('{"text": "a\\ud800"}\n')

@@ -10,7 +10,7 @@ from hypothesis import given as samples
 from hypothesis import strategies as st
 
 from accord.data.chat import encode_prompt
-from accord.data.choices import AskedTree, Choices, draw, encode_given, given, of_users
+from accord.data.choices import Choices, UserTree, draw, encode_with_choices, user_pairs, with_choices
 from accord.data.conventions import user_of
 from accord.errors import InputError, LeftOut
 from accord.records import Message, Preference, Prompt, Ranking, Row
@@ -35,17 +35,17 @@ Answer as I like:
 
 
 def test_choices_stand_before_the_first_words_of_the_user() -> None:
-    assert given("the tea?", [SOUP, PIE]) == BEFORE + "the tea?"
+    assert with_choices("the tea?", [SOUP, PIE]) == BEFORE + "the tea?"
     system, asked, said = Message("system", "be brief"), Message("user", "the tea?"), Message("assistant", "hot")
     chat = (system, asked, said, Message("user", "and now?"))
-    assert given(chat, [SOUP, PIE]) == (system, Message("user", BEFORE + "the tea?"), *chat[2:])
-    assert given((system,), [SOUP, PIE]) == (system, Message("user", BEFORE.rstrip()))
-    assert given(chat, []) is chat
+    assert with_choices(chat, [SOUP, PIE]) == (system, Message("user", BEFORE + "the tea?"), *chat[2:])
+    assert with_choices((system,), [SOUP, PIE]) == (system, Message("user", BEFORE.rstrip()))
+    assert with_choices(chat, []) is chat
 
 
 def test_dialogues_and_answers_without_a_question() -> None:
     talk = (Message("user", "a?"), Message("assistant", "b"), Message("user", "c?"))
-    text = given("q", [Preference(talk, "d", "e"), Preference("", "f", "g")])
+    text = with_choices("q", [Preference(talk, "d", "e"), Preference("", "f", "g")])
     assert (
         "Question: user: a?\n\nassistant: b\n\nuser: c?\nI like: d\nI dislike: e\n\nI like: f\nI dislike: g\n" in text
     )
@@ -56,19 +56,19 @@ def test_as_many_choices_as_fit_the_last_left_out_first() -> None:
     tokenizer = word_tokenizer()
     some = [Preference("hi", "good", "bad"), Preference("bye", "day", "bad")]
     for longest, k in ((100, 2), (29, 2), (28, 1), (21, 1), (20, 0), (1, 0), (0, 0)):
-        tokens, fits = encode_given(tokenizer, "hello", some, longest)
+        tokens, fits = encode_with_choices(tokenizer, "hello", some, longest)
         assert fits == k
-        assert tokens == encode_prompt(tokenizer, given("hello", some[:k]))
+        assert tokens == encode_prompt(tokenizer, with_choices("hello", some[:k]))
         assert len(tokens) == (13 + 8 * k if k else 1)
 
 
 def test_rankings_are_their_strict_pairs_and_rows_are_somebodys() -> None:
     rows: list[Row] = [Ranking("q", ("a", "b", "c"), (0, 1, 1), "u"), Preference("r", "d", "e", user="v")]
-    pairs, origin = of_users(rows, LeftOut(strict=True))
+    pairs, origin = user_pairs(rows, LeftOut(strict=True))
     assert [(p.chosen, p.rejected, p.user) for p in pairs] == [("a", "b", "u"), ("a", "c", "u"), ("d", "e", "v")]
     assert origin == [0, 0, 1]
     with pytest.raises(InputError, match="row 2 does not say whose preference it is: rows need a column user"):
-        of_users([rows[0], PIE], LeftOut(strict=True))
+        user_pairs([rows[0], PIE], LeftOut(strict=True))
 
 
 comparisons = st.builds(
@@ -84,7 +84,7 @@ comparisons = st.builds(
 def test_a_draw_never_holds_what_is_asked(of_user: list[tuple[int, Preference]], most: int, rng: random.Random) -> None:
     """Neither the row itself, nor another of its prompt, nor an answer of its where there is no prompt."""
     row, own = of_user[0]
-    asked = AskedTree((), (), row=row, user="u", comparison=own, of_user=of_user)
+    asked = UserTree((), (), row=row, user="u", comparison=own, of_user=of_user)
     drawn = draw(asked, most, rng)
     assert len(drawn) <= most
     assert not Counter(drawn) - Counter(choice for other, choice in of_user if other != row)
@@ -97,7 +97,7 @@ def test_a_draw_never_holds_what_is_asked(of_user: list[tuple[int, Preference]],
 def test_every_number_of_choices_is_drawn_as_often_and_every_order() -> None:
     """3,000 draws of 0 to 2 of two choices: 1/3 each, and of two either order in 1/6; five standard deviations."""
     of_user = [(i, Preference(p, "a", "b", user="u")) for i, p in enumerate("pqr")]
-    asked = AskedTree((), (), row=0, user="u", comparison=of_user[0][1], of_user=of_user)
+    asked = UserTree((), (), row=0, user="u", comparison=of_user[0][1], of_user=of_user)
     rng = random.Random(0)
     drawn = Counter("".join(str(c.prompt) for c in draw(asked, 2, rng)) for _ in range(3000))
     shares = {"": 1 / 3, "q": 1 / 6, "r": 1 / 6, "qr": 1 / 6, "rq": 1 / 6}
@@ -116,9 +116,9 @@ def test_the_first_choices_of_whose_row_it_is() -> None:
     assert [c.prompt for c in known.before(Prompt("p", {"annotator": "a"}), 2, 0)] == ["q", "s"]
     assert user_of({"user": "b"}) == "b" and known.before(Prompt("x", {"user": "c"}), 0, 0) == []
     for columns, k, why in (
-        ({"user": "b"}, 2, "row 7: of the user b .* has 1 choices of other prompts, and --given asks for 2"),
-        ({"user": "c"}, 1, "row 7: of the user c .* has 0 choices of other prompts"),
-        ({}, 1, "row 7 does not say who asks: to be given choices, rows need a column user."),
+        ({"user": "b"}, 2, "row 7: .* has 1 choices of other prompts by the user b, but --given asks for 2"),
+        ({"user": "c"}, 1, "row 7: .* has 0 choices of other prompts by the user c"),
+        ({}, 1, "row 7 does not say who asks: with --choices, rows need a column user."),
     ):
         with pytest.raises(InputError, match=why):
             known.before(Prompt("x", columns), k, 6)

@@ -156,13 +156,13 @@ def test_what_nobody_answered(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([record({"q": ["x"]}), {"prompt": "?"}], "row 2: it is not of the annotation tool that the first is"),
+        ([record({"q": ["x"]}), {"prompt": "?"}], "row 2: the object is not in the annotation tool's format"),
         ([{**record({}), "responses": {"q": ["x"]}}], "row 1: the responses to 'q' must be objects"),
-        ([record({"prompt": ["x"]})], "row 1: 'prompt' is what is asked about and a question too: rename one"),
+        ([record({"prompt": ["x"]})], "row 1: 'prompt' names both a field of the item and a question: rename one"),
         ([record({"order": [["response_1", "response_2"]]}, {**FIELDS, "response_3": "c"})], "about response_3"),
         ([record({name: [["response_1", "response_2"]] for name in "ab"})], "'b' is a second comparison"),
-        ([task([[result("labels", ["x"])]])], "row 1: the result of 'q' is of type 'labels', and those"),
-        ([task([[result("choices", ["x"]), result("choices", ["y"])]])], "row 1: an annotation answers 'q' twice"),
+        ([task([[result("labels", ["x"])]])], "row 1: the result of 'q' has type 'labels'; the types"),
+        ([task([[result("choices", ["x"]), result("choices", ["y"])]])], "row 1: an annotation has two results for"),
         ([{**task([]), "annotations": [{"completed_by": 1}]}], "must be an object with a result"),
         (
             [task([[result("ranker", {"best": ["mdn"], "ads": ["blog"]})]], {"prompt": "?", "items": ITEMS})],

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from accord.data.examples import Example, examples_of
-from accord.data.formats import FORMATS, Exemplars, Format, answer, answer_in, demonstration, question, weighted_formats
+from accord.data.formats import (
+    FORMATS,
+    Exemplars,
+    Format,
+    answer,
+    demonstration,
+    extract_answer,
+    question,
+    weighted_formats,
+)
 from accord.data.task_mix import mixture
 from accord.data.tasks import Task
 from accord.data.templates import Wording
@@ -78,7 +87,7 @@ def test_a_row_that_stands_in_the_file_twice_is_not_shown_before_itself(tmp_path
 def test_too_many_shots(tmp_path: Path) -> None:
     one = task(tmp_path)
     assert sorted(shown(Exemplars([one]), one, 9, 8)) == [1, 2, 3, 4, 5, 6, 7, 8]
-    with pytest.raises(InputError, match="has 8 rows to show as exemplars of the task a/sums, beside row 9,"):
+    with pytest.raises(InputError, match="has 8 rows to show as exemplars of the task a/sums, besides row 9,"):
         shown(Exemplars([one]), one, 9, 9)
     with pytest.raises(InputError, match="has 7 rows .* beside row 3, .*: ask for --shots 7 or fewer, or give it more"):
         shown(Exemplars([one]), one, 3, 8)
@@ -142,7 +151,7 @@ def test_exemplars_are_of_the_file_that_is_trained_on(tmp_path: Path) -> None:
     # A cluster left out that is asked about rows of the file to train on.
     mixed, notes = mixture([one, Task(**{**fields_of(other), "cluster": "b"})], ["b"], per_task=9)
     assert sorted(m.answer or "" for m in mixed) == ["trained 20", "trained 9"]
-    assert notes == ["a/sums: 1 rows left out, as clusters held out are asked about them"]
+    assert notes == ["a/sums: 1 rows left out, which held-out clusters are evaluated on"]
 
 
 def fields_of(one: Task) -> dict[str, object]:
@@ -218,14 +227,14 @@ def test_a_prefix_without_its_row(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_is_read_behind_the_phrase(text: str, phrase: str, said: str | None) -> None:
-    assert answer_in(text, phrase) == said
+    assert extract_answer(text, phrase) == said
 
 
 def test_what_a_chain_of_thought_ends_with_is_read_again(tmp_path: Path) -> None:
     one = task(tmp_path, **REASONED)
     for example in examples_of(one, training=True):
         written = answer(one, example, Format(cot=True))
-        assert answer_in(written, one.wording.answer_phrase) == example.references[0]
+        assert extract_answer(written, one.wording.answer_phrase) == example.references[0]
     lines = Example(1, ("?",), ("one\ntwo",), rationale="as")
     with pytest.raises(InputError, match="rows.jsonl, row 1, for the task a/sums: the answer has several lines"):
         answer(one, lines, Format(cot=True))
@@ -256,7 +265,7 @@ def test_formats_by_name_and_weight() -> None:
         ("zero:inf", None, "must be a number above 0, not inf."),
         ("zero:x", None, "must be a number above 0, not x."),
         ("zero:", None, "must be a number above 0, not ."),
-        ("zero:1,few", None, "few has no weight in --formats, and others have: give every format one, or none."),
+        ("zero:1,few", None, "few has no weight in --formats, but others do: give every format a weight, or none."),
         ("zero,cot", 3, "--shots is for the formats few and few-cot, and --formats has zero, cot alone."),
     ],
 )
@@ -280,7 +289,7 @@ def test_a_mix_has_its_formats_by_weight(tmp_path: Path) -> None:
         if m.format.inverse:
             assert m.answer is None and said in [p for e in examples_of(one, training=True) for p in e.prompts]
         else:
-            assert m.answer == (answer_in(said, "So the answer is") if m.format.cot else said)
+            assert m.answer == (extract_answer(said, "So the answer is") if m.format.cot else said)
     # Which rows are drawn, and in which instructions, does not depend on the formats.
     plain, _ = mixture([one], [], per_task=8)
     reasoned, _ = mixture([one], [], per_task=8, formats=weighted_formats("cot", None, "chat", 0))
@@ -304,5 +313,5 @@ def test_a_task_is_written_in_the_formats_that_it_can_be(tmp_path: Path) -> None
         InputError, match="the task a/bare has no rationale in the tasks file, so no row can be written as cot"
     ):
         mixture(both, [], per_task=8, formats=weighted_formats("cot", None, "chat", 0))
-    with pytest.raises(InputError, match="no task that is trained on has the key 'rationale' .* the format cot needs"):
+    with pytest.raises(InputError, match="no training task has the key 'rationale' .* the format cot needs"):
         mixture([without], [], per_task=8, formats=weighted_formats("zero,cot", None, "chat", 0))

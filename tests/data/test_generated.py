@@ -58,9 +58,9 @@ def test_a_question_without_one_answer_is_a_prompt() -> None:
             "chain_sum?sise=3",
             "reasoning-gym:chain_sum?sise=3 has no setting 'sise' (did you mean size?): it has",
         ),
-        ("chain_sum?size=0", "reasoning-gym:chain_sum?size=0 has settings that do not fit: size must be positive"),
-        ("chain_sum?size=few", "reasoning-gym:chain_sum?size=few has settings that do not fit: "),
-        ("chain_sum?size=[", "reasoning-gym:chain_sum?size=[ sets size to '[', which is no value"),
+        ("chain_sum?size=0", "reasoning-gym:chain_sum?size=0 has invalid settings: size must be positive"),
+        ("chain_sum?size=few", "reasoning-gym:chain_sum?size=few has invalid settings: "),
+        ("chain_sum?size=[", "reasoning-gym:chain_sum?size=[ sets size to '[', which cannot be read as a value"),
     ],
 )
 def test_mistakes_are_named(name: str, said: str) -> None:

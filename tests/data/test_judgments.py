@@ -114,7 +114,7 @@ def test_transcripts_and_chats_keep_their_turns(tmp_path: Path) -> None:
         ({**PAIRWISE, "second": "output_3"}, pairwise(1), "there is no column 'output_3'; the row has instruction,"),
         ({**PAIRWISE, "source": "from"}, pairwise(1), "there is no column 'from'; the row has"),
         (PAIRWISE, pairwise(1, output_2=" "), "'output_2' is empty"),
-        (PAIRWISE, pairwise(None), "there is no 'preference'"),
+        (PAIRWISE, pairwise(None), "the column 'preference' is empty; the row has values in"),
         (KWAY, {"question": "q", "a": "x", "b": "y", "c": "z", "preference": [1, 2]}, "of the pairs 12 13 23"),
         (KWAY, {"question": {"a": 1}, "a": "x", "b": "y", "c": "z", "preference": [1, 2, 0]}, "'question' must be"),
         (None, {"prompt": "hi"}, "holds no comparisons"),
@@ -165,7 +165,7 @@ def test_groups_are_read_where_they_are_named() -> None:
 
 
 def test_labels_of_0_and_1_alone_may_mean_two_things() -> None:
-    with pytest.raises(InputError, match="its labels are 0 and 1, and 0 may be a tie or the second answer"):
+    with pytest.raises(InputError, match="the labels are 0 and 1, and 0 may mean a tie or the second answer"):
         load_judgments([pairwise(0), pairwise(1)], columns=PAIRWISE)
 
 

@@ -28,6 +28,7 @@ PAIR = Preference((HI,), said("a"), said("b"))
 RANKED = Ranking((HI,), (said("a"), said("b")), (0, 1))
 TOKENS = Tokenization((5, 6, 7), (False, True, False))
 
+A_SAID = said("a")
 CALL = {"name": "f", "arguments": {}}
 BEGUN = Preference((HI, Message("assistant", "Step 1:")), said("a"), said("b"))
 
@@ -36,6 +37,18 @@ LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     (
         {"question": "hi", "answer": "a", "reasoning_content": "so"},
         Demonstration((HI,), (Message("assistant", "a", {"reasoning_content": "so"}),)),
+    ),
+    (
+        {"chosen": [U, A], "rejected": [U, B], "tools": [{"name": "f"}]},
+        Preference((Message("user", "hi", {"tools": [{"name": "f"}]}),), said("a"), said("b")),
+    ),
+    (
+        {"messages": [U, A], "functions": [{"name": "f"}]},
+        Demonstration((Message("user", "hi", {"tools": [{"type": "function", "function": {"name": "f"}}]}),), A_SAID),
+    ),
+    (
+        {"prompt": "hi", "completion": "a", "tools": [{"name": "f"}]},
+        Demonstration((Message("user", "hi", {"tools": [{"name": "f"}]}),), said("a")),
     ),
     ({"messages": {"role": ["user", "assistant"], "content": ["hi", "a"]}}, Demonstration((HI,), said("a"))),
     (

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.data import load_data
-from accord.data.columns import renamed
-from accord.data.mix import Part, apportioned, called, parts_of, shares
+from accord.data.columns import rename_columns
+from accord.data.mix import Part, apportion, called, parts_of, select_rows
 from accord.errors import InputError, LeftOut
 from accord.records import Demonstration, Preference
 from tests.commands.small import write_jsonl
@@ -54,9 +54,9 @@ def test_proportions_are_kept_to_a_row_and_none_is_taken_twice(given: list[tuple
     whole = sum(weight for _, weight in given)
     total = int(min(size / weight for size, weight in given) * whole + 1e-9)
     try:
-        taken = shares(parts, sizes)
+        taken = select_rows(parts, sizes)
     except InputError as error:
-        assert "has none of" in str(error) and 0 in apportioned(total, [weight for _, weight in given])
+        assert "would take none of" in str(error) and 0 in apportion(total, [weight for _, weight in given])
         return
     assert sum(map(len, taken)) == total
     for some, (size, weight) in zip(taken, given, strict=True):
@@ -80,13 +80,13 @@ def test_names_that_look_like_weights(files: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        (["a.jsonl:0.7", "b.jsonl"], "b.jsonl has no weight, and other data have"),
+        (["a.jsonl:0.7", "b.jsonl"], "b.jsonl has no weight, but other data do"),
         (["a.jsonl:0", "b.jsonl:1"], "the weight of a.jsonl must be above 0, not 0"),
         (["a.jsonl:-1", "b.jsonl:1"], "the weight of a.jsonl must be above 0, not -1"),
         (["a.jsonl:1", "./a.jsonl:1"], "./a.jsonl is given twice"),
-        (["a.jsonl:1", "b.jsonl:1000"], "the mix of 20 rows has none of a.jsonl, of 70"),
+        (["a.jsonl:1", "b.jsonl:1000"], "the mix of 20 rows would take none of the 70 of a.jsonl"),
         (["a.jsonl", "missing.jsonl"], "there is no file missing.jsonl"),
-        ({"a.jsonl": "much"}, "data in memory must be a list of rows, not a mapping"),
+        ({"a.jsonl": "much"}, "data in memory must be a list of rows, or a mapping from files to weights"),
     ],
 )
 def test_mixes_that_cannot_be(source: Any, said: str, files: Path) -> None:
@@ -114,12 +114,12 @@ def test_columns_by_names_paths_and_several_at_once() -> None:
     names = {"prompt": "more, ask", "chosen": "good.text[-1]", "rejected": "bad.text"}
     assert load_data([ROW], columns=names) == [Preference("m\n\nq", "b", "c")]
     # What is moved loses its name, what a path leads into stays, "" leaves out.
-    assert renamed(ROW, {"prompt": "ask", "chosen": "good.text.0", "bad": ""}) == {
+    assert rename_columns(ROW, {"prompt": "ask", "chosen": "good.text.0", "bad": ""}) == {
         **{"more": "m", "good": {"text": ["a", "b"]}},
         **{"prompt": "q", "chosen": "a"},
     }
-    assert renamed({"a": 1, "b": 2}, {"a": "b", "b": "a"}) == {"a": 2, "b": 1}
-    assert renamed({"x.y": 1}, {"prompt": "x.y"}) == {"prompt": 1}
+    assert rename_columns({"a": 1, "b": 2}, {"a": "b", "b": "a"}) == {"a": 2, "b": 1}
+    assert rename_columns({"x.y": 1}, {"prompt": "x.y"}) == {"prompt": 1}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_columns_by_names_paths_and_several_at_once() -> None:
         ("good.txt", "there is no column 'good.txt': 'good' has text; did you mean text?"),
         ("good.text[2]", "there is no column 'good.text[2]': 'good.text' is a list of 2"),
         ("ask.text", "there is no column 'ask.text': 'ask' holds a text"),
-        ("ask,good", "'good' holds no text, so it cannot be joined with others"),
+        ("ask,good", "'good' holds no text to join with the other columns"),
     ],
 )
 def test_paths_that_lead_nowhere(path: str, said: str) -> None:

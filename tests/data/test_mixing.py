@@ -102,7 +102,7 @@ def test_rows_held_out_are_not_trained_on_under_another_name(tmp_path: Path) -> 
     ]
     mixed, told = mixture(tasks, ["b"], per_task=100)
     assert sorted(int(t.split()[1]) for t in text(mixed)) == [1, 2, 3, 4, 5, 6]
-    assert told == ["a/a1: 4 rows left out, as clusters held out are asked about them"]
+    assert told == ["a/a1: 4 rows left out, which held-out clusters are evaluated on"]
 
 
 def test_overlap_of_rows_trained_on_and_asked_about(tmp_path: Path) -> None:

@@ -72,5 +72,5 @@ def test_whole_sentences_are_asked_after_nothing() -> None:
 
 
 def test_probes_take_no_other_data(tmp_path: object) -> None:
-    with pytest.raises(InputError, match="probes holds the rows of its tasks itself: leave --data out."):
+    with pytest.raises(InputError, match="probes brings the rows of its tasks: leave --data out."):
         read_tasks("probes", str(tmp_path))

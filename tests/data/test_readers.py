@@ -200,7 +200,10 @@ def test_a_dataset_and_records_in_memory():
     [
         ([], "the data holds no rows"),
         ([3], "row 1: a row must be a dict of columns or a record, not of type int"),
-        ({"train": ROWS}, r"data in memory must be a list of rows, not a mapping \(of train\)"),
+        (
+            {"train": ROWS},
+            r"or a mapping from files to weights, not a mapping of train",
+        ),
         ([Demonstration("a", "b"), Prompt("a")], "row 2: the row has the record Prompt, where the first row has"),
     ],
 )
@@ -289,10 +292,10 @@ def test_faults_of_texts_are_told(tmp_path):
 @pytest.mark.parametrize(("packed", "suffix"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (lzma.compress, ".xz")])
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt"])
 def test_a_file_that_unfolds_without_measure_is_refused(packed, suffix, name, tmp_path, monkeypatch):
-    monkeypatch.setattr("accord.data.readers.MUCH", 1_000_000)
+    monkeypatch.setattr("accord.data.readers.MIN_LIMIT", 1_000_000)
     path = tmp_path / f"{name}{suffix}"
     path.write_bytes(packed(b'{"prompt": "p", "completion": "' + b"c" * 9_000_000 + b'"}\n'))
-    with pytest.raises(InputError, match=rf"^{path} unfolds to more than 200 times its size, as no rows do; unpack"):
+    with pytest.raises(InputError, match=rf"^{path} expands to more than 200 times its size"):
         load_data(path)
 
 

@@ -95,14 +95,14 @@ def test_what_cannot_be_streamed_is_said(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "rows.jsonl", ROWS)
     tree = write_jsonl(tmp_path / "tree.jsonl", [{"message_id": 1, "parent_id": None, "text": "a", "role": "user"}])
     here = str(tmp_path / "rows.csv")
-    assert refused(here) == f"stream reads .jsonl files and data sets of `datasets`; {here} is neither."
+    assert refused(here) == f"stream reads .jsonl files and datasets of the library `datasets`; {here} is neither."
     assert refused(f"{file}.gz").endswith("rows.jsonl.gz is compressed.")
     assert refused(str(tmp_path / "no.jsonl")).endswith(f"there is no file {tmp_path / 'no.jsonl'}.")
     assert refused(str(tmp_path / "empty.jsonl")) == f"{tmp_path / 'empty.jsonl'} holds no rows"
     assert refused(file, "train[20:]") == f"{file} holds no rows in 'train[20:]'"
     assert refused(file, "test") == "there is no split 'test' here: only 'train', or a part such as 'train[:100]'"
     assert "shares by weight" in refused({file: 0.5, tree: 0.5})
-    assert refused(tree).startswith(f"{tree}, line 1: rows that belong together cannot be streamed")
+    assert refused(tree).startswith(f"{tree}, line 1: rows that depend on other rows cannot be streamed")
     assert "is a IterableDataset, which has none to choose" in refused(
         datasets.Dataset.from_list(ROWS).to_iterable_dataset()
     )

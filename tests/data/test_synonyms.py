@@ -190,5 +190,5 @@ def test_tables_in_memory() -> None:
     assert load_data(pandas.DataFrame([{"messages": chat, "n": 1.5}])) == [TOLD]
     assert load_data(pandas.DataFrame([{"prompt": "hi", "chosen": "a", "rejected": "b", "margin": None}])) == [PLAIN]
     rows = datasets.Dataset.from_list([{"prompt": "p", "completion": "a"}])
-    with pytest.raises(InputError, match=r"must be one split, and has train, test: give data\['train'\]"):
+    with pytest.raises(InputError, match=r"has the splits train, test: give one of them, as data\['train'\]"):
         load_data(datasets.DatasetDict({"train": rows, "test": rows}))

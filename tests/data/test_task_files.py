@@ -141,12 +141,12 @@ def test_chains_of_thought_are_tasks(tmp_path: Path) -> None:
         (
             "a.jsonl",
             '{"inputs": "x", "task": "y"}',
-            "line 1: no row of tasks: these have inputs, targets, and the name",
+            "line 1: a row of a task needs inputs, targets, and the name",
         ),
-        ("a.jsonl", '{"inputs": "x", "targets": "y"}', "line 1: no row of tasks: these have inputs, targets, and"),
+        ("a.jsonl", '{"inputs": "x", "targets": "y"}', "line 1: a row of a task needs inputs, targets, and"),
         ("a.jsonl", '{"inputs": "x", "targets": "y", "task": 3}', "the column 'task' must name the row's task, not 3"),
         ("a.jsonl", "", "a.jsonl holds no tasks"),
-        ("notes.md", "nothing", "holds no tasks; they are read from .jsonl"),
+        ("notes.md", "nothing", "holds no task files: give files of the formats .jsonl"),
     ],
 )
 def test_what_is_no_file_of_tasks_is_named(name: str, text: str, said: str, tmp_path: Path) -> None:
@@ -168,15 +168,15 @@ def test_problems_of_gsm8k(tmp_path: Path) -> None:
     expected = Example(1, ("3 bags of 4?",), ("12",), rationale="3 * 4 = $12.\nOr 12.")
     assert examples_of(task, training=True) == [expected]
     write_jsonl(tmp_path / "gsm8k.jsonl", [PROBLEM, PROBLEM | {"answer": "12"}])
-    with pytest.raises(InputError, match="gsm8k.jsonl, line 2: no problem of GSM8K's: these have a question, and an a"):
+    with pytest.raises(InputError, match="gsm8k.jsonl, line 2: a GSM8K problem needs a question, and an a"):
         examples_of(task)
 
 
 def test_faults_of_rows_and_folders(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("question\tanswer\n")
-    with pytest.raises(InputError, match="a.tsv, line 1: 2 cells; a line of chains of thought has a question, an ans"):
+    with pytest.raises(InputError, match="a.tsv, line 1: the line has 2 cells; it needs a question, an ans"):
         examples_of(read_tasks(tmp_path)[0])
-    with pytest.raises(InputError, match="holds the rows of its tasks itself: leave --data out."):
+    with pytest.raises(InputError, match="brings the rows of its tasks: leave --data out."):
         read_tasks(tmp_path, tmp_path)
     (tmp_path / "a.tsv.gz").write_bytes(gzip.compress(CHAINS.encode()))
     with pytest.raises(InputError, match="a.tsv.gz: the cluster a has a task a already; rename one."):

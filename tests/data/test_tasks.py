@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from accord.data.examples import Example, examples_of, normalized, overlapping
-from accord.data.formats import asked, dialogue
+from accord.data.formats import dialogue, to_prompt
 from accord.data.tasks import Task, clusters_named, read_tasks
-from accord.data.templates import blank, check_template, fill
+from accord.data.templates import check_template, content_free, fill
 from accord.errors import InputError
 from accord.records import Demonstration, Message
 from tests.commands.small import write_jsonl
@@ -104,8 +104,8 @@ def test_rows_to_train_on_may_be_in_another_file(tmp_path: Path) -> None:
         (GOOD | {"train_data": "none.jsonl"}, "none.jsonl"),
         (GOOD | {"train_data": ["rows.jsonl"]}, "'train_data' must be text, not ['rows.jsonl']"),
         (GOOD | {"metric": "rouge"}, "there is no metric 'rouge'; did you mean rouge-l?; the metrics are exact,"),
-        (GOOD | {"metric": "options"}, "'options' are given where the metric is options, and only there"),
-        (GOOD | {"options": ["a", "b"]}, "'options' are given where the metric is options, and only there"),
+        (GOOD | {"metric": "options"}, "the key 'options' and the metric 'options' go together"),
+        (GOOD | {"options": ["a", "b"]}, "the key 'options' and the metric 'options' go together"),
         (CHOICE | {"options": [True, False]}, "YAML reads yes and no too: put the options in quotes"),
         (CHOICE | {"options": ["yes"]}, "two or more different texts, not yes"),
         (CHOICE | {"options": ["yes", "yes "]}, "two or more different texts, not yes, yes"),
@@ -120,12 +120,12 @@ def test_rows_to_train_on_may_be_in_another_file(tmp_path: Path) -> None:
         (GOOD | {"prompt": ["{text} ?", "what ?"]}, "'prompt' has a template without a {column}"),
         (
             GOOD | {"prefix": "mood :"},
-            "'prefix' has a template without a {column}, which says nothing of a row: 'mood :'",
+            "'prefix' has a template without any {column}, the same for every row: 'mood :'",
         ),
         (GOOD | {"prefix": ["{text}"]}, "'prefix' must be text, not ['{text}']"),
         (GOOD | {"prefix": ""}, "'prefix' must be an instruction template"),
         (GOOD | {"rationale": 3}, "'rationale' must be text, not 3"),
-        (GOOD | {"chance": 1}, "'chance' is the share that guessing gets right, from 0 to below 1, not 1"),
+        (GOOD | {"chance": 1}, "'chance' must be the accuracy of guessing, from 0 to below 1, not 1"),
         (GOOD | {"chance": ".25"}, "from 0 to below 1, not '.25'"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
         ("clusters: {}", "has no clusters"),
         ("clusters: {mood: {}}", "the cluster mood must hold tasks by name"),
         ("clusters: {}\nmore: 1", "and nothing else"),
-        ("formats: 3\nclusters: {a: {}}", "tasks.yaml, formats: it must be a mapping with some of separator"),
+        ("formats: 3\nclusters: {a: {}}", "tasks.yaml, formats: this must be a mapping with some of separator"),
         ("formats: {seperator: x}\nclusters: {a: {}}", "unknown key 'seperator'; did you mean separator?"),
         ("formats: {inverse: x}\nclusters: {a: {}}", "'inverse' has a template without a {column}"),
         ("formats: {inverse: '{rationale}'}\nclusters: {a: {}}", "the template '{rationale}' lacks {answer}."),
@@ -175,7 +175,7 @@ def test_templates() -> None:
     template = " {{{a b}}} {text} {deep.list.0.x} "
     check_template(template)
     assert fill(template, row) == "{1} {text} 2.5"  # what a row holds is text, and never a template
-    assert blank(template) == "{}"
+    assert content_free(template) == "{}"
     for wrong in ("{none}", "{deep.list.1.x}", "{text.0}"):
         with pytest.raises(InputError, match="there is no column"):
             fill(wrong, row)
@@ -218,7 +218,7 @@ def test_an_answer_is_the_option_it_means(tmp_path: Path) -> None:
         (GOOD | {"prompt": "{texts}"}, 1, "there is no column 'texts'; the row has text, label"),
         (GOOD | {"output": "answer"}, 1, "there is no column 'answer'"),
         (GOOD | {"output": "instances"}, 1, "'instances' must hold an answer, or a list of right answers"),
-        (CHOICE | {"options": ["yes", "never"]}, 2, "the answer 'No.' is none of the options 'yes', 'never'"),
+        (CHOICE | {"options": ["yes", "never"]}, 2, "the answer 'No.' is not among the options 'yes', 'never'"),
         (CHOICE | {"options": "text"}, 1, "'text' must hold a list of options, not 'good day'"),
         (CHOICE | {"options": "instances"}, 1, "the column 'instances': every option must be a text"),
         (GOOD | {"where": {"size": 1}}, 1, "there is no column 'size'"),
@@ -244,7 +244,7 @@ def test_both_forms_of_a_question() -> None:
     chat = Demonstration((Message("user", "hi ?"),), (Message("assistant", "yes"),))
     assert dialogue("hi ?", "yes", "chat") == chat
     assert dialogue("hi ?", "yes", "plain") == Demonstration("hi ?", " yes")
-    assert (asked("hi ?", "chat"), asked("hi ?", "plain")) == (chat.prompt, "hi ?")
+    assert (to_prompt("hi ?", "chat"), to_prompt("hi ?", "plain")) == (chat.prompt, "hi ?")
     assert dialogue("", "Hi there.", "plain") == Demonstration("", "Hi there.")  # a text begins with no space
 
 

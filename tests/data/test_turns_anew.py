@@ -61,9 +61,9 @@ def test_a_turn_that_is_not_there_is_told_with_file_row_and_turns(tmp_path: Path
     file.write_text("".join(json.dumps(conversation(turns)) + "\n" for turns in (3, 1)))
     with pytest.raises(InputError) as told:
         load_turns(str(file), 2)
-    has = "there is no turn 2 to answer anew: the conversation has 1 turn of the assistant's"
+    has = "there is no turn 2 to answer again: the conversation has 1 turn of the assistant"
     assert str(told.value) == f"{file}, row 2: {has}"
-    with pytest.raises(InputError, match=r"^row 1: there is no turn last .* has no turn of the assistant's$"):
+    with pytest.raises(InputError, match=r"^row 1: there is no turn last .* has no turn of the assistant$"):
         load_turns([{"messages": [{"role": "user", "content": "hi"}]}], "last", left_out=LeftOut(strict=True))
 
 
@@ -74,7 +74,7 @@ def test_what_is_no_turn(turn: str | int) -> None:
 
 
 def test_rows_that_are_no_conversations() -> None:
-    with pytest.raises(InputError, match="row 1: --turn takes a turn out of a conversation, .* a plain text"):
+    with pytest.raises(InputError, match="row 1: --turn needs conversations .* a plain text"):
         load_turns([{"prompt": "hi", "completion": "hello"}], "last")
-    with pytest.raises(InputError, match="row 1: --turn takes a turn out of a conversation, .* a preference"):
+    with pytest.raises(InputError, match="row 1: --turn needs conversations .* a preference"):
         load_turns([Preference("a", "b", "c")], "last")

@@ -46,7 +46,7 @@ def test_messages_that_name_their_parents_are_trees_of_ranked_answers() -> None:
         Ranking((HI,), (said("a"), said("b")), (0, 1)),
         Ranking(FOLLOWED, (said("no"), said("yes")), (1, 0)),
     ]
-    with pytest.raises(InputError, match=r"row 1: the message answers '1' \('parent_id'\), which is in no row"):
+    with pytest.raises(InputError, match="row 1: the message's 'parent_id' is '1', and no row read has that"):
         load_data(TREE[1:])
     nested: dict[str, dict[str, Any]] = {row["message_id"]: {**row, "replies": []} for row in TREE}
     for row in TREE[1:]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from accord.engine import checkpoint
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.fit import Optimizer
-from accord.engine.memory import ready
+from accord.engine.memory import prepare_training
 from accord.engine.models import Model
 from accord.engine.shard import gathered
 from accord.engine.trees import Branch, Tree
@@ -113,7 +113,7 @@ def learner_of(case: Case) -> OfflineLearner:
         model = Scorer.on(policy)
     if case.method is PreferenceModel:
         model = PreferenceNetwork.on(policy, 2)
-    ready(model, method)
+    prepare_training(model, method)
     trees = trees_of(case)
     return OfflineLearner(method, model, trees).learn_from(trees, None)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, CTRLConfig, Llama4TextConfig
 
 from accord.engine import adapters, lora
 from accord.engine.classifiers import Scorer
@@ -130,6 +130,15 @@ def test_layers_that_are_not_there_are_told() -> None:
             lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets=asked))
     lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets="q_proj, v_proj"))
     assert {name.split(".")[-4] for name in adapters.own_state(policy.network)} == {"q_proj", "v_proj"}
+
+
+def test_layers_get_adapters_that_compute_no_more_than_a_product_and_have_a_name_of_their_own() -> None:
+    small: Any = {"vocab_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
+    ctrl = AutoModelForCausalLM.from_config(CTRLConfig(vocab_size=16, n_embd=8, dff=8, n_layer=2, n_head=2))
+    assert lora.targets(ctrl, None) == ["Wk", "Wq", "Wv", "dense"]  # its others are called 0 and 2, as layers are
+    llama = Llama4TextConfig(**small, hidden_size=8, head_dim=4, num_local_experts=2, intermediate_size_mlp=8)
+    linear = lora.targets(AutoModelForCausalLM.from_config(llama), None)
+    assert linear == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]  # and no router
 
 
 TOKENS = torch.tensor([[1, 5, 3, 2, 6, 4]])

@@ -16,7 +16,7 @@ from accord.engine.adam import LeanAdamW
 from accord.engine.fit import Optimizer
 from accord.engine.memory import Shape
 from accord.engine.shard import gathered, local, shard_from_rows
-from accord.engine.shares import Groups, held
+from accord.engine.shares import Groups, rank_memory
 from accord.engine.team import Team
 from accord.methods import SFT
 from accord.methods.offline import OfflineLearner
@@ -133,4 +133,4 @@ def test_what_a_rank_holds_is_what_is_planned(name: str, folders: dict[int, Path
     shape = Shape(1, 1, 1, 1, 0, 1, 1, 1, 1, 0.0, 0.0)
     for size in (2, 3):
         found = int(load_file(folders[size] / f"{name} bytes.safetensors")["bytes"])
-        assert held(shape, groups, method, torch.float32, size, tokens=1)["optimizer"] == found
+        assert rank_memory(shape, groups, method, torch.float32, size, tokens=1)["optimizer"] == found

@@ -18,7 +18,7 @@ from transformers import MixtralConfig
 from accord.engine.cards import Machine
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
-from accord.engine.memory import ready
+from accord.engine.memory import prepare_training
 from accord.engine.passes import one_pass
 from accord.engine.precision import autocast, linear_weights
 from accord.engine.shard import gathered
@@ -62,7 +62,7 @@ def learner_of(architecture: str, tied: int, more: dict[str, Any], method: Any =
     config.tie_word_embeddings = bool(tied)
     made = method(batch_size=4, max_steps=2, learning_rate=1e-3, tokens_per_pass=1, dtype="bfloat16", **more)
     policy = policy_of(random_model(config, dtype=torch.float32)).in_dtype("bfloat16")
-    ready(policy, made)
+    prepare_training(policy, made)
     return OfflineLearner(made, policy, TREES).learn_from(TREES, None)
 
 

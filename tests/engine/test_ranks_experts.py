@@ -22,7 +22,7 @@ from accord.engine.config import TrainingConfig
 from accord.engine.fit import Optimizer
 from accord.engine.groups import axis_of, mesh_of
 from accord.engine.load import load_model
-from accord.engine.memory import ready
+from accord.engine.memory import prepare_training
 from accord.engine.shard import gathered, local, shard, shard_from_rows, sharing
 from accord.engine.team import Team
 from accord.methods import SFT
@@ -56,7 +56,7 @@ def made(name: str, experts: int = 2) -> tuple[OfflineLearner, Optimizer]:
     given = {"batch_size": 2, "max_steps": STEPS, "learning_rate": 1e-3, "tokens_per_pass": 1, "dtype": "float32"}
     method = SFT(**{**given, **MORE.get(name, {})}, max_grad_norm=math.inf, router_aux_loss_coefficient=0.0)
     policy = policy_of(random_model(config_of(name, experts), dtype=torch.float32 if name in MORE else torch.float64))
-    ready(policy.in_dtype(method.dtype), method)
+    prepare_training(policy.in_dtype(method.dtype), method)
     learner = OfflineLearner(method, policy.in_dtype(method.dtype), TREES).learn_from(TREES, None)
     return learner, Optimizer(learner.networks, method, STEPS)
 

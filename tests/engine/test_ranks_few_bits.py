@@ -15,7 +15,7 @@ from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from accord.engine.fit import manage_freed_memory
 from accord.engine.load import load_model
-from accord.engine.memory import ready
+from accord.engine.memory import prepare_training
 from accord.engine.models import Policy
 from accord.engine.quantize import few_bits
 from accord.engine.shard import gathered, is_share, local, shard
@@ -69,7 +69,7 @@ def everything(home: Path, out: Path) -> None:
         method = method_of(name)
         policy = load_model(str(home / name), trained=method, in_shares=True).in_dtype(method.dtype)
         assert (unread(policy.network) is not None) == (team.size > 1 and name != "bitsandbytes")
-        policy = ready(policy, method)
+        policy = prepare_training(policy, method)
         network = shard(policy.network)
         assert all(is_share(p) for p in network.parameters()) == (team.size > 1)
         tensors = {key: gathered(p.detach()).clone().contiguous() for key, p in network.named_parameters()}
@@ -148,7 +148,7 @@ def test_no_rank_has_the_base_in_full(home: Path, tmp_path: Path) -> None:
 
     def read(folder: Path) -> Policy:
         method = SFT(lora_rank=2, quantize="nf4", dtype="float32")
-        policy = ready(load_model(str(folder), trained=method, in_shares=True), method)
+        policy = prepare_training(load_model(str(folder), trained=method, in_shares=True), method)
         shard(policy.network)
         return policy
 

@@ -17,7 +17,7 @@ from accord.engine import adam, checkpoint
 from accord.engine.adam import round_stochastically
 from accord.engine.fit import Optimizer
 from accord.engine.groups import by_precision, mesh_of
-from accord.engine.memory import ready
+from accord.engine.memory import prepare_training
 from accord.engine.shard import gathered, local, shard_from_rows
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree
@@ -56,7 +56,7 @@ def learner_of(name: str) -> OfflineLearner:
     given |= {name: value for name, value in more.items() if name != "tied"}
     made = method(**given, dtype="bfloat16", weight_dtype="bfloat16", max_grad_norm=math.inf)
     policy = policy_of(random_model(config, dtype=torch.float32)).in_dtype("bfloat16")
-    ready(policy, made)
+    prepare_training(policy, made)
     return OfflineLearner(made, policy, TREES).learn_from(TREES, None)
 
 

@@ -53,7 +53,7 @@ def test_the_first_prompt_that_one_file_lacks_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_without_completions_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a sample has the columns prompt and completion, and here are prompt"):
+    with pytest.raises(InputError, match="a sample needs the columns prompt and completion; the row has prompt"):
         AnswerFile(write_jsonl(tmp_path / "x.jsonl", [{"prompt": "q"}]))
     with pytest.raises(InputError, match="holds no rows"):
         AnswerFile(write_jsonl(tmp_path / "y.jsonl", []))

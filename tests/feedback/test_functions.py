@@ -197,7 +197,7 @@ def test_arguments_without_names_are_refused() -> None:
     def positional(completions: list[str], /) -> list[float]:
         return [0.0] * len(completions)
 
-    with pytest.raises(InputError, match="the reward function positional has arguments without names"):
+    with pytest.raises(InputError, match="the reward function positional has positional-only arguments"):
         FunctionReward(positional)
 
 

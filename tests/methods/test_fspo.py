@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from accord.data.choices import AskedTree, given
+from accord.data.choices import UserTree, with_choices
 from accord.data.encoding import encode
 from accord.engine import Policy, Trees
 from accord.engine.load import load_model
@@ -87,11 +87,11 @@ def test_a_step_is_ipos_on_the_rendered_rows(base: str) -> None:
     again = random.Random(1)
     written = []
     for tree in asked:
-        assert isinstance(tree, AskedTree)
+        assert isinstance(tree, UserTree)
         others = tree.others()
         choices = again.sample(others, min(again.randint(0, 3), len(others)))
         written.append(
-            Preference(given(tree.comparison.prompt, choices), tree.comparison.chosen, tree.comparison.rejected)
+            Preference(with_choices(tree.comparison.prompt, choices), tree.comparison.chosen, tree.comparison.rejected)
         )
     plain = encode(policy.tokenizer, written, max_length=2048, context=policy.context).trees
     assert [(t.prompt, t.branches) for t in plain] == [(t.prompt, t.branches) for t in drawn]
@@ -131,7 +131,7 @@ def test_opposite_users_get_what_they_like(base: str, tmp_path: Path) -> None:
     policy = fitted(base, tmp_path / "run", steps=150).model
     for user, (likes, other_word) in enumerate(((STERN, KIND), (KIND, STERN))):
         known = [row for row in rows(2) if row.user == f"u{user}"][:1]
-        written = given(WORDS[-1], known)
+        written = with_choices(WORDS[-1], known)
         assert isinstance(written, str)
         assert log_prob(policy, written, likes) > log_prob(policy, written, other_word) + 1
     assert {"accuracy", "given", "margin", "loss"} <= set(read_metrics(tmp_path / "run")[-1])
