@@ -16,7 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from processes import mean_and_range, run_cli, study_parser
+from processes import mean_and_range, run_cli, study_parser, train_weak_adder
 from rich.console import Console
 from rich.table import Table
 
@@ -47,12 +47,7 @@ def main() -> None:
 
 def run(seed: int, folder: Path) -> None:
     """Make the world and the weak model, train by every method, and evaluate all models."""
-    world, weak = folder / "world", folder / "weak" / "model"
-    if not world.exists():
-        run_cli("world", {"name": "sums", "out": world, "seed": seed})
-    if not weak.exists():
-        start = {"model": world / "init", "data": world / "demonstrations.jsonl", "out": folder / "weak"}
-        run_cli("sft", start | {"batch_size": 32, "epochs": 4.5, "learning_rate": 2e-3, "max_length": 64, "seed": seed})
+    world, weak = folder / "world", train_weak_adder(folder, seed)
     models = {"weak": weak}
     for name, given in METHODS.items():
         out = folder / name.replace(" ", "-")

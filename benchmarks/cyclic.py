@@ -7,8 +7,8 @@ methods start from the same reference with a KL penalty of tau = 0.1, and learn 
 engine; the policy's exact probabilities are recorded at every step. The third one fits a reward model to preferences
 between all pairs of words, and maximizes it with RLOO.
 
-Prints where each converges, and theory's fixed points, and draws cyclic.png and cyclic.svg: the policies' paths through the
-triangle of all policies, and their exploitability (what a best response gains). Takes some minutes.
+Prints where each converges, and theory's fixed points, and draws cyclic.png and cyclic.svg: the policies' paths through
+the triangle of all policies, and their exploitability (what a best response gains). Takes some minutes.
 """
 
 from __future__ import annotations

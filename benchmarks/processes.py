@@ -72,6 +72,17 @@ def output_of(stages: Mapping[str, Mapping[str, Any]], folder: Path, name: str, 
     return result
 
 
+def train_weak_adder(folder: Path, seed: int) -> Path:
+    """A model that has seen few demonstrations of sums, in `folder`/weak, and its world in `folder`/world."""
+    world, weak = folder / "world", folder / "weak"
+    if not world.exists():
+        run_cli("world", {"name": "sums", "out": world, "seed": seed})
+    if not (weak / "model").exists():
+        given = {"model": world / "init", "data": world / "demonstrations.jsonl", "out": weak, "seed": seed}
+        run_cli("sft", given | {"batch_size": 32, "epochs": 4.5, "learning_rate": 2e-3, "max_length": 64})
+    return weak / "model"
+
+
 def mean_and_range(values: list[float], digits: int = 3) -> str:
     """The mean, with the lowest and the highest value in brackets."""
     if not values:

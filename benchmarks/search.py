@@ -26,7 +26,7 @@ from typing import Any, TypeAlias
 
 import torch
 from matplotlib.figure import Figure
-from processes import run_cli, study_parser
+from processes import run_cli, study_parser, train_weak_adder
 from rich.console import Console
 from rich.table import Table
 
@@ -89,23 +89,13 @@ def main() -> None:
             for name, measure in parts.items():
                 file = options.out / f"seed-{seed}" / f"{name}-{digits}.json"
                 if not file.exists():
-                    prepare(seed, file.parent)
+                    train_weak_adder(file.parent, seed)
                     file.write_text(json.dumps(measure(seed, file.parent, digits), indent=1))
                 rows += json.loads(file.read_text())
             found[digits].append(rows)
     for digits, seeds in found.items():
         show(digits, seeds)
     draw(found, options.picture)
-
-
-def prepare(seed: int, folder: Path) -> None:
-    """Make the world and the weak model."""
-    world = folder / "world"
-    if not world.exists():
-        run_cli("world", {"name": "sums", "out": world, "seed": seed})
-    if not (folder / "weak" / "model").exists():
-        start = {"model": world / "init", "data": world / "demonstrations.jsonl", "out": folder / "weak"}
-        run_cli("sft", start | {"batch_size": 32, "epochs": 4.5, "learning_rate": 2e-3, "max_length": 64, "seed": seed})
 
 
 def fit_models(seed: int, folder: Path) -> None:

@@ -72,7 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", type=int, default=1000, help="runs per row")
     experiments = parser.parse_args().experiments
-    table = Table("steps", "rho", "contains the turn", "width", "runs with a turn", "with blocks", "width", "runs with a turn")
+    table = Table(
+        "steps", "rho", "contains the turn", "width", "runs with a turn", "with blocks", "width", "runs with a turn"
+    )
     for steps in (24, 60, 120):
         for rho in (0.0, 0.4, 0.7, 0.9):
             both: tuple[list[Interval | None], list[Interval | None]] = ([], [])
