@@ -23,7 +23,7 @@ from uuid import NAMESPACE_OID, uuid5
 
 from accord.annotate.export import Exported
 from accord.console import without_halves
-from accord.data.exports import OURS
+from accord.data.exports import ANSWERS_COLUMN
 from accord.errors import InputError
 from accord.files import line_of
 from accord.outputs import save_rows, save_text
@@ -104,7 +104,7 @@ def argilla(exported: Exported) -> list[dict[str, Any]]:
             {
                 "id": key,
                 "fields": fields,
-                "metadata": {OURS: _rest(rows, argilla_user, set(responses))},
+                "metadata": {ANSWERS_COLUMN: _rest(rows, argilla_user, set(responses))},
                 "suggestions": {} if suggested is None else {"completion": suggestion},
                 "responses": responses,
                 "vectors": {},
@@ -150,7 +150,7 @@ def label_studio(exported: Exported) -> list[dict[str, Any]]:
                     "lead_time": row["seconds"],
                 }
             )
-        data[OURS] = _rest(rows, users.__getitem__, questions | {"seconds"})
+        data[ANSWERS_COLUMN] = _rest(rows, users.__getitem__, questions | {"seconds"})
         tasks.append({"id": place, "data": data, "annotations": annotations, "predictions": []})
     return tasks
 

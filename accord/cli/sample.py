@@ -283,9 +283,9 @@ def _row(sample: Sample, reward: float | None) -> dict[str, Any]:
 
 def _columns(sample: Sample) -> Iterator[tuple[str, Any]]:
     """The columns of the prompt's row that are copied to the output; an earlier reward is not."""
-    from accord.data.conventions import carried
+    from accord.data.conventions import kept_columns
 
-    return ((name, value) for name, value in carried(sample.prompt.columns).items() if name != "reward")
+    return ((name, value) for name, value in kept_columns(sample.prompt.columns).items() if name != "reward")
 
 
 def _is_json(value: Any) -> bool:

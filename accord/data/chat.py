@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from accord.arrays import Bools, Ints
-from accord.data.chat_template import OURS, THOUGHT, as_asked, for_template, opened_by, render
-from accord.data.messages import align, shared
+from accord.data.chat_template import INTERNAL_KEYS, THOUGHT, continue_thought, opened_thought, render, template_fields
+from accord.data.messages import align, common_prefix_length
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
@@ -35,7 +35,7 @@ class Piece:
     trained: bool = True
 
 
-class RewrittenPast(InputError):
+class RewrittenHistory(InputError):
     """The template renders an earlier answer differently once the chat continues, so no one text holds all answers."""
 
 
@@ -77,12 +77,12 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
     prompt, (completion,) = align(prompt, completion)
     if isinstance(prompt, str) or isinstance(completion, str):
         return {"text": prompt, "text_pair": completion} if prompt else {"text": completion}
-    prompt, completion = _gone_on(prompt, completion)
+    prompt, completion = _join_prefill(prompt, completion)
     chat = (*prompt, *completion)
     if tokenizer.chat_template is not None:
         return {"text": render(tokenizer, chat, generation=False), "add_special_tokens": False}
     for turn in chat:
-        for_template(turn, "")
+        template_fields(turn, "")
     question = "\n\n".join(turn.content for turn in chat[:-1])
     return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
 
@@ -104,30 +104,30 @@ def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
     """The prompt as the text to tokenize, ending with its prefill if it has one."""
     if isinstance(prompt, str):
         return prompt
-    if not is_begun(prompt):
+    if not has_prefill(prompt):
         return render(tokenizer, prompt, generation=True)
     head = render(tokenizer, prompt[:-1], generation=True)
-    begun, opened = prompt[-1].content, opened_by(head)
+    begun, opened = prompt[-1].content, opened_thought(head)
     if opened or "<think>" in begun.rpartition("</think>")[2]:  # a thought
         return head + begun.removeprefix(opened).removeprefix(opened.strip())
-    return head + _said(tokenizer, prompt[:-1], prompt[-1], head).removesuffix(turn_end(tokenizer).text)
+    return head + _answer_text(tokenizer, prompt[:-1], prompt[-1], head).removesuffix(turn_end(tokenizer).text)
 
 
-def is_begun(prompt: Sequence[Message]) -> bool:
+def has_prefill(prompt: Sequence[Message]) -> bool:
     """Whether a chat ends with a prefill: the beginning of an assistant turn that the completion continues."""
     if len(prompt) < 2 or prompt[-1].role != "assistant":
         return False
     return bool(prompt[-1].content.strip()) and not prompt[-1].more.get("tool_calls")
 
 
-def _gone_on(
+def _join_prefill(
     prompt: tuple[Message, ...], completion: tuple[Message, ...]
 ) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     """The prompt without its prefill, and the completion with the prefill joined to its first turn."""
-    if not is_begun(prompt) or completion[0].role != "assistant":
+    if not has_prefill(prompt) or completion[0].role != "assistant":
         return prompt, completion
     (*before, begun), (first, *rest) = prompt, completion
-    more = {key: value for key, value in begun.more.items() if key not in OURS}
+    more = {key: value for key, value in begun.more.items() if key not in INTERNAL_KEYS}
     first = replace(first, content=begun.content + first.content, more={**more, **first.more})
     return tuple(before), (first, *rest)
 
@@ -140,12 +140,12 @@ def completion_pieces(
     Prompt and completion come from `align`: both strings or both chats. An assistant turn's text is what follows the
     chat before it, rendered with the generation prompt.
 
-    Raises RewrittenPast if the chat before a later answer does not begin with the earlier answers as generated.
+    Raises RewrittenHistory if the chat before a later answer does not begin with the earlier answers as generated.
     """
     if isinstance(completion, str):
         return (Piece(completion, head),)
     added = completion[0].content
-    asked, completion = _gone_on(() if isinstance(prompt, str) else prompt, completion)
+    asked, completion = _join_prefill(() if isinstance(prompt, str) else prompt, completion)
     end = turn_end(tokenizer)
     pieces: list[Piece] = []
     rendered = head
@@ -155,13 +155,13 @@ def completion_pieces(
             continue
         so_far = (*asked, *completion[:i])
         if i > 0:
-            between = _between(tokenizer, so_far, rendered)
+            between = _between_turns(tokenizer, so_far, rendered)
             if pieces and (mark := end.mark(between)):  # the end of the previous turn
                 pieces[-1] = replace(pieces[-1], text=pieces[-1].text + mark)
                 between, rendered = between.removeprefix(mark), rendered + mark
             pieces.append(Piece(between, rendered, trained=False))
             rendered += between
-        said = _said(tokenizer, so_far, turn, rendered.removesuffix(begun) if i == 0 else rendered)
+        said = _answer_text(tokenizer, so_far, turn, rendered.removesuffix(begun) if i == 0 else rendered)
         if i == 0 and begun:
             is_begun_so = said.startswith(begun)
             said = said[len(begun) :] if is_begun_so else added + ("" if end.is_next else end.text)
@@ -184,12 +184,12 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], sa
 
     They begin after the answer's end-of-turn token, or, if the model did not generate it (not `ended`), with it.
 
-    Raises RewrittenPast if the continued chat does not contain the answer as generated.
+    Raises RewrittenHistory if the continued chat does not contain the answer as generated.
     """
-    before, (answer,) = _gone_on(tuple(chat[:-1]), tuple(chat[-1:]))
+    before, (answer,) = _join_prefill(tuple(chat[:-1]), tuple(chat[-1:]))
     head = render(tokenizer, before, generation=True)
-    rendered = head + _said(tokenizer, before, answer, head)
-    between = _between(tokenizer, (*before, answer, Message("user", said)), rendered)
+    rendered = head + _answer_text(tokenizer, before, answer, head)
+    between = _between_turns(tokenizer, (*before, answer, Message("user", said)), rendered)
     end = turn_end(tokenizer)
     if mark := end.mark(between):
         [tokens] = tokenize(tokenizer, [between.removeprefix(mark) if ended else between], [rendered + mark * ended])
@@ -199,19 +199,19 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], sa
     return tokens
 
 
-def _between(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], rendered: str) -> str:
+def _between_turns(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], rendered: str) -> str:
     """What the template writes between the text `rendered` and the assistant's next turn."""
     before = render(tokenizer, so_far, generation=True)
     if not before.startswith(rendered):
-        raise RewrittenPast(
+        raise RewrittenHistory(
             "the chat template renders an earlier answer differently once the chat continues (from "
-            f"{_parting(rendered, before)}), so a completion of several answers is not one text: give each answer its "
-            "own row, with the turns before it as its prompt"
+            f"{_divergence(rendered, before)}), so a completion of several answers is not one text: give each answer "
+            "its own row, with the turns before it as its prompt"
         )
     return before[len(rendered) :]
 
 
-def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: Message, head: str) -> str:
+def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: Message, head: str) -> str:
     """The text that the model generates for an answer, as the template renders the last turn, with its end of turn.
 
     If the template drops part of the answer, such as a thought, or does not begin with the generation prompt (which may
@@ -232,14 +232,14 @@ def _said(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], turn: M
         system = "; --system fold may help" if so_far[0].role == "system" else ""
         raise InputError(
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
-            f"whole chat (they differ from {_parting(head, after)}){system}"
+            f"whole chat (they differ from {_divergence(head, after)}){system}"
         )
-    return as_asked(turn.content, head) + ("" if end.is_next else end.text)
+    return continue_thought(turn.content, head) + ("" if end.is_next else end.text)
 
 
-def _parting(before: str, after: str) -> str:
+def _divergence(before: str, after: str) -> str:
     """The place of the first difference between two texts, for messages."""
-    index = shared(before, after)
+    index = common_prefix_length(before, after)
     return f"character {index}, after {after[max(0, index - 20) : index]!r}"
 
 

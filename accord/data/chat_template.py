@@ -34,12 +34,12 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     if not chat:
         raise InputError("a chat needs a turn before the assistant's first: its prompt has no messages")
     tools = without_nulls(next((turn.more["tools"] for turn in chat if "tools" in turn.more), None))
-    told = next((settings(turn.more[TOLD]) for turn in chat if TOLD in turn.more), {})
-    messages = [{"role": turn.role, "content": turn.content, **for_template(turn, str(template))} for turn in chat]
+    kwargs = next((settings(turn.more[TEMPLATE_KWARGS]) for turn in chat if TEMPLATE_KWARGS in turn.more), {})
+    messages = [{"role": turn.role, "content": turn.content, **template_fields(turn, str(template))} for turn in chat]
     try:
         with within(TEMPLATE_SECONDS):
             text = tokenizer.apply_chat_template(
-                as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **told
+                as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **kwargs
             )
     except Exception as error:  # a template is a program and may raise anything
         said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
@@ -66,16 +66,16 @@ def _require_tools(tools: Any, text: str) -> None:
         )
 
 
-TOLD = "chat_template_kwargs"
+TEMPLATE_KWARGS = "chat_template_kwargs"
 """The key of a chat's first message that holds template variables besides messages and tools (enable_thinking)."""
 
-OURS = (*MASKS, "tools", TOLD)
+INTERNAL_KEYS = (*MASKS, "tools", TEMPLATE_KWARGS)
 """Keys of messages that are for accord, not for the template."""
 
-UNSAID = {"id", "tool_call_id"}
+LINK_KEYS = {"id", "tool_call_id"}
 """Keys that link a tool's result to its call; templates may ignore these, and a tool's name."""
 
-ABOUT = {
+METADATA_KEYS = {
     "message_id", "parent_id", "conversation_id", "user_id", "openai_id", "turn", "turn_identifier", "turn_id",
     "timestamp", "created", "created_at", "create_time", "date", "country", "state", "language", "lang", "hashed_ip",
     "header", "toxic", "redacted", "model", "temperature", "top_p", "token_counter", "tokens", "token_count", "usage",
@@ -87,14 +87,14 @@ ABOUT = {
 def settings(given: Any) -> dict[str, Any]:
     """Check template variables and drop nulls. Raises InputError if they are no mapping, or have a reserved name."""
     if not isinstance(given, Mapping):
-        raise InputError(f"{TOLD!r} must be an object of names and values, not {given!r}")
-    taken = sorted(set(given) & set(APPLIED))
+        raise InputError(f"{TEMPLATE_KWARGS!r} must be an object of names and values, not {given!r}")
+    taken = sorted(set(given) & set(RESERVED))
     if taken:
-        raise InputError(f"{TOLD!r} has {taken[0]!r}, which is no setting of a chat template: leave it out")
+        raise InputError(f"{TEMPLATE_KWARGS!r} has {taken[0]!r}, which is no setting of a chat template: leave it out")
     return {name: value for name, value in given.items() if value is not None}
 
 
-APPLIED = (
+RESERVED = (
     "self", "conversation", "messages", "tools", "chat_template", "add_generation_prompt", "continue_final_message",
     "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask",
     "tokenizer_kwargs",
@@ -102,11 +102,11 @@ APPLIED = (
 """Arguments of `apply_chat_template` of transformers, which cannot be template variables."""
 
 
-def for_template(turn: Message, template: str) -> dict[str, Any]:
+def template_fields(turn: Message, template: str) -> dict[str, Any]:
     """A message's other fields, in the form templates expect. Raises InputError for one the template does not read."""
-    more = {key: value for key, value in turn.more.items() if key not in OURS}
+    more = {key: value for key, value in turn.more.items() if key not in INTERNAL_KEYS}
     for key in more:
-        may_be_left_out = key in UNSAID | ABOUT or (key == "name" and turn.role == "tool")
+        may_be_left_out = key in LINK_KEYS | METADATA_KEYS or (key == "name" and turn.role == "tool")
         if not may_be_left_out and not re.search(rf"\b{re.escape(key)}\b", template):
             raise InputError(
                 f"a message holds {key!r}, which the chat template does not read: remove it, write it into 'content', "
@@ -140,7 +140,7 @@ THOUGHT = re.compile(r"</?think>")
 """The marks around a thought before an answer."""
 
 
-def as_asked(content: str, head: str) -> str:
+def continue_thought(content: str, head: str) -> str:
     """The answer as the continuation of a prompt's text `head`, which may have opened or closed its thought.
 
     An answer without a thought closes an opened one. Raises InputError if an answer has a thought after a closed one.
@@ -153,12 +153,12 @@ def as_asked(content: str, head: str) -> str:
                 " by --chat-template-kwargs (enable_thinking=true, thinking=true), or remove the thought"
             )
         return rest.lstrip("\n")
-    opened = opened_by(head)
+    opened = opened_thought(head)
     if opened and not mark:
         return ("\n" if opened.endswith("\n") else "\n\n") + "</think>\n\n" + content
     return content.removeprefix(opened)
 
 
-def opened_by(head: str) -> str:
+def opened_thought(head: str) -> str:
     """The mark with which a prompt opens a thought, empty if it does not."""
     return next((mark for mark in ("<think>\n", "<think>") if head.endswith(mark)), "")

@@ -32,6 +32,3 @@ LABEL_LIKE = (
 
 PASSAGES = ("options", "choices", "A", "passage", "passages", "document", "article", "paragraph", "post")
 """Columns of a passage or of options that a question may refer to."""
-
-QUESTION_TEXTS = ("full_text", "text")
-"""Keys of the text of a question that is an object."""

@@ -23,7 +23,7 @@ from accord.data.messages import (
     split_dialogues,
     split_strings,
 )
-from accord.data.verdicts import desirable, unjudged
+from accord.data.verdicts import desirable, missing_verdict
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization
 
@@ -49,7 +49,7 @@ def convention_of(columns: Columns) -> Convention:
     hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
     found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
-    why = f", and {answers}" if (answers := unjudged(present)) else ""
+    why = f", and {answers}" if (answers := missing_verdict(present)) else ""
     asks = next((name for name in present if name in PROMPT_LIKE), present[0] if present else "COLUMN")
     raise InputError(
         f"the columns found are {found}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
@@ -286,14 +286,14 @@ CONVENTIONS = (
 )
 """In the order they are tried: a prompt alone comes after all conventions with completions."""
 
-IDS = {"completion_ids", "input_ids", "labels", "attention_mask"}
 _ELSEWHERE = {*QUESTIONS, *RESPONSES, "answer"}
 """Other names of prompts and completions, which `accord.data.layouts` converts."""
 
-_OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE - {"answer"} | IDS
+_OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE - {"answer"}
+_OF_A_ROW |= {"completion_ids", "input_ids", "labels", "attention_mask"}
 
 
-def carried(columns: Columns) -> dict[str, Any]:
+def kept_columns(columns: Columns) -> dict[str, Any]:
     """The columns that sampled rows keep from their prompt's row: all but those that decide a row's convention.
 
     A row with a new `completion` is then read as a demonstration. `answer` is kept, as verifiers need it.

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
-from accord.data.verdicts import key_in
+from accord.data.verdicts import first_key
 from accord.errors import InputError
 
 Columns = Mapping[str, Any]
@@ -36,14 +36,14 @@ def expand_rankings(row: Any) -> list[Any]:
     rankings = []
     queue: list[tuple[list[Any], Any]] = [([], root)]
     for before, message in queue:  # grows while iterated: a breadth-first walk
-        role = message.get(key_in(message, _SPEAKER))
-        said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(key_in(message, _SAID))}
+        role = message.get(first_key(message, _SPEAKER))
+        said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(first_key(message, _SAID))}
         replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
         queue += [([*before, said], reply) for reply in replies]
         ranked = [reply for reply in replies if reply.get("rank") is not None]
         if len(ranked) > 1 and said["role"] == "user":
             ranks = sorted({reply["rank"] for reply in ranked})
-            answers = [reply.get(key_in(reply, _SAID)) for reply in ranked]
+            answers = [reply.get(first_key(reply, _SAID)) for reply in ranked]
             found = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
             rankings.append({**rest, "prompt": [*before, said], **found})
     return rankings

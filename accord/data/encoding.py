@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from accord.arrays import Tokens
 from accord.data.chat import (
     Piece,
-    RewrittenPast,
+    RewrittenHistory,
     completion_pieces,
     encode_prompt,
     join,
@@ -104,7 +104,7 @@ def encode(
             )
             continue
         fitted = replace(tree, branches=tuple(_cut(branch, longest - len(tree.prompt)) for branch in tree.branches))
-        reason = _fault(fitted)
+        reason = _unusable(fitted)
         if reason is None:
             kept.append(fitted)
         else:
@@ -135,7 +135,7 @@ def _trees(
     for i, row in enumerate(rows):
         index = i if left_out is None else left_out.index(i)
         try:
-            planned = [_plan(tokenizer, part, whole) for part in _parts(tokenizer, row)]
+            planned = [_plan(tokenizer, part, whole) for part in _split_answers(tokenizer, row)]
         except InputError as error:
             if left_out is None:
                 raise
@@ -183,7 +183,7 @@ def _plan(
         raise InputError("a prompt without a completion cannot be trained on: add a column completion")
     prompt, completions = align(row.prompt, *completions)
     head = prompt_text(tokenizer, prompt)
-    if own := _own(tokenizer, row):
+    if own := _sampled_tokens(tokenizer, row):
         return head, opening(tokenizer, prompt), [Branch(own)], ranks
     branches: list[Branch | tuple[Piece, ...]] = [
         completion_pieces(tokenizer, prompt, said, head, whole=whole) for said in completions
@@ -191,7 +191,7 @@ def _plan(
     return head, opening(tokenizer, prompt), branches, ranks
 
 
-def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
+def _sampled_tokens(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
     """The sampled tokens of a demonstration's completion, if this tokenizer decodes them to its text; else none."""
     if not isinstance(row, Demonstration) or not row.tokens or max(row.tokens) >= len(tokenizer):
         return ()
@@ -201,14 +201,14 @@ def _own(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
     return row.tokens if is_own else ()
 
 
-def _parts(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:
+def _split_answers(tokenizer: PreTrainedTokenizerBase, row: Row) -> list[Row]:
     """The row, or one demonstration per answer if the template rewrites earlier answers or has no end of turn."""
     if not isinstance(row, Demonstration) or isinstance(row.completion, str) or len(row.completion) == 1:
         return [row]
     prompt, (turns,) = align(row.prompt, row.completion)
     try:
         completion_pieces(tokenizer, prompt, turns, prompt_text(tokenizer, prompt))
-    except RewrittenPast:
+    except RewrittenHistory:
         pass
     else:
         if turn_end(tokenizer).text:
@@ -241,7 +241,7 @@ def _cut(branch: Branch, room: int) -> Branch:
     return Branch(branch.tokens[:room], trained)
 
 
-def _fault(tree: Tree) -> str | None:
+def _unusable(tree: Tree) -> str | None:
     """Why the tree cannot be trained on, None if it can."""
     if not all(branch.tokens and (branch.trained is None or any(branch.trained)) for branch in tree.branches):
         return NO_ROOM

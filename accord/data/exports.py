@@ -15,12 +15,12 @@ from itertools import chain
 from typing import Any
 
 from accord.data.messages import parsed
-from accord.data.verdicts import ANSWER, TEXTS, key_in
+from accord.data.verdicts import ANSWER, TEXTS, first_key
 from accord.errors import InputError, located
 
 Columns = Mapping[str, Any]
 
-OURS = "accord"
+ANSWERS_COLUMN = "accord"
 """The column in which `accord annotate export` writes answers that a tool has no field for: JSON, by annotator."""
 
 
@@ -155,8 +155,8 @@ def _result(result: Any, data: Columns) -> tuple[str, Any]:
 
 def _row(asked: Columns, who: str, answers: Columns) -> dict[str, Any]:
     """One annotator's row: the item's columns, with those that a comparison used replaced by its preference."""
-    row = {name: value for name, value in asked.items() if name != OURS}
-    ours = parsed(asked[OURS]) if isinstance(asked.get(OURS), str) else None
+    row = {name: value for name, value in asked.items() if name != ANSWERS_COLUMN}
+    ours = parsed(asked[ANSWERS_COLUMN]) if isinstance(asked.get(ANSWERS_COLUMN), str) else None
     twice = next((name for name in answers if name in asked), None)
     if twice is not None:
         raise InputError(f"{twice!r} names both a field of the item and a question: rename one")
@@ -181,7 +181,7 @@ def _preference(asked: Columns, name: str, value: Any) -> tuple[Sequence[str], d
         case {"ranker": ranked}:
             listed = next((n for n, v in asked.items() if isinstance(v, list) and v and all(map(_has_id, v))), "")
             names = ("body", *TEXTS, "html", "title")
-            texts = {str(one["id"]): one.get(key_in(one, names)) for one in asked.get(listed, ())}
+            texts = {str(one["id"]): one.get(first_key(one, names)) for one in asked.get(listed, ())}
             return (listed,), _ranking(name, texts, _buckets(name, ranked, texts))
         case [_, _, *_]:
             named = {_plain(column): column for column in asked}

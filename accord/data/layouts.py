@@ -30,42 +30,54 @@ from accord.data.column_names import (
     PREFILLS,
     PROMPT_ALONE,
     PROMPT_LIKE,
-    QUESTION_TEXTS,
     QUESTIONS,
     RESPONSES,
     STRUCTURED,
     SYSTEMS,
 )
-from accord.data.messages import TRANSCRIPT, in_rows, in_turns, parse_transcript, parsed, read_prompt, read_text
-from accord.data.synonyms import respelled
-from accord.data.verdicts import desirable, judged, unjudged
+from accord.data.messages import (
+    QUESTION_TEXTS,
+    TRANSCRIPT,
+    is_chat,
+    messages_from_columns,
+    messages_from_turns,
+    parse_transcript,
+    parsed,
+    read_prompt,
+    read_text,
+    texts_in,
+)
+from accord.data.synonyms import rename_synonyms
+from accord.data.verdicts import add_preference, desirable, missing_verdict
 from accord.errors import InputError
 from accord.records import Message, Text, text_to_json
 
 Columns = Mapping[str, Any]
 
 
-def standard(columns: Columns) -> Columns:
+def standardize(columns: Columns) -> Columns:
     """Convert a row to the columns of the conventions; a row that has them already is returned unchanged.
 
     Raises InputError if a column that may hold part of the prompt would be lost, or a column cannot be read.
     """
     known = {name: value for name, value in columns.items() if value is not None and value == value}  # nor NaN
     known |= {name: "" for name in CHAT_ONLY if name in columns and name not in known}
-    row = judged(respelled({name: _structured(name, value) for name, value in known.items()}))
+    row = add_preference(rename_synonyms({name: _structured(name, value) for name, value in known.items()}))
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
     if isinstance(row.get("messages"), list | Mapping):
-        row["messages"] = in_rows(row["messages"])
+        row["messages"] = messages_from_columns(row["messages"])
     if isinstance(row.get("messages"), list):
-        row["messages"] = in_turns(row["messages"])
+        row["messages"] = messages_from_turns(row["messages"])
     if "rejected_response" in row and "messages" in row:
         row |= _last_answer(row, "preferred to 'rejected_response'", "chosen")
         row["rejected"] = row["rejected_response"]
         del row["messages"]
-    row = _answered(row)
-    asks = set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row)) or _only_asks(row)
-    row = _with_settings(_asked(row) if asks else row)
+    row = _add_completion(row)
+    asks = (
+        set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row)) or _is_prompt_only(row)
+    )
+    row = _move_settings(_merge_prompt(row) if asks else row)
     return columns if row == columns else {name: None for name in columns if name not in known} | row
 
 
@@ -83,20 +95,20 @@ def _first(row: Columns, names: Sequence[str]) -> str | None:
 
 def _is_chatty(row: Columns) -> bool:
     """Whether the row has a column that only a chat can hold, such as a system prompt, even if it is empty here."""
-    return any(name in row for name in CHAT_ONLY) or any(_says(row.get(name)) for name in ("context", "tools"))
+    return any(name in row for name in CHAT_ONLY) or any(_is_filled(row.get(name)) for name in ("context", "tools"))
 
 
-def _only_asks(row: Columns) -> bool:
+def _is_prompt_only(row: Columns) -> bool:
     """Whether the row is a prompt without a completion."""
     others = ("prompt", "text", "input_ids", *RESPONSES)
-    return _first(row, PROMPT_ALONE) is not None and _first(row, others) is None and not unjudged(row)
+    return _first(row, PROMPT_ALONE) is not None and _first(row, others) is None and not missing_verdict(row)
 
 
-def _says(value: Any) -> bool:
+def _is_filled(value: Any) -> bool:
     return bool(value.strip() if isinstance(value, str) else value)
 
 
-def _answered(row: dict[str, Any]) -> dict[str, Any]:
+def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
     """The row with `completion` taken from another column, which is kept for verifiers."""
     asked, said = _first(row, ("prompt", *QUESTIONS)), _first(row, ("completion", "messages", *RESPONSES))
     if set(ANSWERS) & row.keys() - {"completion"}:
@@ -114,77 +126,77 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
     if said == "messages" and desirable(row.get("label")) is not None:
         return row | _last_answer(row, "judged by 'label'", "completion")
     if said == "completion":
-        return row | {"completion": _thought(row, row["completion"])}
+        return row | {"completion": _with_reasoning(row, row["completion"])}
     if said == "messages":
         return row
     answer = row[said]
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
-    elif said == "answer" and not (isinstance(answer, str) or _is_chat(answer)):
+    elif said == "answer" and not (isinstance(answer, str) or is_chat(answer)):
         return row  # a reference for a verifier
-    if not _says(read_text(answer, said)):
+    if not _is_filled(read_text(answer, said)):
         raise InputError(f"{said!r} is empty")
-    return row | {"completion": _thought(row, answer)}
+    return row | {"completion": _with_reasoning(row, answer)}
 
 
-def _thought(row: Columns, answer: Any) -> Any:
+def _with_reasoning(row: Columns, answer: Any) -> Any:
     """The answer, as a message with the row's `reasoning_content` if it has one."""
     thought = row.get("reasoning_content")
-    if not isinstance(thought, str) or not thought.strip() or not isinstance(answer, str) or _is_chat(answer):
+    if not isinstance(thought, str) or not thought.strip() or not isinstance(answer, str) or is_chat(answer):
         return answer
     return [{"role": "assistant", "content": answer, "reasoning_content": thought}]
 
 
-def _asked(row: dict[str, Any]) -> dict[str, Any]:
+def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
     """The row with all columns that are part of the prompt merged into `prompt`, or into its messages."""
     wholes = ("chosen", "rejected") if _holds_dialogues(row) else ("messages",) if not set(ANSWERS) & row.keys() else ()
     if "messages" in wholes and "messages" not in row:
         wholes = ()
     if wholes:
-        return row | {name: _whole(row, name) for name in wholes}
+        return row | {name: _full_dialogue(row, name) for name in wholes}
     history = _first(row, HISTORIES)
     question = _first(row, ("prompt", "messages", *QUESTIONS))
-    if not question and (chat := next((name for name in (*HISTORIES, "trajectory") if _is_chat(row.get(name))), None)):
+    if not question and (chat := next((name for name in (*HISTORIES, "trajectory") if is_chat(row.get(name))), None)):
         question, history = chat, None
     if not question:
         _require_no_question(row)
         return row
     if question == "prompt" and not _is_chatty(row):
-        _require_said(row, row["prompt"], question)
+        _require_included(row, row["prompt"], question)
         return row
     turns = _turns(row[question], question)
     if question == "messages" and turns[-1]["role"] == "assistant":
         raise InputError(
-            f"'messages' ends with an answer, beside {', '.join(_answers(row))}: name the prompt by --columns "
+            f"'messages' ends with an answer, beside {', '.join(_answer_columns(row))}: name the prompt by --columns "
             "prompt=COLUMN, or leave the others out"
         )
     if question == "instruction" and isinstance(more := row.get("input"), str) and more.strip():
         turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], more)))
-    if history and _says(row[history]):
+    if history and _is_filled(row[history]):
         if question == "instruction" and history == "context" and isinstance(row[history], str):  # Dolly's
             turns[-1]["content"] += f"\n\n{row[history]}"
         else:
             turns = [*_history(row[history], history, question), *turns]
-    _require_said(row, turns, question)
+    _require_included(row, turns, question)
     rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, *PREFILLS, history)}
-    begun = [{"role": "assistant", "content": row[name]} for name in PREFILLS if _says(row.get(name))]
-    return rest | {"prompt": [*_opened(row, turns), *begun]}
+    begun = [{"role": "assistant", "content": row[name]} for name in PREFILLS if _is_filled(row.get(name))]
+    return rest | {"prompt": [*_add_system(row, turns), *begun]}
 
 
-def _answers(row: Columns) -> list[str]:
+def _answer_columns(row: Columns) -> list[str]:
     return [name for name in ANSWERS if name in row]
 
 
 def _require_no_question(row: Columns) -> None:
     """Raise InputError if a column that is not read may hold the prompt."""
-    lost = [name for name in (*PROMPT_LIKE, *SYSTEMS) if _says(row.get(name))]
+    lost = [name for name in (*PROMPT_LIKE, *SYSTEMS) if _is_filled(row.get(name))]
     if lost:
         holder = row[lost[0]]
         inside = list(map(str, holder)) if isinstance(holder, Mapping) else []
         has = f" (which has {', '.join(inside)})" if inside else ""
         raise InputError(
-            f"the prompt may be in {' or '.join(map(repr, lost))}{has}, beside {', '.join(_answers(row))}: name it "
-            f"by --columns prompt={'.'.join([lost[0], *sorted(inside, key=lambda n: n not in PROMPT_LIKE)[:1]])}"
+            f"the prompt may be in {' or '.join(map(repr, lost))}{has}, beside {', '.join(_answer_columns(row))}: name "
+            f"it by --columns prompt={'.'.join([lost[0], *sorted(inside, key=lambda n: n not in PROMPT_LIKE)[:1]])}"
         )
 
 
@@ -200,18 +212,18 @@ def _holds_dialogues(row: Columns) -> bool:
     return True
 
 
-def _whole(row: Columns, name: str) -> Any:
+def _full_dialogue(row: Columns, name: str) -> Any:
     """A dialogue column, starting with the row's system prompt. Raises InputError if it lacks another prompt column."""
-    if not any(_says(row.get(other)) for other in ("prompt", *QUESTIONS, *SYSTEMS, *HISTORIES)):
+    if not any(_is_filled(row.get(other)) for other in ("prompt", *QUESTIONS, *SYSTEMS, *HISTORIES)):
         return row[name]
     turns = _turns(row[name], name)
-    _require_said(row, turns, name)
-    return _opened(row, turns)
+    _require_included(row, turns, name)
+    return _add_system(row, turns)
 
 
-def _opened(row: Columns, turns: list[Any]) -> list[Any]:
+def _add_system(row: Columns, turns: list[Any]) -> list[Any]:
     """The turns preceded by the row's system prompt. Raises InputError if they start with a different one."""
-    column = next((name for name in SYSTEMS if _says(row.get(name))), None)
+    column = next((name for name in SYSTEMS if _is_filled(row.get(name))), None)
     if column is None:
         return turns
     first = turns[0] if turns and turns[0]["role"] in ("system", "developer") else None
@@ -225,33 +237,17 @@ def _opened(row: Columns, turns: list[Any]) -> list[Any]:
     return turns
 
 
-def _require_said(row: Columns, within: Any, asked: str) -> None:
+def _require_included(row: Columns, within: Any, asked: str) -> None:
     """Raise InputError if a column that may be part of the prompt is not contained in `within`, so would be lost."""
-    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _only_asks(row) else ()))
-    names = tuple(name for name in names if name != asked and _says(row.get(name)))
-    said = "\n".join(_contents(within)) if names else ""
-    lost = next((n for n in names if not all(text.strip() in said for text in _contents(row[n]))), None)
+    names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _is_prompt_only(row) else ()))
+    names = tuple(name for name in names if name != asked and _is_filled(row.get(name)))
+    said = "\n".join(texts_in(within)) if names else ""
+    lost = next((n for n in names if not all(text.strip() in said for text in texts_in(row[n]))), None)
     if lost is not None:
         both = f"name both by --columns prompt={asked},{lost}" if asked not in (*ANSWERS, *CHATS) else "write it there"
         raise InputError(
             f"{lost!r} beside {asked!r} may be part of the prompt: {both}, or leave it out by --columns {lost}="
         )
-
-
-def _contents(value: Any) -> list[str]:
-    """All texts in a string, a message, or nested lists of these."""
-    if isinstance(value, str):
-        text = read_text(value, "")
-        return [text] if isinstance(text, str) else [turn.content for turn in text]
-    if isinstance(value, Mapping):
-        return _contents(next((value[name] for name in ("content", "value", *QUESTION_TEXTS) if name in value), ""))
-    return [text for item in value for text in _contents(item)] if isinstance(value, Sequence) else []
-
-
-def _is_chat(value: Any) -> bool:
-    if isinstance(value, str):
-        return not isinstance(read_text(value, ""), str)
-    return isinstance(value, Sequence) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _turns(value: Any, column: str) -> list[Any]:
@@ -273,7 +269,7 @@ def _history(value: Any, column: str, question: str) -> list[Any]:
         )
     if all(isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2 for turn in value):
         value = [{"input": asked, "output": said} for asked, said in value]
-    return list(text_to_json(read_text(in_turns(value), column)))
+    return list(text_to_json(read_text(messages_from_turns(value), column)))
 
 
 def _last_answer(row: dict[str, Any], judged_by: str, name: str) -> dict[str, Any]:
@@ -288,7 +284,7 @@ SETTINGS = ("tools", "chat_template_kwargs")
 """Columns that a chat template reads besides the messages."""
 
 
-def _with_settings(row: dict[str, Any]) -> dict[str, Any]:
+def _move_settings(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its tools and chat template settings moved into the chat's first message, where
     `accord.data.chat_template` reads them."""
     given = {name: row[name] for name in SETTINGS if row.get(name)}

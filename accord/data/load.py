@@ -15,7 +15,7 @@ from accord.data.columns import rename_columns
 from accord.data.conventions import Convention, convention_of
 from accord.data.conversations import expand_rankings, join_messages
 from accord.data.exports import expand_annotations
-from accord.data.layouts import standard
+from accord.data.layouts import standardize
 from accord.data.messages import read_prompt, read_text
 from accord.data.sources import open_source
 from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
@@ -201,12 +201,12 @@ def _require_signal(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None
 
 
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
-    """Convert a row to (convention or record type, record, columns), without a `completion` that `standard` added."""
+    """Convert a row to (convention or record type, record, columns), without a derived `completion`."""
     if isinstance(row, get_args(Row)):
         return type(row), row, row_to_json(row)
     if not isinstance(row, Mapping):
         raise InputError(f"a row must be a dict of columns or a record, not of type {type(row).__name__}")
-    columns = standard(row)
+    columns = standardize(row)
     kind = convention_of(columns)
     kept = {name: value for name, value in columns.items() if name != "completion" or name in row}
     return kind, kind.convert(columns), kept

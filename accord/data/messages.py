@@ -42,6 +42,9 @@ TURN_PAIRS = (
 )
 """The keys of question-answer objects, which a chat may be a list of."""
 
+QUESTION_TEXTS = ("full_text", "text")
+"""Keys of the text of a question that is an object."""
+
 _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](role|from|content|value)[\"']\s*:")
 
 
@@ -54,7 +57,7 @@ def read_text(value: Any, column: str) -> Text:
     if isinstance(value, str):
         chat = _chat_in(value)
         return _encodable(value, f"'{column}'") if chat is None else read_text(chat, column)
-    value = in_rows(value)
+    value = messages_from_columns(value)
     if isinstance(value, Message) or (isinstance(value, Mapping) and ("role" in value or "from" in value)):
         return (_message(value, column),)
     if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
@@ -68,7 +71,7 @@ def read_text(value: Any, column: str) -> Text:
     return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
 
 
-def in_rows(chat: Any) -> Any:
+def messages_from_columns(chat: Any) -> Any:
     """Messages as a list, from an object with a list of roles and a list of contents; other values unchanged."""
     if not isinstance(chat, Mapping) or not isinstance(chat.get("role", chat.get("from")), list):
         return chat
@@ -78,7 +81,7 @@ def in_rows(chat: Any) -> Any:
     return [dict(zip(keys, values, strict=True)) for values in zip(*(chat[key] for key in keys), strict=True)]
 
 
-def in_turns(chat: list[Any]) -> list[Any]:
+def messages_from_turns(chat: list[Any]) -> list[Any]:
     """The messages of a list of alternating texts, or of question-answer objects; other chats unchanged."""
     roles = ("user", "assistant")
     if len(chat) > 1 and all(isinstance(item, str) for item in chat):
@@ -89,14 +92,31 @@ def in_turns(chat: list[Any]) -> list[Any]:
     return chat
 
 
+def texts_in(value: Any) -> list[str]:
+    """All texts in a string, a message, or nested lists of these."""
+    if isinstance(value, str):
+        text = read_text(value, "")
+        return [text] if isinstance(text, str) else [turn.content for turn in text]
+    if isinstance(value, Mapping):
+        return texts_in(next((value[name] for name in ("content", "value", *QUESTION_TEXTS) if name in value), ""))
+    return [text for item in value for text in texts_in(item)] if isinstance(value, Sequence) else []
+
+
+def is_chat(value: Any) -> bool:
+    """Whether a value is a list of objects, or a string that holds messages."""
+    if isinstance(value, str):
+        return not isinstance(read_text(value, ""), str)
+    return isinstance(value, Sequence) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
 def _chat_in(text: str) -> Any:
     """The messages in a JSON string (or one printed by Python), None if it holds anything else."""
     if not _LIKE_MESSAGES.match(text):
         return None
     value = parsed(text)
     items = value if isinstance(value, list) else [value]
-    is_chat = items and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in items)
-    return value if is_chat else None
+    has_messages = items and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in items)
+    return value if has_messages else None
 
 
 def parsed(text: str) -> Any:
@@ -218,7 +238,7 @@ def _kind(value: Any) -> str:
     return "null" if value is None else f"of type {type(value).__name__}"
 
 
-def shared(first: Sequence[object], second: Sequence[object]) -> int:
+def common_prefix_length(first: Sequence[object], second: Sequence[object]) -> int:
     """The length of the common prefix."""
     both = enumerate(zip(first, second, strict=False))
     return next((i for i, (a, b) in both if a != b), min(len(first), len(second)))
@@ -228,7 +248,7 @@ def split_dialogues(
     first: tuple[Message, ...], second: tuple[Message, ...]
 ) -> tuple[tuple[Message, ...], tuple[Message, ...], tuple[Message, ...]]:
     """(prompt, first, second) of two dialogues, split after their longest common prefix that ends before answers."""
-    end = min(shared(first, second), len(first) - 1, len(second) - 1)
+    end = min(common_prefix_length(first, second), len(first) - 1, len(second) - 1)
     while end >= 0 and not first[end].role == second[end].role == "assistant":
         end -= 1
     while end > 0 and first[end - 1].role == "assistant":  # a prompt that ends with an answer would be a prefill
@@ -246,7 +266,7 @@ def split_strings(first: str, second: str) -> tuple[str, str, str]:
     A word is left to each completion; the white space after the prompt stays with the completions, as sub-word
     tokenizers expect. Texts without a common prefix have the empty prompt.
     """
-    end = min(shared(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
+    end = min(common_prefix_length(first, second), len(first.rstrip()) - 1, len(second.rstrip()) - 1)
     while end > 0 and not first[end - 1].isspace():
         end -= 1
     prompt = first[: max(end, 0)].rstrip()

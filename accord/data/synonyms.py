@@ -52,7 +52,7 @@ MEDIA = ("image", "images", "video", "videos", "audio", "audios")
 """Columns of images, video and audio."""
 
 
-def respelled(row: dict[str, Any]) -> dict[str, Any]:
+def rename_synonyms(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its columns also under the names of the conventions.
 
     Raises InputError if it has images, audio or video, since only text is read and the prompt would lose a part.

@@ -86,7 +86,7 @@ def desirable(value: Any) -> bool | None:
     return LABELS.get(str(value).strip().strip("\ufe0f").rstrip(_SKINS).lower())
 
 
-def judged(row: dict[str, Any]) -> dict[str, Any]:
+def add_preference(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its answers as chosen and rejected (with `tied` for a tie), or as a ranking.
 
     Raises InputError if scores or a verdict cannot be read.
@@ -104,7 +104,7 @@ def judged(row: dict[str, Any]) -> dict[str, Any]:
         columns.sort()
         verdicts = _paired(row, columns)
         if verdicts is not None:
-            ranks = order_of(len(columns), verdicts)
+            ranks = ranks_of_verdicts(len(columns), verdicts)
             told = _ranked(row, columns, ranks or [0] * len(columns))
             return told if ranks else told | {"verdicts": verdicts}
         ranks = _ranks(row, stem, columns) if len(columns) > 1 else None
@@ -128,7 +128,7 @@ def _paired(row: Columns, columns: Sequence[str]) -> list[float] | None:
     return verdicts  # type: ignore[return-value]
 
 
-def order_of(number: int, verdicts: Sequence[float]) -> list[int] | None:
+def ranks_of_verdicts(number: int, verdicts: Sequence[float]) -> list[int] | None:
     """The ranks of `number` answers that reproduce the verdicts on all pairs (12, 13, ..., 23, ...), None if none do.
 
     An answer's rank is the number of answers better than it, with gaps closed. People's verdicts need not be
@@ -145,7 +145,7 @@ def order_of(number: int, verdicts: Sequence[float]) -> list[int] | None:
     return ranks if given == list(verdicts) else None
 
 
-def unjudged(columns: Iterable[str]) -> str:
+def missing_verdict(columns: Iterable[str]) -> str:
     """A hint for messages, if the columns hold answers without a verdict; else ""."""
     found = sorted(name for name in columns if ANSWER.fullmatch(name))
     if len(found) < 2:
@@ -160,12 +160,12 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
     scores: list[Any] | None = None
     choice = next((column for column in CHOICES if column in row), None)
     column = next((column for column in SCORES if isinstance(row.get(column), list)), None)
-    if texts and all(isinstance(item, Mapping) and "role" not in item and key_in(item, TEXTS) for item in texts):
-        items, texts = texts, [item[key_in(item, TEXTS)] for item in texts]
+    if texts and all(isinstance(item, Mapping) and "role" not in item and first_key(item, TEXTS) for item in texts):
+        items, texts = texts, [item[first_key(item, TEXTS)] for item in texts]
         if all("rank" in item for item in items):
             scores = [-rank if _is_number(rank := item["rank"]) else rank for item in items]
         elif choice is None and column is None:
-            scores = [item[key] if (key := key_in(item, SCORE)) else None for item in items]
+            scores = [item[key] if (key := first_key(item, SCORE)) else None for item in items]
     if scores is None and column is not None:
         scores = row[column]
     if scores is None and choice is not None:
@@ -186,7 +186,7 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
     return rest | {"completions": texts, "ranks": [order.index(score) for score in scores]}
 
 
-def key_in(item: Columns, names: Sequence[str]) -> str:
+def first_key(item: Columns, names: Sequence[str]) -> str:
     return next((name for name in names if item.get(name) is not None), "")
 
 

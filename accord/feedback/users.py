@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, TypeAlias
 
-from accord.data.chat import RewrittenPast, encode_reply
+from accord.data.chat import RewrittenHistory, encode_reply
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.team import Team
@@ -123,7 +123,7 @@ def next_prompt(policy: Policy, sample: Sample, said: str) -> EncodedPrompt:
     with located(f"{row_named(sample.row)}: "):
         try:
             reply = encode_reply(policy.tokenizer, chat, said, ended=sample.completion.tokens[-1] == policy.end)
-        except RewrittenPast:
+        except RewrittenHistory:
             raise InputError(
                 "the chat template writes an answer otherwise once the chat goes on, so a conversation is not one "
                 "text: give a template that does not, by --chat-template"

@@ -120,7 +120,7 @@ def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) ->
 def _unnamed(row: Prompt, kinds: tuple[type, ...]) -> str:
     """Advice where a prompt's other columns may hold answers under unknown names; "" where there are none."""
     texts = [str(name) for name, value in row.columns.items() if isinstance(value, str) and value.strip()]
-    if why := data.verdicts.unjudged(row.columns):
+    if why := data.verdicts.missing_verdict(row.columns):
         return why
     if len(texts) > 1 and Preference in kinds and Demonstration not in kinds:
         return f"where its answers are in other columns, name them by --columns chosen={texts[0]},rejected={texts[1]}"

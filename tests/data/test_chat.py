@@ -2,7 +2,7 @@
 
 import pytest
 
-from accord.data.chat import RewrittenPast, encode_completion, encode_prompt, encode_reply
+from accord.data.chat import RewrittenHistory, encode_completion, encode_prompt, encode_reply
 from accord.engine.trees import Branch
 from accord.errors import InputError
 from accord.records import Message
@@ -131,5 +131,5 @@ def test_no_reply_where_the_template_rewrites_the_answer():
     forgets = TEMPLATE.replace(
         "{{ m.content }}", "{{ 'bye' if m.role == 'assistant' and not loop.last else m.content }}"
     )
-    with pytest.raises(RewrittenPast, match="renders an earlier answer differently once the chat continues"):
+    with pytest.raises(RewrittenHistory, match="renders an earlier answer differently once the chat continues"):
         encode_reply(word_tokenizer(template=forgets), (*ASK, *ANSWER), "hello")

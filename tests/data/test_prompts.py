@@ -9,9 +9,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from accord.data import load_data, load_prompts
-from accord.data.conventions import CONVENTIONS, carried, convention_of
+from accord.data.conventions import CONVENTIONS, convention_of, kept_columns
 from accord.data.encoding import encode_prompts
-from accord.data.layouts import standard
+from accord.data.layouts import standardize
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 from tests.commands.small import write_jsonl
@@ -42,7 +42,7 @@ def test_every_convention_s_prompt_keeps_the_other_columns_as_they_are(row: dict
 
 
 def test_every_convention_is_tested() -> None:
-    assert {convention_of(standard(row)) for row, _ in ROWS} == set(CONVENTIONS)
+    assert {convention_of(standardize(row)) for row, _ in ROWS} == set(CONVENTIONS)
 
 
 def test_records_in_memory_have_the_columns_they_are_written_with() -> None:
@@ -88,7 +88,7 @@ def test_encoded_prompts_are_the_loaded_ones(tokenizer: PreTrainedTokenizerFast)
 
 @pytest.mark.parametrize(("row", "prompt"), ROWS, ids=[" ".join(row) for row, _ in ROWS])
 def test_a_completion_beside_what_is_carried_makes_a_demonstration(row: dict[str, Any], prompt: Any) -> None:
-    on = carried(row)
+    on = kept_columns(row)
     assert on.items() >= {k: v for k, v in row.items() if k in ("answer", "id", "metadata", "source", "meta")}.items()
     text = "" if prompt == "" else "hi"
     assert load_data([{**on, "prompt": text, "completion": "new"}]) == [Demonstration(text, "new")]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from accord.data import load_data, load_prompts
 from accord.data.judgments import load_judgments
-from accord.data.verdicts import order_of
+from accord.data.verdicts import ranks_of_verdicts
 from accord.errors import InputError, LeftOut
 from accord.records import Message, Preference, Ranking
 
@@ -125,4 +125,4 @@ def test_passages_and_verdicts_that_cannot_be_read() -> None:
 @given(st.lists(st.integers(0, 3), min_size=3, max_size=6))
 def test_the_verdicts_of_a_ranking_have_it_back(ranks: list[int]) -> None:
     verdicts = [0.5 + 0.5 * ((i < j) - (i > j)) for i, j in combinations(ranks, 2)]
-    assert order_of(len(ranks), verdicts) == [sorted(set(ranks)).index(rank) for rank in ranks]
+    assert ranks_of_verdicts(len(ranks), verdicts) == [sorted(set(ranks)).index(rank) for rank in ranks]
