@@ -64,9 +64,9 @@ def main() -> None:
         "tokens per sample",
         "stored as",
         "bytes per token in memory",
-        "sent",
+        "bytes per token sent",
         "ns per token to send and read",
-        "to lay out",
+        "ns per token to lay out",
     )
     for length in (10, 100, 1000, 4096):
         for name, (ints, doubles) in STORAGE.items():
