@@ -53,7 +53,7 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(\w://)(?:[^/\s]*@)?([^\s?#]*)(?:[?#][^\s,)]*)?", r"\1\2", text)
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The first line of an exception's message, without secrets; its class name where the message is empty.
 
     Where the first line ends in a colon, the next line is added.
@@ -86,7 +86,7 @@ class _Legible:
 
 
 @contextmanager
-def counting(title: str, total: int, note: Callable[[], str] = str) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str, total: int, note: Callable[[], str] = str) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error; yields the function that advances it by a number of finished items.
 
     The bar ends with the speed (items a second) and `note()`.

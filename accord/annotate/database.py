@@ -20,7 +20,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlmodel import Field, Session, SQLModel, create_engine
 
-from accord.console import said, without_secrets
+from accord.console import error_text, without_secrets
 from accord.errors import InputError
 
 LAST = 2**63 - 1
@@ -165,7 +165,7 @@ class Database:
         try:
             self._migrate()
         except (DatabaseError, UnicodeError) as error:
-            raise InputError(f"the database {self.name} cannot be opened ({said(_cause(error))}).") from None
+            raise InputError(f"the database {self.name} cannot be opened ({error_text(_cause(error))}).") from None
 
     def _engine(self, source: str) -> Engine:
         if "://" not in source:
@@ -182,7 +182,7 @@ class Database:
         try:
             return create_engine(make_url(source).set(drivername="postgresql+psycopg"), pool_size=20, max_overflow=30)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
-            raise InputError(f"{self.name} cannot be used as a database ({said(error)}).") from None
+            raise InputError(f"{self.name} cannot be used as a database ({error_text(error)}).") from None
 
     def _migrate(self) -> None:
         """Migrate the tables, all or nothing."""
@@ -234,7 +234,8 @@ class Database:
             raise fault_of(error, self.name) from error
         except (JSONDecodeError, ValidationError) as error:  # ValidationError: of items' contents and answers
             raise InputError(
-                f"the database {self.name} holds what accord did not write ({said(error)}): restore it from a copy."
+                f"the database {self.name} holds what accord did not write ({error_text(error)}): restore it from a "
+                "copy."
             ) from error
 
     def close(self) -> None:
@@ -253,7 +254,7 @@ class NotStored(InputError):
 def fault_of(error: DatabaseError, name: str) -> InputError:
     """The meaning of a database error: full, busy, unreachable, read-only, or damaged."""
     cause = _cause(error)
-    told = said(cause)
+    told = error_text(cause)
     full = getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
     if full or "disk is full" in told:
         return NotStored(507, name, "The disk is full.")

@@ -18,8 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from accord.console import said as told
-from accord.console import status
+from accord.console import error_text, status
 from accord.errors import DEBUG
 
 LARGEST = 1_000_000
@@ -81,7 +80,7 @@ class Headers:
         except Exception as error:
             if scope["type"] != "http" or os.environ.get(DEBUG):
                 raise
-            status(f"annotate: a page failed: {type(error).__name__}: {told(error)}; {DEBUG}=1 shows where.")
+            status(f"annotate: a page failed: {type(error).__name__}: {error_text(error)}; {DEBUG}=1 shows where.")
             if not has_begun:
                 await self.fault(Request(scope))(scope, receive, with_headers)
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from accord.chat.conversation import Conversation, Reply
 from accord.chat.speaker import Question
-from accord.console import said, without_halves
+from accord.console import error_text, without_halves
 from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.prompting.server import Server, run_async
@@ -75,13 +75,13 @@ class ServedSaying:
         except openai.APIError as error:
             if self.has_begun and isinstance(error, openai.APIConnectionError):
                 raise InputError(
-                    f"{server} broke off ({server.without_key(said(error.__cause__ or error))})."
+                    f"{server} broke off ({server.without_key(error_text(error.__cause__ or error))})."
                 ) from None
             raise server.refusal(error, self.speaker.name) from None
         except InputError:
             raise
         except Exception as error:  # from the HTTP library, or from an arbitrary response
-            told = server.without_key(said(error))
+            told = server.without_key(error_text(error))
             raise InputError(f"{server} broke off, or does not speak the OpenAI API ({told}).") from None
         if self.finish is None and not self.pieces:
             raise InputError(f"{server} gave no answer; see that the URL is that of an OpenAI-compatible server.")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accord.cli.annotate import opened
-from accord.console import counting, show, status
+from accord.console import progress_bar, show, status
 from accord.errors import InputError, located
 from accord.evaluate.options import takes
 from accord.methods import RewardModel
@@ -185,7 +185,7 @@ def _outcomes(labels: Labels, model: str, method: RewardModel, repeats: int) -> 
     sizes = [total // part for part in PARTS]
     right: dict[tuple[int, int], Any] = {}
     weight: Any = None
-    with counting("models", repeats * len(sizes)) as done:
+    with progress_bar("models", repeats * len(sizes)) as done:
         for repeat, size in product(range(repeats), sizes[::-1]):
             trained, rows = replace(method, seed=method.seed + repeat), labels.nested(method.seed + repeat)
             with redirect_stderr(io.StringIO()) if right else nullcontext():

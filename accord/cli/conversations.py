@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from accord import data as rows_of
 from accord import feedback
-from accord.console import counting
+from accord.console import progress_bar
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions
 from accord.records import EncodedPrompt, Prompt, Sample
@@ -64,7 +64,7 @@ class ConversationOptions(AnswerOptions):
         for prompt in prompts:
             dialogue.check(prompt.prompt, prompt.row)
         drawn = drawn_by(self, policy, prompts, self.sampling())
-        with drawn as speaker, counting("sample", len(prompts) * n * self.max_turns) as done:
+        with drawn as speaker, progress_bar("sample", len(prompts) * n * self.max_turns) as done:
             talks = dialogue.talks(speaker, prompts, n, self.sampling(), progress=done)
         return [
             replace(turn, prompt=replace(turn.prompt, columns={**turn.prompt.columns, "conversation": i, "turn": j}))

@@ -21,7 +21,7 @@ from accord.cli.call import Call, bind, help_of, read_words, target_of
 from accord.cli.options import options_of
 from accord.cli.ranks import final_message, in_team, is_rank
 from accord.cli.table import COMMANDS, FAMILIES, SECTIONS
-from accord.console import legible, said, without_secrets
+from accord.console import error_text, legible, without_secrets
 from accord.errors import DEBUG, InputError, TrainingStopped, UsersFault
 from accord.interrupts import Interrupted, interruptible
 
@@ -83,13 +83,16 @@ def _told(error: Exception) -> int:
         sentence, code = str(error), 2
     elif isinstance(error, OSError):
         named = f"{error.filename}: " if error.filename is not None else ""
-        sentence, code = f"{named}{error.strerror or said(error)}{_WAYS_OUT.get(error.errno or 0, '')}.", 2
+        sentence, code = f"{named}{error.strerror or error_text(error)}{_WAYS_OUT.get(error.errno or 0, '')}.", 2
     elif isinstance(error, MemoryError):
-        sentence, code = f"there is not enough memory{f' ({said(error)})' * bool(str(error))}; ask for less at once.", 2
+        sentence, code = (
+            f"there is not enough memory{f' ({error_text(error)})' * bool(str(error))}; ask for less at once.",
+            2,
+        )
     elif isinstance(error, RecursionError):
         sentence, code = "something that was read is nested too deeply.", 2
     else:
-        sentence, code = f"{type(error).__name__}: {said(error)}; {DEBUG}=1 before the command shows where.", 1
+        sentence, code = f"{type(error).__name__}: {error_text(error)}; {DEBUG}=1 before the command shows where.", 1
     sentence, code = final_message(error, sentence, code)
     if not sentence:
         return code

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from accord import engine
-from accord.console import legible, said, status
+from accord.console import error_text, legible, status
 from accord.errors import InputError
 from accord.outputs import require_file, require_model_folder
 from accord.report.card import add_evaluation
@@ -230,7 +230,9 @@ def _upload(folder: Path, repo: str, names: list[str], private: bool, revision: 
     except InputError:
         raise
     except Exception as error:  # the clients of the Hub's stores raise errors of many kinds
-        raise InputError(f"push: {repo} could not be uploaded to {api.endpoint} ({said(error)}); try again.") from None
+        raise InputError(
+            f"push: {repo} could not be uploaded to {api.endpoint} ({error_text(error)}); try again."
+        ) from None
     return str(commit.commit_url)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from accord import engine, feedback
 from accord.cli.conversations import ConversationOptions
-from accord.console import counting, status
+from accord.console import progress_bar, status
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions, takes
 from accord.feedback.options import RewardOptions
@@ -243,7 +243,7 @@ def _searched(
     if asked.beams is None and asked.block is None:
         return []
     beams = asked.beams or 1
-    with counting("search", len(prompts) * asked.n) as done:
+    with progress_bar("search", len(prompts) * asked.n) as done:
         if asked.block is None or score is None:
             return engine.search.beam_search(
                 policy,

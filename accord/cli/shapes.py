@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accord import engine
-from accord.console import said
+from accord.console import error_text
 from accord.errors import InputError, located, nearest
 
 LLAMAS: dict[str, tuple[str, int, int, int, int, int, int, bool]] = {
@@ -64,4 +64,4 @@ def architecture(model: str) -> Any:
         with located(f"it is a {config.model_type}, which "):
             return engine.wrappers.text_config(config)
     except Exception as error:
-        raise InputError(f"the configuration of {model} cannot be read: {said(error)}") from error
+        raise InputError(f"the configuration of {model} cannot be read: {error_text(error)}") from error

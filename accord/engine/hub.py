@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from typing import Literal
 
-from accord.console import said
+from accord.console import error_text
 from accord.errors import InputError
 
 LOG_IN = "set HF_TOKEN, or log in by `hf auth login`"
@@ -52,7 +52,7 @@ def failure(name: str, kind: Literal["model", "data set"], error: BaseException)
             f"{name} is not on this machine, and HF_HUB_OFFLINE keeps the Hub from being asked: unset it."
         )
     if lost and type(lost).__name__ in ("RemoteProtocolError", "ReadError", "ReadTimeout"):
-        return InputError(f"the download of {name} from the Hub broke off ({said(lost)}): try again, it resumes.")
+        return InputError(f"the download of {name} from the Hub broke off ({error_text(lost)}): try again, it resumes.")
     where = "a folder" if kind == "model" else "its files"
     return InputError(f"the Hub cannot be reached, and {name} is not on this machine: try again, or give {where}.")
 
@@ -70,7 +70,7 @@ def revised(name: str, revision: str) -> str:
     except errors.RevisionNotFoundError:
         raise InputError(f"{name} on the Hub has no revision {revision}: name a branch, a tag or a commit.") from None
     except Exception as error:  # of the libraries that download
-        told = f"{name}@{revision} cannot be read ({said(error)})."
+        told = f"{name}@{revision} cannot be read ({error_text(error)})."
         raise failure(name, "model", error) or InputError(told) from None
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from accord.console import said
+from accord.console import error_text
 from accord.engine.adapters import CONFIG, adapted, peft, read_config, read_lora
 from accord.engine.precision import cast_linear
 from accord.engine.quantize import few_bits, quantize
@@ -72,7 +72,7 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
         try:
             peft().inject_adapter_in_model(layers, network)
         except ValueError as error:
-            raise InputError(f"{model.name} takes no adapters in lora_targets: {said(error)}") from error
+            raise InputError(f"{model.name} takes no adapters in lora_targets: {error_text(error)}") from error
     fuse_adapters(network)
     for name, parameter in network.named_parameters():
         if "lora_" in name:

@@ -14,7 +14,7 @@ import torch
 import transformers
 from torch import nn
 
-from accord.console import said
+from accord.console import error_text
 from accord.engine.activations import LAYERS, TURNED, kept_by, make_small, narrowed
 from accord.engine.adapters import adapted
 from accord.engine.config import MemoryConfig, SamplingConfig, TrainingConfig
@@ -128,7 +128,7 @@ class Shape:
         except InputError:
             raise
         except Exception as error:  # an unknown architecture may raise anything
-            raise InputError(f"the memory that a {config.model_type} needs is unknown: {said(error)}") from error
+            raise InputError(f"the memory that a {config.model_type} needs is unknown: {error_text(error)}") from error
 
     @staticmethod
     def _of(config: transformers.PreTrainedConfig, method: TrainingConfig, dtype: torch.dtype) -> Shape:

@@ -22,7 +22,7 @@ import transformers
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from accord.console import said
+from accord.console import error_text
 from accord.engine.adam import BLOCK, SMALLEST
 from accord.engine.config import SamplingConfig, TrainingConfig
 from accord.engine.groups import axis_of
@@ -141,7 +141,7 @@ class Groups:
             with torch.device("meta"), quiet():
                 network = transformers.AutoModelForCausalLM.from_config(config)
         except Exception as error:  # an unknown architecture may raise anything
-            raise InputError(f"a {config.model_type} cannot be planned for: {said(error)}") from error
+            raise InputError(f"a {config.model_type} cannot be planned for: {error_text(error)}") from error
         layers = [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)]
         if not layers:
             raise InputError(f"a {config.model_type} has no decoder layers that ranks could share.")

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
-from accord.console import said
+from accord.console import error_text
 from accord.engine.stored import ReadWhole, Stored, stored_weights
 from accord.engine.team import Team
 
@@ -77,7 +77,7 @@ def make(kind: Any, config: Any, device: str | torch.device, **given: Any) -> An
         with torch.device("meta"):
             network = create(copy.deepcopy(config), dtype=torch.float32, **given)
     except (RuntimeError, NotImplementedError) as error:  # its constructor reads a computed number
-        raise ReadWhole(f"it cannot be made without weights ({said(error)})") from error
+        raise ReadWhole(f"it cannot be made without weights ({error_text(error)})") from error
     if any(isinstance(value, Tensor) and value.is_meta for m in network.modules() for value in vars(m).values()):
         raise ReadWhole("it has numbers that are neither weights nor buffers")
     drawn = [p for p in network.parameters() if not p.is_meta]  # by an operation that ignores torch.device

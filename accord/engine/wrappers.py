@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
 )
 
-from accord.console import said, status
+from accord.console import error_text, status
 from accord.engine.adapters import WEIGHTS, merged
 from accord.engine.fast_paths import CLOSE, ROUGH, equal_logits
 from accord.engine.models import SHARD, Model, quiet
@@ -116,7 +116,7 @@ def taken_out(wrapper: Any, name: str, adapter: Path | None = None) -> PreTraine
         text: PreTrainedModel = _with_weights(kind, config, text_weights(wrapper), wrapper.device)
         is_same = _same_text(wrapper, text)
     except (RuntimeError, ReadWhole) as error:
-        raise InputError(f"{why} ({said(error)}): give a model of text alone.") from error
+        raise InputError(f"{why} ({error_text(error)}): give a model of text alone.") from error
     if not is_same:
         raise InputError(f"{why}, as it gives other numbers on its own: give a model of text alone.")
     if wrapper.generation_config is not None:

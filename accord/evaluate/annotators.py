@@ -35,7 +35,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from rich.table import Table
 
-from accord.console import counting, legible
+from accord.console import legible, progress_bar
 from accord.evaluate.agreement import CATEGORIES, Ratings
 from accord.evaluate.statistics import Floats, Indices, numbered, wilson
 from accord.records import Comparison
@@ -166,7 +166,7 @@ def _averaged(ratings: Ratings, model: Callable[[_Votes], _Truth], seed: int) ->
     reliability = draw.uniform(0.7, 0.8, people)  # initial values; unequal, so that no two verdicts cancel
     first_better, kept, means = np.zeros(len(ratings.labels)), [], []
     sweeps = BURN + int(np.clip(DRAWS // max(1, len(item)), *KEPT))
-    with counting("aggregate: sweeps", sweeps) as done:
+    with progress_bar("aggregate: sweeps", sweeps) as done:
         for sweep in range(sweeps):
             belief, reliable = truth.step(draw, reliability)
             hits = np.bincount(who, reliable & truth.informs, people)

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import torch
 
-from accord.console import counting, status
+from accord.console import progress_bar, status
 from accord.data.encoding import encode_prompts
 from accord.data.load import load_samples
 from accord.engine import Branch, Policy, Sampling, Tree, pack
@@ -155,7 +155,7 @@ def sampled(
     """n samples of every prompt, in order, with a progress bar; `by` selects the sampler."""
     with (
         drawn_by(by or SamplerConfig(), policy, prompts, sampling) as speaker,
-        counting(title, len(prompts) * n) as done,
+        progress_bar(title, len(prompts) * n) as done,
     ):
         return speaker.sample(prompts, n, sampling, progress=done)
 
@@ -189,7 +189,7 @@ def branch_log_probs(
     """log pi(completion | prompt) of every branch of every tree, summed in float64, with a progress bar."""
     sums: dict[int, list[float]] = {}
     indices = {id(tree): i for i, tree in enumerate(trees)}
-    with counting("score", len(trees)) as done:
+    with progress_bar("score", len(trees)) as done:
         for batch in pack(trees, tokens_per_pass, policy.device):
             logp = segment_sum(policy.log_probs(batch).double(), batch.owner, batch.branches)
             of_trees = logp.cpu().split([len(tree.branches) for tree in batch.trees])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from string import Formatter
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from accord.console import counting
+from accord.console import progress_bar
 from accord.errors import InputError
 from accord.feedback.constitution import drawn, key_of
 from accord.feedback.options import HELPFUL, checked_principles
@@ -29,8 +29,8 @@ LEAST = 0.01
 """Where all options together have less probability, the model has not understood the question: no valid verdict."""
 
 Judging = TypeVar("Judging")
-Counting: TypeAlias = Callable[..., AbstractContextManager[Callable[[int], None]]]
-"""A progress display such as `accord.console.counting`."""
+ProgressBar: TypeAlias = Callable[..., AbstractContextManager[Callable[[int], None]]]
+"""A progress display such as `accord.console.progress_bar`."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Question:
 
 
 class Asker:
-    """A language model that is asked by a template; `counting`, silent by default, shows its progress.
+    """A language model that is asked by a template; `progress`, silent by default, shows its progress.
 
     The template must have a place for each of `needs`, and may have one for each of `knows`; any other place is for the
     row's column of that name. A reply has at most `max_tokens`: 0 where the options' probabilities suffice, which a
@@ -70,7 +70,7 @@ class Asker:
         self.model, self.template, self.max_tokens, self.reasoning = model, template, max_tokens, reasoning
         self.names = sorted(set(_places(template, needs)) - {*needs, *knows})
         self.made_of = (model,)
-        self.counting: Counting = lambda title, total, note: nullcontext(lambda more: None)
+        self.progress: ProgressBar = lambda title, total, note: nullcontext(lambda more: None)
         self.reasoned = self.cut = 0
 
     def filled(self, columns: Mapping[str, Any], **known: str) -> str:
@@ -93,7 +93,7 @@ class Asker:
     def replies(self, questions: Sequence[Question]) -> list[Reply]:
         """A reply for each question, in order; InputError where a server answers none."""
         total = len(questions) * (2 if self.reasoning else 1)
-        with self.counting("judge", total, lambda: usage(self.model)) as done:
+        with self.progress("judge", total, lambda: usage(self.model)) as done:
             thoughts = self._thoughts(questions, done) if self.reasoning else [None] * len(questions)
             asked = [
                 Request(prompt=self._prompt(q, thought), max_tokens=max(self.max_tokens, q.room), choices=q.options)
@@ -204,5 +204,5 @@ def askers_in(judge: Any) -> Iterator[Asker]:
 def with_progress(judge: Judging) -> Judging:
     """The judge; language models in it show their progress from now on."""
     for asker in askers_in(judge):
-        asker.counting = counting
+        asker.progress = progress_bar
     return judge

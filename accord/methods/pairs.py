@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import engine, objectives
-from accord.console import counting
+from accord.console import progress_bar
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.methods.method import Per, reference_for
@@ -198,7 +198,7 @@ class KeptReference:
         self.trees = trees  # kept alive, so that their ids stay unique
         team, packs = engine.Team.here(), engine.pack(trees, tokens_per_pass, reference.device)
         here = sum(len(pack.trees) for pack in team.share(packs))
-        with torch.no_grad(), counting("log-probabilities of the reference", here) as done:
+        with torch.no_grad(), progress_bar("log-probabilities of the reference", here) as done:
 
             def computed(pack: Trees) -> Tensor:
                 done(len(pack.trees))

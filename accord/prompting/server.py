@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from accord.console import said, without_secrets
+from accord.console import error_text, without_secrets
 from accord.errors import InputError, nearest, require_address
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Server:
         try:
             client = OpenAI(base_url=self.url, api_key=key)
         except Exception as error:  # its HTTP client has errors of its own
-            raise InputError(f"{self} is not a server's URL ({said(error)}).") from None
+            raise InputError(f"{self} is not a server's URL ({error_text(error)}).") from None
         object.__setattr__(self, "client", client)
 
     def _key(self) -> str:

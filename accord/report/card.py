@@ -18,7 +18,7 @@ import scipy
 import yaml
 
 from accord import results
-from accord.console import legible, said, status, without_secrets
+from accord.console import error_text, legible, status, without_secrets
 from accord.files import write_text
 from accord.report.captions import metric_for
 from accord.report.folder import RunFiles, read_stage
@@ -102,7 +102,7 @@ def write_card(folder: str | Path, *, method: str = "") -> list[Path]:
         try:
             text = _card(run, card.parent, files, method)
         except (OSError, ValueError, AttributeError, TypeError) as error:  # an old best/ may be damaged
-            status(f"{card.parent} gets no card: its configuration is damaged ({said(error)}).")
+            status(f"{card.parent} gets no card: its configuration is damaged ({error_text(error)}).")
             continue
         write_text(card, text)
         written.append(card)

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from accord.console import said
+from accord.console import error_text
 from accord.report.captions import HELD_OUT, REWARDS, Metric, in_order, metric_for
 from accord.report.html import number, percent
 from accord.report.series import Series, columns, ends, smooth, thin
@@ -79,7 +79,7 @@ def drawing(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
         try:
             return styled(*given, **named)
         except Exception as error:
-            told = Markup("<p class='hint'>This cannot be drawn: {}.</p>").format(said(error))
+            told = Markup("<p class='hint'>This cannot be drawn: {}.</p>").format(error_text(error))
             made = Figure("What cannot be drawn", told, "") if draw.__annotations__["return"] == "Figure" else told
             return cast(Drawn, made)
 

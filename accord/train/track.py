@@ -15,7 +15,7 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from accord.console import said, without_secrets
+from accord.console import error_text, without_secrets
 from accord.errors import InputError, nearest
 from accord.files import write_text
 from accord.train.trackers import Ended, Known, MLflow, TensorBoard, TrackedRun, Tracker, Trackio, WeightsAndBiases
@@ -71,7 +71,7 @@ class Tracking:
                     self._known[service] = tracker.begin(TrackedRun(folder, name, settings, step, known))
             except Exception as error:  # clients raise all kinds of errors
                 raise InputError(
-                    f"track: {service} cannot be used ({said(error)}); fix it, or leave it out."
+                    f"track: {service} cannot be used ({error_text(error)}); fix it, or leave it out."
                 ) from error
             self._open[service] = tracker
             self._sent[service] = logged if known else -1
@@ -111,7 +111,7 @@ class Tracking:
                     call(self._open[name])
             except Exception as error:  # a failing tracker must not end the run
                 if name not in self._failed:
-                    self.say(f"{name} failed and is not used any more; the run goes on: {said(error)}")
+                    self.say(f"{name} failed and is not used any more; the run goes on: {error_text(error)}")
                 self._failed.add(name)
 
 

@@ -67,7 +67,7 @@ def test_progress_is_told_reply_by_reply() -> None:
     judge = AIJudge(Replies(lambda r: letters(len(show(r.prompt)) % 100, 100)), ["Be kind.", "Be brief."])
     pairs = [Comparison("Why?", "a" * i, "b") for i in range(1, 6)]
     silent = judge(pairs)
-    judge.asker.counting = counting
+    judge.asker.progress = counting
     assert judge(pairs) == silent == [judge([pair])[0] for pair in pairs]
     assert told[:11] == [("judge", 10, ""), *[1] * 10]
 
