@@ -126,8 +126,9 @@ def _leave_unread(
     return network, tokenizer
 
 
-def source_of(name: str) -> str:
+def source_of(name: str | Path) -> str:
     """A model's location: the folder of a short name or of a revision on the Hub, or the name itself."""
+    name = str(name)
     repository, at, revision = name.partition("@")
     if at and MODEL_NAME.fullmatch(repository) and not Path(name).exists():
         return revised(repository, revision)

@@ -95,6 +95,7 @@ def test_an_adapter_whose_weights_have_no_place_is_refused(tmp_path: Path, capsy
         save_file(parts, tmp_path / folder / "adapter_model.safetensors")
         assert accord("chat", tmp_path / folder) == 2
     said = capsys.readouterr().err
-    assert f"the adapter {tmp_path}/a is for a model that reads more than text, and {tmp_path}/text is none." in said
+    needs = f"is for a model that reads more than text, and {tmp_path}/text reads only text."
+    assert f"the adapter {tmp_path}/a {needs}" in said
     lost = "base_model.model.model.blocks.layers.0.self_attn.q_proj.lora_A.weight"
     assert f"the adapter {tmp_path}/b does not fit its base model: that has no place for {lost}" in said

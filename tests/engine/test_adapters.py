@@ -207,7 +207,7 @@ def test_an_adapter_with_a_scale_or_a_place_of_its_own_is_not_joined_to(tmp_path
     config = json.loads((folder / adapters.CONFIG).read_text())
     for given in ({"alpha_pattern": {"q_proj": 32}}, {"target_parameters": ["experts.down_proj"]}):
         (folder / adapters.CONFIG).write_text(json.dumps(config | given))
-        with pytest.raises(InputError, match=r"holds an adapter that none can be joined to: merge it first"):
+        with pytest.raises(InputError, match=r"holds an adapter that cannot be combined with others: merge it"):
             adapters.read_lora(folder)
 
 

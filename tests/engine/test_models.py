@@ -177,11 +177,11 @@ def refusal(load: object, name: str) -> str:
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     missing = str(tmp_path / "nowhere")
     assert refusal(load_model, missing) == f"there is no model folder {missing}."
+    assert refusal(load_model, str(tmp_path)) == f"{tmp_path} is not a model folder: it has no config.json."
     scorer = str(Scorer.on(policy()).save(tmp_path / "scorer"))
     assert refusal(load_model, scorer) == (
         f"{scorer} is a reward or preference model, not a language model: it scores texts and writes none."
     )
-    assert refusal(load_model, str(tmp_path)) == f"{tmp_path} is not a model folder: it has no config.json."
     folder = policy().save(tmp_path / "model")
     hint = f"{tmp_path} is not a model folder: it has no config.json; did you mean {folder}?"
     assert refusal(load_model, str(tmp_path)) == hint
