@@ -95,7 +95,7 @@ def test_how_far_it_compresses(tokenizer: Any, tmp_path: Path, capsys: pytest.Ca
     assert command(*given, "--out", tmp_path / "out") == 0
     out, err = capsys.readouterr()
     assert [word for word in out.splitlines()[-2 - 1].split() if word != "│"][1:] == ["1", "100", "100", "1.00"]
-    assert "tokens, not 900: no other pair is there twice in the text" in err
+    assert "tokens, not 900: no other pair occurs twice in the text" in err
     assert command(*given, "--out", tmp_path / "out") == 0  # its own folder may be written anew
     (tmp_path / "out" / "notes").write_text("mine")
     assert command(*given, "--out", tmp_path / "out") == 2

@@ -134,7 +134,7 @@ def test_a_model_s_revision_is_read_where_its_name_has_one(hub: Hub, shell: Shel
     assert shell("score", "--model", "me/two@v2", "--data", rows, "--out", tmp_path / "of.jsonl")[0] == 0
     assert shell("score", "--model", "me/two", "--data", rows, "--out", tmp_path / "main.jsonl") == (
         2,
-        "me/two on the Hub is no model that can be read: it has no config.json.",
+        "me/two on the Hub is not a model: it has no config.json.",
     )
 
 
