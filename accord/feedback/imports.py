@@ -21,7 +21,7 @@ def import_function(name: str) -> Any:
     """Import the function of `module:function` or `path/file.py:function`.
 
     Modules are also searched in the working directory; a file's own imports beside the file. Raises InputError if the
-    module is missing, cannot be import_function within `IMPORT_SECONDS`, or has no callable of that name.
+    module is missing, cannot be imported within `IMPORT_SECONDS`, or has no callable of that name.
     """
     module_name, _, attribute = name.rpartition(":")
     is_file = module_name.endswith(".py")
@@ -36,7 +36,7 @@ def import_function(name: str) -> Any:
             module = _run(Path(module_name)) if is_file else importlib.import_module(module_name)
     except UsersFault as fault:
         if isinstance(fault.__cause__, ImportError | SyntaxError):
-            raise InputError(f"{name}: {what} cannot be import_function ({fault.__cause__})") from fault
+            raise InputError(f"{name}: {what} cannot be imported ({fault.__cause__})") from fault
         raise
     if not callable(getattr(module, attribute, None)):
         functions = [known for known in dir(module) if callable(getattr(module, known))]

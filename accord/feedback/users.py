@@ -125,8 +125,8 @@ def next_prompt(policy: Policy, sample: Sample, said: str) -> EncodedPrompt:
             reply = encode_reply(policy.tokenizer, chat, said, ended=sample.completion.tokens[-1] == policy.end)
         except RewrittenHistory:
             raise InputError(
-                "the chat template writes an answer otherwise once the chat goes on, so a conversation is not one "
-                "text: give a template that does not, by --chat-template"
+                "the chat template renders an earlier answer differently once the chat continues, so a conversation is "
+                "not one text: give a template that does not, by --chat-template"
             ) from None
     tokens = sample.prompt_tokens + sample.completion.tokens + reply
     return EncodedPrompt(Prompt((*chat, Message("user", said)), sample.prompt.columns), tokens, sample.row)

@@ -96,7 +96,7 @@ def test_faults_of_templates_are_told():
         encode_prompt(word_tokenizer(template="{{ raise_exception('no users') }}"), ASK)
     with pytest.raises(InputError, match=r"^a chat needs a turn before the assistant's first"):
         encode_completion(word_tokenizer(), "", ANSWER)
-    with pytest.raises(InputError, match=r"template is at fault: .* at character 0"):
+    with pytest.raises(InputError, match=r"template is at fault: .* from character 0"):
         encode_completion(word_tokenizer(template="{{ messages | length }}" + TEMPLATE), ASK, ANSWER)
     with pytest.raises(InputError, match=r"^the tokenizer has no eos_token"):
         encode_completion(word_tokenizer(eos_token=None), "hi", "good")

@@ -159,7 +159,7 @@ def test_what_nobody_answered(tmp_path: Path) -> None:
         ([record({"q": ["x"]}), {"prompt": "?"}], "row 2: the object is not in the annotation tool's format"),
         ([{**record({}), "responses": {"q": ["x"]}}], "row 1: the responses to 'q' must be objects"),
         ([record({"prompt": ["x"]})], "row 1: 'prompt' names both a field of the item and a question: rename one"),
-        ([record({"order": [["response_1", "response_2"]]}, {**FIELDS, "response_3": "c"})], "about response_3"),
+        ([record({"order": [["response_1", "response_2"]]}, {**FIELDS, "response_3": "c"})], "not match: response_3"),
         ([record({name: [["response_1", "response_2"]] for name in "ab"})], "'b' is a second comparison"),
         ([task([[result("labels", ["x"])]])], "row 1: the result of 'q' has type 'labels'; the types"),
         ([task([[result("choices", ["x"]), result("choices", ["y"])]])], "row 1: an annotation has two results for"),
@@ -168,7 +168,7 @@ def test_what_nobody_answered(tmp_path: Path) -> None:
             [task([[result("ranker", {"best": ["mdn"], "ads": ["blog"]})]], {"prompt": "?", "items": ITEMS})],
             "'q' has buckets without an order, best, ads",
         ),
-        ([task([[result("ranker", ["mdn", "x"])]], {"prompt": "?", "items": ITEMS})], "about blog, wiki, x"),
+        ([task([[result("ranker", ["mdn", "x"])]], {"prompt": "?", "items": ITEMS})], "not match: blog, wiki, x"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read_is_told(rows: list[Any], message: str) -> None:
@@ -249,7 +249,7 @@ def test_utterances_of_prism_are_the_same_conversations() -> None:
     assert [(j.annotator, j.row) for j in load_judgments(rows)] == [("user7", 0)] * 6 + [("user7", 1), ("user8", 2)]
     for broken, why in (
         ({**rows[3], "score": "high"}, "'score' must be a number, not 'high'"),
-        ({name: value for name, value in rows[3].items() if name != "turn"}, "this one has no 'turn'"),
+        ({name: value for name, value in rows[3].items() if name != "turn"}, "the row has no 'turn'"),
     ):
         with pytest.raises(InputError, match=f"row 4: .*{why}"):
             load_data([*rows[:3], broken, *rows[4:]])

@@ -66,7 +66,7 @@ def test_a_label_that_says_nothing_known_is_refused(label: Any, tmp_path: Path) 
     with pytest.raises(InputError) as error:
         load_judgments(data, columns=PAIRWISE)
     said = str(error.value)
-    assert f"{data}, line 2: 'preference' is {label!r}" in said and "1, A or first where the first is" in said
+    assert f"{data}, line 2: 'preference' is {label!r}" in said and "1, A or first if the first is" in said
 
 
 def test_csv_holds_labels_as_text(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_transcripts_and_chats_keep_their_turns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "row", "said"),
     [
-        ({**PAIRWISE, "frist": "x"}, pairwise(1), "no 'frist'; did you mean first?"),
+        ({**PAIRWISE, "frist": "x"}, pairwise(1), "columns has no role 'frist'; did you mean first?"),
         ({"first": "output_1"}, pairwise(1), "name the columns of two answers as first and second"),
         ({"prompt": "instruction", "label": "preference"}, pairwise(1), "name the columns of two answers as first and"),
         ({**PAIRWISE, "completions": "a,b"}, pairwise(1), "or those of several as completions"),

@@ -212,7 +212,7 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
         ({"messages": [U, A], "kto_tag": True}, "'kto_tag' may say whether 'messages' is a good one"),
         (
             {"question": "q", "response_j": "a", "response_k": "b"},
-            "which of response_j and response_k is better",
+            "no column says whether response_j or response_k is better",
         ),
         ({"info": {"post": "p"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 0}, "columns prompt=info.post"),
         ({"prompt": "hi", "response_a": "a", "response_b": "b", "winner": 1}, "--columns better_response_id=winner"),
@@ -221,8 +221,8 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
         ({"prompt": {"text": "p", "toxicity": 0.1}}, "name the text in it by --columns prompt=prompt.text"),
         ({"article": "p", "highlights": "s"}, "--columns prompt=article,... names them so"),
         ({"text": [U, A]}, "name it by --columns messages=text"),
-        ({"input_ids": [1, 2], "labels": [-100, 3]}, r"labels\[1\] is 3 at 2"),
-        ({"input_ids": [1, 2], "labels": [1, -100]}, "no token to learn after the first"),
+        ({"input_ids": [1, 2], "labels": [-100, 3]}, r"labels\[1\] is 3, the token 2"),
+        ({"input_ids": [1, 2], "labels": [1, -100]}, "no trained token after the first one"),
         (
             {"input_ids": [1, 2, 3], "attention_mask": [1, 0, 1]},
             "'attention_mask' must be 1 everywhere",

@@ -120,7 +120,7 @@ def test_what_a_problem_is_made_of_stays_for_verifiers() -> None:
             {"messages": [{"role": "user", "content": "<image>hi"}, A], "images": ["x.png"]},
             "'images' is part of the prompt, and only text is read: .* --columns images=",
         ),
-        ({"question": "hi", "chosen": "a", "rejected": "b", "image": {"bytes": b"x"}}, "'image' is a part of what"),
+        ({"question": "hi", "chosen": "a", "rejected": "b", "image": {"bytes": b"x"}}, "'image' is part of the prompt"),
         (
             {"prompt": "what is 2 + 2?", "chosen": "what is 2 + 2? 4", "rejected": "what is 2 + 2? 5"},
             "'chosen' and 'rejected' begin with the whole prompt, .* --columns prompt=",

@@ -145,7 +145,7 @@ def test_chains_of_thought_are_tasks(tmp_path: Path) -> None:
         ),
         ("a.jsonl", '{"inputs": "x", "targets": "y"}', "line 1: a row of a task needs inputs, targets, and"),
         ("a.jsonl", '{"inputs": "x", "targets": "y", "task": 3}', "the column 'task' must name the row's task, not 3"),
-        ("a.jsonl", "", "a.jsonl holds no tasks"),
+        ("a.jsonl", "", "a.jsonl holds no task files"),
         ("notes.md", "nothing", "holds no task files: give files of the formats .jsonl"),
     ],
 )

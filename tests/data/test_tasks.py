@@ -117,7 +117,7 @@ def test_rows_to_train_on_may_be_in_another_file(tmp_path: Path) -> None:
         (GOOD | {"limit": 0}, "'limit' must be a whole number from 1 up, not 0"),
         (GOOD | {"max_new_tokens": True}, "'max_new_tokens' must be a whole number from 1 up, not True"),
         (GOOD | {"where": "kind"}, "'where' must be a mapping"),
-        (GOOD | {"prompt": ["{text} ?", "what ?"]}, "'prompt' has a template without a {column}"),
+        (GOOD | {"prompt": ["{text} ?", "what ?"]}, "'prompt' has a template without any {column}"),
         (
             GOOD | {"prefix": "mood :"},
             "'prefix' has a template without any {column}, the same for every row: 'mood :'",
@@ -145,7 +145,7 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
         ("clusters: {}\nmore: 1", "and nothing else"),
         ("formats: 3\nclusters: {a: {}}", "tasks.yaml, formats: this must be a mapping with some of separator"),
         ("formats: {seperator: x}\nclusters: {a: {}}", "unknown key 'seperator'; did you mean separator?"),
-        ("formats: {inverse: x}\nclusters: {a: {}}", "'inverse' has a template without a {column}"),
+        ("formats: {inverse: x}\nclusters: {a: {}}", "'inverse' has a template without any {column}"),
         ("formats: {inverse: '{rationale}'}\nclusters: {a: {}}", "the template '{rationale}' lacks {answer}."),
         ("formats: {inverse_cot: '{answer}'}\nclusters: {a: {}}", "the template '{answer}' lacks {rationale}."),
         ("formats: {inverse: '{answer} {x}'}\nclusters: {a: {}}", "may name {answer}, and not 'x'."),

@@ -118,7 +118,7 @@ def test_verdicts_that_are_no_ranking() -> None:
 def test_passages_and_verdicts_that_cannot_be_read() -> None:
     with pytest.raises(InputError, match=r"'passages' beside 'question' .* --columns prompt=question,passages"):
         load_data([fine_grained([1] * 6)])
-    with pytest.raises(InputError, match="'preference' must have 1, 2 or 0 (a tie) for every pair of answers"):
+    with pytest.raises(InputError, match="'preference' must have 1, 2 or 0 .a tie. for every pair of answers"):
         load_data([fine_grained([1, 1, 1, 1, 1, 7])], columns=NAMED)
 
 
