@@ -55,6 +55,7 @@ def architecture(model: str) -> Any:
     is_plain = (Path(name) / "config.json").is_file()  # then no other file is needed
     source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
     if base is not None:
+        engine.folders.require_base(name, Path(source), base)
         return architecture(base)
     if not gguf_file:
         engine.folders.require_plausible(name, Path(source))

@@ -104,6 +104,11 @@ def _base(name: str, path: Path) -> str | None:
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise InputError(f"{name}/adapter_config.json names no base_model_name_or_path, the model it is for: add it.")
+    return base
+
+
+def require_base(name: str, path: Path, base: str) -> None:
+    """Raise InputError where the base model that the adapter in a folder names is no folder, nor a name on the Hub."""
     there = Path(base).expanduser()
     wrong = "there is no such folder" if not there.exists() and _looks_local(base) else None
     wrong = "that is the adapter's own folder" if there.exists() and there.samefile(path) else wrong
@@ -112,7 +117,6 @@ def _base(name: str, path: Path) -> str | None:
             f"{name} holds an adapter of {base}, and {wrong}: name the model it is for in {name}/adapter_config.json, "
             "base_model_name_or_path."
         )
-    return base
 
 
 def _check_folder(name: str, path: Path) -> None:

@@ -19,7 +19,7 @@ from transformers.quantizers import AutoHfQuantizer
 from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
-from accord.engine.folders import has_tokenizer, locate
+from accord.engine.folders import has_tokenizer, locate, require_base
 from accord.engine.hub import MODEL_NAME, revised
 from accord.engine.kinds import (
     WritesNoText,
@@ -160,6 +160,7 @@ def _read(
     where = source_of(name)
     source, gguf_file, base = locate(where)
     if base is not None and inside is None:
+        require_base(name, Path(source), base)
         with readable(name, "the adapter", where):
             return _read_adapter(kind, name, Path(source), base, target, remote)
     given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}

@@ -155,7 +155,7 @@ def test_labels_are_told_and_drawn(home: Path, tmp_path: Path, capsys: pytest.Ca
             ("--data", "prompts"),
             "nothing to compare: give models by --models.NAME, files of answers by --samples.NAME.",
         ),
-        (("--samples.a", "prompts"), "a sample has the columns prompt and completion"),
+        (("--samples.a", "prompts"), "a sample needs the columns prompt and completion"),
         (
             ("--models.a", "base", "--data", "prompts", "--reference", "a", "--temperature", "0"),
             "divergence from a reference needs sampled answers, and --temperature 0 does not sample",

@@ -127,7 +127,7 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "of a compiled one": (
         lambda f: weights(f, lambda w: [w.update({f"_orig_mod.{name}": w.pop(name)}) for name in list(w)]),
-        rf"has _orig_mod\.{FIRST} in place of {FIRST}: .*; take _orig_mod\. off the names of its weights",
+        rf"has _orig_mod\.{FIRST} in place of {FIRST}: .*; remove _orig_mod\. from the names of its weights",
     ),
 }
 

@@ -140,6 +140,7 @@ def test_adapters_that_cannot_be_used_are_told(base: str, tmp_path: Path, capsys
     shutil.copytree(tmp_path / "run/model", lost)
     config = json.loads((lost / "adapter_config.json").read_text())
     (lost / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/no/such/base"}))
+    (lost / "SHA256SUMS").unlink()
     for folder, said in (
         (lost, "holds an adapter of /no/such/base, and there is no such folder: name the model it is for in"),
         (
