@@ -63,7 +63,7 @@ def work(team: Team, folder: Path) -> None:
             learner, optimizer = made()
             checkpoint.load(checkpoint.checkpoints(folder / "checkpoints")[-1], optimizer)
             found["again"] = steps(learner, optimizer, 2)
-        with pytest.raises(InputError, match="shard_ranks is 3, which does not divide the 4"), sharing(TrainingConfig(shard_ranks=3)):
+        with pytest.raises(InputError, match="which does not divide the 4"), sharing(TrainingConfig(shard_ranks=3)):
             pass
     if team.leads:
         for name, tensors in found.items():
