@@ -18,6 +18,8 @@ TOKENIZERS = ("tok*", "vocab*", "*.model", "*.tiktoken", "tekken.json")
 """File patterns of tokenizers, in all their formats."""
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", *TOKENIZERS]
 """File patterns of a model's files that may be read."""
+UNREAD = ["*/*.safetensors", "consolidated*"]
+"""Of these, the weights of other formats, such as Mistral's own, which hold the same once more."""
 
 
 def failure(name: str, kind: Literal["model", "data set"], error: BaseException) -> InputError | None:
@@ -66,7 +68,7 @@ def revised(name: str, revision: str) -> str:
 
     try:
         with quiet_hub():
-            return snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns="*/*.safetensors")
+            return snapshot_download(name, revision=revision, allow_patterns=FILES, ignore_patterns=UNREAD)
     except errors.RevisionNotFoundError:
         raise InputError(f"{name} on the Hub has no revision {revision}: name a branch, a tag or a commit.") from None
     except Exception as error:  # of the libraries that download

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from accord.errors import InputError
 from accord.feedback.functions import FunctionReward, run_coroutine
 from accord.feedback.imports import signature_of
 from accord.feedback.reward import lacking
@@ -23,10 +24,10 @@ class EachReward(FunctionReward):
     sample. `ground_truth` is the row's, or its `reward_model`'s. The function returns a number, or a mapping with
     a `score`.
 
-    Raises InputError as `FunctionReward` does.
+    Raises InputError as `FunctionReward` does, and for a mapping without a `score`.
     """
 
-    given = (*FunctionReward.given, *ONE, "prompt", "data_source", "extra_info", TRUTH)
+    given = (*FunctionReward.given, *ONE, "prompt", TRUTH)
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         super().__init__(function, name)
@@ -44,11 +45,14 @@ class EachReward(FunctionReward):
         for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             row = {name: column[i] for name, column in lists.items()}
             text = completion if isinstance(completion, str) else completion[-1]["content"]
-            known = {"data_source": "", **row, "extra_info": row.get("extra_info") or {}, TRUTH: _truth(row)}
-            known |= {"prompt": prompt, "completion": completion, "solution_str": text}
+            known = row | {"prompt": prompt, "completion": completion, "solution_str": text}
+            if (truth := _truth(row)) is not None:
+                known[TRUTH] = truth
             value = self.score_one(**{name: v for name, v in known.items() if self._takes_all or name in self._named})
             value = run_coroutine(value, self.timeout) if inspect.iscoroutine(value) else value
-            values.append(value.get("score") if isinstance(value, Mapping) else value)
+            if isinstance(value, Mapping) and "score" not in value:
+                raise InputError(f"{self} returned an object without a score ({', '.join(map(str, value))})")
+            values.append(value["score"] if isinstance(value, Mapping) else value)
         return values
 
 

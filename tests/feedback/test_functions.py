@@ -233,9 +233,17 @@ def test_a_function_of_one_completion_is_called_for_each_with_its_row() -> None:
         sample("two", 1, prompt=CHAT, data_source="sums", reward_model=told, answer="six"),
     ]
     assert as_reward(compute_score)(rows).tolist() == as_reward(rubric)(rows).tolist() == [1.0, 0.0]
-    assert calls == [("sums", "six", "six", {"index": 1}), ("sums", "two", "six", {})]
-    with pytest.raises(InputError, match="row 5 has no column 'ground_truth', which the reward function compute_score"):
-        as_reward(compute_score)(SAMPLES[1:])
+    assert calls == [("sums", "six", "six", {"index": 1}), ("sums", "two", "six", None)]
+    with pytest.raises(InputError, match="row 2 has no column 'data_source', which the reward function compute_score"):
+        as_reward(compute_score)([sample("six", 1, prompt=CHAT, ground_truth="six")])
+    with pytest.raises(InputError, match="row 2 has no column 'ground_truth', which the reward function compute_score"):
+        as_reward(compute_score)([sample("six", 1, prompt=CHAT, data_source="sums")])
+
+    def marks(completion: Any) -> dict[str, float]:
+        return {"reward": 1.0}
+
+    with pytest.raises(InputError, match=r"the reward function marks returned an object without a score \(reward\)"):
+        as_reward(marks)(rows)
 
 
 def test_no_samples_give_an_empty_tensor_without_a_call() -> None:
