@@ -16,7 +16,7 @@ from accord.results.plan import GB, GpusPlan
 
 CASES = (("sft", 0.0), ("dpo", 0.0), ("grpo", 0.0), ("grpo", 0.5), ("ppo", 0.5))
 """Methods, and the share of the GPUs that only sample."""
-CARDS = [1, 8, 64, 256, 1024]
+GPUS = [1, 8, 64, 256, 1024]
 
 
 def cells(row: GpusPlan) -> list[str]:
@@ -32,14 +32,14 @@ def cells(row: GpusPlan) -> list[str]:
 
 def table(model: str) -> None:
     """Print the table of a model."""
-    heads = ["method", "cards", "GB training", "sampling", "loading", "fits 80 GB", "passes", "hidden at", "seconds",
-             "tokens/s/card", "bound by"]  # fmt: skip
+    heads = ["method", "GPUs", "GB training", "sampling", "loading", "fits 80 GB", "passes",
+             "tokens to hide communication", "seconds", "tokens/s/GPU", "bound by"]  # fmt: skip
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for method, share in CASES:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            found = accord.plan(model, method, gpus=CARDS[bool(share) :], sampler_share=share)
+            found = accord.plan(model, method, gpus=GPUS[bool(share) :], sampler_share=share)
         for row in found.rows:
-            print(f"| {method}{', half of the cards sample' if share else ''} | {' | '.join(cells(row))} |", flush=True)
+            print(f"| {method}{', half of the GPUs sample' if share else ''} | {' | '.join(cells(row))} |", flush=True)
 
 
 def main() -> None:

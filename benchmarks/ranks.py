@@ -146,7 +146,7 @@ def show_expected(plan: dict[str, Any], ranks: int, found: list[float], alone: f
     import torch
     from random_llamas import network_of
 
-    from accord.engine.cards import Machine
+    from accord.engine.gpus import Machine
     from accord.engine.memory import Shape
     from accord.engine.passes import Batch
     from accord.engine.shares import Groups

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -26,6 +28,9 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 settings.register_profile("accord", deadline=None)
 settings.load_profile("accord")
+# Garbage may own threads of the parent. A child has none of them, and would wait for ever to end them.
+os.register_at_fork(after_in_child=gc.freeze)
+os.register_at_fork(after_in_child=lambda: faulthandler.enable(2))  # of a child that crashes, where it was
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

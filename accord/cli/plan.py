@@ -17,7 +17,7 @@ from accord.results.base import FILE
 from accord.results.plan import Figure, PlanResult
 
 if TYPE_CHECKING:
-    from accord.engine.cards import Machine
+    from accord.engine.gpus import Machine
     from accord.engine.passes import Batch
 
 PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
@@ -26,7 +26,7 @@ MOST_GPUS = 1_000_000
 """The most GPUs to plan for."""
 
 FIGURES = {
-    "memory": ("card_memory", "a size such as 80GB"),
+    "memory": ("gpu_memory", "a size such as 80GB"),
     "flops": ("flops", "operations a second such as 400T"),
     "within": ("bandwidth", "bytes a second such as 400GB"),
     "between": ("network", "bytes a second such as 50GB"),
@@ -44,9 +44,9 @@ HELD = ("weight_dtype", "optimizer", "optimizer_states", "lora_rank", "quantize"
 class MachineOptions:
     """The machine to plan for: a GPU's data sheet, and figures that replace parts of it."""
 
-    card: str = "h100"
+    gpu_type: str = "h100"
     """The GPU whose data sheet is used: a100, h100 or h200."""
-    card_memory: str | None = None
+    gpu_memory: str | None = None
     """Memory of a GPU, such as 80GB."""
     flops: str | None = None
     """Operations per second that a GPU reaches in matrix products, such as 400T."""
@@ -62,10 +62,10 @@ class MachineOptions:
     """GPUs per node."""
 
     def machine(self) -> tuple[Machine, dict[str, str]]:
-        """The machine, and the source of each of its figures. Raises as `engine.cards` does."""
+        """The machine, and the source of each of its figures. Raises as `engine.gpus` does."""
         given = {name: getattr(self, option) for name, (option, _) in FIGURES.items()}
-        figures = {n: None if text is None else engine.cards.amount(text, *FIGURES[n]) for n, text in given.items()}
-        return engine.cards.with_figures(engine.cards.card_called(self.card), **figures, per_node=self.gpus_per_node)
+        figures = {n: None if text is None else engine.gpus.amount(text, *FIGURES[n]) for n, text in given.items()}
+        return engine.gpus.with_figures(engine.gpus.gpu_named(self.gpu_type), **figures, per_node=self.gpus_per_node)
 
 
 @dataclass(kw_only=True)
@@ -148,7 +148,7 @@ def plan(
     if out:
         require_folder(out, leaves=[FILE])
     asked, counts = PlanOptions(**options), gpus if isinstance(gpus, list) else [gpus]
-    _check_cards(counts, sampler_share)
+    _check_gpus(counts, sampler_share)
     machine, sources = asked.machine()
     chosen, batch = asked.step_of(method)
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
@@ -161,8 +161,8 @@ def plan(
         numbers=planner.shape.numbers,
         method=method,
         batch=_said(batch, isinstance(chosen, SamplingConfig)),
-        card=asked.card,
-        card_memory=machine.memory,
+        gpu_type=asked.gpu_type,
+        gpu_memory=machine.memory,
         figures=_figures(machine, sources, planner),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
         warnings=planner.warnings([count - samplers_of(count, sampler_share) for count in counts], sampler_share),
@@ -173,7 +173,7 @@ def plan(
     return result
 
 
-def _check_cards(counts: Sequence[int], sampler_share: float) -> None:
+def _check_gpus(counts: Sequence[int], sampler_share: float) -> None:
     """Raise InputError where there are too few or too many GPUs, or the share is not in [0, 1)."""
     require_positive(gpus=min(counts, default=0))
     require_at_most(MOST_GPUS, gpus=max(counts))
@@ -196,11 +196,11 @@ def _said(batch: Batch, samples: bool) -> str:
 
 def _figures(machine: Machine, sources: dict[str, str], planner: Planner) -> list[Figure]:
     named = {
-        "memory": "bytes of a card",
+        "memory": "bytes of a GPU",
         "flops": "operations a second, bfloat16",
         "memory_bandwidth": "bytes a second of its memory",
         "within": "bytes a second within a node",
-        "between": "bytes a second between nodes, a card",
+        "between": "bytes a second between nodes, per GPU",
     }
     listed = [Figure(name=what, value=getattr(machine, name), source=sources[name]) for name, what in named.items()]
     if planner.shape.experts and planner.shape.expert_held == 4:
@@ -211,7 +211,7 @@ def _figures(machine: Machine, sources: dict[str, str], planner: Planner) -> lis
     counted = "counted, by FSDP2's shares; gathered: two layers and what is beside them"
     return [
         *listed,
-        Figure(name="cards of a node", value=machine.per_node, source="given, or 8"),
+        Figure(name="GPUs of a node", value=machine.per_node, source="given, or 8"),
         Figure(name="seconds of a hop between nodes", value=machine.hops[1], source="NCCL's own estimate"),
         Figure(
             name="seconds a layer and sampled token at least",

@@ -13,7 +13,7 @@ from accord.results.plan import GpusPlan, PassPlan, RankMemory, StepPlan
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from accord.engine.cards import Machine
+    from accord.engine.gpus import Machine
     from accord.engine.memory import Shape
     from accord.engine.passes import Batch
     from accord.engine.shares import Groups
@@ -24,7 +24,7 @@ by a completion and the branch made of it (measured by benchmarks/rollouts.py)."
 
 
 class Planner:
-    """A model, a method and a step on a machine; `row` plans for a number of cards.
+    """A model, a method and a step on a machine; `row` plans for a number of GPUs.
 
     Raises InputError where the model cannot be planned for.
     """
@@ -72,7 +72,7 @@ class Planner:
         moments |= {"sampling": memory.sampling, "loading": memory.loading}
         linear = self.dtype.itemsize
         spent = engine.step_time.step(
-            self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_cards=samplers,
+            self.shape, self.groups, self.method, batch, machine, ranks, again=again, sampling_gpus=samplers,
             reward=self.reward, linear=linear,
         )  # fmt: skip
         passed = passes.trees * batch.trained(self.shape, machine, again)
@@ -120,7 +120,7 @@ class Planner:
                     f"{math.gcd(*(weight.inner for weight in experts)):,}."
                 )
         if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
-            said.append("ranks sample with the whole model gathered; --sampler-share plans for cards that sample.")
+            said.append("ranks sample with the whole model gathered; --sampler-share plans for GPUs that sample.")
         if isinstance(self.method, SamplingConfig) and self.reward is None:
             said.append(
                 "rewards are taken to cost nothing, as those of a function or a server do; --reward-model counts one."

@@ -1,7 +1,6 @@
 from . import adapters as adapters
 from . import attention as attention
 from . import cache as cache
-from . import cards as cards
 from . import checkpoint as checkpoint
 from . import classifiers as classifiers
 from . import config as config
@@ -12,6 +11,7 @@ from . import folders as folders
 from . import forward as forward
 from . import generate as generate
 from . import gguf as gguf
+from . import gpus as gpus
 from . import hub as hub
 from . import inside as inside
 from . import kinds as kinds

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-from accord.engine.cards import Machine
+from accord.engine.gpus import Machine
 from accord.engine.memory import Shape
 from accord.engine.shares import Groups, Weight, gathered_size, scattered_size, share, trained
 

@@ -27,7 +27,7 @@ def compute_dtype(name: str, device: torch.device | str = "cpu") -> torch.dtype:
     if name == "float16":
         raise InputError(
             "float16 is not a precision accord computes in: its gradients underflow unless losses are scaled. Choose "
-            "auto, which is bfloat16 on devices that multiply it and float32 on others, such as Turing's cards."
+            "auto, which is bfloat16 on devices that multiply it and float32 on others, such as Turing GPUs."
         )
     if name == "auto":
         return torch.bfloat16 if has_bfloat16(torch.device(device)) else torch.float32
@@ -49,7 +49,7 @@ def device_called(name: str | None) -> str:
         )
         raise InputError(f"{name} is not a device that accord computes on{why}; choose cpu or cuda.")
     if kind == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"there is no device {name} here: torch {torch.__version__} sees no CUDA card; choose cpu.")
+        raise InputError(f"there is no device {name} here: torch {torch.__version__} sees no CUDA device; choose cpu.")
     return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 

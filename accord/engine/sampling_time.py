@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from math import ceil
 
-from accord.engine.cards import Machine
 from accord.engine.generate import CAPACITY
+from accord.engine.gpus import Machine
 from accord.engine.memory import Shape
 from accord.engine.passes import Batch, experts_rate, head_of, one_pass
 from accord.engine.shares import Groups
@@ -35,7 +35,7 @@ def sampled_here(shape: Shape, groups: Groups, batch: Batch, machine: Machine, r
     return gather + reading + waves * batch.completion * max(token, shape.layers * machine.launch)
 
 
-def sampled_elsewhere(shape: Shape, batch: Batch, machine: Machine, cards: int) -> tuple[float, int]:
+def sampled_elsewhere(shape: Shape, batch: Batch, machine: Machine, gpus: int) -> tuple[float, int]:
     """Seconds in which a server samples on GPUs of its own, and the number of GPUs per engine.
 
     An engine has as many GPUs as the model needs, leaving half of `SERVED_ROOM` for the cache if possible, and decodes
@@ -45,11 +45,11 @@ def sampled_elsewhere(shape: Shape, batch: Batch, machine: Machine, cards: int) 
     weights, room = 2 * shape.numbers, SERVED_ROOM * machine.memory
     shape = replace(shape, adapters=0, expert_held=2)  # the server holds everything in bfloat16
     together = 1
-    while 2 * weights > together * room and 2 * together <= min(cards, machine.per_node):
+    while 2 * weights > together * room and 2 * together <= min(gpus, machine.per_node):
         together *= 2
     if weights >= together * room:
         return float("inf"), together
-    engines = max(1, cards // together)
+    engines = max(1, gpus // together)
     prompts = ceil(batch.trees / engines)
     of_prompt = 2 * shape.layers * shape.cached * batch.tree
     at_once = max(1, min(prompts, int((together * room - weights) / of_prompt)))
@@ -61,7 +61,7 @@ def sampled_elsewhere(shape: Shape, batch: Batch, machine: Machine, cards: int) 
     ), together
 
 
-def _decoded(shape: Shape, batch: Batch, machine: Machine, live: int, prompts: int, cards: int) -> float:
+def _decoded(shape: Shape, batch: Batch, machine: Machine, live: int, prompts: int, gpus: int) -> float:
     """Seconds per token of all live samples: memory reads or products, whichever takes longer.
 
     Of a mixture, those experts are read that any sample is sent through: a share 1 - (1 - k / E)^live where all are
@@ -72,4 +72,4 @@ def _decoded(shape: Shape, batch: Batch, machine: Machine, live: int, prompts: i
     hit = shape.experts * (1 - (1 - shape.chosen) ** live)
     read = 2 * (dense + cached) + shape.expert_held * hit
     products = 2 * (dense + shape.experts * shape.chosen / experts_rate(shape, machine)) * live
-    return max(read / machine.memory_bandwidth, products / machine.flops) / cards
+    return max(read / machine.memory_bandwidth, products / machine.flops) / gpus

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import ceil
 
-from accord.engine.cards import Machine
 from accord.engine.config import SamplingConfig, TrainingConfig
+from accord.engine.gpus import Machine
 from accord.engine.memory import Shape
 from accord.engine.passes import Batch, Passes, one_pass
 from accord.engine.sampling_time import sampled_elsewhere, sampled_here
@@ -28,7 +28,7 @@ def step(
     ranks: int,
     *,
     again: bool,
-    sampling_cards: int = 0,
+    sampling_gpus: int = 0,
     reward: Shape | None = None,
     linear: int = 2,
 ) -> dict[str, float]:
@@ -36,7 +36,7 @@ def step(
 
     Args:
         again: whether activations are recomputed (activation checkpointing).
-        sampling_cards: GPUs that sample, besides the ranks; 0 if the ranks sample.
+        sampling_gpus: GPUs that sample, besides the ranks; 0 if the ranks sample.
         reward: a reward model, which rank 0 alone evaluates.
         linear: bytes per number of linear layers as gathered, and of frozen models as held.
 
@@ -54,8 +54,8 @@ def step(
     own = int(getattr(method, "scores_itself", False)) + networks - 1
     parts = dict.fromkeys(("generation", "handing_over", "reward"), 0.0)
     if isinstance(method, SamplingConfig):
-        if sampling_cards:
-            parts["generation"] = sampled_elsewhere(shape, batch, machine, sampling_cards)[0]
+        if sampling_gpus:
+            parts["generation"] = sampled_elsewhere(shape, batch, machine, sampling_gpus)[0]
             parts["handing_over"] = 4 * (shape.adapters or shape.numbers) / machine.folder
         else:
             parts["generation"] = sampled_here(shape, groups, batch, machine, ranks, linear)

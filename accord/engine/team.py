@@ -231,11 +231,11 @@ def _backend() -> str:
     """The backend for collectives; where there are GPUs, also selects this rank's."""
     if not torch.cuda.is_available():
         return "gloo"
-    local, cards = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if local >= cards:
+    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local >= gpus:
         raise InputError(
-            f"rank {os.environ['RANK']} has no card of its own, as there are {cards}: start as many ranks on a "
-            "machine as it has cards, or hide them by CUDA_VISIBLE_DEVICES= to compute on its processor."
+            f"rank {os.environ['RANK']} has no GPU of its own, as there are {gpus}: start as many ranks on a "
+            "machine as it has GPUs, or hide them by CUDA_VISIBLE_DEVICES= to compute on its processor."
         )
     torch.cuda.set_device(local)
     return "cpu:gloo,cuda:nccl"
@@ -246,7 +246,7 @@ def _meet(team: Team) -> _Peers:
     0."""
     versions = {name: sys.modules[name].__version__ for name in ("accord", "torch")}
     versions["transformers"] = metadata.version("transformers")  # not imported yet
-    device = "a card" if torch.cuda.is_available() else "the processor"
+    device = "a GPU" if torch.cuda.is_available() else "the processor"
     team.require_same("what they run", {**versions, "python": platform.python_version(), "the device": device})
     pids = Path("/proc/self/ns/pid")  # pids are comparable only within one namespace
     machine = f"{socket.gethostname()} {os.readlink(pids) if pids.exists() else ''}"

@@ -160,9 +160,9 @@ class PlanResult(Evaluation):
     """The command."""
     batch: str
     """A step's batch, in words."""
-    card: str
+    gpu_type: str
     """The GPU."""
-    card_memory: float
+    gpu_memory: float
     """Its memory in bytes."""
     figures: list[Figure]
     """The numbers that the plan is based on."""
@@ -191,7 +191,7 @@ class PlanResult(Evaluation):
     def _memory(self) -> Table:
         heads = ("share", "copy", "gath", "cast", "act", "or", "train", "or", "draw", "load", "fits")
         title = (
-            f"GB of a rank; a card has {self.card_memory / GB:.0f}. Shares of weights, gradients and optimizer states; "
+            f"GB of a rank; a GPU has {self.gpu_memory / GB:.0f}. Shares of weights, gradients and optimizer states; "
             "of copies; gathered weights; casts; activations, or if recomputed; peaks in training, or if recomputed, "
             "in sampling and in loading"
         )
@@ -227,7 +227,7 @@ class PlanResult(Evaluation):
 
     def _steps(self) -> Table:
         heads = ("draw", "hand", "rew", "read", "train", "wait", "adam", "step", "tok/s", "bound by")
-        made = _table("Seconds of a step, and tokens a second and card", *heads)
+        made = _table("Seconds of a step, and tokens a second and GPU", *heads)
         for row in self.rows:
             s = row.step
             spent = (s.generation, s.handing_over, s.reward, s.reading, s.training, s.waiting, s.updating, s.seconds)
@@ -237,7 +237,7 @@ class PlanResult(Evaluation):
 
 def _table(title: str, *heads: str) -> Table:
     made = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    for head in ("cards", *heads):
+    for head in ("GPUs", *heads):
         made.add_column(head, justify="left" if head in ("fits", "bound by") else "right", no_wrap=True)
     return made
 

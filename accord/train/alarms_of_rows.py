@@ -18,7 +18,8 @@ from accord.train.history import (
 )  # fmt: skip
 
 MIN_ROWS = 80
-"""Rows after which a model that can learn from the pairs has begun to; in the first forty a new head may not have."""
+"""Rows at the highest learning rate and after it in which a model that can learn from the pairs begins to; in the first
+forty a new head may not have."""
 USEFUL = 0.6
 """The lowest accuracy on pairs that is useful; chance gives a half."""
 
@@ -143,15 +144,16 @@ def nothing_learned(history: History) -> str | None:
     """A reward or preference model orders pairs no better than chance, in training or on held-out rows.
 
     The loss is at the chance level, and hardly more than half of the pairs are ordered correctly: either both within
-    noise over the last half of 80 rows or more, or by the 95% intervals of the last two of six or more held-out
-    measurements. There must be enough pairs to tell chance from a useful accuracy (`USEFUL`). Rows of the warm-up, up
-    to the highest learning rate, do not count: their steps may be too small.
+    noise over the last forty rows, or by the 95% intervals of the last two of six or more held-out measurements. There
+    must be enough pairs to tell chance from a useful accuracy (`USEFUL`), and 80 rows since the learning rate was
+    highest: steps of the warm-up before may be too small to learn by.
     """
     if "chosen_reward" in history or "reward" in history:  # a policy: its reward is bought with divergence
         return None
     accuracy, loss = history.of("accuracy", "loss")
     (rates,) = history.of("learning_rate")
-    if len(loss) < MIN_ROWS or (len(rates) and rates.argmax() > len(rates) - MIN_ROWS // 2):
+    warmup = int(rates.argmax()) if len(rates) else 0
+    if len(loss) - warmup < MIN_ROWS:
         return None
     right, cost = accuracy[-MIN_ROWS // 2 :], loss[-MIN_ROWS // 2 :]
     share, error = float(right.mean()), noise(right) / len(right) ** 0.5

@@ -47,7 +47,7 @@ def test_the_weights_of_sizes_are_those_that_are_published() -> None:
 
 def test_a_plan_is_written_shown_and_drawn(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "plan"
-    words = ("--method", "grpo", "--gpus", 1, 8, 16, "--batch-size", 16, "--group-size", 4, "--card-memory", "2GB")
+    words = ("--method", "grpo", "--gpus", 1, 8, 16, "--batch-size", 16, "--group-size", 4, "--gpu-memory", "2GB")
     assert accord("plan", model, *words, "--flops", "1T", "--network", "1GB", "--out", out) == 0
     said = capsys.readouterr().out
     assert "16 prompts a step, each of 1,024 tokens with 4 completions of 1,024 tokens" in " ".join(said.split())
@@ -72,7 +72,7 @@ def test_a_plan_is_written_shown_and_drawn(model: str, tmp_path: Path, capsys: p
 
 
 def test_what_does_not_fit_is_named(model: str) -> None:
-    small = plan(model, "sft", gpus=2, card_memory="10MB", batch_size=4)
+    small = plan(model, "sft", gpus=2, gpu_memory="10MB", batch_size=4)
     assert small.rows[0].again and small.rows[0].lacks == ["training", "loading"]
     assert plan(model, "sft", gpus=2, batch_size=4).rows[0].lacks == []
 
@@ -160,5 +160,5 @@ def test_a_reward_model_is_whole_on_every_rank(model: str) -> None:
 @pytest.mark.parametrize(
     ("gpus", "share", "samplers"), [(8, 0.0, 0), (8, 0.5, 4), (2, 0.01, 1), (1, 0.5, 0), (3, 0.9, 2)]
 )
-def test_cards_that_sample(gpus: int, share: float, samplers: int) -> None:
+def test_gpus_that_sample(gpus: int, share: float, samplers: int) -> None:
     assert samplers_of(gpus, share) == samplers

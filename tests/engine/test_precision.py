@@ -27,7 +27,7 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize(("capability", "dtype"), [((7, 5), torch.float32), ((8, 0), torch.bfloat16)])
-def test_cards_before_bfloat16_compute_in_float32(
+def test_gpus_before_bfloat16_compute_in_float32(
     capability: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -37,7 +37,7 @@ def test_cards_before_bfloat16_compute_in_float32(
 def test_devices_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device_called(None) == device_called("cpu") == "cpu"
-    with pytest.raises(InputError, match="there is no device cuda:1 here: torch .* sees no CUDA card; choose cpu."):
+    with pytest.raises(InputError, match="there is no device cuda:1 here: torch .* sees no CUDA device; choose cpu."):
         device_called("cuda:1")
     with pytest.raises(InputError, match="mps is not a device .*, as Apple's MPS has no float64, .*; choose"):
         device_called("mps")

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 from transformers import MixtralConfig
 
-from accord.engine.cards import Machine
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
+from accord.engine.gpus import Machine
 from accord.engine.memory import prepare_training
 from accord.engine.passes import one_pass
 from accord.engine.precision import autocast, linear_weights

@@ -21,8 +21,8 @@ from transformers import AutoModelForCausalLM, Llama4TextConfig, LlamaConfig, Mi
 
 from accord.cli.shapes import config_called
 from accord.engine import activations, memory
-from accord.engine.cards import Machine
 from accord.engine.forward import checkpoint_activations
+from accord.engine.gpus import Machine
 from accord.engine.models import Policy, prepare_network
 from accord.engine.passes import Batch, Passes, one_pass
 from accord.engine.quantize import few_bits

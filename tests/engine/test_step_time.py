@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from accord.engine.cards import Machine, amount, card_called, with_figures
+from accord.engine.gpus import Machine, amount, gpu_named, with_figures
 from accord.engine.memory import Shape
 from accord.engine.passes import Batch, Passes, hidden_at, one_pass, within_nodes
 from accord.engine.sampling_time import sampled_elsewhere, sampled_here
@@ -23,7 +23,7 @@ PLAIN = Machine("m", 1e6, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 0.0)
 def test_a_ring_s_seconds() -> None:
     # Two ranks of a node: half of what is gathered reaches each, at 1,000 bytes a second.
     assert PLAIN.seconds(4000, 2) == 2.0
-    # Four on two nodes: three quarters, at two cards' share of the network, 200 a second.
+    # Four on two nodes: three quarters, at two GPUs' share of the network, 200 a second.
     assert PLAIN.seconds(4000, 4) == 15.0
     assert PLAIN.seconds(4000, 1) == 0.0
     slow = Machine("m", 1, 1, 1, 1e9, 1e9, 4, (1.0, 10.0, 100.0))
@@ -104,8 +104,8 @@ def test_sampling_here_reads_all_weights_for_every_token() -> None:
     assert sampled_here(SHAPE, GROUPS, batch, slow, 2) == pytest.approx(6 + prompts + 10)
 
 
-def test_a_server_s_cards_share_a_model_that_is_too_large_for_one() -> None:
-    # 6,000 bytes of weights: a card of 10,000 bytes is to leave half of 9,000 for the cache, so two hold it together.
+def test_a_server_s_gpus_share_a_model_that_is_too_large_for_one() -> None:
+    # 6,000 bytes of weights: a GPU of 10,000 bytes is to leave half of 9,000 for the cache, so two hold it together.
     small = Machine("m", 10_000, 1e6, 1e5, 1000.0, 100.0, 2, (0.0, 0.0, 0.0), 0.0)
     assert sampled_elsewhere(SHAPE, Batch(4, 10, 5, 3), small, 4)[1] == 2
     assert sampled_elsewhere(SHAPE, Batch(4, 10, 5, 3), PLAIN, 4)[1] == 1
@@ -133,7 +133,7 @@ def test_a_step_adds_up() -> None:
 def test_a_step_of_samples_by_a_server_and_a_reward_model() -> None:
     grpo = GRPO(batch_size=4, group_size=3, max_length=15, max_new_tokens=5, tokens_per_pass=100)
     batch = Batch(4, 10, 5, 3)
-    found = step(SHAPE, GROUPS, grpo, batch, PLAIN, 2, again=True, sampling_cards=2, reward=SHAPE)
+    found = step(SHAPE, GROUPS, grpo, batch, PLAIN, 2, again=True, sampling_gpus=2, reward=SHAPE)
     assert found["generation"] == sampled_elsewhere(SHAPE, batch, PLAIN, 2)[0]
     assert found["handing_over"] == 4 * 3000 / 1e9
     # The leader reads 12 samples of 15 tokens, without logits.
@@ -147,18 +147,18 @@ def test_sft_has_no_reference_and_nothing_to_sample() -> None:
     assert bound_by(found) == "computing"
 
 
-def test_a_card_has_a_share_of_its_data_sheet() -> None:
-    card = card_called("H100")
-    assert (card.memory, card.flops, card.within) == (80e9, 0.35 * 989e12, 0.8 * 450e9)
-    own, sources = with_figures(card, flops=4e14, memory=None, per_node=4)
+def test_a_gpu_has_a_share_of_its_data_sheet() -> None:
+    gpu = gpu_named("H100")
+    assert (gpu.memory, gpu.flops, gpu.within) == (80e9, 0.35 * 989e12, 0.8 * 450e9)
+    own, sources = with_figures(gpu, flops=4e14, memory=None, per_node=4)
     assert (own.flops, own.memory, own.per_node) == (4e14, 80e9, 4)
     assert (sources["flops"], sources["within"], sources["memory"]) == (
         "given",
         "80% of the data sheet's",
         "the data sheet's",
     )
-    with pytest.raises(InputError, match=r"no data sheet of a card 'h1000' is known; did you mean h100\?"):
-        card_called("h1000")
+    with pytest.raises(InputError, match=r"no data sheet of a GPU 'h1000' is known; did you mean h100\?"):
+        gpu_named("h1000")
 
 
 @pytest.mark.parametrize(

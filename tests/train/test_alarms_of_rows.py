@@ -107,12 +107,12 @@ def test_a_model_that_knows_no_more_than_a_coin() -> None:
 
 
 def test_a_model_that_is_still_warming_up_has_not_failed_to_learn() -> None:
-    """The learning rate is highest in row 70: the forty rows that count are 70 to 109 at the earliest."""
-    coin = {"accuracy": wobbling(np.full(120, 0.5), 0.05), "loss": wobbling(np.full(120, log(2)), 0.01)}
-    rate = np.minimum(np.arange(1, 121) / 70, 1 - (np.arange(1, 121) - 70) / 1000)
-    assert [step for step, *_ in told(**coin, learning_rate=rate)] == [109]
-    assert [step for step, *_ in told(**coin, learning_rate=np.ones(120))] == [80]
-    learned = {**coin, "loss": np.where(np.arange(120) < 80, coin["loss"], coin["loss"] - 0.05)}
+    """The learning rate is highest in row 70: the eighty rows that count are 70 to 149 at the earliest."""
+    coin = {"accuracy": wobbling(np.full(160, 0.5), 0.05), "loss": wobbling(np.full(160, log(2)), 0.01)}
+    rate = np.minimum(np.arange(1, 161) / 70, 1 - (np.arange(1, 161) - 70) / 1000)
+    assert [step for step, *_ in told(**coin, learning_rate=rate)] == [149]
+    assert [step for step, *_ in told(**coin, learning_rate=np.ones(160))] == [80]
+    learned = {**coin, "loss": np.where(np.arange(160) < 120, coin["loss"], coin["loss"] - 0.05)}
     assert told(**learned, learning_rate=rate) == []
 
 

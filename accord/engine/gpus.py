@@ -91,11 +91,11 @@ LEAST = 1e6
 PREFIXES = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4, "P": 5}
 
 
-def card_called(name: str) -> Machine:
+def gpu_named(name: str) -> Machine:
     """The GPU of a data sheet, with `SHARES` of its figures. Raises InputError where the name is unknown."""
     key = name.lower()
     if key not in SHEETS:
-        raise InputError(f"no data sheet of a card {name!r} is known{nearest(key, SHEETS)}; there are {_known()}.")
+        raise InputError(f"no data sheet of a GPU {name!r} is known{nearest(key, SHEETS)}; there are {_known()}.")
     memory, flops, float32, own, within, between = SHEETS[key]
     return Machine(
         name=key,
