@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite, nan, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 import scipy
@@ -178,6 +178,25 @@ class Record(BaseModel):
         validate_by_alias=True,
         serialize_by_alias=True,
     )
+
+
+class PromptSettings(Record):
+    """How models were asked."""
+
+    form: Literal["chat", "plain"] = "chat"
+    """Asked in a user's message, or as text to continue."""
+    chat_template: str | None = None
+    """The chat template used in place of the models' own, if any."""
+    system: Literal["refuse", "fold"] = "refuse"
+    """Whether system messages were folded into the first question."""
+    max_new_tokens: int = 128
+    """Maximum number of tokens per answer."""
+    temperature: float = 0.0
+    """Divides the logits; 0 takes the most likely token."""
+    seed: int = 0
+    """Seed of the draws."""
+    dtype: str = ""
+    """The precision of matrix products."""
 
 
 def absent_unless_given(**more: Any) -> Any:

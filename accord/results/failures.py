@@ -7,32 +7,18 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Intervals, Record
+from accord.results.base import Evaluation, Interval, Intervals, PromptSettings, Record
 
 
-class FailureSettings(Record):
+class FailureSettings(PromptSettings):
     """How the models were asked."""
 
     probes: str = ""
     """The files of probes."""
-    form: Literal["chat", "plain"] = "chat"
-    """Asked in a user's message, or as text to continue."""
     option_score: Literal["sum", "mean"] = "sum"
     """Options are ranked by their log-probability, or by that per token."""
-    chat_template: str | None = None
-    """The chat template used in place of the models' own, if any."""
-    system: Literal["refuse", "fold"] = "refuse"
-    """Whether system messages were folded into the first question."""
     limit: int | None = None
     """Maximum number of probes of each kind."""
-    max_new_tokens: int = 128
-    """Maximum number of tokens per answer."""
-    temperature: float = 0.0
-    """Divides the logits; 0 takes the most likely token."""
-    seed: int = 0
-    """Seed of the draws."""
-    dtype: str = ""
-    """The precision of matrix products."""
 
 
 class FailureMeasure(Record):

@@ -7,25 +7,19 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Intervals, Record
+from accord.results.base import Evaluation, Intervals, PromptSettings, Record
 
 OptionScore = Literal["sum", "mean", "pmi"]
 """How options are ranked; see `accord.evaluate.tasks.option_scores`."""
 
 
-class TaskSettings(Record):
+class TaskSettings(PromptSettings):
     """How the models were asked."""
 
     tasks: str = ""
     """The file of tasks."""
-    form: Literal["chat", "plain"] = "chat"
-    """Asked in a user's message, or as text to continue."""
     option_score: OptionScore = "sum"
     """How options are ranked."""
-    chat_template: str | None = None
-    """The chat template used in place of the models' own, if any."""
-    system: Literal["refuse", "fold"] = "refuse"
-    """Whether system messages were folded into the first question."""
     answers: Literal["direct", "cot"] = "direct"
     """Whether models answered directly, or by a chain of thought from which the answer was extracted."""
     samples: int = 1
@@ -40,12 +34,6 @@ class TaskSettings(Record):
     """Maximum number of rows per task."""
     max_new_tokens: int = 64
     """Maximum number of tokens per answer, unless the task sets its own."""
-    temperature: float = 0.0
-    """Divides the logits; 0 takes the most likely token."""
-    seed: int = 0
-    """Seed of the draws."""
-    dtype: str = ""
-    """The precision of matrix products."""
 
 
 class TaskRow(Record):
