@@ -16,6 +16,7 @@ from accord.errors import InputError, nearest
 
 COLUMNS = {
     "loss": "the training loss",
+    "learning_rate": "the learning rate",
     "epoch": "passes over the rows so far",
     "reward": "the samples' mean reward, before any KL penalty",
     "reward_std": "the spread of the samples' rewards",
@@ -58,7 +59,7 @@ class Trainer:
     others: Mapping[str, str] = field(default_factory=dict)
 
 
-ROWS = {"loss": ("loss",), "epoch": ("epoch",), "eval_loss": ("eval_loss",)}
+ROWS = {name: (name,) for name in ("loss", "learning_rate", "epoch", "eval_loss")}
 """Logged by the Trainer of transformers, and so by all of trl's."""
 IMPLICIT = {
     "chosen_reward": ("rewards/chosen",),
@@ -157,7 +158,9 @@ TRAINERS: dict[str, Trainer] = {
         },
     ),
     "openrlhf-reward": Trainer(
-        "OpenRLHF, a reward model", (), {"loss": ("loss",), "accuracy": ("acc",), "eval_loss": ("eval_loss",)}
+        "OpenRLHF, a reward model",
+        (),
+        {"loss": ("loss",), "learning_rate": ("lr",), "accuracy": ("acc",), "eval_loss": ("eval_loss",)},
     ),
     "transformers": Trainer("transformers or trl, SFT", ("loss", "eval_loss", "train_loss"), ROWS),
 }
