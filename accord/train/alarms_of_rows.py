@@ -17,9 +17,9 @@ from accord.train.history import (
     z,
 )  # fmt: skip
 
-MIN_ROWS = 80
-"""Rows at the highest learning rate and after it in which a model that can learn from the pairs begins to; in the first
-forty a new head may not have."""
+MIN_ROWS = 160
+"""Rows from the highest learning rate on after which a model that can learn from the pairs has begun to: a new head has
+been seen to take up to ninety."""
 USEFUL = 0.6
 """The lowest accuracy on pairs that is useful; chance gives a half."""
 
@@ -144,8 +144,8 @@ def nothing_learned(history: History) -> str | None:
     """A reward or preference model orders pairs no better than chance, in training or on held-out rows.
 
     The loss is at the chance level, and hardly more than half of the pairs are ordered correctly: either both within
-    noise over the last forty rows, or by the 95% intervals of the last two of six or more held-out measurements. There
-    must be enough pairs to tell chance from a useful accuracy (`USEFUL`), and 80 rows since the learning rate was
+    noise over the last eighty rows, or by the 95% intervals of the last two of six or more held-out measurements. There
+    must be enough pairs to tell chance from a useful accuracy (`USEFUL`), and 160 rows since the learning rate was
     highest: steps of the warm-up before may be too small to learn by.
     """
     if "chosen_reward" in history or "reward" in history:  # a policy: its reward is bought with divergence

@@ -81,63 +81,63 @@ def test_pairs_that_both_become_unlikely_and_pairs_learned_by_heart() -> None:
     assert told(**once, epoch=np.arange(60) / 60) == []
 
 
-LOG_2 = wobbling(np.full(90, log(2)), 0.01)
+LOG_2 = wobbling(np.full(170, log(2)), 0.01)
 
 
 def test_a_model_that_knows_no_more_than_a_coin() -> None:
-    """Of 80 rows the last 40: accuracies .5 + .02 by turns more and less by .1, whose noise is .2 / sqrt 2.
+    """Of 160 rows the last 80: accuracies .5 + .02 by turns more and less by .1, whose noise is .2 / sqrt 2.
 
-    z = .02 / (.2 / sqrt 2) sqrt 40, which is .9; at most .52 + 2 * .0224 = .565 is likely. With .06 more it is 2.7, and
-    at most .605 is likely, which may be worth having.
+    z = .02 / (.2 / sqrt 2) sqrt 80, which is 1.3; at most .52 + 2 * .0158 = .552 is likely. Of .56 with twice the noise
+    z is 1.9, and at most .623 is likely, which may be worth having.
     """
-    coin = {"loss": LOG_2, "accuracy": wobbling(np.full(90, 0.52), 0.1), "margin": np.zeros(90)}
+    coin = {"loss": LOG_2, "accuracy": wobbling(np.full(170, 0.52), 0.1), "margin": np.zeros(170)}
     assert told(**coin) == [
         (
-            80,
+            160,
             "nothing-learned",
-            "in the last 40 steps 52% of the pairs were ordered correctly, at a loss of 0.693: chance gives 50% and "
+            "in the last 80 steps 52% of the pairs were ordered correctly, at a loss of 0.693: chance gives 50% and "
             "0.693",
         )
     ]
-    assert told(**{**coin, "loss": LOG_2 - 0.01}) == []  # z = .01 / (.02 / sqrt 2) sqrt 40, which is 4.5
-    assert told(**{**coin, "accuracy": coin["accuracy"] + 0.04}) == []
-    assert told(**{**coin, "accuracy": wobbling(np.full(90, 0.54), 0.05)}) == []  # z = .04 / (.1 / sqrt 2) sqrt 40
-    assert told(**coin, chosen_reward=np.zeros(90)) == []  # DPO's
-    assert told(**{name: column[:79] for name, column in coin.items()}) == []
+    assert told(**{**coin, "loss": LOG_2 - 0.01}) == []  # z = .01 / (.02 / sqrt 2) sqrt 80, which is 6.3
+    assert told(**{**coin, "accuracy": wobbling(np.full(170, 0.56), 0.2)}) == []
+    assert told(**{**coin, "accuracy": wobbling(np.full(170, 0.54), 0.05)}) == []  # z = .04 / (.1 / sqrt 2) sqrt 80
+    assert told(**coin, chosen_reward=np.zeros(170)) == []  # DPO's
+    assert told(**{name: column[:159] for name, column in coin.items()}) == []
 
 
 def test_a_model_that_is_still_warming_up_has_not_failed_to_learn() -> None:
-    """The learning rate is highest in row 70: the eighty rows that count are 70 to 149 at the earliest."""
-    coin = {"accuracy": wobbling(np.full(160, 0.5), 0.05), "loss": wobbling(np.full(160, log(2)), 0.01)}
-    rate = np.minimum(np.arange(1, 161) / 70, 1 - (np.arange(1, 161) - 70) / 1000)
-    assert [step for step, *_ in told(**coin, learning_rate=rate)] == [149]
-    assert [step for step, *_ in told(**coin, learning_rate=np.ones(160))] == [80]
-    learned = {**coin, "loss": np.where(np.arange(160) < 120, coin["loss"], coin["loss"] - 0.05)}
+    """The learning rate is highest in row 70: the 160 rows that count are 70 to 229 at the earliest."""
+    coin = {"accuracy": wobbling(np.full(240, 0.5), 0.05), "loss": wobbling(np.full(240, log(2)), 0.01)}
+    rate = np.minimum(np.arange(1, 241) / 70, 1 - (np.arange(1, 241) - 70) / 1000)
+    assert [step for step, *_ in told(**coin, learning_rate=rate)] == [229]
+    assert [step for step, *_ in told(**coin, learning_rate=np.ones(240))] == [160]
+    learned = {**coin, "loss": np.where(np.arange(240) < 200, coin["loss"], coin["loss"] - 0.05)}
     assert told(**learned, learning_rate=rate) == []
 
 
 def test_a_model_that_knows_pairs_by_heart_and_no_others() -> None:
-    """Rows held out are measured every tenth step: the sixth time at step 60, and what counts at 80."""
+    """Rows held out are measured every tenth step: the sixth time at step 60, and what counts at 160."""
     measured = {"eval_accuracy": 0.51, "eval_accuracy_high": 0.55, "eval_loss": 0.7, "eval_loss_high": 0.71}
     learned = {"loss": 0.3, "accuracy": 0.9, "margin": 1.0}
 
-    def seen(steps: int = 90, **others: float) -> list[tuple[int, str]]:
+    def seen(steps: int = 170, **others: float) -> list[tuple[int, str]]:
         held = {name: np.full(steps, np.nan) for name in measured}
         for name, value in (measured | others).items():
             held[name][9::10] = value
         return [alarm[:2] for alarm in told(**{n: np.full(steps, v) for n, v in learned.items()}, **held)]
 
-    assert seen() == [(80, "nothing-learned")]
+    assert seen() == [(160, "nothing-learned")]
     assert seen(eval_accuracy_high=0.61) == []  # too few pairs to tell, or worth having
     assert seen(eval_loss_high=0.69) == []
-    assert seen(79) == []
+    assert seen(159) == []
 
 
 @pytest.mark.parametrize(("right", "rings"), [(0.5, 20), (0.65, 0)])
 def test_how_often_a_coin_and_a_model_that_has_learned_ring(right: float, rings: int) -> None:
-    """Twenty runs of 120 steps of 16 pairs each: margins of spread .3, of which such a share is above 0."""
+    """Twenty runs of 200 steps of 16 pairs each: margins of spread .3, of which such a share is above 0."""
     generator = np.random.default_rng(0)
     mean = 0.3 * {0.5: 0.0, 0.65: 0.3853}[right]  # the quantiles of a normal distribution
-    runs = [generator.normal(mean, 0.3, (120, 16)) for _ in range(20)]
+    runs = [generator.normal(mean, 0.3, (200, 16)) for _ in range(20)]
     found = [told(loss=np.log1p(np.exp(-m)).mean(1), accuracy=(m > 0).mean(1), margin=m.mean(1)) for m in runs]
     assert sum(any(name == "nothing-learned" for _, name, _ in alarms) for alarms in found) == rings
