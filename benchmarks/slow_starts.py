@@ -6,8 +6,8 @@
 
 The reward models of the demo, of other seeds and with the default warmup. Of some runs a coin flip swaps chosen and
 rejected of each pair. Prints a line of JSON per run: the first step at which the mean accuracy of ten steps passed 58%,
-and the steps of the alarm. Finished runs are reused. Simulated are the margins of pairs, from a normal distribution
-with a given share above 0: how often the alarm rings at its first opportunity, and by twice as many steps.
+and the step at which the alarm rings. Finished runs are reused. Simulated are the margins of pairs, from a normal
+distribution with a given share above 0: how often the alarm rings at its first opportunity, and by twice as many steps.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +53,29 @@ def train(demo: Path, data: Path, out: Path, seed: int) -> Path:
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """When a run began to learn, and when it was said to have learned nothing."""
-    accuracy = np.array([row["accuracy"] for row in read_metrics(folder)])
+    """When a run began to learn, and when the alarm rings for its rows."""
+    rows = read_metrics(folder)
+    accuracy = np.array([row["accuracy"] for row in rows])
     means = np.convolve(accuracy, np.ones(ROWS) / ROWS, "valid")
     began = np.flatnonzero(means > LEARNED)
-    alarms = [json.loads(line) for line in (folder / "alarms.jsonl").read_text(encoding="utf-8").splitlines()]
-    return {
-        "run": folder.name,
-        "began at step": int(began[0]) + ROWS if len(began) else None,
-        "rang at": [a["step"] for a in alarms if a["alarm"] == "nothing-learned"],
-    }
+    began_at = int(began[0]) + ROWS if len(began) else None
+    return {"run": folder.name, "began at step": began_at, "rings at step": rings_at(rows)}
 
 
-def rings_at(margins: Any) -> int | None:
-    """The first step of a run, by its pairs' margins (steps, pairs), at which the alarm rings."""
+def rings_at(rows: Iterable[Mapping[str, Any]]) -> int | None:
+    """The first step of a run at which the alarm rings."""
     history = History()
-    for step, row in enumerate(margins, start=1):
-        history.add({"loss": np.log1p(np.exp(-row)).mean(), "accuracy": (row > 0).mean(), "margin": row.mean()})
+    for step, row in enumerate(rows, start=1):
+        history.add(row)
         if step >= MIN_ROWS and nothing_learned.look(history):
             return step
     return None
+
+
+def simulated(generator: np.random.Generator, share: float, pairs: int) -> Iterator[dict[str, float]]:
+    """The rows of a run at chance, or always equally good: `pairs` margins a step, of which a share is above 0."""
+    for margins in generator.normal(SPREAD * norm.ppf(share), SPREAD, (2 * MIN_ROWS, pairs)):
+        yield {"loss": np.log1p(np.exp(-margins)).mean(), "accuracy": (margins > 0).mean()}
 
 
 def simulate() -> None:
@@ -81,9 +85,7 @@ def simulate() -> None:
     for pairs in (2, 8, 16, 32, 64):
         cells = []
         for share in shares:
-            steps = [
-                rings_at(generator.normal(SPREAD * norm.ppf(share), SPREAD, (2 * MIN_ROWS, pairs))) for _ in range(RUNS)
-            ]
+            steps = [rings_at(simulated(generator, share, pairs)) for _ in range(RUNS)]
             rang = [step for step in steps if step is not None]
             cells.append(f"{rang.count(MIN_ROWS) / RUNS:.0%}, {len(rang) / RUNS:.0%}")
         print(f"| {pairs} | {' | '.join(cells)} |", flush=True)
