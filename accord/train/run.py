@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from accord import engine, report
+from accord.dates import as_date, today
 from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import SUMS, changed, others, real, sync, tidy, write_rows, write_sums, write_text
 from accord.locks import alone_in
@@ -31,7 +33,7 @@ from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
 from accord.train.composition import composition_table
 from accord.train.inputs import URL_DIGEST, environment, redacted
-from accord.train.resumed import DIGEST, HISTORY, STEPPED, changes, settings_of
+from accord.train.resumed import DATE, DIGEST, HISTORY, STEPPED, changes, settings_of
 from accord.train.rows import Rows, read_metrics
 from accord.train.track import DEFAULT, Tracking, services
 
@@ -133,6 +135,13 @@ class Run:
     def is_retuned(self) -> bool:
         """Whether a resumed run has other settings that affect its steps (`STEPPED`)."""
         return not self._changed.keys().isdisjoint(STEPPED)
+
+    def record_date(self) -> date:
+        """Record today's date, or keep that of a resumed run, in its config.yaml; returns it."""
+        if DATE in self._before:
+            return as_date(self._before[DATE], f"{self.folder}/config.yaml: {DATE}")
+        self.settings[DATE] = today().isoformat()
+        return today()
 
     def record_digests(self, **digests: str) -> None:
         """Record digests of the run's inputs (model, data ...), by the setting that names each, in its config.yaml.
