@@ -1,10 +1,17 @@
-"""What day it is, for accord and for the chat templates of transformers."""
+"""What day it is, for accord and for the chat templates of transformers, and a template that writes it."""
 
 from __future__ import annotations
 
 import datetime
 
 import pytest
+
+DATED = (
+    "<system>{{ {'29': 'hi', '30': 'bye'}[strftime_now('%d')] }}</s>"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+"""A template of the small tokenizer that says something else on the 29th and the 30th of a month."""
 
 
 def set_day(patch: pytest.MonkeyPatch, text: str) -> None:

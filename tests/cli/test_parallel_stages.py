@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from accord.cli.parallel import fail, needed
 from accord.cli.recipe import Stage
@@ -20,6 +21,7 @@ from accord.interrupts import Interrupted
 from accord.train.rows import read_metrics
 from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord
+from tests.days import set_day
 
 LONG = {**STAGES["sft"], "max-steps": 100_000, "batch-size": 1}
 
@@ -43,6 +45,17 @@ def test_the_results_are_those_of_one_after_another(
     one.run()
     for file in ("sft/model/model.safetensors", "samples/samples.jsonl", "dpo/model/model.safetensors"):
         assert (one.out / file).read_bytes() == (pipeline.out / file).read_bytes()
+
+
+def test_stages_in_processes_of_their_own_have_the_date_of_the_run(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_day(monkeypatch, "2020-02-29")
+    other = {**STAGES["sft"], "seed": 1}
+    pipeline.write({"sft": STAGES["sft"], "other": other})
+    assert pipeline.run("--parallel", 2) == {"sft": "ran", "other": "ran"}
+    for name in ("sft", "other"):
+        assert yaml.safe_load((pipeline.out / name / "config.yaml").read_text())["date"] == "2020-02-29"
 
 
 def test_a_stage_that_fails_ends_the_run_with_its_sentence_and_the_others_end_well(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from accord.cli.table import COMMANDS
 from accord.engine.fit import Optimizer
 from accord.errors import InputError
 from accord.locks import alone_in
-from accord.records import Demonstration
+from accord.records import Demonstration, Message, Preference
 from accord.train.rows import read_metrics
 from tests.cli.pipelines import STAGES, Pipeline
-from tests.commands.small import accord, read_jsonl, write_jsonl
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.days import DATED, set_day
 
 
 @pytest.fixture
@@ -87,6 +89,32 @@ def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, m
     assert pipeline.run("--sft.seed", "4") == {"sft": "ran"}
     assert yaml.safe_load((pipeline.out / "sft" / "config.yaml").read_text())["seed"] == 4
     assert len(read_metrics(pipeline.out / "sft")) == 4
+
+
+def test_stages_that_run_on_another_day_write_the_date_on_which_the_first_began(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = (Message("user", "hi day"),)
+    pipeline.variables["base"] = save_model(tmp_path / "dated", DATED)
+    write_jsonl(pipeline.data, [Demonstration(ask, (Message("assistant", "good"),))])
+    write_jsonl(
+        tmp_path / "pairs.jsonl", [Preference(ask, (Message("assistant", "hi"),), (Message("assistant", "bad"),))]
+    )
+    set_day(monkeypatch, "2026-11-29")
+    pipeline.write(STAGES)
+    pipeline.run()
+    whole, pipeline.out = pipeline.out, tmp_path / "broken"
+    pipeline.write({"sft": STAGES["sft"]})
+    pipeline.run()
+    set_day(monkeypatch, "2026-11-30")
+    pipeline.write(STAGES)
+    assert pipeline.run() == pipeline.changed("samples", "dpo", "scores")
+    files = ("samples/samples.jsonl", "dpo/model/model.safetensors", "scores/scores.jsonl")
+    first = [(whole / file).read_bytes() for file in files]
+    assert [(pipeline.out / file).read_bytes() for file in files] == first
+    shutil.rmtree(pipeline.out)
+    pipeline.run()
+    assert [(pipeline.out / file).read_bytes() == one for file, one in zip(files, first, strict=True)] == [False] * 3
 
 
 @pytest.mark.parametrize(
