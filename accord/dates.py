@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from accord.errors import InputError
 
-FUNCTION = "strftime_now"
+STRFTIME_NOW = "strftime_now"
 """The function of templates that formats the current time, as transformers has it."""
 
 _fixed: ContextVar[date | None] = ContextVar("fixed", default=None)
@@ -47,7 +47,7 @@ def as_date(given: object, what: str) -> date:
 
 def writes_date(template: object) -> bool:
     """Whether a chat template, or one of a set of named ones, writes the current date."""
-    return re.search(rf"\b{FUNCTION}\b", str(template)) is not None
+    return re.search(rf"\b{STRFTIME_NOW}\b", str(template)) is not None
 
 
 @lru_cache
@@ -64,7 +64,7 @@ def dated(template: str, day: date) -> str:
 
 
 _MACRO = (
-    f"{{% macro {FUNCTION}(format) %}}{{% set texts = TEXTS %}}{{% filter replace('\\0', '%') %}}"
+    f"{{% macro {STRFTIME_NOW}(format) %}}{{% set texts = TEXTS %}}{{% filter replace('\\0', '%') %}}"
     "{% for part in format.replace('%%', '\\0').split('%') %}{% if loop.first %}{{ part }}"  # \0 is a doubled %
     "{% elif part[:2] in texts %}{{ texts[part[:2]] + part[2:] }}"  # with a flag: %-d
     "{% elif part[:1] in texts %}{{ texts[part[:1]] + part[1:] }}"

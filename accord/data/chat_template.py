@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from accord.dates import FUNCTION, as_date, dated
+from accord.dates import STRFTIME_NOW, as_date, dated
 from accord.engine.turns import as_read, written_date
 from accord.errors import InputError
 from accord.limits import within
@@ -37,8 +37,8 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     tools = without_nulls(next((turn.more["tools"] for turn in chat if "tools" in turn.more), None))
     kwargs = next((settings(turn.more[TEMPLATE_KWARGS]) for turn in chat if TEMPLATE_KWARGS in turn.more), {})
     day = written_date(tokenizer)
-    if FUNCTION in kwargs:
-        day = day and as_date(kwargs.pop(FUNCTION), f"{TEMPLATE_KWARGS!r}: {FUNCTION}")
+    if STRFTIME_NOW in kwargs:
+        day = day and as_date(kwargs.pop(STRFTIME_NOW), f"{TEMPLATE_KWARGS!r}: {STRFTIME_NOW}")
     messages = [{"role": turn.role, "content": turn.content, **template_fields(turn, str(template))} for turn in chat]
     try:
         with within(TEMPLATE_SECONDS):

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateSyntaxError
 from yaml import YAMLError
 
-from accord.dates import FUNCTION, as_date, today, writes_date
+from accord.dates import STRFTIME_NOW, as_date, today, writes_date
 from accord.errors import InputError, nearest
 from accord.parsing import parse_yaml, read_content
 
@@ -178,8 +178,8 @@ def with_template(
         _prefix(made, FOLD)
     if variables:
         _prefix(made, _defaults(made, variables))
-        if FUNCTION in variables:
-            made._date = as_date(variables[FUNCTION], f"chat_template_kwargs: {FUNCTION}")  # type: ignore[attr-defined]
+        if STRFTIME_NOW in variables:
+            made._date = as_date(variables[STRFTIME_NOW], f"chat_template_kwargs: {STRFTIME_NOW}")  # type: ignore[attr-defined]
     return made
 
 
@@ -208,7 +208,7 @@ def _defaults(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) 
         if not re.search(rf"\b{re.escape(name)}\b", text):
             hint = nearest(name, sorted(set(re.findall(r"[a-z_]+", text))))
             raise InputError(f"chat_template_kwargs has {name!r}, which the chat template does not read{hint}")
-        if name == FUNCTION:
+        if name == STRFTIME_NOW:
             continue
         value = _parsed(given)
         statements += f"{{% if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}"

@@ -12,7 +12,7 @@ import torch
 from accord.arrays import Ints, Tokens
 from accord.data.chat import encode_prompt, prompt_text
 from accord.data.tokens import tokenize
-from accord.dates import FUNCTION
+from accord.dates import STRFTIME_NOW
 from accord.engine.generate import evaluating, generate
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
@@ -84,7 +84,7 @@ class Local:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "chat template": hashlib.sha256(template.encode()).hexdigest()[:16],
             "weights": weights.hexdigest()[:16],
-            **({FUNCTION: given.isoformat()} if given else {}),
+            **({STRFTIME_NOW: given.isoformat()} if given else {}),
         }
 
     def __call__(

@@ -1,6 +1,7 @@
 """A run's folder: settings, metrics of every step, samples, checkpoints, model and report.
 
-config.yaml every resolved setting, and those that changed when the run was resumed metrics.jsonl one row per step
+config.yaml every resolved setting, the date on which the run began, and settings that changed when it was resumed
+metrics.jsonl one row per step
 left_out.jsonl rows that were not trained on, and why composition.jsonl pretraining only: the source files of the text
 and their shares samples.jsonl prompts and completions drawn during training alarms.jsonl alarms as they were raised
 environment.json versions, seed, command, git commit checkpoints/ for --resume; deleted at the end model/ the result, in
@@ -137,11 +138,11 @@ class Run:
         return not self._changed.keys().isdisjoint(STEPPED)
 
     def record_date(self) -> date:
-        """Record today's date, or keep that of a resumed run, in its config.yaml; returns it."""
-        if DATE in self._before:
-            return as_date(self._before[DATE], f"{self.folder}/config.yaml: {DATE}")
-        self.settings[DATE] = today().isoformat()
-        return today()
+        """Record in config.yaml the date on which the run began, which is today unless it is resumed; returns it."""
+        began = self._before.get(DATE)
+        day = today() if began is None else as_date(began, f"the {DATE} in {self.folder}/config.yaml")
+        self.settings[DATE] = day.isoformat()
+        return day
 
     def record_digests(self, **digests: str) -> None:
         """Record digests of the run's inputs (model, data ...), by the setting that names each, in its config.yaml.

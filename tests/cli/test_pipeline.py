@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from accord.cli.table import COMMANDS
 from accord.engine.fit import Optimizer
 from accord.errors import InputError
 from accord.locks import alone_in
-from accord.records import Demonstration, Message, Preference
+from accord.records import Demonstration, Message
 from accord.train.rows import read_metrics
 from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
@@ -94,27 +93,23 @@ def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, m
 def test_stages_that_run_on_another_day_write_the_date_on_which_the_first_began(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = (Message("user", "hi day"),)
     pipeline.variables["base"] = save_model(tmp_path / "dated", DATED)
-    write_jsonl(pipeline.data, [Demonstration(ask, (Message("assistant", "good"),))])
-    write_jsonl(
-        tmp_path / "pairs.jsonl", [Preference(ask, (Message("assistant", "hi"),), (Message("assistant", "bad"),))]
-    )
+    write_jsonl(pipeline.data, [Demonstration((Message("user", "hi day"),), (Message("assistant", "good"),))])
+    both = {name: STAGES[name] for name in ("sft", "samples")}
     set_day(monkeypatch, "2026-11-29")
-    pipeline.write(STAGES)
+    pipeline.write(both)
     pipeline.run()
-    whole, pipeline.out = pipeline.out, tmp_path / "broken"
-    pipeline.write({"sft": STAGES["sft"]})
+    whole, pipeline.out = pipeline.out / "samples/samples.jsonl", tmp_path / "in parts"
+    pipeline.write({"sft": both["sft"]})
     pipeline.run()
     set_day(monkeypatch, "2026-11-30")
-    pipeline.write(STAGES)
-    assert pipeline.run() == pipeline.changed("samples", "dpo", "scores")
-    files = ("samples/samples.jsonl", "dpo/model/model.safetensors", "scores/scores.jsonl")
-    first = [(whole / file).read_bytes() for file in files]
-    assert [(pipeline.out / file).read_bytes() for file in files] == first
-    shutil.rmtree(pipeline.out)
-    pipeline.run()
-    assert [(pipeline.out / file).read_bytes() == one for file, one in zip(files, first, strict=True)] == [False] * 3
+    pipeline.write(both)
+    assert pipeline.run() == {"sft": "skipped", "samples": "ran"}
+    assert (pipeline.out / "samples/samples.jsonl").read_bytes() == whole.read_bytes()
+    given = ("--model", pipeline.out / "sft/model", "--data", pipeline.data, "--n", 2, "--max-new-tokens", 4)
+    for name, words in {"today": (), "given": ("--chat-template-kwargs", "strftime_now=2026-11-29")}.items():
+        assert accord("sample", *given, *words, "--out", tmp_path / f"{name}.jsonl") == 0
+    assert (tmp_path / "given.jsonl").read_bytes() == whole.read_bytes() != (tmp_path / "today.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(
