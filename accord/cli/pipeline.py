@@ -2,7 +2,7 @@
 
 A stage's results are in a folder of its name. A stage is skipped when its options, the contents of the files they name
 and the stages they refer to are the same as when it last finished; an interrupted stage continues from its checkpoint.
-All stages write the date on which the first began in chats. The commands `demo` and `run` are here too.
+In chats all stages have the date on which the folder was begun. The commands `demo` and `run` are here too.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ def _leaves(options: Any) -> list[str]:
 
 
 def begun(folder: Path) -> date | None:
-    """The date on which a recipe's run began, which all stages write in chats; None for a new folder."""
+    """The date on which a recipe's folder was begun, which all stages have in chats; None for a new one."""
     state = _state(folder)
     return as_date(state["date"], f"the date in {folder / 'pipeline.json'}") if "date" in state else None
 
