@@ -93,12 +93,20 @@ def parse_yaml(text: str | bytes) -> Any:
         raise yaml.YAMLError(" ".join(str(error).split())) from None
     except RecursionError:
         raise yaml.YAMLError("it is nested too deeply") from None
-    except (ValueError, OverflowError) as error:  # a date or a number that does not exist
+    except (ValueError, OverflowError) as error:  # a number that does not exist
         raise yaml.YAMLError(f"a value cannot be read ({error})") from None
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which refuses duplicate keys and values that expand or nest beyond the limits."""
+    """PyYAML's safe loader, which refuses duplicate keys and values that expand or nest beyond the limits.
+
+    Dates are the texts they are written as.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def get_single_node(self) -> Any:
         node = super().get_single_node()

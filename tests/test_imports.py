@@ -10,7 +10,9 @@ import networkx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROWS = {"arrays", "records", "files", "parsing", "outputs", "locks", "errors", "console", "limits", "interrupts"}
+ROWS = {
+    "arrays", "records", "files", "parsing", "outputs", "locks", "errors", "console", "limits", "interrupts", "dates",
+}  # fmt: skip
 TRAINING = ROWS | {"objectives", "data", "engine", "feedback"}
 MAY_IMPORT = {
     "errors": set(),
@@ -18,6 +20,7 @@ MAY_IMPORT = {
     "records": {"arrays"},
     "console": set(),
     "limits": set(),
+    "dates": {"errors"},
     "parsing": {"errors"},
     "interrupts": set(),
     "objectives": set(),

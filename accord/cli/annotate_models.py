@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from itertools import combinations
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from accord.console import status
+from accord.dates import fixed
 from accord.errors import InputError
 from accord.evaluate.options import AnswerOptions
 
@@ -242,7 +244,7 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
 
     def draw(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
         prompt = Prompt(_chat(messages))
-        with alone:
+        with alone, fixed(date.today()):  # not the day on which the server began
             samples = sampled(policy, encoded(policy, [prompt], options), n, sampling(drawn))
         return [sample.text for sample in samples]
 

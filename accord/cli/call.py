@@ -17,6 +17,7 @@ from typing import Any
 from accord.cli.option import REQUIRED, Option, in_python
 from accord.cli.options import help_text, options_of
 from accord.cli.table import COMMANDS, FAMILIES
+from accord.dates import fixed
 from accord.errors import InputError, nearest
 from accord.locks import alone_with
 from accord.outputs import overwriting
@@ -51,8 +52,9 @@ class Call:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Apply --overwrite in the block, and lock the command's one output file against other processes."""
-        with overwriting(self.overwrites), self._alone():
+        """Apply --overwrite and fix the date in the block, and lock the command's one output file against other
+        processes."""
+        with overwriting(self.overwrites), fixed(), self._alone():
             yield
 
     def run(self) -> None:

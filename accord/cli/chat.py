@@ -53,7 +53,8 @@ def chat(
         best_of: sample this many answers and show the one with the highest reward.
         system: a system prompt; where the chat template has no place for one, it is put before the first message.
         chat_template: a chat template for a model that has none, or to replace its own: a Jinja file, or chatml.
-        chat_template_kwargs: further variables for the chat template, such as enable_thinking=false.
+        chat_template_kwargs: further variables for the chat template, such as enable_thinking=false, or the date that
+            it writes, as strftime_now=2026-11-30.
         temperature: sampling temperature; 0 always takes the most likely token.
         top_p: draw only from the most likely tokens that together have this probability (1: all).
         max_new_tokens: longest answer, in tokens; at most half the model's context.

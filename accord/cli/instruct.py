@@ -11,6 +11,7 @@ import yaml
 
 from accord import report, synthesis
 from accord.console import status
+from accord.dates import fixed
 from accord.engine.config import require_at_most, require_positive
 from accord.errors import InputError, located
 from accord.evaluate.options import takes
@@ -18,7 +19,7 @@ from accord.files import write_text
 from accord.locks import alone_in
 from accord.outputs import require_folder, save_rows
 from accord.prompting.options import outcome_lines
-from accord.synthesis.options import FILE, AskerOptions, digest, require_same
+from accord.synthesis.options import FILE, AskerOptions, begun, digest, require_same
 
 if TYPE_CHECKING:
     from accord.results.synthesis import SynthesisResult
@@ -93,7 +94,7 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
     folder = require_folder(out, seeds, options, leaves=LEAVES)
     tasks = synthesis.tasks.load_seeds(seeds)
     answers = synthesis.tasks.load_answers(asked.answers) if asked.answers else []
-    with alone_in(folder):
+    with alone_in(folder), fixed(begun(folder)):
         result = _made(asked, folder, count, seeds, tasks, answers)
     result.announce()
     return result

@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from contextvars import copy_context
+from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from accord.cli.ranks import in_team
 from accord.cli.recipe import Stage
 from accord.cli.state import OWN, inputs_of
 from accord.console import status
+from accord.dates import fixed, today
 from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted
 
@@ -78,7 +80,7 @@ class Processes:
                 ready = [stage for stage in waiting if needs[stage.name].isdisjoint(to_do)]
                 for stage in ready[: self.limit - len(under_way)]:
                     waiting.remove(stage)
-                    under_way[pool.submit(copy_context().run, one, stage)] = stage  # the context holds --overwrite
+                    under_way[pool.submit(copy_context().run, one, stage)] = stage  # it holds --overwrite and the date
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     to_do.remove(under_way.pop(future).name)
                     future.result()
@@ -107,7 +109,8 @@ class Processes:
             Interrupted: it was asked to stop.
         """
         path = [os.path.abspath(path) for path in sys.path if path]
-        given: dict[str, Any] = {"path": path, "command": call.command, "ranks": ranks}
+        day = today().isoformat()
+        given: dict[str, Any] = {"path": path, "command": call.command, "ranks": ranks, "date": day}
         options = {**call.options, "overwrite": call.overwrites} if call.overwrites else call.options
         last = ""
         with (
@@ -192,7 +195,7 @@ def work(given: Mapping[str, Any]) -> int:
     from accord.cli.main import reporting_errors
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()
-    with reporting_errors() as end:
+    with reporting_errors() as end, fixed(date.fromisoformat(given["date"])):
         if given["ranks"] == 1:
             bind(given["command"], given["options"]).run()
         else:
@@ -244,7 +247,7 @@ def work_as_rank(given: Mapping[str, Any]) -> int:
     """Run a call in this process, which is one of its ranks; returns the exit status."""
     from accord.cli.main import reporting_errors
 
-    with reporting_errors() as end:
+    with reporting_errors() as end, fixed(date.fromisoformat(given["date"])):
         call = bind(given["command"], given["options"])
         with in_team(call.command):
             call.run()

@@ -2,7 +2,7 @@
 
 A stage's results are in a folder of its name. A stage is skipped when its options, the contents of the files they name
 and the stages they refer to are the same as when it last finished; an interrupted stage continues from its checkpoint.
-The commands `demo` and `run` are here too.
+In chats all stages have the date on which the folder was begun. The commands `demo` and `run` are here too.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from accord.cli.call import Call
 from accord.cli.checks import call_of, checked, is_resumable
 from accord.cli.parallel import Processes
 from accord.cli.recipe import Stage, read_recipe
-from accord.cli.state import MARK, restore_state, save_state
+from accord.cli.state import MARK, begun, restore_state, save_state
 from accord.cli.table import COMMANDS
 from accord.console import status
+from accord.dates import fixed
 from accord.errors import InputError, TrainingStopped
 from accord.files import others, write_text
 from accord.locks import alone_in
@@ -111,7 +112,8 @@ def run_stages(
     if parallel < 1:
         raise InputError(f"parallel must be 1 or more stages at a time, not {parallel}.")
     stages = checked(recipe, folder, overrides or {})
-    _Run(recipe, stages, folder, keeps_on).do(parallel)
+    with fixed(begun(folder)):
+        _Run(recipe, stages, folder, keeps_on).do(parallel)
     return stages
 
 

@@ -6,10 +6,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from accord.cli.recipe import Stage
+from accord.dates import as_date, today
 from accord.errors import InputError
 from accord.files import others, write_text
 from accord.outputs import may_overwrite
@@ -23,7 +25,7 @@ OWN = {"database"}
 
 def restore_state(stages: list[Stage], folder: Path) -> dict[str, str]:
     """The new fingerprint of each stage; a stage whose recorded fingerprint is the same gets its recorded state."""
-    before, wanted = _before(folder), dict[str, str]()
+    before, wanted = {s["name"]: s for s in _state(folder).get("stages", ())}, dict[str, str]()
     for stage in stages:
         wanted[stage.name] = _fingerprint(stage, wanted, folder)
         last = before.get(stage.name, {})
@@ -38,6 +40,7 @@ def save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> 
     state = {
         "name": recipe["name"],
         "description": recipe.get("description", ""),
+        "date": today().isoformat(),
         "seconds": sum(s.seconds for s in stages),
         "stages": [s.as_json() for s in stages],
     }
@@ -78,14 +81,23 @@ def _leaves(options: Any) -> list[str]:
     return [leaf for value in inside for leaf in _leaves(value)]
 
 
-def _before(folder: Path) -> dict[str, dict[str, Any]]:
+def begun(folder: Path) -> date | None:
+    """The date on which a recipe's folder was begun, which all stages have in chats; None for a new one."""
+    state = _state(folder)
+    return as_date(state["date"], f"the date in {folder / 'pipeline.json'}") if "date" in state else None
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """The contents of pipeline.json, checked; empty where there is none."""
     file = folder / "pipeline.json"
     if not file.exists():
         if others(folder) and not may_overwrite():
             raise InputError(f"{folder} holds something other than a recipe's run; choose another --out.")
         return {}
     try:
-        stages = json.loads(file.read_text(encoding="utf-8"))["stages"]
-        return {str(s["name"]): {**s, "seconds": float(s["seconds"]), "status": str(s["status"])} for s in stages}
+        state = json.loads(file.read_text(encoding="utf-8"))
+        kinds = {"name": str, "seconds": float, "status": str}
+        stages = [{**s, **{key: kind(s[key]) for key, kind in kinds.items()}} for s in state["stages"]]
+        return {**state, "stages": stages}
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{file} does not say which stages ran: restore it, or choose another --out.") from None

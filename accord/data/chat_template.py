@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from accord.engine.turns import as_read
+from accord.dates import STRFTIME_NOW, as_date, dated
+from accord.engine.turns import as_read, written_date
 from accord.errors import InputError
 from accord.limits import within
 from accord.parsing import parse_json
@@ -22,7 +23,7 @@ TEMPLATE_SECONDS = 10
 
 
 def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, generation: bool) -> str:
-    """Render a chat by the tokenizer's template, with the generation prompt if `generation`.
+    """Render a chat by the tokenizer's template, with the generation prompt if `generation`, on its `written_date`.
 
     Raises InputError if there is no template, it refuses the chat, or it does not read a field of a message.
     """
@@ -35,9 +36,14 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
         raise InputError("a chat needs a turn before the assistant's first: its prompt has no messages")
     tools = without_nulls(next((turn.more["tools"] for turn in chat if "tools" in turn.more), None))
     kwargs = next((settings(turn.more[TEMPLATE_KWARGS]) for turn in chat if TEMPLATE_KWARGS in turn.more), {})
+    day = written_date(tokenizer)
+    if STRFTIME_NOW in kwargs:
+        day = day and as_date(kwargs.pop(STRFTIME_NOW), f"{TEMPLATE_KWARGS!r}: {STRFTIME_NOW}")
     messages = [{"role": turn.role, "content": turn.content, **template_fields(turn, str(template))} for turn in chat]
     try:
         with within(TEMPLATE_SECONDS):
+            if day is not None:
+                kwargs["chat_template"] = dated(tokenizer.get_chat_template(tools=tools), day)
             text = tokenizer.apply_chat_template(
                 as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **kwargs
             )

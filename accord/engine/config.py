@@ -156,8 +156,8 @@ class TemplateOptions:
     """What to do with a system message where the chat template has no place for one; fold puts it before the first
     question."""
     chat_template_kwargs: dict[str, str | bool | int | float] | None = None
-    """Further variables for the chat template, such as enable_thinking=false; a row's own chat_template_kwargs take
-    precedence."""
+    """Further variables for the chat template, such as enable_thinking=false, or the date that it writes, as
+    strftime_now=2026-11-30; a row's own chat_template_kwargs take precedence."""
 
     @property
     def changes_template(self) -> bool:

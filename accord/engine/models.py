@@ -28,7 +28,7 @@ from accord.engine.shard import gather_on_leader, is_sharded
 from accord.engine.spaces import decoded
 from accord.engine.team import Team
 from accord.engine.trees import Trees
-from accord.engine.turns import FOLD, stops_at, turn_end
+from accord.engine.turns import FOLD, stops_at, turn_end, written_date
 from accord.engine.unread import device_of
 from accord.errors import InputError
 from accord.files import replacing_folder, write_sums
@@ -163,9 +163,9 @@ class Model:
         return bool(self.tokenizer.get_vocab() == other.tokenizer.get_vocab())
 
     def same_tokens(self, other: Model) -> bool:
-        """Whether both models read a chat as the same tokens: equal vocabulary and chat template, apart from
-        folding."""
-        if not self.same_vocabulary(other):
+        """Whether both models read a chat as the same tokens: equal vocabulary, chat template, apart from folding, and
+        date in it."""
+        if not self.same_vocabulary(other) or written_date(self.tokenizer) != written_date(other.tokenizer):
             return False
         mine, others = (str(model.tokenizer.chat_template).removeprefix(FOLD) for model in (self, other))
         return mine == others

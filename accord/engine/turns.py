@@ -7,6 +7,7 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakKeyDictionary
@@ -14,6 +15,7 @@ from weakref import WeakKeyDictionary
 from jinja2 import TemplateSyntaxError
 from yaml import YAMLError
 
+from accord.dates import STRFTIME_NOW, as_date, today, writes_date
 from accord.errors import InputError, nearest
 from accord.parsing import parse_yaml, read_content
 
@@ -151,10 +153,11 @@ def with_template(
     Args:
         template: a Jinja file, or chatml; None keeps the tokenizer's own.
         system: "fold" makes the template put system messages before the first question where it has no place for them.
-        variables: default values of variables that the template reads; a chat's own take precedence.
+        variables: default values of variables that the template reads; a chat's own take precedence. For strftime_now,
+            the date that the template writes (`written_date`), which no saved template keeps.
 
     Raises InputError where the file cannot be read or is not a chat template, where there is no template to fold for,
-    and where the template does not read one of the variables.
+    where the template does not read one of the variables, and where the date is none.
     """
     if template is None and system == "refuse" and not variables:
         return tokenizer
@@ -175,7 +178,19 @@ def with_template(
         _prefix(made, FOLD)
     if variables:
         _prefix(made, _defaults(made, variables))
+        if STRFTIME_NOW in variables:
+            made._date = as_date(variables[STRFTIME_NOW], f"chat_template_kwargs: {STRFTIME_NOW}")  # type: ignore[attr-defined]
     return made
+
+
+def written_date(tokenizer: PreTrainedTokenizerBase) -> date | None:
+    """The date that the chat template writes: the one given for the tokenizer, or today; None where it writes none."""
+    return (given_date(tokenizer) or today()) if writes_date(tokenizer.chat_template) else None
+
+
+def given_date(tokenizer: PreTrainedTokenizerBase) -> date | None:
+    """The date that chat_template_kwargs gave for the tokenizer."""
+    return getattr(tokenizer, "_date", None)
 
 
 def _prefix(tokenizer: PreTrainedTokenizerBase, before: str) -> None:
@@ -193,6 +208,8 @@ def _defaults(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) 
         if not re.search(rf"\b{re.escape(name)}\b", text):
             hint = nearest(name, sorted(set(re.findall(r"[a-z_]+", text))))
             raise InputError(f"chat_template_kwargs has {name!r}, which the chat template does not read{hint}")
+        if name == STRFTIME_NOW:
+            continue
         value = _parsed(given)
         statements += f"{{% if {name} is not defined %}}{{% set {name} = {value!r} %}}{{% endif %}}"
     return statements

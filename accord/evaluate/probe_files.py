@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -183,6 +182,5 @@ def _checked(value: Any, key: str) -> str:
     is_text = isinstance(value, str) and bool(value.strip())
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
     if not (is_text or is_number):
-        shown = str(value) if isinstance(value, date) else repr(value)
-        raise InputError(f"{key!r} must be text, in quotes where YAML reads it otherwise, not {shown}.")
+        raise InputError(f"{key!r} must be text, in quotes where YAML reads it otherwise, not {value!r}.")
     return str(value).strip()

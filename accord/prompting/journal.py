@@ -3,7 +3,8 @@
 A journal is a text file that is only appended to. Its first line says which model and settings it is for; every other
 line is a reply, written when it arrives and synced every second, so that a power cut loses no more than that. A line
 cut short by a kill is removed when the work continues. Replies are found by a digest of the request and of everything
-else that decides them, so their order does not matter.
+else that decides them, so their order does not matter. The first line also has the date on which the journal was begun,
+which chat templates go on writing when the work continues on another day.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
 from accord.console import status
+from accord.dates import as_date, fixed, today
 from accord.errors import InputError
 from accord.files import sync
 from accord.locks import alone_with
@@ -54,6 +57,7 @@ class Journal:
         self._file: IO[bytes] | None = None
         self._size = -1  # of the file when last read or written
         self._synced = -SECONDS
+        self._begun: date | None = None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -74,7 +78,7 @@ class Journal:
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
     ) -> list[Reply]:
         """A reply for each request, in order; raises as the model does, with the number of replies kept."""
-        with self._opened():
+        with self._opened(), fixed(self._begun):
             return self._replies(requests, on_reply or (lambda place, reply: None))
 
     def look(self) -> None:
@@ -153,14 +157,14 @@ class Journal:
 
     @property
     def _head(self) -> bytes:
-        return _line({MARK: VERSION, "of": self.settings})
+        return _line({MARK: VERSION, "of": self.settings, "date": today().isoformat()})
 
     def _append(self, line: bytes) -> None:
         try:
             if self._file is None:
                 self._open()
                 sync(self.path.parent, inside=False)
-                line = self._head + line
+                line, self._begun = self._head + line, today()
             assert self._file is not None
             self._file.write(line)
             self._file.flush()
@@ -177,7 +181,8 @@ class Journal:
             return
         whole, _, torn = content.rpartition(b"\n")
         lines = [_parsed(line) for line in whole.split(b"\n")] if whole else []
-        if lines or not self._head.startswith(torn.rstrip(b"\0")):  # NUL: left of a write by a power cut
+        head = self._head[: self._head.rindex(b', "date"')]  # the same on every day
+        if lines or not head.startswith(torn[: len(head)].rstrip(b"\0")):  # NUL: left of a write by a power cut
             self._check(lines[0] if lines else None)
         os.truncate(self.path, len(content) - len(torn))
         for name in ("failed before", "unreadable"):
@@ -185,6 +190,7 @@ class Journal:
         for line in lines[1:]:
             self._take(line)
         if not lines:
+            self._begun = today()
             self._append(self._head)
         if self.counts["unreadable"]:
             status(f"{self.path}: {self.counts['unreadable']} lines cannot be read, and are left out")
@@ -211,6 +217,8 @@ class Journal:
                     f"the journal {self.path} has other settings ({name}: {there}, and here {here}); name another "
                     "with --journal, or remove it."
                 )
+        if "date" in head:
+            self._begun = as_date(head["date"], f"the date in the first line of {self.path}")
 
 
 def _line(content: Mapping[str, Any]) -> bytes:

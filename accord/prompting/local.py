@@ -12,10 +12,12 @@ import torch
 from accord.arrays import Ints, Tokens
 from accord.data.chat import encode_prompt, prompt_text
 from accord.data.tokens import tokenize
+from accord.dates import STRFTIME_NOW
 from accord.engine.generate import evaluating, generate
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, pack
+from accord.engine.turns import given_date
 from accord.engine.unread import unread
 from accord.objectives.segments import segment_sum
 from accord.prompting.requests import Reply, Request, without_reasoning
@@ -68,8 +70,10 @@ class Local:
 
     @property
     def settings(self) -> dict[str, str]:
-        """What decides its replies besides the request: precision, chat template, and a fingerprint of the weights."""
+        """What decides its replies besides the request: precision, chat template, a date given for it, and a
+        fingerprint of the weights."""
         template = str(getattr(self.model.tokenizer, "chat_template", None))
+        given = given_date(self.model.tokenizer)
         weights, waiting = hashlib.sha256(), unread(self.model.network)
         for name, weight in self.model.network.state_dict().items():
             if waiting and weight.is_meta:
@@ -80,6 +84,7 @@ class Local:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "chat template": hashlib.sha256(template.encode()).hexdigest()[:16],
             "weights": weights.hexdigest()[:16],
+            **({STRFTIME_NOW: given.isoformat()} if given else {}),
         }
 
     def __call__(

@@ -112,7 +112,7 @@ class StageRecord:
 
     @property
     def settings(self) -> Json:
-        """The settings; paths of other stages' outputs are relative to the pipeline's folder."""
+        """The settings without the date; paths of other stages' outputs are relative to the pipeline's folder."""
 
         def relative(option: str, value: Any) -> Any:
             for name in self.inputs.get(option, ()):
@@ -120,7 +120,7 @@ class StageRecord:
                 value = value[start:] if start >= 0 else value
             return value
 
-        return {option: relative(option, value) for option, value in self.run.settings.items()}
+        return {option: relative(option, value) for option, value in self.run.settings.items() if option != "date"}
 
     @property
     def key_settings(self) -> list[tuple[str, Any]]:

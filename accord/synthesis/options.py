@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from accord.dates import as_date, today
 from accord.engine.config import require_positive
 from accord.errors import InputError
 from accord.files import others
@@ -60,9 +62,10 @@ class AskerOptions(AskOptions):
         )  # fmt: skip
 
     def settings(self, but: Collection[str] = ()) -> dict[str, Any]:
-        """The options that decide the result: all except limits, the key, and those named in `but`."""
+        """The options that decide the result: all except limits, the key, and those named in `but`; and the date."""
         left_out = {field.name for field in fields(LimitOptions)} | {"key", *but}
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        decide = {name: value for name, value in asdict(self).items() if name not in left_out}
+        return {**decide, "date": today().isoformat()}
 
 
 def digest(rows: Sequence[object]) -> str:
@@ -70,10 +73,18 @@ def digest(rows: Sequence[object]) -> str:
     return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
 
 
+def begun(folder: Path) -> date | None:
+    """The date on which the folder was begun, which chats go on having; None for a new one."""
+    before = read_yaml(folder / FILE, "the settings") if (folder / FILE).is_file() else None
+    if not isinstance(before, Mapping) or "date" not in before:
+        return None
+    return as_date(before["date"], f"the date in {folder / FILE}")
+
+
 def require_same(folder: Path, settings: Mapping[str, Any], places: Collection[str]) -> None:
     """Raise InputError where the folder was begun by another command, or with other settings.
 
-    Settings in `places` are file locations, and may differ.
+    Settings in `places` are file locations, and may differ; the date is that of `begun`.
     """
     file = folder / FILE
     if not file.is_file() and (there := others(folder)) and not may_overwrite():
@@ -82,7 +93,7 @@ def require_same(folder: Path, settings: Mapping[str, Any], places: Collection[s
     if not isinstance(before, Mapping) or before.get("command") != settings["command"]:
         raise InputError(f"{folder} holds the run of another command; name another --out.")
     for name, value in settings.items():
-        if name not in places and before.get(name) != value:
+        if name not in (*places, "date") and before.get(name) != value:
             raise InputError(
                 f"{folder} was begun with {name} {before.get(name)}, and not {value}; give the same, or another --out."
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from accord import data, engine
+from accord.dates import fixed
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted, requests
@@ -84,7 +85,11 @@ def train(
     report_unsharded(model.network)
     settings = describe(method, options, model=model.name, **given)
     team = engine.Team.here()
-    with engine.shard.sharing(method), open_run(out, settings, options) as run:
+    with (
+        engine.shard.sharing(method),
+        open_run(out, settings, options) as run,
+        fixed(team.lead(run.record_date)),
+    ):
         if run.finished:
             run.print(f"{run.folder} is already finished.")
             return finish(run, model, method)

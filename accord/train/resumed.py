@@ -32,6 +32,8 @@ SAMPLED = {"group_size", "max_new_tokens"}
 """What a round that selects nothing advises to raise."""
 HISTORY = "history"
 """The key of config.yaml for settings that changed when the run was resumed, and after which step."""
+DATE = "date"
+"""The key of config.yaml for the date on which the run began, which chat templates write until it ends."""
 DIGEST = "_sha256"
 """Suffix of the name of a setting's digest."""
 STOP = "stopped"
@@ -68,7 +70,7 @@ def changes(folder: Path, before: Mapping[str, Any], settings: Mapping[str, Any]
                 f"{folder} was run with another user, password or query in a URL of {key.removesuffix(URL_DIGEST)}; "
                 "resume it with the same, or choose another --out."
             )
-        if key.endswith(DIGEST):
+        if key.endswith(DIGEST) or key == DATE:
             continue
         if key in may:
             changed[key] = settings.get(key)

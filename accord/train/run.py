@@ -1,6 +1,7 @@
 """A run's folder: settings, metrics of every step, samples, checkpoints, model and report.
 
-config.yaml every resolved setting, and those that changed when the run was resumed metrics.jsonl one row per step
+config.yaml every resolved setting, the date on which the run began, and settings that changed when it was resumed
+metrics.jsonl one row per step
 left_out.jsonl rows that were not trained on, and why composition.jsonl pretraining only: the source files of the text
 and their shares samples.jsonl prompts and completions drawn during training alarms.jsonl alarms as they were raised
 environment.json versions, seed, command, git commit checkpoints/ for --resume; deleted at the end model/ the result, in
@@ -16,6 +17,7 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from accord import engine, report
+from accord.dates import as_date, today
 from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import SUMS, changed, others, real, sync, tidy, write_rows, write_sums, write_text
 from accord.locks import alone_in
@@ -31,7 +34,7 @@ from accord.outputs import may_overwrite, require_outside
 from accord.train.alarms import Alarms, chosen
 from accord.train.composition import composition_table
 from accord.train.inputs import URL_DIGEST, environment, redacted
-from accord.train.resumed import DIGEST, HISTORY, STEPPED, changes, settings_of
+from accord.train.resumed import DATE, DIGEST, HISTORY, STEPPED, changes, settings_of
 from accord.train.rows import Rows, read_metrics
 from accord.train.track import DEFAULT, Tracking, services
 
@@ -133,6 +136,13 @@ class Run:
     def is_retuned(self) -> bool:
         """Whether a resumed run has other settings that affect its steps (`STEPPED`)."""
         return not self._changed.keys().isdisjoint(STEPPED)
+
+    def record_date(self) -> date:
+        """Record in config.yaml the date on which the run began, which is today unless it is resumed; returns it."""
+        began = self._before.get(DATE)
+        day = today() if began is None else as_date(began, f"the {DATE} in {self.folder}/config.yaml")
+        self.settings[DATE] = day.isoformat()
+        return day
 
     def record_digests(self, **digests: str) -> None:
         """Record digests of the run's inputs (model, data ...), by the setting that names each, in its config.yaml.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from accord.cli.parallel import fail, needed
 from accord.cli.recipe import Stage
@@ -20,6 +21,7 @@ from accord.interrupts import Interrupted
 from accord.train.rows import read_metrics
 from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord
+from tests.days import set_day
 
 LONG = {**STAGES["sft"], "max-steps": 100_000, "batch-size": 1}
 
@@ -33,6 +35,7 @@ def test_the_results_are_those_of_one_after_another(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    set_day(monkeypatch, "2020-02-29")  # in this process alone
     assert pipeline.run("--parallel", 2) == pipeline.changed(*STAGES)
     said = capsys.readouterr().err
     assert "\ndpo: dpo 2/2  loss " in said
@@ -43,6 +46,8 @@ def test_the_results_are_those_of_one_after_another(
     one.run()
     for file in ("sft/model/model.safetensors", "samples/samples.jsonl", "dpo/model/model.safetensors"):
         assert (one.out / file).read_bytes() == (pipeline.out / file).read_bytes()
+    dates = [yaml.safe_load((out / "sft/config.yaml").read_text())["date"] for out in (pipeline.out, one.out)]
+    assert dates == ["2020-02-29"] * 2
 
 
 def test_a_stage_that_fails_ends_the_run_with_its_sentence_and_the_others_end_well(

@@ -17,10 +17,11 @@ from accord.cli.table import COMMANDS
 from accord.engine.fit import Optimizer
 from accord.errors import InputError
 from accord.locks import alone_in
-from accord.records import Demonstration
+from accord.records import Demonstration, Message
 from accord.train.rows import read_metrics
 from tests.cli.pipelines import STAGES, Pipeline
-from tests.commands.small import accord, read_jsonl, write_jsonl
+from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.days import DATED, set_day
 
 
 @pytest.fixture
@@ -87,6 +88,28 @@ def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, m
     assert pipeline.run("--sft.seed", "4") == {"sft": "ran"}
     assert yaml.safe_load((pipeline.out / "sft" / "config.yaml").read_text())["seed"] == 4
     assert len(read_metrics(pipeline.out / "sft")) == 4
+
+
+def test_stages_that_run_on_another_day_write_the_date_on_which_the_first_began(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.variables["base"] = save_model(tmp_path / "dated", DATED)
+    write_jsonl(pipeline.data, [Demonstration((Message("user", "hi day"),), (Message("assistant", "good"),))])
+    both = {name: STAGES[name] for name in ("sft", "samples")}
+    set_day(monkeypatch, "2026-11-29")
+    pipeline.write(both)
+    pipeline.run()
+    whole, pipeline.out = pipeline.out / "samples/samples.jsonl", tmp_path / "in parts"
+    pipeline.write({"sft": both["sft"]})
+    pipeline.run()
+    set_day(monkeypatch, "2026-11-30")
+    pipeline.write(both)
+    assert pipeline.run() == {"sft": "skipped", "samples": "ran"}
+    assert (pipeline.out / "samples/samples.jsonl").read_bytes() == whole.read_bytes()
+    given = ("--model", pipeline.out / "sft/model", "--data", pipeline.data, "--n", 2, "--max-new-tokens", 4)
+    for name, words in {"today": (), "given": ("--chat-template-kwargs", "strftime_now=2026-11-29")}.items():
+        assert accord("sample", *given, *words, "--out", tmp_path / f"{name}.jsonl") == 0
+    assert (tmp_path / "given.jsonl").read_bytes() == whole.read_bytes() != (tmp_path / "today.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from accord.records import Demonstration
 from accord.results import SynthesisResult, load
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.data.conftest import REAL_DATA, WORDS, word_tokenizer
+from tests.days import DATED, set_day
 from tests.engine.tiny import SIZES, policy_of
 from tests.synthesis.rouge import by_package
 
@@ -91,6 +94,33 @@ def test_stopped_it_goes_on_bit_for_bit(
     assert [accord(*evolve(model, seeds, stopped)) for _ in range(3)] == [130, 130, 0]
     assert "the same command goes on" in capsys.readouterr().err
     assert_same(stopped, whole)
+
+
+def test_stopped_and_started_again_on_another_day_it_comes_out_the_same(
+    seeds: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dated = shutil.copytree(model, tmp_path / "dated", ignore=shutil.ignore_patterns("SHA256SUMS"))
+    (dated / "chat_template.jinja").write_text(DATED)
+    command = partial(evolve, str(dated), seeds)
+    chat = ("--form", "chat")
+    set_day(monkeypatch, "2026-11-29")
+    assert accord(*command(tmp_path / "whole"), *chat) == 0
+    calls, ask = [0], Local.__call__
+
+    def stop(self: Local, *arguments: Any) -> list[Reply]:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise KeyboardInterrupt
+        return ask(self, *arguments)
+
+    monkeypatch.setattr(Local, "__call__", stop)
+    assert accord(*command(tmp_path / "stopped"), *chat) == 130
+    set_day(monkeypatch, "2026-11-30")
+    assert accord(*command(tmp_path / "stopped"), *chat) == 0
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+    assert accord(*command(tmp_path / "later"), *chat) == 0
+    candidates = [(tmp_path / name / "candidates.jsonl").read_bytes() for name in ("later", "whole")]
+    assert candidates[0] != candidates[1]
 
 
 def test_a_recipe_trains_on_what_was_made_and_goes_on(

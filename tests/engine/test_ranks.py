@@ -24,9 +24,10 @@ from accord.errors import InputError
 from accord.methods import DPO, SFT
 from accord.train.ranks import require_alone
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
+from tests.days import DATED, set_day
 from tests.engine import ranked, ranked_methods, ranked_steps
 from tests.engine.tiny import CONFIGS, policy_of, random_model
-from tests.trust.forked import Ranks, said, together
+from tests.trust.forked import Ranks, in_team, said, together
 
 ROOT = Path(__file__).parents[2]
 
@@ -243,6 +244,24 @@ def test_the_command_under_torchrun_writes_and_prints_once(tmp_path: Path) -> No
     assert noted["ranks"] == 2
     rows, whole = (read_jsonl(tmp_path / run / "metrics.jsonl") for run in ("ranks", "alone"))
     assert [row["loss"] for row in rows] == pytest.approx([row["loss"] for row in whole], abs=1e-6)
+
+
+def test_ranks_past_midnight_write_the_date_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = save_model(tmp_path / "m", DATED)
+    chats = [
+        [{"role": "user", "content": word}, {"role": "assistant", "content": "good day"}] for word in ("hi", "bye")
+    ]
+    rows = write_jsonl(tmp_path / "rows.jsonl", [{"messages": chat} for chat in chats])
+
+    def train(name: str, day: int) -> list[float]:
+        set_day(monkeypatch, f"2026-11-{day}")
+        run = SFT(batch_size=2, max_steps=3, learning_rate=1e-2, dtype="float32").fit(model, rows, out=tmp_path / name)
+        return [row["loss"] for row in run.metrics]
+
+    in_team(2, lambda team: train("ranks", 29 + team.rank))
+    found = [row["loss"] for row in read_jsonl(tmp_path / "ranks" / "metrics.jsonl")]
+    assert found == pytest.approx(train("one", 29), rel=1e-5)
+    assert found != pytest.approx(train("other", 30), rel=1e-2)
 
 
 def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: Path) -> None:

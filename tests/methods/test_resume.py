@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord.errors import InputError
 from accord.methods import SFT
-from accord.records import Demonstration
+from accord.records import Demonstration, Message
 from accord.train.loop import Result
 from accord.train.rows import read_metrics
+from tests.commands.small import save_model, write_jsonl
 from tests.data.conftest import WORDS, word_tokenizer
+from tests.days import DATED, set_day
 from tests.engine.tiny import SIZES, policy_of
 
 STEPS = 24
@@ -103,3 +106,38 @@ def test_another_run_is_not_overwritten_nor_resumed_with_other_settings(base: st
         SFT(learning_rate=1e-2, batch_size=5, max_steps=STEPS, dtype="float32", tokens_per_pass=24).fit(
             base, ROWS, out=uninterrupted, resume=True
         )
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_run_resumed_on_another_day_writes_the_date_on_which_it_began(
+    stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_model(tmp_path / "m", DATED)
+    chats = [((Message("user", f"hi {word}"),), (Message("assistant", f"good {word}"),)) for word in WORDS[6:]]
+    data = write_jsonl(tmp_path / "rows.jsonl", [Demonstration(*chat) for chat in chats])
+
+    def run(name: str, *, stops: bool = False, resume: bool = False) -> Path:
+        def stop(step: int, result: object) -> None:
+            if stops and step == 3:
+                raise KeyboardInterrupt
+
+        sft = SFT(learning_rate=1e-2, batch_size=2, max_steps=6, dtype="float32")
+        return sft.fit(
+            model, data, out=tmp_path / name, resume=resume, save_every=2, on_step=stop, stream=stream
+        ).folder
+
+    def weights(folder: Path) -> bytes:
+        return (folder / "model" / "model.safetensors").read_bytes()
+
+    set_day(monkeypatch, "2026-11-29")
+    whole = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed", stops=True)
+    set_day(monkeypatch, "2026-11-30")
+    resumed, later = run("resumed", resume=True), run("later")
+    assert weights(resumed) == weights(whole) != weights(later)
+    assert [row["loss"] for row in read_metrics(resumed)] == [row["loss"] for row in read_metrics(whole)]
+    dates = [yaml.safe_load((folder / "config.yaml").read_text())["date"] for folder in (whole, resumed, later)]
+    assert dates == ["2026-11-29", "2026-11-29", "2026-11-30"]
+    for folder in (whole, later):
+        assert (folder / "model" / "chat_template.jinja").read_text() == DATED

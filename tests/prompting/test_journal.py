@@ -14,10 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accord.dates import today
 from accord.errors import InputError
 from accord.prompting.journal import Journal
 from accord.prompting.requests import Reply, Request
 from accord.records import Message
+from tests.days import set_day
 
 
 class Scripted:
@@ -189,6 +191,7 @@ def test_two_may_ask_in_turn_and_not_at_once(tmp_path: Path) -> None:
 ASKS = """
 import sys, time
 from pathlib import Path
+from accord.dates import today
 from accord.errors import InputError
 from accord.prompting.journal import Journal
 from tests.prompting.test_journal import Scripted, asked
@@ -236,3 +239,31 @@ def test_zeros_that_a_power_cut_left_are_taken_away(tmp_path: Path) -> None:
         file = tmp_path / "j"
         file.write_bytes(left)
         assert Journal(Scripted(), file)(requests) == expected and file.read_bytes() == content
+
+
+@pytest.mark.parametrize("kept", ["all", "head", "half"])
+def test_a_journal_goes_on_with_the_date_on_which_it_was_begun(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, dates = tmp_path / "j", list[str]()
+
+    class Dated(Scripted):
+        def __call__(
+            self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
+        ) -> list[Reply]:
+            dates.append(today().isoformat())
+            return super().__call__(requests, on_reply)
+
+    set_day(monkeypatch, "2026-11-29")
+    journal = Journal(Dated(), file)
+    journal([asked("a")])
+    set_day(monkeypatch, "2026-11-30")
+    journal([asked("b")])
+    content = file.read_bytes()
+    head = content.index(b"\n")
+    file.write_bytes({"all": content, "head": content[: head + 1], "half": content[: head - 5]}[kept])
+    later = Journal(Dated(), file)
+    later([asked("c")])
+    later([asked("d")])
+    new = ["2026-11-30"] * 2 if kept == "half" else ["2026-11-29"] * 2  # without a whole line nothing was begun
+    assert dates == ["2026-11-29"] * 2 + new

@@ -126,7 +126,7 @@ def _write_data(folder: Path) -> None:
         "probes-none.yaml": "facts: []",
         "probes-twice.yaml": "facts: [{prompt: hi, right: a, wrong: b}, {prompt: hi, right: a, wrong: b, about: c}]",
         "probes-nan.yaml": "facts: [{prompt: hi, right: .nan, wrong: b}]",
-        "probes-date.yaml": "facts: [{prompt: 2024-01-01, right: a, wrong: b}]",
+        "probes-mapping.yaml": "facts: [{prompt: {a: b}, right: a, wrong: b}]",
     }
     for name, text in probes.items():
         (folder / name).write_text(f"{text}\n")
