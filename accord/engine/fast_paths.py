@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from accord.engine.cache import decoder
-from accord.engine.forward import fuse, hidden_states, outputs, prepare, unfuse
+from accord.engine.forward import context_of, fuse, hidden_states, outputs, prepare, unfuse
 from accord.engine.readout import Readout
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
@@ -33,6 +33,9 @@ from accord.files import write_text
 
 PROMPT, BRANCHES = 6, (5, 3)
 """Tokens of the prompt and of the two branches of the trial."""
+
+WINDOW = 4
+"""The length of sliding windows in the trial."""
 
 LOGITS = 1024
 """Number of vocabulary entries whose logits are compared."""
@@ -94,11 +97,14 @@ def _verify(network: PreTrainedModel, attention: str, name: str, key: str) -> Fa
     """Try the fast paths now and cache the result; None where there are no numbers to compare."""
     with (
         torch.no_grad(), _first_layers(network), read_for_now(network),
-        _distinct_values(network), _few_logits(network), _in_float32(network),
+        _distinct_values(network), _short_windows(network), _few_logits(network), _in_float32(network),
     ):  # fmt: skip
         paths = _fastest_agreeing(network, attention, name)
     if paths is None:
-        with torch.no_grad(), read_for_now(network), _distinct_values(network), _in_float32(network):
+        with (
+            torch.no_grad(), read_for_now(network),
+            _distinct_values(network), _short_windows(network), _in_float32(network),
+        ):  # fmt: skip
             paths = _fastest_agreeing(network, attention, name)
     if paths is not None:
         _write(key, paths)
@@ -146,6 +152,26 @@ def _distinct_values(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter, value in before:
             parameter.data.copy_(value)
+
+
+@contextmanager
+def _short_windows(network: PreTrainedModel) -> Iterator[None]:
+    """Within the context, sliding windows that a text can exceed are shorter than the trial's texts.
+
+    Otherwise attention that gets its window only through the mask, which trees replace, would pass without one.
+    """
+    config = network.config.get_text_config()
+    window, longest = getattr(config, "sliding_window", None), context_of(config)
+    owners = [owner for owner in (config, *network.modules()) if vars(owner).get("sliding_window") == window]
+    if not isinstance(window, int) or (longest is not None and window >= longest):
+        owners = []
+    for owner in owners:
+        owner.sliding_window = min(window, WINDOW)
+    try:
+        yield
+    finally:
+        for owner in owners:
+            owner.sliding_window = window
 
 
 @contextmanager
@@ -267,7 +293,7 @@ def equal_logits(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
 def _fingerprint(network: PreTrainedModel) -> str:
     config = json.dumps(network.config.to_dict(), sort_keys=True, default=str)
     versions = (torch.__version__, transformers.__version__, type(network).__name__, device_of(network).type)
-    return hashlib.sha256(f"{config} {versions}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{config} {versions} {WINDOW}".encode()).hexdigest()[:32]
 
 
 def _file() -> Path:

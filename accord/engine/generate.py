@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from accord.arrays import Doubles, Ints, Tokens
-from accord.engine.cache import Decoder, decoder
+from accord.engine.cache import Decoder, Mixture, decoder
+from accord.engine.forward import rope_switch_length
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
 from accord.engine.shard import layers_gathered, with_gathered_weights
 from accord.engine.tiles import to_device
@@ -66,29 +67,60 @@ def generate(
     sampling = sampling or Sampling()
     _check(prompts, n)
     limits = _Limits(end, sampling, vocabulary, to_text)
-    device = next(model.parameters()).device
-    uniforms = uniform_numbers(prompts, n, sampling, seeds)
+    uniforms = torch.from_numpy(uniform_numbers(prompts, n, sampling, seeds))
     if only is not None:
         uniforms, prompts = uniforms[list(only)], [prompts[i] for i in only]
-    uniforms = uniforms.reshape(-1, sampling.max_new_tokens)
+    done: dict[int, list[Completion]] = {}
+    with evaluating(model), layers_gathered(model):
+        for batch in _batches(model, prompts, sampling.max_new_tokens):
+            written = _complete(model, [prompts[i] for i in batch], uniforms[batch], limits, capacity, progress)
+            done |= zip(batch, written, strict=True)
+    return [done[i] for i in range(len(prompts))]
+
+
+def _batches(model: nn.Module, prompts: Sequence[Tokens], longest: int) -> list[list[int]]:
+    """Indices of the prompts that may be decoded together, where samples have up to `longest` tokens.
+
+    Under LongRoPE the longest sequence of a batch decides the positions of all, so these are the prompts whose samples
+    stay on one side of `rope_switch_length`, and each that crosses it by itself.
+    """
+    parts = (model.policy, model.reference) if isinstance(model, Mixture) else (model,)
+    limits = [limit for limit in map(rope_switch_length, parts) if limit is not None]
+    batches: dict[object, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        ends = [(len(prompt) > limit, len(prompt) + longest > limit) for limit in limits]
+        batches.setdefault(i if (False, True) in ends else tuple(ends), []).append(i)
+    return list(batches.values())
+
+
+def _complete(
+    model: nn.Module,
+    prompts: Sequence[Tokens],
+    uniforms: Tensor,
+    limits: _Limits,
+    capacity: int,
+    progress: Callable[[int], None] | None,
+) -> list[list[Completion]]:
+    """The completions of prompts that may be decoded together, drawn by random numbers (prompts, n, tokens)."""
+    n, device = uniforms.shape[1], next(model.parameters()).device
+    uniforms = uniforms.flatten(0, 1)
     live: Samples = {}  # the samples in the batch, in its order
     done: dict[int, Completion] = {}
     waiting = 0  # index of the first prompt that has not joined
-    with evaluating(model), layers_gathered(model):
-        batch = decoder(model, sampling.max_new_tokens)
-        while waiting < len(prompts) or live:
-            joining = _joining(len(live), len(prompts) - waiting, n, capacity)
-            logits = _next_logits(batch, live, prompts[waiting : waiting + joining], n, device)
-            live |= {i: [] for i in range(waiting * n, (waiting + joining) * n)}
-            waiting += joining
-            counts = [len(written) for written in live.values()]
-            uniform = to_device(torch.from_numpy(uniforms[list(live), counts]), device)
-            for written, token in zip(live.values(), limits.draw(logits, uniform, counts), strict=True):
-                written.append(token)
-            finished = _finish(batch, live, limits)
-            done |= finished
-            if progress and finished:
-                progress(len(finished))
+    batch = decoder(model, limits.sampling.max_new_tokens)
+    while waiting < len(prompts) or live:
+        joining = _joining(len(live), len(prompts) - waiting, n, capacity)
+        logits = _next_logits(batch, live, prompts[waiting : waiting + joining], n, device)
+        live |= {i: [] for i in range(waiting * n, (waiting + joining) * n)}
+        waiting += joining
+        counts = [len(written) for written in live.values()]
+        uniform = to_device(uniforms[list(live), counts], device)
+        for written, token in zip(live.values(), limits.draw(logits, uniform, counts), strict=True):
+            written.append(token)
+        finished = _finish(batch, live, limits)
+        done |= finished
+        if progress and finished:
+            progress(len(finished))
     return [[done[i + j] for j in range(n)] for i in range(0, len(done), n)]
 
 
