@@ -110,15 +110,19 @@ def quantize(network: PreTrainedModel, kind: str | None, device: str | torch.dev
     Layers already in 4 bits by bitsandbytes are converted as they are, whatever the `kind` ("nf4", "int8" or None).
     Weights still in their files are read one at a time.
     """
+    codes: dict[int, tuple[Tensor, Any]] = {}  # of each weight, which layers may share
     waiting, named = unread(network), {id(module): name for name, module in network.named_modules()}
     for name, module in list(network.base_model.named_modules()):
         layer = _of_bitsandbytes(module)
         if layer is None and kind is not None and type(module) in (nn.Linear, Conv1D):
             weight: Any = module.weight
-            if waiting and weight.is_meta:
-                weight = waiting.rows(f"{named[id(module)]}.weight", weight)
-            weight = weight.T if isinstance(module, Conv1D) else weight
-            layer = FewBits(*_codes(weight.detach().to(device).float().contiguous(), kind), module.bias)  # type: ignore
+            own = id(weight)
+            if own not in codes:
+                if waiting and weight.is_meta:
+                    weight = waiting.rows(f"{named[id(module)]}.weight", weight)
+                weight = weight.T if isinstance(module, Conv1D) else weight
+                codes[own] = _codes(weight.detach().to(device).float().contiguous(), kind)
+            layer = FewBits(*codes[own], module.bias)  # type: ignore[arg-type]
         if layer is not None:
             network.base_model.set_submodule(name, layer.requires_grad_(False))
     if few_bits(network) and getattr(network, "hf_quantizer", None) is not None:
