@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
@@ -25,6 +26,9 @@ from accord.records import Completion
 
 ToText: TypeAlias = Callable[[Sequence[int]], str]
 Samples: TypeAlias = dict[int, list[tuple[int, float]]]  # sample's number -> its tokens and log-probabilities so far
+
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""The name of a token for a byte."""
 
 CAPACITY = 256
 """Default number of samples decoded at once."""
@@ -271,18 +275,22 @@ class IncrementalDecoder:
 
     The whole is decoded anew each time, since a token's text may depend on those before it (a space between words, the
     rest of a character). Text that later tokens may still change is held back: an incomplete character, which decodes
-    to U+FFFD, and a beginning that a tokenizer's clean-up rewrites.
+    to U+FFFD, a run of SentencePiece's tokens for bytes, all of which do if one is wrong, and a beginning that a
+    tokenizer's clean-up rewrites.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.tokens: list[int] = []
         self.certain = ""
+        self.in_bytes = False
 
     def add(self, token: int) -> str:
         """The text that became certain with one more token."""
         self.tokens.append(token)
-        return self._more(waiting="\ufffd")
+        if token not in self.tokenizer.all_special_ids:  # which are left out, so that a run goes on after them
+            self.in_bytes = BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token))) is not None
+        return "" if self.in_bytes else self._more(waiting="\ufffd")
 
     def rest(self) -> str:
         """The text still held back, when no more tokens come."""

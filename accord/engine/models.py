@@ -61,7 +61,7 @@ def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, nn.Embedding) and "Position" not in type(module).__name__:  # ProphetNet counts from it
             module.padding_idx = None
     network.config.get_text_config().attention_dropout = 0.0
     if network.base_model is network and isinstance(getattr(network, "model", None), PreTrainedModel):

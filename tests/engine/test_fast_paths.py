@@ -17,6 +17,7 @@ from accord.engine.forward import hidden_states, takes_trees
 from accord.engine.models import prepare_network
 from accord.engine.readout import Readout
 from accord.engine.trees import Branch, Tree, Trees
+from accord.engine.trial import first_layers
 from accord.errors import InputError
 
 SMALL = {
@@ -135,6 +136,13 @@ def test_a_network_that_nothing_agrees_with_is_refused_by_name(monkeypatch: pyte
         prepare_network(network, "odd")
 
 
+def test_a_network_that_fails_in_transformers_too_is_refused_by_name() -> None:
+    network = made("llama")
+    network.model.layers[1].self_attn.head_dim = 5
+    with pytest.raises(InputError, match=r"the model odd \(LlamaForCausalLM\) reads no text in transformers: shape "):
+        prepare_network(network, "odd")
+
+
 def test_attention_that_differs_is_switched_off_and_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from accord.engine import forward
 
@@ -153,7 +161,7 @@ def test_of_layers_that_are_alike_only_the_first_is_tried() -> None:
             config.layer_types = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
         network = transformers.AutoModelForCausalLM.from_config(config)
         before = network.model.layers
-        with fast_paths._first_layers(network):
+        with first_layers(network):
             tried[family] = len(network.model.layers)
         assert network.model.layers is before and len(before) == layers
     # DiffLlama's layers differ by a number that grows with their depth.
@@ -165,5 +173,5 @@ def test_a_layer_unlike_the_others_is_tried_too() -> None:
         transformers.LlamaConfig(**{**SMALL, "num_hidden_layers": 4})
     )
     network.model.layers[2].self_attn.scaling *= 2
-    with fast_paths._first_layers(network):
+    with first_layers(network):
         assert len(network.model.layers) == 3
