@@ -142,8 +142,8 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
 
 def _no_head(model: Model) -> InputError:
     return InputError(
-        f"{model.name} is a {type(model.network).__name__}, and transformers has no classifier of this architecture that "
-        "reads a text's last token, as reward, preference and value models are: train one on a model of another."
+        f"{model.name} is a {type(model.network).__name__}, and transformers has no classifier of this architecture "
+        "that reads a text's last token, as reward, preference and value models are: train one on a model of another."
     )
 
 

@@ -141,7 +141,9 @@ def test_layers_get_adapters_that_compute_no_more_than_a_product_and_have_a_name
     assert linear == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]  # and no router
     mamba = random_model(CONFIGS["mamba"]())
     assert lora.targets(mamba, None) == ["in_proj", "x_proj"]
-    with pytest.raises(InputError, match=r"'dt_proj' takes no adapters, as the architecture reads the weights directly"):
+    with pytest.raises(
+        InputError, match=r"'dt_proj' takes no adapters, as the architecture reads the weights directly"
+    ):
         lora.targets(mamba, "dt_proj")
 
 
@@ -162,7 +164,9 @@ def test_weights_that_layers_share_get_no_adapters(quantized: Any) -> None:
     network = zamba()
     quantize(network, quantized)
     assert lora.targets(network, None) == ["in_proj", "linear", "out_proj"]
-    with pytest.raises(InputError, match=r"'q_proj' takes no adapters, as layers share the weights: .* in_proj, linear, out"):
+    with pytest.raises(
+        InputError, match=r"'q_proj' takes no adapters, as layers share the weights: .* in_proj, linear, out"
+    ):
         lora.targets(network, "in_proj, q_proj")
 
 
@@ -170,7 +174,9 @@ def test_weights_that_layers_share_get_no_adapters(quantized: Any) -> None:
 def test_adapters_of_others_on_a_weight_that_layers_share_are_refused(tmp_path: Path) -> None:
     both = peft.get_peft_model(zamba(), peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
     both.save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"the adapter it does not fit its base model: it has several adapters for one"):
+    with pytest.raises(
+        InputError, match=r"the adapter it does not fit its base model: it has several adapters for one"
+    ):
         adapters.merged(zamba(), tmp_path, "it")
 
 

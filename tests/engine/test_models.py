@@ -95,7 +95,9 @@ def test_an_architecture_without_a_classifier_is_told(name: str) -> None:
     config = CTRLConfig(vocab_size=13, n_embd=8, dff=8, n_layer=1, n_head=2) if name == "ctrl" else CONFIGS[name]()
     made = policy_of(random_model(config, dtype=torch.float32))
     for head in (Scorer.on, lambda model: PreferenceNetwork.on(model, 1)):
-        with pytest.raises(InputError, match=r"random is a \w+, and transformers has no classifier of this architecture"):
+        with pytest.raises(
+            InputError, match=r"random is a \w+, and transformers has no classifier of this architecture"
+        ):
             head(made)
 
 
