@@ -62,11 +62,11 @@ def _short_windows(network: PreTrainedModel) -> Iterator[None]:
     """
     config = network.config.get_text_config()
     window, longest = getattr(config, "sliding_window", None), context_of(config)
-    owners = [owner for owner in (config, *network.modules()) if vars(owner).get("sliding_window") == window]
-    if not isinstance(window, int) or (longest is not None and window >= longest):
-        owners = []
+    owners: list[Any] = []
+    if isinstance(window, int) and (longest is None or window < longest):
+        owners = [owner for owner in (config, *network.modules()) if vars(owner).get("sliding_window") == window]
     for owner in owners:
-        owner.sliding_window = min(window, WINDOW)
+        owner.sliding_window = min(owner.sliding_window, WINDOW)
     try:
         yield
     finally:
