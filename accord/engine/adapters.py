@@ -205,6 +205,27 @@ def _require_all_loaded(both: Any, folder: Path, lacks: bool) -> None:
         raise ValueError(f"it lacks {min(names - stored, default='weights of layers that its configuration names')}")
 
 
+def _loaded_by_own_names(both: Any, folder: Path) -> bool:
+    """Load a folder's adapter by the names of the network's own weights, if they are the same; returns whether they
+    are. peft renames some of them, as transformers does those in older files, and then misses them (Laguna, Inkling
+    2)."""
+    tensors = load_file(folder / WEIGHTS)
+    own = {_in_file(n.removeprefix(PREFIX)): p.data for n, p in both.named_parameters() if "lora_" in n}
+    if {name: p.shape for name, p in own.items()} != {name: tensor.shape for name, tensor in tensors.items()}:
+        return False
+    for name, p in own.items():
+        p.copy_(tensors[name])
+    return True
+
+
+def _require_own_weights(both: Any) -> None:
+    """Raise ValueError where layers with adapters of their own share a weight, as in Zamba: merging would add both."""
+    layers = [m for m in both.modules() if isinstance(m, peft().tuners.tuners_utils.BaseTunerLayer)]
+    weights = [id(weight) for m in layers if (weight := getattr(m.get_base_layer(), "weight", None)) is not None]
+    if len(set(weights)) < len(weights):
+        raise ValueError("it has several adapters for one weight that layers share, which merging would add up")
+
+
 def _untie(network: PreTrainedModel) -> None:
     """Untie the output layer from the embedding where an adapter changes only one of them, or each differently."""
     tuners: Any = peft().tuners
@@ -247,10 +268,12 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
             both = peft().PeftModel.from_pretrained(network, str(folder))
             if not hasattr(both.base_model, "merge_and_unload"):
                 raise ValueError(f"it is a {read_config(folder)['peft_type']}, which adds nothing to weights")
-            _require_all_loaded(both, folder, any("missing adapter keys" in str(each.message) for each in caught))
+            lacks = any("missing adapter keys" in str(each.message) for each in caught)
+            _require_all_loaded(both, folder, lacks and not _loaded_by_own_names(both, folder))
             if getattr(both.peft_config["default"], "layer_replication", None):
                 raise ValueError("its layers are repeated (layer_replication), which no model folder can hold")
             _untie(network)
+            _require_own_weights(both)
             whole = both.merge_and_unload()
         whole._merged = folder
         return whole.requires_grad_(True).eval()  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
 from accord.engine.adapters import adapted, copy_sharing_base
 from accord.engine.forward import hidden_states, outputs
@@ -16,6 +17,7 @@ from accord.engine.models import Model, prepare_network, quiet
 from accord.engine.quantize import few_bits
 from accord.engine.trees import Trees
 from accord.engine.unread import device_of, make, unread, unread_copy
+from accord.errors import InputError
 
 
 class Classifier(Model):
@@ -104,6 +106,8 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     if tokenizer.pad_token in (None, tokenizer.eos_token):  # without one, trl pads with the end of turn
         others = (tokenizer.unk_token, getattr(tokenizer, "bos_token", None))
         tokenizer.pad_token = next((token for token in others if token not in (None, tokenizer.eos_token)), None)
+    if type(model.network.config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
+        raise _no_head(model)
     shared = copy_sharing_base(model.network) if adapted(model.network) or few_bits(model.network) else None
     config = copy.deepcopy(model.network.config) if shared is None else shared.config
     config.id2label = dict(enumerate(labels))
@@ -116,6 +120,8 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
             network = make(AutoModelForSequenceClassification, config, device)
         else:
             network = AutoModelForSequenceClassification.from_config(config)
+    if not isinstance(getattr(network, "score", None), nn.Linear):
+        raise _no_head(model)
     network._merged = getattr(model.network, "_merged", None)  # type: ignore[assignment]
     width = network.score.in_features
     head = torch.randn(len(labels), width, generator=torch.Generator().manual_seed(seed)) / (width + 1) ** 0.5
@@ -132,6 +138,13 @@ def _classifier(model: Model, labels: list[str], seed: int) -> tuple[PreTrainedM
     network.base_model.load_state_dict(model.network.base_model.state_dict())
     network.score.weight.data.copy_(head)
     return prepare_network(network.to(device=device, dtype=wide).eval()), tokenizer
+
+
+def _no_head(model: Model) -> InputError:
+    return InputError(
+        f"{model.name} is a {type(model.network).__name__}, and transformers has no classifier of this architecture "
+        "that reads a text's last token, as reward, preference and value models are: train one on a model of another."
+    )
 
 
 def _graft(classifier: PreTrainedModel, network: PreTrainedModel, head: Tensor) -> None:

@@ -11,31 +11,29 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from accord.console import error_text
 from accord.engine.cache import decoder
-from accord.engine.forward import fuse, hidden_states, outputs, prepare, unfuse
+from accord.engine.forward import context_of, fuse, hidden_states, outputs, prepare, unfuse
 from accord.engine.readout import Readout
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
-from accord.engine.unread import device_of, read_for_now, unread
+from accord.engine.trial import WINDOW, as_tried
+from accord.engine.unread import device_of, unread
 from accord.errors import InputError
 from accord.files import write_text
 
 PROMPT, BRANCHES = 6, (5, 3)
 """Tokens of the prompt and of the two branches of the trial."""
-
-LOGITS = 1024
-"""Number of vocabulary entries whose logits are compared."""
 
 CLOSE = 3e-4
 """Largest difference, relative to the logits' standard deviation: rounding stays far below it, a wrong result far
@@ -92,27 +90,32 @@ def enable_fast_paths(network: PreTrainedModel, name: str = "") -> None:
 
 def _verify(network: PreTrainedModel, attention: str, name: str, key: str) -> FastPaths | None:
     """Try the fast paths now and cache the result; None where there are no numbers to compare."""
-    with (
-        torch.no_grad(), _first_layers(network), read_for_now(network),
-        _distinct_values(network), _few_logits(network), _in_float32(network),
-    ):  # fmt: skip
-        paths = _fastest_agreeing(network, attention, name)
-    if paths is None:
-        with torch.no_grad(), read_for_now(network), _distinct_values(network), _in_float32(network):
-            paths = _fastest_agreeing(network, attention, name)
+    for is_whole in (False, True):
+        with torch.no_grad(), as_tried(network, is_whole):
+            paths = _fastest_agreeing(network, attention, name, is_whole)
+        if paths is not None:
+            break
     if paths is not None:
         _write(key, paths)
     return paths
 
 
-def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str) -> FastPaths | None:
-    """The fastest paths that agree with the plain network; None where that gives no finite logits."""
+def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_whole: bool) -> FastPaths | None:
+    """The fastest paths that agree with the plain network; None where that gives no finite logits, reads too few tokens
+    for the trial, or fails because it is not whole."""
     tree = _tree(network)
     close = CLOSE if getattr(network.config, "quantization_config", None) is None else ROUGH
     try:
         plain = _plain(network, tree)
-    except (IndexError, RuntimeError, ValueError):  # a network that reads fewer tokens than the trial has
-        return None
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        longest = context_of(network.config.get_text_config())
+        if not is_whole or (longest is not None and longest < PROMPT + max(BRANCHES)):
+            return None
+        raise InputError(
+            f"the model {name} ({type(network).__name__}) reads no text in transformers: {error_text(error)}."
+        ) from error
     if not all(bool(torch.isfinite(logits).all()) for logits in plain):
         return None
     for paths in ORDER:
@@ -129,90 +132,6 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str) -> Fa
         f"the model {name} ({type(network).__name__}) computes different logits here than in transformers, on "
         "every path: its architecture is not supported."
     )
-
-
-@contextmanager
-def _distinct_values(network: nn.Module) -> Iterator[None]:
-    """Within the context, vectors of equal values, such as untrained norms and biases, get distinct values.
-
-    Otherwise leaving such a part out might make no difference, and would pass although it matters after training.
-    """
-    generator = torch.Generator().manual_seed(0)
-    before = [(p, p.detach().clone()) for p in network.parameters() if p.dim() == 1 and bool((p == p[0]).all())]
-    for parameter, value in before:
-        parameter.data.add_(0.3 * torch.randn(value.shape, generator=generator).to(value))
-    try:
-        yield
-    finally:
-        for parameter, value in before:
-            parameter.data.copy_(value)
-
-
-@contextmanager
-def _in_float32(network: nn.Module) -> Iterator[None]:
-    """Within the context, 16-bit weights, whose rounding would hide a difference, are float32."""
-    before = [(p, p.data) for p in network.parameters() if p.dtype in (torch.bfloat16, torch.float16)]
-    for parameter, value in before:
-        parameter.data = value.float()
-    try:
-        yield
-    finally:
-        for parameter, value in before:
-            parameter.data = value
-
-
-@contextmanager
-def _first_layers(network: PreTrainedModel) -> Iterator[None]:
-    """Within the context, the network ends after its first layers, which include all its kinds of layers."""
-    count = getattr(network.config.get_text_config(), "num_hidden_layers", None)
-    lists = [
-        (module, name, part)
-        for module in network.modules()
-        for name, part in module.named_children()
-        if isinstance(part, nn.ModuleList) and len(part) == count
-    ]
-    if len(lists) != 1:  # no stack of layers, or several
-        yield
-        return
-    [(module, name, layers)] = lists
-    types = getattr(network.config.get_text_config(), "layer_types", None) or [""] * len(layers)
-    kinds = [f"{kind} {_kind(layer, i)}" for i, (kind, layer) in enumerate(zip(types, layers, strict=True))]
-    setattr(module, name, layers[: max(map(kinds.index, kinds)) + 1])
-    try:
-        yield
-    finally:
-        setattr(module, name, layers)
-
-
-@contextmanager
-def _few_logits(network: PreTrainedModel) -> Iterator[None]:
-    """Within the context, the output layer has only its first rows: the vocabulary is most of a small network's work,
-    and all logits are transformed alike."""
-    layer = network.get_output_embeddings()
-    whole: Any = getattr(layer, "weight", None)
-    if type(layer) is not nn.Linear or type(whole.data) is not Tensor:
-        yield
-        return
-    bias = layer.bias
-    layer.weight = nn.Parameter(whole.data[:LOGITS], requires_grad=False)
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.data[:LOGITS], requires_grad=False)
-    try:
-        yield
-    finally:
-        layer.weight, layer.bias = whole, bias
-
-
-def _kind(layer: nn.Module, index: int) -> str:
-    """A description of a layer's kind: its modules with their settings, and the shapes of its weights."""
-    modules = [
-        (name, type(module).__name__, {k: v for k, v in vars(module).items() if isinstance(v, int | float | str)})
-        for name, module in layer.named_modules()
-    ]
-    for _, _, settings in modules:
-        for key in [key for key, value in settings.items() if (value == index and "layer" in key) or key == "training"]:
-            del settings[key]
-    return repr((modules, [(name, tuple(weight.shape)) for name, weight in layer.named_parameters()]))
 
 
 def _tree(network: PreTrainedModel) -> Tree:
@@ -267,7 +186,7 @@ def equal_logits(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
 def _fingerprint(network: PreTrainedModel) -> str:
     config = json.dumps(network.config.to_dict(), sort_keys=True, default=str)
     versions = (torch.__version__, transformers.__version__, type(network).__name__, device_of(network).type)
-    return hashlib.sha256(f"{config} {versions}".encode()).hexdigest()[:32]
+    return hashlib.sha256(f"{config} {versions} {WINDOW}".encode()).hexdigest()[:32]
 
 
 def _file() -> Path:

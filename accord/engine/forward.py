@@ -71,6 +71,19 @@ def _read(model: nn.Module, trees: Trees) -> Tensor:
     return hidden.flatten(0, 1).index_select(0, index)  # type: ignore[no-any-return]
 
 
+def context_of(config: Any) -> int | None:
+    """The most tokens that a text model of this configuration reads at once, None without a limit.
+
+    Where positions are scaled linearly or by YaRN (Peng et al. 2023, arXiv:2309.00071) the limit is the original
+    one times the factor, as in vLLM; other configurations state it directly.
+    """
+    named: int | None = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if named is None or rope.get("rope_type") not in ("linear", "yarn") or not rope.get("factor"):
+        return named
+    return max(named, int((rope.get("original_max_position_embeddings") or named) * rope["factor"]))
+
+
 def rope_switch_length(model: nn.Module) -> int | None:
     """The sequence length beyond which LongRoPE (Ding et al. 2024, arXiv:2402.13753; Phi 3 and 4) scales all positions
     by its long factors, None for other models. A tree counts as long as its longest branch.
@@ -78,8 +91,10 @@ def rope_switch_length(model: nn.Module) -> int | None:
     transformers decides by the longest sequence of a batch, vLLM by the longest it may ever be given.
     """
     config = model.config.get_text_config()  # type: ignore[operator, union-attr]
-    rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") != "longrope":
+    named = getattr(config, "rope_parameters", None) or {}
+    ropes = [named, *(value for value in named.values() if isinstance(value, dict))]  # one, or one for each layer type
+    rope = next((rope for rope in ropes if rope.get("rope_type") == "longrope"), None)
+    if rope is None:
         return None
     longest = rope.get("original_max_position_embeddings") or getattr(config, "max_position_embeddings", None)
     return None if longest is None else int(longest)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from accord.arrays import Doubles, Ints, Tokens
-from accord.engine.cache import Decoder, decoder
+from accord.engine.cache import Decoder, Mixture, decoder
+from accord.engine.forward import rope_switch_length
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
 from accord.engine.shard import layers_gathered, with_gathered_weights
 from accord.engine.tiles import to_device
@@ -24,6 +26,9 @@ from accord.records import Completion
 
 ToText: TypeAlias = Callable[[Sequence[int]], str]
 Samples: TypeAlias = dict[int, list[tuple[int, float]]]  # sample's number -> its tokens and log-probabilities so far
+
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""The name of a token for a byte."""
 
 CAPACITY = 256
 """Default number of samples decoded at once."""
@@ -66,29 +71,60 @@ def generate(
     sampling = sampling or Sampling()
     _check(prompts, n)
     limits = _Limits(end, sampling, vocabulary, to_text)
-    device = next(model.parameters()).device
-    uniforms = uniform_numbers(prompts, n, sampling, seeds)
+    uniforms = torch.from_numpy(uniform_numbers(prompts, n, sampling, seeds))
     if only is not None:
         uniforms, prompts = uniforms[list(only)], [prompts[i] for i in only]
-    uniforms = uniforms.reshape(-1, sampling.max_new_tokens)
+    done: dict[int, list[Completion]] = {}
+    with evaluating(model), layers_gathered(model):
+        for batch in _batches(model, prompts, sampling.max_new_tokens):
+            written = _complete(model, [prompts[i] for i in batch], uniforms[batch], limits, capacity, progress)
+            done |= zip(batch, written, strict=True)
+    return [done[i] for i in range(len(prompts))]
+
+
+def _batches(model: nn.Module, prompts: Sequence[Tokens], longest: int) -> list[list[int]]:
+    """Indices of the prompts that may be decoded together, where samples have up to `longest` tokens.
+
+    Under LongRoPE the longest sequence of a batch decides the positions of all, so these are the prompts whose samples
+    stay on one side of `rope_switch_length`, and each that crosses it by itself.
+    """
+    parts = (model.policy, model.reference) if isinstance(model, Mixture) else (model,)
+    limits = [limit for limit in map(rope_switch_length, parts) if limit is not None]
+    batches: dict[object, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        ends = [(len(prompt) > limit, len(prompt) + longest > limit) for limit in limits]
+        batches.setdefault(i if (False, True) in ends else tuple(ends), []).append(i)
+    return list(batches.values())
+
+
+def _complete(
+    model: nn.Module,
+    prompts: Sequence[Tokens],
+    uniforms: Tensor,
+    limits: _Limits,
+    capacity: int,
+    progress: Callable[[int], None] | None,
+) -> list[list[Completion]]:
+    """The completions of prompts that may be decoded together, drawn by random numbers (prompts, n, tokens)."""
+    n, device = uniforms.shape[1], next(model.parameters()).device
+    uniforms = uniforms.flatten(0, 1)
     live: Samples = {}  # the samples in the batch, in its order
     done: dict[int, Completion] = {}
     waiting = 0  # index of the first prompt that has not joined
-    with evaluating(model), layers_gathered(model):
-        batch = decoder(model, sampling.max_new_tokens)
-        while waiting < len(prompts) or live:
-            joining = _joining(len(live), len(prompts) - waiting, n, capacity)
-            logits = _next_logits(batch, live, prompts[waiting : waiting + joining], n, device)
-            live |= {i: [] for i in range(waiting * n, (waiting + joining) * n)}
-            waiting += joining
-            counts = [len(written) for written in live.values()]
-            uniform = to_device(torch.from_numpy(uniforms[list(live), counts]), device)
-            for written, token in zip(live.values(), limits.draw(logits, uniform, counts), strict=True):
-                written.append(token)
-            finished = _finish(batch, live, limits)
-            done |= finished
-            if progress and finished:
-                progress(len(finished))
+    batch = decoder(model, limits.sampling.max_new_tokens)
+    while waiting < len(prompts) or live:
+        joining = _joining(len(live), len(prompts) - waiting, n, capacity)
+        logits = _next_logits(batch, live, prompts[waiting : waiting + joining], n, device)
+        live |= {i: [] for i in range(waiting * n, (waiting + joining) * n)}
+        waiting += joining
+        counts = [len(written) for written in live.values()]
+        uniform = to_device(uniforms[list(live), counts], device)
+        for written, token in zip(live.values(), limits.draw(logits, uniform, counts), strict=True):
+            written.append(token)
+        finished = _finish(batch, live, limits)
+        done |= finished
+        if progress and finished:
+            progress(len(finished))
     return [[done[i + j] for j in range(n)] for i in range(0, len(done), n)]
 
 
@@ -239,18 +275,22 @@ class IncrementalDecoder:
 
     The whole is decoded anew each time, since a token's text may depend on those before it (a space between words, the
     rest of a character). Text that later tokens may still change is held back: an incomplete character, which decodes
-    to U+FFFD, and a beginning that a tokenizer's clean-up rewrites.
+    to U+FFFD, a run of SentencePiece's tokens for bytes, all of which do if one is wrong, and a beginning that a
+    tokenizer's clean-up rewrites.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
         self.tokens: list[int] = []
         self.certain = ""
+        self.in_bytes = False
 
     def add(self, token: int) -> str:
         """The text that became certain with one more token."""
         self.tokens.append(token)
-        return self._more(waiting="\ufffd")
+        if token not in self.tokenizer.all_special_ids:  # which are left out, so that a run goes on after them
+            self.in_bytes = BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token))) is not None
+        return "" if self.in_bytes else self._more(waiting="\ufffd")
 
     def rest(self) -> str:
         """The text still held back, when no more tokens come."""

@@ -78,6 +78,8 @@ def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remo
     if scores:
         raise WritesNoText(name)
     is_a = f"{name} is a {', '.join(known) or config.model_type}"
+    if config.model_type == "reformer":
+        raise InputError(f"{is_a}, whose attention hashes at random, so that a text has no certain probability.")
     if config.is_encoder_decoder:
         raise InputError(f"{is_a}, an encoder-decoder model, and accord reads only decoder-only ones.")
     if senses(config):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import types
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from transformers.pytorch_utils import Conv1D
 from accord.console import error_text
 from accord.engine.adapters import CONFIG, adapted, peft, read_config, read_lora
 from accord.engine.precision import cast_linear
-from accord.engine.quantize import few_bits, quantize
+from accord.engine.quantize import FewBits, few_bits, quantize
 from accord.engine.unread import stood_in_for, unread
 from accord.errors import InputError, nearest
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
     from accord.engine.config import TrainingConfig
     from accord.engine.models import AnyModel
+
+READ_DIRECTLY = {
+    "falcon_h1": {"out_proj"}, "falcon_mamba": {"dt_proj", "out_proj"}, "jamba": {"dt_proj"}, "mamba2": {"out_proj"},
+    "longcat_flash": {"classifier"}, "mamba": {"dt_proj", "out_proj"}, "nemotron_h": {"out_proj"},
+}  # fmt: skip
+"""By model_type, linear layers whose weight their code, or a fast kernel, reads directly, without an adapter's part."""
 
 
 def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
@@ -131,21 +138,35 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
 
 
 def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
-    """The last names of the trunk's linear layers, by which peft finds them: all, or those in `wanted`, separated by
-    commas."""
+    """The last names of the trunk's linear layers, by which peft finds them: all that adapters fit, or those in
+    `wanted`, separated by commas.
+
+    Raises InputError where a wanted one is no linear layer, does nothing with an adapter, or has a weight that several
+    share, as in Zamba: merging would add the adapters of all to it.
+    """
     named = [(name.rsplit(".", 1)[-1], module) for name, module in network.base_model.named_modules()]
-    linear = {last for last, module in named if isinstance(module, nn.Linear | Conv1D)}
+    layers = [(last, module) for last, module in named if isinstance(module, nn.Linear | Conv1D)]
+    linear = {last for last, _ in layers}
     linear -= {last for last, module in named if not isinstance(module, nn.Linear | Conv1D) or _is_special(module)}
-    if wanted is None:
-        return sorted(linear)
-    names = [name.strip() for name in wanted.split(",")]
+    uses = Counter(_weight_of(module) for _, module in layers)
+    shared = linear & {last for last, module in layers if uses[_weight_of(module)] > 1}
+    fit = sorted(linear - shared - READ_DIRECTLY.get(network.config.model_type, set()))
+    names = fit if wanted is None else [name.strip() for name in wanted.split(",")]
     for name in names:
         if name not in linear:
             raise InputError(
-                f"lora_targets: adapters go into linear layers of the trunk ({', '.join(sorted(linear))}), and "
-                f"{name!r} is not one{nearest(name, linear) or '.'}"
+                f"lora_targets: adapters go into linear layers of the trunk ({', '.join(fit)}), and {name!r} is not one"
+                f"{nearest(name, fit) or '.'}"
             )
+        if name not in fit:
+            why = "layers share the weights" if name in shared else "the architecture reads the weights directly"
+            raise InputError(f"lora_targets: {name!r} takes no adapters, as {why}: choose among {', '.join(fit)}.")
     return names
+
+
+def _weight_of(layer: Any) -> int:
+    """The identity of a linear layer's weight."""
+    return id(layer.qweight if isinstance(layer, FewBits) else layer.weight)
 
 
 def _is_special(layer: nn.Module) -> bool:

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.fast_paths import enable_fast_paths
-from accord.engine.forward import log_probabilities
+from accord.engine.forward import context_of, log_probabilities
 from accord.engine.offload import frozen_copy
 from accord.engine.precision import autocast, compute_dtype, in_dtype
 from accord.engine.samplers import Sampler, local
@@ -61,7 +61,7 @@ def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel
     for module in network.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(module, nn.Embedding):
+        if isinstance(module, nn.Embedding) and "Position" not in type(module).__name__:  # ProphetNet counts from it
             module.padding_idx = None
     network.config.get_text_config().attention_dropout = 0.0
     if network.base_model is network and isinstance(getattr(network, "model", None), PreTrainedModel):
@@ -107,16 +107,8 @@ class Model:
 
     @property
     def context(self) -> int | None:
-        """The most tokens that the architecture reads at once, None without a limit.
-
-        Where positions are scaled linearly or by YaRN (Peng et al. 2023, arXiv:2309.00071) the limit is the original
-        one times the factor, as in vLLM; other configurations state it directly.
-        """
-        config = self.network.config.get_text_config()
-        named, rope = getattr(config, "max_position_embeddings", None), getattr(config, "rope_parameters", None) or {}
-        if named is None or rope.get("rope_type") not in ("linear", "yarn") or not rope.get("factor"):
-            return named
-        return max(named, int((rope.get("original_max_position_embeddings") or named) * rope["factor"]))
+        """The most tokens that the architecture reads at once, None without a limit."""
+        return context_of(self.network.config.get_text_config())
 
     @property
     def end(self) -> int:

@@ -20,6 +20,7 @@ from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
 from accord.engine.folders import has_tokenizer, locate, require_base
+from accord.engine.gguf_files import add_scaling, require_read
 from accord.engine.hub import MODEL_NAME, revised
 from accord.engine.kinds import (
     WritesNoText,
@@ -175,6 +176,9 @@ def _read(
         if config is None:
             config = transformers.AutoConfig.from_pretrained(source, **given)
             check_kind(name, kind, config, remote)
+            if gguf_file:
+                add_scaling(config, Path(source) / gguf_file)
+                how["config"] = config
         else:
             how["config"] = config
         method = None if gguf_file else quantization(config)
@@ -191,9 +195,11 @@ def _read(
         if (Path(source) / "generation_config.json").exists():  # transformers ignores an unreadable one
             how["generation_config"] = transformers.GenerationConfig.from_pretrained(source)
         network, info = (KIND if is_inside else kind).from_pretrained(source, **how, **given)
-    if "config" in how:
+    if "config" in how and not gguf_file:
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
+    if gguf_file:
+        require_read(network, Path(source) / gguf_file)
     if method == "bitsandbytes" and not {p.dtype for p in network.parameters()} & {torch.uint8, torch.int8}:
         raise InputError(
             f"{name} is quantized (bitsandbytes) by its config.json, and its weights are not: take quantization_config "

@@ -24,6 +24,10 @@ from accord.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+INDEXER = "weights_proj"
+"""A layer of sparse attention (DeepSeek V3.2, GLM 5, HY 4), to whose weight's precision its input is cast; under an
+adapter peft would say that of the codes."""
+
 BLOCK = 64
 """Weights per scale in nf4."""
 
@@ -105,20 +109,26 @@ def few_bits(network: nn.Module) -> list[FewBits]:
 
 def quantize(network: PreTrainedModel, kind: str | None, device: str | torch.device | None = None) -> None:
     """Quantize the linear layers of a network's trunk, in place, on the device; embeddings and heads keep their
-    precision.
+    precision, and so do layers that the architecture asks to keep in float32, such as those of `INDEXER`.
 
     Layers already in 4 bits by bitsandbytes are converted as they are, whatever the `kind` ("nf4", "int8" or None).
     Weights still in their files are read one at a time.
     """
+    kept = {INDEXER, *(getattr(network, "_keep_in_fp32_modules", None) or ())}
+    codes: dict[int, tuple[Tensor, Any]] = {}  # of each weight, which layers may share
     waiting, named = unread(network), {id(module): name for name, module in network.named_modules()}
     for name, module in list(network.base_model.named_modules()):
         layer = _of_bitsandbytes(module)
-        if layer is None and kind is not None and type(module) in (nn.Linear, Conv1D):
+        is_kept = any(f".{part}." in f".{name}." for part in kept)
+        if layer is None and kind is not None and type(module) in (nn.Linear, Conv1D) and not is_kept:
             weight: Any = module.weight
-            if waiting and weight.is_meta:
-                weight = waiting.rows(f"{named[id(module)]}.weight", weight)
-            weight = weight.T if isinstance(module, Conv1D) else weight
-            layer = FewBits(*_codes(weight.detach().to(device).float().contiguous(), kind), module.bias)  # type: ignore
+            own = id(weight)
+            if own not in codes:
+                if waiting and weight.is_meta:
+                    weight = waiting.rows(f"{named[id(module)]}.weight", weight)
+                weight = weight.T if isinstance(module, Conv1D) else weight
+                codes[own] = _codes(weight.detach().to(device).float().contiguous(), kind)
+            layer = FewBits(*codes[own], module.bias)  # type: ignore[arg-type]
         if layer is not None:
             network.base_model.set_submodule(name, layer.requires_grad_(False))
     if few_bits(network) and getattr(network, "hf_quantizer", None) is not None:

@@ -41,6 +41,8 @@ def cause(error: Exception) -> str:
         return f"its weights are damaged safetensors ({message}): copy them anew."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
+    if isinstance(error, KeyError):
+        return f"its files lack {message}: restore them."
     if "`tiktoken` is required" in message:  # transformers tries sentencepiece first
         return (
             "its tokenizer has no tokenizer.json, and its other form (tokenizer.model) needs sentencepiece: pip "

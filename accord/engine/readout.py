@@ -38,9 +38,14 @@ class Readout:
         layer, config = model.get_output_embeddings(), model.config.get_text_config()  # type: ignore[operator, union-attr]
         multiplier = float(getattr(config, "logit_scale", None) or 1.0)
         multiplier *= float(getattr(config, "lm_head_multiplier", None) or 1.0)
-        multiplier /= float(getattr(config, "logits_scaling", None) or 1.0)
-        cap = getattr(config, "final_logit_softcapping", None) or getattr(config, "logits_soft_cap", None)
-        return Readout(layer.weight, layer.bias, multiplier, cap)
+        for divisor in ("logits_scaling", "logits_mup_width_multiplier"):
+            multiplier /= float(getattr(config, divisor, None) or 1.0)
+        caps = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+        cap = next((value for name in caps if (value := getattr(config, name, None))), None)
+        weight, bias, rows = layer.weight, layer.bias, getattr(config, "unpadded_vocab_size", None)
+        if rows and rows < len(weight):
+            weight, bias = weight[:rows], None if bias is None else bias[:rows]
+        return Readout(weight, bias, multiplier, cap)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (rows, V) of a few hidden states (rows, d), in float32 or better."""

@@ -12,18 +12,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, CTRLConfig, Llama4TextConfig
+from transformers import AutoModelForCausalLM, CTRLConfig, LagunaConfig, Llama4TextConfig, Zamba2Config
 
 from accord.engine import adapters, lora
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.load import load_model
+from accord.engine.quantize import quantize
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.commands.small import save_model
 from tests.engine.tiny import CONFIGS, EXACT, plain_log_probabilities, policy_of, ragged_trees, random_model
 
-TAKE_ADAPTERS = [name for name in CONFIGS if name != "mamba"]
 RANK_2 = TrainingConfig(lora_rank=2, lora_alpha=3)
 
 
@@ -41,7 +41,7 @@ def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
 
 
-@pytest.mark.parametrize("name", TAKE_ADAPTERS)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_gradients_with_trees_equal_those_of_peft_on_plain_forwards(name: str) -> None:
     trees, plain = ragged_trees(), random_model(CONFIGS[name]())
     policy = lora.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
@@ -139,6 +139,64 @@ def test_layers_get_adapters_that_compute_no_more_than_a_product_and_have_a_name
     llama = Llama4TextConfig(**small, hidden_size=8, head_dim=4, num_local_experts=2, intermediate_size_mlp=8)
     linear = lora.targets(AutoModelForCausalLM.from_config(llama).model, None)
     assert linear == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]  # and no router
+    mamba = random_model(CONFIGS["mamba"]())
+    assert lora.targets(mamba, None) == ["in_proj", "x_proj"]
+    with pytest.raises(
+        InputError, match=r"'dt_proj' takes no adapters, as the architecture reads the weights directly"
+    ):
+        lora.targets(mamba, "dt_proj")
+
+
+def zamba() -> Any:
+    """A Zamba 2, whose two attention layers are one."""
+    config = Zamba2Config(
+        vocab_size=16, hidden_size=16, intermediate_size=24, num_hidden_layers=4, hybrid_layer_ids=[1, 3],
+        layers_block_type=["mamba", "hybrid", "mamba", "hybrid"], num_attention_heads=4, num_key_value_heads=4,
+        attention_hidden_size=32, attention_head_dim=8, num_query_groups=4, adapter_rank=2, num_mem_blocks=1,
+        mamba_headdim=8, n_mamba_heads=4, mamba_ngroups=1, mamba_d_state=4, chunk_size=8, bos_token_id=None,
+        eos_token_id=0, pad_token_id=None,
+    )  # fmt: skip
+    return random_model(config, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("quantized", [None, "int8"])
+def test_weights_that_layers_share_get_no_adapters(quantized: Any) -> None:
+    network = zamba()
+    quantize(network, quantized)
+    assert lora.targets(network, None) == ["in_proj", "linear", "out_proj"]
+    with pytest.raises(
+        InputError, match=r"'q_proj' takes no adapters, as layers share the weights: .* in_proj, linear, out"
+    ):
+        lora.targets(network, "in_proj, q_proj")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_of_others_on_a_weight_that_layers_share_are_refused(tmp_path: Path) -> None:
+    both = peft.get_peft_model(zamba(), peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    both.save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"the adapter it does not fit its base model: it has several adapters for one"
+    ):
+        adapters.merged(zamba(), tmp_path, "it")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_adapters_whose_names_peft_changes_are_read(tmp_path: Path) -> None:
+    config = LagunaConfig(
+        vocab_size=16, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4, head_dim=4,
+        num_key_value_heads=2, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=8,
+        shared_expert_intermediate_size=8, layer_types=["full_attention", "sliding_attention"], sliding_window=8,
+        mlp_layer_types=["dense", "sparse"], num_attention_heads_per_layer=[4, 4], bos_token_id=None, eos_token_id=0,
+        pad_token_id=None,
+    )  # fmt: skip
+    policy = lora.adapt(policy_of(random_model(config, dtype=torch.float32)), RANK_2)
+    trained(policy.network)
+    adapters.save_adapters(policy.network, tmp_path)
+    assert any("shared_experts.gate_proj" in name for name in load_file(tmp_path / adapters.WEIGHTS))
+    merged = adapters.merged(random_model(config, dtype=torch.float32), tmp_path, "laguna")
+    with torch.no_grad():
+        expected = policy.network(input_ids=TOKENS).logits
+        torch.testing.assert_close(merged(input_ids=TOKENS).logits, expected, rtol=0, atol=1e-5)
 
 
 TOKENS = torch.tensor([[1, 5, 3, 2, 6, 4]])

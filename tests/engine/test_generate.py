@@ -9,13 +9,15 @@ from math import exp
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
 from torch import nn
+from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from accord.arrays import Doubles, Ints
 from accord.engine import generate as module
-from accord.engine.cache import Recompute
+from accord.engine.cache import Mixture, Recompute
 from accord.engine.forward import log_probabilities, prepare
-from accord.engine.generate import generate
+from accord.engine.generate import IncrementalDecoder, _batches, generate
 from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, Trees
@@ -23,7 +25,7 @@ from accord.objectives.segments import segment_sum
 from accord.records import Completion
 from examples.worlds.enumerable import END as WORLD_END
 from examples.worlds.enumerable import Enumerable
-from tests.engine.tiny import CONFIGS, END, VOCABULARY, random_model, randomize
+from tests.engine.tiny import CONFIGS, END, SIZES, VOCABULARY, random_model, randomize
 
 PROMPTS = [(3, 1, 4, 1, 5), (2,), (7, 1, 8, 2, 8, 1, 8), (3, 1), (2,), (9, 9, 9), (5, 7, 7, 2)]
 SAMPLING = Sampling(max_new_tokens=7, temperature=1.3, top_k=11, top_p=0.97)
@@ -54,6 +56,22 @@ def test_samples_are_the_same_whatever_the_company(name: str, monkeypatch: pytes
     assert_same(generate(model, PROMPTS[2:3], 3, SAMPLING, end=ends), expected[2:3])
     monkeypatch.setattr(module, "decoder", Recompute)
     assert_same(generate(model, PROMPTS, 3, SAMPLING, end=ends), expected)
+
+
+def test_under_longrope_too_samples_are_the_same_whatever_the_company() -> None:
+    scaled = {"short_factor": [1.0, 1.0], "long_factor": [1.0, 3.0], "original_max_position_embeddings": 12}
+    rope = {"rope_type": "longrope", "rope_theta": 100.0, **scaled}
+    config = LlamaConfig(**SIZES, vocab_size=VOCABULARY, max_position_embeddings=64, rope_parameters=rope)
+    model = prepare(random_model(config))
+    lengths = (4, 20, 10, 3, 11, 16)  # with 7 tokens more, two stay within 12, two are beyond, and two cross it
+    prompts = [tuple((5 * i + k) % VOCABULARY for k in range(length)) for i, length in enumerate(lengths)]
+    assert _batches(model, prompts, 7) == [[0, 3], [1, 5], [2], [4]]
+    expected = [generate(model, [prompt], 2, SAMPLING, end=END)[0] for prompt in prompts]
+    assert_same(generate(model, prompts, 2, SAMPLING, end=END), expected)
+    mixture = Mixture(network(), model, 0.5)
+    assert _batches(mixture, prompts, 7) == _batches(model, prompts, 7) and _batches(network(), prompts, 7) == [
+        [0, 1, 2, 3, 4, 5]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -177,3 +195,19 @@ def test_what_cannot_be_sampled_is_refused() -> None:
         generate(network(), [(1,), ()], 1, SAMPLING, end=END)
     with pytest.raises(ValueError, match="at least one sample, not 0"):
         generate(network(), [(1,)], 0, SAMPLING, end=END)
+
+
+def test_a_run_of_bytes_is_decoded_once_it_has_ended() -> None:
+    names = ["</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581hi", "x"]
+    spelled = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], byte_fallback=True))
+    spelled.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelled, eos_token="</s>")
+    face, hi, x = [1 + byte for byte in "🙂".encode()], 257, 258
+    for tokens, pieces in (
+        ([x, *face, hi], ["x", "", "", "", "", "🙂 hi", ""]),
+        ([*face, 0, *face[:1], x, hi], ["", "", "", "", "", "", "\ufffd" * 5 + "x", " hi", ""]),  # one byte too many
+        ([hi, *face], [" hi", "", "", "", "", "🙂"]),
+    ):
+        decoder = IncrementalDecoder(tokenizer)
+        got = [*map(decoder.add, tokens), decoder.rest()]
+        assert got == pieces and "".join(got) == tokenizer.decode(tokens, skip_special_tokens=True)

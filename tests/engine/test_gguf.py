@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -47,6 +50,60 @@ def test_a_file_is_read_back_as_the_same_model(kind: Any, pre: str, rest: dict[s
     assert back.tokenizer.chat_template == model.tokenizer.chat_template
     assert (back.end, set(back.ends)) == (model.end, set(model.ends)) == (2, {0, 2})
     assert back.network.config.max_position_embeddings == 64
+
+
+FACTORS = np.array([1, 1, 7.73088, 32], dtype=np.float32)
+"""`rope_freqs.weight` of Llama 3.2 for heads of 8 dimensions and theta 10^6, whose wavelengths are 6.3, 198.7, 6283.2
+and 198,691.8. The first two are below 8192 / 4, the last beyond 8192; the third has the share (8192 / 6283.2 - 1) / 3 =
+.10127, and 1 / (.89873 / 32 + .10127) = 7.73088."""
+LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+SCALED: dict[str, tuple[Any, str, dict[str, Any], Callable[[Any], Any], dict[str, Any]]] = {
+    "llama 3.2": (
+        LlamaConfig, "llama-bpe", {"head_dim": 8}, lambda w: w.add_tensor("rope_freqs.weight", FACTORS),
+        {"rope_type": "llama3", "factor": 32.0, **LLAMA_3},
+    ),
+    "yarn": (
+        Qwen2Config, "qwen2", {},
+        lambda w: (w.add_rope_scaling_type(gguf.RopeScalingType.YARN), w.add_rope_scaling_factor(4.0),
+                   w.add_rope_scaling_orig_ctx_len(32)),
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+    ),
+    "linear": (
+        Qwen3Config, "qwen2", {"head_dim": 128}, lambda w: w.add_rope_scaling_factor(8.0),
+        {"rope_type": "linear", "factor": 8.0},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_scaled_positions_are_read(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, pre, sizes, add, scaling = SCALED[kind]
+    plain = policy(config, pre, rope_parameters={"rope_type": "default", "rope_theta": 1e6}, **sizes)
+    scaled = policy(config, pre, rope_parameters={"rope_theta": 1e6, **scaling}, **sizes)
+    monkeypatch.setattr(gguf.GGUFWriter, "add_file_type", lambda writer, _: add(writer))
+    write_gguf(plain, tmp_path / "m.gguf", torch.float32)
+    rotary = [model.network.model.rotary_emb for model in (plain, scaled, load_model(str(tmp_path / "m.gguf")))]
+    assert not torch.allclose(rotary[0].inv_freq, rotary[1].inv_freq, rtol=0.1)
+    torch.testing.assert_close(rotary[2].inv_freq, rotary[1].inv_freq, rtol=1e-6, atol=0)
+    assert rotary[2].attention_scaling == rotary[1].attention_scaling
+
+
+@pytest.mark.parametrize(
+    ("add", "told"),
+    [
+        (lambda w: w.add_tensor("rope_freqs.weight", FACTORS[::-1].copy()), "has other rope_freqs than Llama 3's"),
+        (lambda w: w.add_tensor("rope_factors_long.weight", FACTORS), "scales its positions in a way that is not read"),
+        (lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE), "scales its positions in a way that is not"),
+        (lambda w: w.add_tensor("blk.0.attn_v.bias", FACTORS), r"holds [\d,]+ weights, and transformers reads only"),
+    ],
+)
+def test_what_transformers_leaves_out_of_a_file_is_told(
+    add: Callable[[Any], Any], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gguf.GGUFWriter, "add_file_type", lambda writer, _: add(writer))
+    write_gguf(policy(LlamaConfig, "llama-bpe"), tmp_path / "m.gguf", torch.float32)
+    with pytest.raises(InputError, match=rf"m\.gguf {told}"):
+        load_model(str(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -116,6 +116,14 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no type": (lambda f: config(f, model_type=None), r"config\.json names no model_type"),
     "no tokenizer": (without_tokenizer, r"has no tokenizer \(tokenizer\.json and others\)"),
+    "empty tokenizer": (
+        lambda f: (f / "tokenizer.json").write_text("{}"),
+        r"cannot be loaded: its files lack 'added_tokens': restore",
+    ),
+    "reformer": (
+        lambda f: config(f, model_type="reformer", architectures=["ReformerModelWithLMHead"]),
+        "is a ReformerModelWithLMHead, whose attention hashes at random",
+    ),
     "code": (with_code, r"it needs code that comes with it, which commands do not run"),
     "unknown bits": (
         lambda f: config(f, quantization_config={"quant_method": "mine", "bits": 3}),

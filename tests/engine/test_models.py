@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, CTRLConfig
 
 from accord.engine.classifiers import PreferenceNetwork, Scorer
 from accord.engine.forward import log_probabilities, takes_trees
@@ -88,6 +88,17 @@ def test_a_new_scorer_has_the_policy_s_trunk_and_a_small_head() -> None:
     heads = torch.cat([Scorer.on(made, seed).network.score.weight for seed in range(19)])
     assert float(heads.detach().square().mean()) == pytest.approx(1 / 257, rel=0.08)
     assert torch.equal(Scorer.on(made, seed=5).network.score.weight[0], heads[5])
+
+
+@pytest.mark.parametrize("name", ["mamba", "ctrl"])  # one has no classifier, one another head
+def test_an_architecture_without_a_classifier_is_told(name: str) -> None:
+    config = CTRLConfig(vocab_size=13, n_embd=8, dff=8, n_layer=1, n_head=2) if name == "ctrl" else CONFIGS[name]()
+    made = policy_of(random_model(config, dtype=torch.float32))
+    for head in (Scorer.on, lambda model: PreferenceNetwork.on(model, 1)):
+        with pytest.raises(
+            InputError, match=r"random is a \w+, and transformers has no classifier of this architecture"
+        ):
+            head(made)
 
 
 def test_a_new_comparer_has_a_scorer_s_score_and_planes_that_weigh_as_much() -> None:

@@ -163,3 +163,11 @@ def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"--quantize nf4 needs the quantize extra: pip install bitsandbytes; int8"):
         TrainingConfig(lora_rank=2, quantize="nf4")
+
+
+def test_layers_that_an_architecture_keeps_in_float32_are_not_quantized() -> None:
+    plain = random_model(CONFIGS["llama"](), dtype=torch.float32)
+    plain._keep_in_fp32_modules = ["self_attn.o_proj"]
+    quantize.quantize(plain, "int8")
+    full = [name for name, module in plain.model.named_modules() if type(module) is nn.Linear]
+    assert full == ["layers.0.self_attn.o_proj", "layers.1.self_attn.o_proj"] and len(quantize.few_bits(plain)) == 12
