@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from accord.arrays import Tokens
 from accord.chat.conversation import Conversation, Reply
+from accord.chat.incremental import IncrementalDecoder
 from accord.data.chat import encode_prompt
 from accord.data.chat_template import render
-from accord.engine.generate import IncrementalDecoder, stream
+from accord.engine.generate import stream
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.errors import InputError

@@ -9,15 +9,14 @@ from math import exp
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models
 from torch import nn
-from transformers import LlamaConfig, PreTrainedTokenizerFast
+from transformers import LlamaConfig
 
 from accord.arrays import Doubles, Ints
 from accord.engine import generate as module
 from accord.engine.cache import Mixture, Recompute
 from accord.engine.forward import log_probabilities, prepare
-from accord.engine.generate import IncrementalDecoder, _batches, generate
+from accord.engine.generate import _batches, generate
 from accord.engine.precision import autocast
 from accord.engine.sampling import Sampling
 from accord.engine.trees import Branch, Tree, Trees
@@ -195,19 +194,3 @@ def test_what_cannot_be_sampled_is_refused() -> None:
         generate(network(), [(1,), ()], 1, SAMPLING, end=END)
     with pytest.raises(ValueError, match="at least one sample, not 0"):
         generate(network(), [(1,)], 0, SAMPLING, end=END)
-
-
-def test_a_run_of_bytes_is_decoded_once_it_has_ended() -> None:
-    names = ["</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581hi", "x"]
-    spelled = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], byte_fallback=True))
-    spelled.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelled, eos_token="</s>")
-    face, hi, x = [1 + byte for byte in "🙂".encode()], 257, 258
-    for tokens, pieces in (
-        ([x, *face, hi], ["x", "", "", "", "", "🙂 hi", ""]),
-        ([*face, 0, *face[:1], x, hi], ["", "", "", "", "", "", "\ufffd" * 5 + "x", " hi", ""]),  # one byte too many
-        ([hi, *face], [" hi", "", "", "", "", "🙂"]),
-    ):
-        decoder = IncrementalDecoder(tokenizer)
-        got = [*map(decoder.add, tokens), decoder.rest()]
-        assert got == pieces and "".join(got) == tokenizer.decode(tokens, skip_special_tokens=True)
