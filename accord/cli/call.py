@@ -86,6 +86,9 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     if COMMANDS[command].file.endswith(".jsonl"):
         require_rows_name(given.get("out"))
     if not hasattr(target, "fit"):
+        if hasattr(target, "options"):  # they check themselves, before any stage of a recipe runs
+            taken = {field.name for field in fields(target.options)}
+            target.options(**{name: value for name, value in given.items() if name in taken})
         return Call(command, given, target, given, overwrites)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
     method = target(**{name: value for name, value in given.items() if name in own})
