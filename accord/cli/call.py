@@ -188,6 +188,9 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
             given[name] = "true" if value is None else value[0]
     if further:
         given[entry.further] = further
+        spelled = {key.replace("-", "_") for key in further}
+        if isinstance(inner := from_file.get(entry.further), Mapping):
+            from_file[entry.further] = {k: v for k, v in inner.items() if str(k).replace("-", "_") not in spelled}
     return _merged(from_file, given)
 
 
@@ -208,14 +211,22 @@ def _pairs(command: str, words: Sequence[str], options: Mapping[str, Option]) ->
 def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, Any]:
     """The options in a YAML file, by their Python names.
 
-    Raises InputError where it cannot be read, or has an option that the command does not have.
+    Those of another command, such as the method of a sweep, are put under the option that holds them. Raises InputError
+    where it cannot be read, or has an option that the command does not have.
     """
     options = read_yaml(path, "--config") or {}
     if not isinstance(options, Mapping):
         raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
-    named = in_python(options, f"--config {path}")
+    further = COMMANDS[command].further
+    rest = {key: options[key] for key in options if str(key).replace("-", "_") not in known} if further else {}
+    named = in_python({key: options[key] for key in options if key not in rest}, f"--config {path}")
     for name in named:
         require_known(command, name, known, f" in {path}")
+    if rest:
+        inner = named.get(further) or {}
+        if not isinstance(inner, Mapping):
+            raise InputError(f"--config {path}: {further} must be options by name, not {inner}.")
+        named[further] = {**inner, **rest}
     return named
 
 

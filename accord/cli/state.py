@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,55 @@ def save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> 
 def _fingerprint(stage: Stage, earlier: Mapping[str, str], folder: Path) -> str:
     """A digest of the command, its options, the contents of the files they name, and the stages they refer to.
 
-    For a model's folder it covers the configuration, and the size and modification time of the weights.
+    For large files within a folder it covers the size and modification time in place of the contents.
     """
     digest = hashlib.sha256(json.dumps([stage.command, stage.options], sort_keys=True, default=str).encode())
-    for used in sorted({s for names in stage.inputs.values() for s in names}):
+    for used in sorted(used_by(stage, earlier, folder)):
         digest.update(earlier[used].encode())
-    for value in inputs_of(stage):
-        path = Path(value)
-        if path.is_file() and folder not in path.parents:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        elif folder not in path.parents and (configs := sorted(path.glob("*config.json"))):
-            for config in configs:
-                digest.update(config.read_bytes())
-            for weights in sorted(path.glob("*.safetensors")):
-                digest.update(f"{weights.name} {weights.stat().st_size} {weights.stat().st_mtime_ns}".encode())
+    for text in inputs_of(stage):
+        path = Path(os.path.expanduser(text))
+        if folder in path.parents:
+            continue
+        for file in [path] if os.path.isfile(path) else _modules(text):
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+        for file in _files_within(path):
+            digest.update(f"{file.relative_to(path)} ".encode())
+            if file.suffix in SMALL:
+                digest.update(file.read_bytes())
+            else:
+                digest.update(f"{file.stat().st_size} {file.stat().st_mtime_ns}".encode())
     return digest.hexdigest()
+
+
+SMALL = {".json", ".jinja", ".model", ".yaml"}
+"""Suffixes of the settings and tokenizers of models, whose contents are compared."""
+
+LARGE = {".safetensors", ".jsonl", ".gz", ".parquet", ".arrow", ".csv"}
+"""Suffixes of weights and rows."""
+
+
+def _files_within(path: Path) -> list[Path]:
+    """The files of a folder that holds a model or rows, and of the folders of its splits."""
+    found = [file for form in ("*", "*/*") for file in path.glob(form)] if os.path.isdir(path) else []
+    return sorted(file for file in found if file.suffix in SMALL | LARGE and file.is_file())
+
+
+def _modules(text: str) -> list[Path]:
+    """The files of modules that a text names as module:function, in the working folder."""
+    names = re.findall(r"([\w./-]+):[A-Za-z_]\w*", text)
+    files = [Path(name if name.endswith(".py") else f"{name.replace('.', '/')}.py") for name in names]
+    return [file for file in files if os.path.isfile(file)]
+
+
+def used_by(stage: Stage, earlier: Iterable[str], folder: Path) -> set[str]:
+    """The earlier stages that a stage refers to, or names a file of."""
+    texts = inputs_of(stage)
+    named = {name for names in stage.inputs.values() for name in names}
+    for other in earlier:
+        place = rf"{re.escape(str(folder / other))}(?![\w-])"
+        if any(re.search(place, text) for text in texts):
+            named.add(other)
+    return named
 
 
 def inputs_of(stage: Stage) -> list[str]:
