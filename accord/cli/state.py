@@ -18,13 +18,16 @@ from accord.outputs import may_overwrite
 MARK = ".accord-stage"
 """The file that marks a stage's folder as made by `accord run`."""
 
+Records = dict[str, dict[str, Any]]
+"""What pipeline.json says of stages, by name."""
+
 OWN = {"database"}
 """Options that name an output kept outside the recipe's folder: not an input of the stage, and never deleted."""
 
 
 def restore_state(stages: list[Stage], folder: Path) -> dict[str, str]:
     """The new fingerprint of each stage; a stage whose recorded fingerprint is the same gets its recorded state."""
-    before, wanted = _before(folder), dict[str, str]()
+    before, wanted = before_in(folder), dict[str, str]()
     for stage in stages:
         wanted[stage.name] = _fingerprint(stage, wanted, folder)
         last = before.get(stage.name, {})
@@ -35,12 +38,15 @@ def restore_state(stages: list[Stage], folder: Path) -> dict[str, str]:
     return wanted
 
 
-def save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path) -> None:
+def save_state(recipe: Mapping[str, Any], stages: list[Stage], folder: Path, former: Records) -> None:
+    """Write pipeline.json; it keeps the records of `former` stages, of another recipe or grid, for when they return."""
+    names = {stage.name for stage in stages}
     state = {
         "name": recipe["name"],
         "description": recipe.get("description", ""),
         "seconds": sum(s.seconds for s in stages),
         "stages": [s.as_json() for s in stages],
+        "former": [record for name, record in former.items() if name not in names and (folder / name / MARK).is_file()],
     }
     write_text(folder / "pipeline.json", json.dumps(state, indent=1))
 
@@ -113,14 +119,16 @@ def _leaves(options: Any) -> list[str]:
     return [leaf for value in inside for leaf in _leaves(value)]
 
 
-def _before(folder: Path) -> dict[str, dict[str, Any]]:
+def before_in(folder: Path) -> Records:
+    """The recorded stages of a folder, by name. Raises InputError where it is no recipe's, or cannot be read."""
     file = folder / "pipeline.json"
     if not file.exists():
         if others(folder) and not may_overwrite():
             raise InputError(f"{folder} holds something other than a recipe's run; choose another --out.")
         return {}
     try:
-        stages = json.loads(file.read_text(encoding="utf-8"))["stages"]
+        state = json.loads(file.read_text(encoding="utf-8"))
+        stages = [*state.get("former", ()), *state["stages"]]
         return {str(s["name"]): {**s, "seconds": float(s["seconds"]), "status": str(s["status"])} for s in stages}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{file} does not say which stages ran: restore it, or choose another --out.") from None
