@@ -16,6 +16,7 @@ from typing import Any
 
 from accord.cli.option import REQUIRED, Option, in_python
 from accord.cli.options import help_text, options_of
+from accord.cli.other_names import ours, translation
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.errors import InputError, nearest
 from accord.locks import alone_with
@@ -144,7 +145,9 @@ def require_known(command: str, name: str, known: Collection[str], where: str = 
     """Raise InputError where a command has no option of this name."""
     if name not in known:
         shown = name.replace("_", "-")
+        same = ours(name, known)
         near = nearest(shown, [k.replace("_", "-") for k in known])
+        near = f"; did you mean {same.replace('_', '-')}?" if same else near
         raise InputError(
             f"`accord {command}` has no option {shown}{where}{near}; `accord {command} --help` lists them."
         )
@@ -175,7 +178,7 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         elif value is None and not option.is_flag:
             raise InputError(f"`accord {command}` needs a value for --{key}.")
         elif value and option is CONFIG:
-            from_file = read_config(command, Path(value[0]), options)
+            from_file = _merged(from_file, read_config(command, Path(value[0]), options))
         elif value and (named := {inner: value[0]} if dot else option.names_in(value[0])):
             before = given[name] if isinstance(given.get(name), dict) else {}
             for one in named:
@@ -220,8 +223,22 @@ def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, A
     further = COMMANDS[command].further
     rest = {key: options[key] for key in options if str(key).replace("-", "_") not in known} if further else {}
     named = in_python({key: options[key] for key in options if key not in rest}, f"--config {path}")
-    for name in named:
+    unknown = [name for name in named if name not in known]
+    if named.get("command") in COMMANDS and "command" in unknown:
+        raise InputError(
+            f"--config {path} is what a run of `accord {named['command']}` recorded: take out `command`, and the names "
+            "that end in _sha256, to give its settings again."
+        )
+    if len(unknown) > 1:
+        raise InputError(
+            f"--config {path} has {len(unknown)} options that `accord {command}` does not have: "
+            f"{translation(unknown, known)}; `accord {command} --help` lists all options."
+        )
+    for name in unknown:
         require_known(command, name, known, f" in {path}")
+    for name, value in rest.items():
+        if any(isinstance(one, Mapping) for one in (value if isinstance(value, list) else [value])):
+            raise InputError(f"--config {path}: {name} must be a value or several, not options by name.")
     if rest:
         inner = named.get(further) or {}
         if not isinstance(inner, Mapping):
