@@ -107,8 +107,10 @@ class Option:
             raise InputError(f"{self.flag} contains a NUL character; remove it.")
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
-        # Where both a string and a list of strings fit, "[a, b]" is a list.
-        readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
+        readings = list(_readings(value))
+        if "list[" in str(self.type) and isinstance(value, str):
+            # "[a, b]" is a list where a string fits too; any other text stays as it is, which YAML would cut at a #.
+            readings = [*(readings[1:] if value.lstrip().startswith(("[", "{")) else ()), value]
         readings += [[value]] if self.is_list else []  # a list may be given as its only element
         for candidate in readings:
             if _is_bool(candidate) and bool not in members(self.type):  # pydantic would read it as 0 or 1
