@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from itertools import count
 
 from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
@@ -35,7 +36,7 @@ def join(session: Session, names: int | list[str], now: float) -> dict[str, str]
     there = session.exec(select(Annotator)).all()
     if isinstance(names, int):
         taken = {one.name for one in there}
-        free = (name for number in range(1, 2 * MOST_PEOPLE + len(there)) if (name := f"annotator-{number}") not in taken)
+        free = (name for number in count(1) if (name := f"annotator-{number}") not in taken)
         active = sum(one.revoked_at is None for one in there)
         if names > MOST_PEOPLE:
             raise InputError(f"--people must be at most {MOST_PEOPLE:,}, not {names:,}.")

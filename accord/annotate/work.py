@@ -47,7 +47,8 @@ def add_work(app: FastAPI, pages: Pages) -> None:
         if form.get("choice") == "skip":
             if assign.skip(project, person, slot):
                 return RedirectResponse("/work", 303)
-            return work_page(pages, request, person, slot, form, "You have answered this item: correct your answer here.")
+            answered = "You have answered this item: correct your answer here."
+            return work_page(pages, request, person, slot, form, answered)
         try:
             with project.database.reading() as session:
                 held, item = _held(session, person, slot)

@@ -192,8 +192,8 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
     if further:
         given[entry.further] = further
         spelled = {key.replace("-", "_") for key in further}
-        if isinstance(inner := from_file.get(entry.further), Mapping):
-            from_file[entry.further] = {k: v for k, v in inner.items() if str(k).replace("-", "_") not in spelled}
+        if isinstance(before := from_file.get(entry.further), Mapping):
+            from_file[entry.further] = {k: v for k, v in before.items() if str(k).replace("-", "_") not in spelled}
     return _merged(from_file, given)
 
 
@@ -240,7 +240,7 @@ def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, A
         if any(isinstance(one, Mapping) for one in (value if isinstance(value, list) else [value])):
             raise InputError(f"--config {path}: {name} must be a value or several, not options by name.")
     if rest:
-        inner = named.get(further) or {}
+        inner: Any = named.get(further) or {}
         if not isinstance(inner, Mapping):
             raise InputError(f"--config {path}: {further} must be options by name, not {inner}.")
         named[further] = {**inner, **rest}

@@ -199,8 +199,8 @@ def _require_kept(stages: list[Stage], folder: Path) -> None:
             inside = Path(text).relative_to(folder).parts if folder in Path(text).parents else ()
             if len(inside) > 1 and inside[0] in done and not Path(text).exists():
                 raise InputError(
-                    f"stage {stage.name} needs {text}, which stage {inside[0]} wrote and somebody has removed: remove all "
-                    f"of {folder / inside[0]}, so that it runs again."
+                    f"stage {stage.name} needs {text}, which stage {inside[0]} wrote and somebody has removed: remove "
+                    f"all of {folder / inside[0]}, so that it runs again."
                 )
 
 

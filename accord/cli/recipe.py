@@ -77,8 +77,8 @@ def read_recipe(path: Path) -> dict[str, Any]:
     recipe = read_yaml(path, "the recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), dict):
         raise InputError(
-            f"the recipe {path} has no `stages`, each a name with a command and its options; a file with the options of "
-            "one command is given to that command, as --config."
+            f"the recipe {path} has no `stages`, each a name with a command and its options; a file with the options "
+            "of one command is given to that command, as --config."
         )
     unknown = set(recipe) - {"name", "description", "variables", "stages"}
     if unknown:
@@ -219,7 +219,7 @@ def _checked(stages: Any, where: str) -> Stages:
         raise InputError(f"{where} has no `stages`, each a name with a command and its options.")
     for name, options in stages.items():
         if not re.fullmatch(r"[\w-]+", str(name)):
-            raise InputError(f"{where}: a stage's name is made of letters, digits, - and _, unlike {name!r}; rename it.")
+            raise InputError(f"{where}: a stage's name has letters, digits, - and _ alone, unlike {name!r}; rename it.")
         if not isinstance(options, Mapping):
             given = "nothing" if options is None else repr(options)
             raise InputError(f"{where}: stage {name} must have a `command` and its options, and has {given}.")
@@ -277,7 +277,9 @@ def _require_references(value: Any, names: Set[str], where: str) -> None:
     for found in MISWRITTEN.finditer(REFERENCE.sub("", value)):
         name = next(filter(None, found.groups()))
         if name in names:
-            raise InputError(f"{where} has {found[0]}, which refers to nothing: write ${{{name}}}, as in ${{{name}}}/model.")
+            raise InputError(
+                f"{where} has {found[0]}, which refers to nothing: write ${{{name}}}, as in ${{{name}}}/model."
+            )
 
 
 def _replaced(value: Any, names: Mapping[str, Any]) -> Any:

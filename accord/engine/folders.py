@@ -193,7 +193,8 @@ def _require_known_types(name: str, config: dict[str, Any]) -> None:
         value = config.get(key)
         if value is None or isinstance(getattr(torch, str(value), None), torch.dtype):
             continue
-        meant = re.sub(r"^(bf|fp)(?=\d)", lambda begin: {"bf": "bfloat", "fp": "float"}[begin[1]], str(value).split(".")[-1])
+        spelled = str(value).removeprefix("torch.")
+        meant = re.sub(r"^(b?)f[p]?(?=\d)", r"\1float", spelled)
         known = meant if isinstance(getattr(torch, meant, None), torch.dtype) else "float32, bfloat16 or float16"
         raise InputError(f"{name}/config.json: {key} must name a precision, not {value!r}: write {known}.")
     settings = config.get("quantization_config")

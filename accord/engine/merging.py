@@ -71,7 +71,8 @@ def _sentence(layout: Layout, marker: Path) -> str:
     for _ in range(layout.above):
         folder = folder.parent
     command = layout.command.format(folder=shlex.quote(str(folder)), tag=shlex.quote(marker.parent.name))
-    copied = "" if layout.is_whole else ", copy config.json and the tokenizer's files of the model it began from to MERGED,"
+    copied = ", copy config.json and the tokenizer's files of the model it began from to MERGED,"
+    copied = "" if layout.is_whole else copied
     return f"it is a checkpoint of {layout.trainer} in shards: merge it by `{command}{copied} and give MERGED."
 
 

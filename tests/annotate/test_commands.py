@@ -104,11 +104,23 @@ def test_wrong_use_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
         (["serve", "--database", database, "--overlap", "0"], "--overlap must be at least 1"),
         (["serve", "--database", database, "--data", "no.jsonl"], "there is no file no.jsonl"),
         (["serve", "--database", database, "--guidelines", "no.md"], "--guidelines no.md cannot be read"),
+        (["serve", "--database", database, "--data", "no.jsonl", "--items", "3"], "--items is for tasks without data"),
+        (
+            ["serve", "--database", database, "--overlap", "99999999"],
+            "--overlap must be at most 10,000, not 99,999,999",
+        ),
+        (
+            ["serve", "--database", database, "--host", "no.such.host.invalid"],
+            "nothing can listen at no.such.host.inval",
+        ),
+        (["people", "--database", "no.db", "--url", "here"], "--url here is not a server's URL"),
+        (["status", "--database", "no.db", "--hourly-cost", "-3"], "--hourly-cost must be 0 or more, not -3."),
         (["people", "--database", "no.db"], "there is no database no.db"),
         (["export", "--database", "no.db", "--out", "x.jsonl"], "there is no database no.db"),
     ):
         assert accord("annotate", *words) == 2
         assert message in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
 
 
 def test_simulated_people_answer_and_a_model_says_what_they_are_asked(
