@@ -164,7 +164,7 @@ def test_the_options_of_another_trainer(base: Path, tmp_path: Path, told: Told) 
 def test_the_names_of_other_trainers_stand_for_options_that_there_are() -> None:
     known = {name for command in COMMANDS for name in options_of(target_of(command))}
     assert set(OURS) - known == set()
-    assert not {other for names in OURS.values() for other in names} & (known - {"beta", "teacher_model"})
+    assert not {other for names in OURS.values() for other in names} & (known - {"beta", "reward_model"})
 
 
 def test_a_refused_run_leaves_no_folder(base: Path, tmp_path: Path, told: Told) -> None:
