@@ -69,6 +69,24 @@ def test_a_server_is_started_used_and_ended(tmp_path: Path, starts: int) -> None
         assert token not in told
 
 
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_the_pages_without_a_traceback(tmp_path: Path) -> None:
+    data, database = write_jsonl(tmp_path / "pairs.jsonl", PAIRS), str(tmp_path / "labels.db")
+    words = ["annotate", "serve", "--database", database, "--data", data, "--people", "1", "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "accord", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process, ending(process):  # fmt: skip
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("The pages: "):
+            assert process.poll() is None
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in told
+
+
 def test_people_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     database, out = str(tmp_path / "labels.db"), tmp_path / "rows.jsonl"
     project = Project.open(database)
