@@ -87,8 +87,12 @@ def parse_yaml(text: str | bytes) -> Any:
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise yaml.YAMLError(f"{where}{error.problem or error.context}") from None
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        lines = (text.decode("utf-8", "replace") if isinstance(text, bytes) else text).splitlines()
+        is_unquoted = mark and "${" in "".join(lines[mark.line : mark.line + 1])
+        quote = '; within { } and [ ], put what has ${...} in it in quotes: "${name}/model"' if is_unquoted else ""
+        raise yaml.YAMLError(f"{where}{error.problem or error.context}{quote}") from None
     except yaml.YAMLError as error:
         raise yaml.YAMLError(" ".join(str(error).split())) from None
     except RecursionError:

@@ -32,6 +32,7 @@ def bomb(lists, of):
         ("a: " + "[" * 101 + "]" * 101, "it is nested 102 deep, more than the 100 allowed"),
         ("a: " + "[" * 5000 + "]" * 5000, "it is nested too deeply"),
         ("a: " + "1" * 5000, r"a value cannot be read \(Exceeds the limit"),
+        ("a: {model: ${sft}/model}", r"line 1: .*; within { } and \[ \], put what has \$\{...} in it in quotes"),
         ("a: [1", "line 1: expected ',' or ']'"),
         ("a: !!python/object:os.system x", "line 1: could not determine a constructor"),
         ("[a]: 1", "line 1: found unhashable key"),

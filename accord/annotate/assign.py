@@ -211,13 +211,15 @@ def keep_draft(project: Project, person: Annotator, slot_id: int, draft: dict[st
             slot.expires_at = project.clock() + project.settings.reserve_seconds
 
 
-def skip(project: Project, person: Annotator, slot_id: int) -> None:
-    """Release an item to others; it is not shown to this annotator again."""
+def skip(project: Project, person: Annotator, slot_id: int) -> bool:
+    """Release an item to others; it is not shown to this annotator again. Returns False for an answered one, which
+    stays as it is."""
     with project.database.writing() as session:
         slot = held(session, person, slot_id)
         if not slot.done:
             session.add(Skip(item_id=slot.item_id, annotator_id=person.id or 0))
             slot.annotator_id, slot.expires_at, slot.draft = None, None, None
+        return not slot.done
 
 
 def undo(project: Project, person: Annotator) -> int | None:

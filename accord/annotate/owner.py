@@ -19,6 +19,7 @@ from accord.annotate.guard import Denied, Number
 from accord.annotate.pages import Form, Pages, sign_in
 from accord.annotate.people import hashed
 from accord.annotate.project import Project
+from accord.annotate.simulated import is_simulated
 from accord.annotate.statistics import status as status_of
 from accord.annotate.tasks import TASKS
 from accord.errors import InputError
@@ -148,6 +149,8 @@ class OwnerPages:
         """Create or revoke an annotator's link."""
         name, made = form.get("name", "").strip(), dict[str, str]()
         try:
+            if "add" in form and is_simulated(name):
+                raise InputError(f"{name} is a name reserved for simulated people: choose another.")
             if "add" in form:
                 made = self.project.add_people([name])
             elif "renew" in form:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from itertools import count
 
 from sqlalchemy import func
 from sqlalchemy.exc import IntegrityError
@@ -23,6 +24,10 @@ def hashed(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()
 
 
+MOST_PEOPLE = 10_000
+"""The most annotators that links are made for at once."""
+
+
 def join(session: Session, names: int | list[str], now: float) -> dict[str, str]:
     """Add annotators by pseudonym, or up to a total number; returns the tokens of the new links.
 
@@ -31,8 +36,10 @@ def join(session: Session, names: int | list[str], now: float) -> dict[str, str]
     there = session.exec(select(Annotator)).all()
     if isinstance(names, int):
         taken = {one.name for one in there}
-        free = (name for number in range(1, 10**6) if (name := f"annotator-{number}") not in taken)
+        free = (name for number in count(1) if (name := f"annotator-{number}") not in taken)
         active = sum(one.revoked_at is None for one in there)
+        if names > MOST_PEOPLE:
+            raise InputError(f"--people must be at most {MOST_PEOPLE:,}, not {names:,}.")
         names = [next(free) for _ in range(names - active)]
     made: dict[str, str] = {}
     for name in names:

@@ -86,8 +86,9 @@ class Project:
         Raises:
             InputError: the database cannot be used, or the numbers make no sense.
         """
-        if overlap is not None and overlap < 1:
-            raise InputError(f"--overlap must be at least 1, not {overlap}: so many people answer each item.")
+        if overlap is not None and not 1 <= overlap <= people.MOST_PEOPLE:
+            most = f"at least 1, not {overlap}" if overlap < 1 else f"at most {people.MOST_PEOPLE:,}, not {overlap:,}"
+            raise InputError(f"--overlap must be {most}: so many people answer each item.")
         if reserve_minutes is not None and not 0.05 <= reserve_minutes <= 60 * 24 * 7:
             raise InputError(f"--reserve-minutes must be between 0.05 and a week, not {reserve_minutes:g}.")
         opened = Database(database)

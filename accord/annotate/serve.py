@@ -61,10 +61,10 @@ def serve(
         on_progress: called repeatedly with the progress; returning true ends the server.
         every: seconds between calls.
     """
-    # No log of requests: links have tokens in them.
+    # No log of requests: links have tokens in them. No lifespan, whose traceback a second Ctrl-C would print.
     config = uvicorn.Config(
         make_app(project, speaker), log_level="warning", access_log=False, server_header=False, ws="none",
-        timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
+        lifespan="off", timeout_graceful_shutdown=10, h11_max_incomplete_event_size=65536,
     )  # fmt: skip
     server = uvicorn.Server(config)
     ended = threading.Event()

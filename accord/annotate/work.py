@@ -45,8 +45,10 @@ def add_work(app: FastAPI, pages: Pages) -> None:
     @app.post("/work/{slot}")
     def answer(request: Request, person: Person, slot: Number, form: Form) -> Response:
         if form.get("choice") == "skip":
-            assign.skip(project, person, slot)
-            return RedirectResponse("/work", 303)
+            if assign.skip(project, person, slot):
+                return RedirectResponse("/work", 303)
+            answered = "You have answered this item: correct your answer here."
+            return work_page(pages, request, person, slot, form, answered)
         try:
             with project.database.reading() as session:
                 held, item = _held(session, person, slot)

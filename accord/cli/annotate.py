@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 from accord.console import show, status
-from accord.errors import InputError
+from accord.errors import InputError, require_address
 from accord.outputs import require_file
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def people(
     Raises:
         InputError: there is no such project or person, or a name is taken.
     """
+    require_address(url, f"--url {url}")
     project = opened(database, is_new=False)
     from accord.annotate.simulated import is_simulated
 
@@ -64,6 +66,7 @@ def show_status(database: str, *, hourly_cost: float | None = None) -> None:
     Raises:
         InputError: there is no such project.
     """
+    require_cost(hourly_cost)
     project = opened(database, is_new=False)
     from accord.annotate.statistics import status as status_of
 
@@ -75,6 +78,12 @@ def show_status(database: str, *, hourly_cost: float | None = None) -> None:
         show(*task.tables())
         if task.task in curves:
             show(*curves[task.task].tables(), curves[task.task].sentence())
+
+
+def require_cost(hourly_cost: float | None) -> None:
+    """Raise InputError where the cost of an hour is negative or not finite."""
+    if hourly_cost is not None and not 0 <= hourly_cost < inf:
+        raise InputError(f"--hourly-cost must be 0 or more, not {hourly_cost:g}.")
 
 
 def export(
@@ -111,18 +120,23 @@ def write_answers(
 
 def opened(database: str, *, is_new: bool = True, **settings: Any) -> Project:
     """The project in a database; InputError where the annotate extra is missing, or, unless `is_new`, the database."""
-    missing = [name for name in ("fastapi", "uvicorn", "sqlmodel", "alembic", "markdown_it", "nh3") if not _has(name)]
-    if missing:
-        raise InputError(
-            f"`accord annotate` needs the annotate extra, of which {', '.join(missing)} is not installed: "
-            "pip install 'accord[annotate]'."
-        )
+    require_extra()
     if not is_new and "://" not in database and not (Path(database).is_file() and Path(database).stat().st_size):
         what = f"{database} is an empty file" if Path(database).is_file() else f"there is no database {database}"
         raise InputError(f"{what}; `accord annotate serve` makes one.")
     from accord.annotate.project import Project
 
     return Project.open(database, **settings)
+
+
+def require_extra() -> None:
+    """Raise InputError where the annotate extra is missing."""
+    missing = [name for name in ("fastapi", "uvicorn", "sqlmodel", "alembic", "markdown_it", "nh3") if not _has(name)]
+    if missing:
+        raise InputError(
+            f"`accord annotate` needs the annotate extra, of which {', '.join(missing)} is not installed: "
+            "pip install 'accord[annotate]'."
+        )
 
 
 def _has(module: str) -> bool:

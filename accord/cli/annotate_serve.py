@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING, Any, Literal
 
-from accord.cli.annotate import opened, write_answers
+from accord.cli.annotate import opened, require_cost, require_extra, write_answers
 from accord.cli.annotate_models import (
     OrderOptions,
     SimulatedOptions,
@@ -65,8 +65,7 @@ class ServeOptions(SpeakerOptions, SimulatedOptions, OrderOptions):
             raise InputError(f"--port must be from 0 to 65,535, not {self.port}.")
         if self.until is not None and self.until < 1:
             raise InputError(f"--until must be at least 1, not {self.until}.")
-        if self.hourly_cost is not None and not 0 <= self.hourly_cost < inf:
-            raise InputError(f"--hourly-cost must be 0 or more, not {self.hourly_cost:g}.")
+        require_cost(self.hourly_cost)
 
 
 @takes(ServeOptions)
@@ -101,7 +100,10 @@ def serve(
     if out is not None:
         require_file(out, database, data, options)
         _require_place(Path(out).parent)
+    if data is not None and asked.items is not None:
+        raise InputError("--items is for tasks without data, and --data names some: leave one of them out.")
     judges = [] if asked.simulated is None else simulated_judges(asked, task, asked.seed)
+    at = None if judges else _listen(asked.host, asked.port)
     from accord.annotate.simulated import require_unmixed
 
     with _whole(database):
@@ -114,10 +116,10 @@ def serve(
         _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
     weigh(project, task, asked)
     with _Watch(asked.until) as watch:
-        if judges:
+        if at is None:
             simulate(project, task, judges, watch)
         else:
-            _serve_pages(project, asked, watch)
+            _serve_pages(project, asked, watch, at)
     done = project.progress()
     status(f"annotate: ended with {done.answers:,} of {done.asked:,} answers in {project.database.name}")
     if out is not None:
@@ -159,11 +161,18 @@ def _require_place(folder: Path) -> None:
     require_file(folder / results.FILE)
 
 
-def _serve_pages(project: Project, asked: ServeOptions, watch: _Watch) -> None:
-    from accord.annotate.serve import listen, serve
+def _listen(host: str, port: int) -> socket:
+    """The pages' socket, before anything is put in the database."""
+    require_extra()
+    from accord.annotate.serve import listen
+
+    return listen(host, port)
+
+
+def _serve_pages(project: Project, asked: ServeOptions, watch: _Watch, at: socket) -> None:
+    from accord.annotate.serve import serve
 
     talks = speaker(asked)
-    at = listen(asked.host, asked.port)
     host = f"[{asked.host}]" if ":" in asked.host else asked.host
     _say_links(project, f"http://{host}:{at.getsockname()[1]}", project.add_people(asked.people or 0))
     if asked.host not in LOCAL:

@@ -16,6 +16,7 @@ from typing import Any
 
 from accord.cli.option import REQUIRED, Option, in_python
 from accord.cli.options import help_text, options_of
+from accord.cli.other_names import ours, translation
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.dates import fixed
 from accord.errors import InputError, nearest
@@ -88,6 +89,9 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     if COMMANDS[command].file.endswith(".jsonl"):
         require_rows_name(given.get("out"))
     if not hasattr(target, "fit"):
+        if hasattr(target, "options"):  # they check themselves, before any stage of a recipe runs
+            taken = {field.name for field in fields(target.options)}
+            target.options(**{name: value for name, value in given.items() if name in taken})
         return Call(command, given, target, given, overwrites)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
     method = target(**{name: value for name, value in given.items() if name in own})
@@ -143,7 +147,9 @@ def require_known(command: str, name: str, known: Collection[str], where: str = 
     """Raise InputError where a command has no option of this name."""
     if name not in known:
         shown = name.replace("_", "-")
+        same = ours(name, known)
         near = nearest(shown, [k.replace("_", "-") for k in known])
+        near = f"; did you mean {same.replace('_', '-')}?" if same else near
         raise InputError(
             f"`accord {command}` has no option {shown}{where}{near}; `accord {command} --help` lists them."
         )
@@ -174,7 +180,7 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         elif value is None and not option.is_flag:
             raise InputError(f"`accord {command}` needs a value for --{key}.")
         elif value and option is CONFIG:
-            from_file = read_config(command, Path(value[0]), options)
+            from_file = _merged(from_file, read_config(command, Path(value[0]), options))
         elif value and (named := {inner: value[0]} if dot else option.names_in(value[0])):
             before = given[name] if isinstance(given.get(name), dict) else {}
             for one in named:
@@ -187,6 +193,9 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
             given[name] = "true" if value is None else value[0]
     if further:
         given[entry.further] = further
+        spelled = {key.replace("-", "_") for key in further}
+        if isinstance(before := from_file.get(entry.further), Mapping):
+            from_file[entry.further] = {k: v for k, v in before.items() if str(k).replace("-", "_") not in spelled}
     return _merged(from_file, given)
 
 
@@ -207,14 +216,36 @@ def _pairs(command: str, words: Sequence[str], options: Mapping[str, Option]) ->
 def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, Any]:
     """The options in a YAML file, by their Python names.
 
-    Raises InputError where it cannot be read, or has an option that the command does not have.
+    Those of another command, such as the method of a sweep, are put under the option that holds them. Raises InputError
+    where it cannot be read, or has an option that the command does not have.
     """
     options = read_yaml(path, "--config") or {}
     if not isinstance(options, Mapping):
         raise InputError(f"--config {path} must hold options by name, such as `learning-rate: 1e-5`.")
-    named = in_python(options, f"--config {path}")
-    for name in named:
+    further = COMMANDS[command].further
+    rest = {key: options[key] for key in options if str(key).replace("-", "_") not in known} if further else {}
+    named = in_python({key: options[key] for key in options if key not in rest}, f"--config {path}")
+    unknown = [name for name in named if name not in known]
+    if named.get("command") in COMMANDS and "command" in unknown:
+        raise InputError(
+            f"--config {path} is what a run of `accord {named['command']}` recorded: take out `command`, and the names "
+            "that end in _sha256, to give its settings again."
+        )
+    if len(unknown) > 1:
+        raise InputError(
+            f"--config {path} has {len(unknown)} options that `accord {command}` does not have: "
+            f"{translation(unknown, known)}; `accord {command} --help` lists all options."
+        )
+    for name in unknown:
         require_known(command, name, known, f" in {path}")
+    for name, value in rest.items():
+        if any(isinstance(one, Mapping) for one in (value if isinstance(value, list) else [value])):
+            raise InputError(f"--config {path}: {name} must be a value or several, not options by name.")
+    if rest:
+        inner: Any = named.get(further) or {}
+        if not isinstance(inner, Mapping):
+            raise InputError(f"--config {path}: {further} must be options by name, not {inner}.")
+        named[further] = {**inner, **rest}
     return named
 
 

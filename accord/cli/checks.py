@@ -58,6 +58,10 @@ FORMATS = (".jsonl", ".json", ".csv", ".parquet", ".gz", ".yaml", ".yml")
 def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None:
     """Raise InputError where a stage names a file that neither exists nor is written by an earlier stage."""
     before = {s.name: s for s in earlier}
+    model = stage.options.get("model")
+    for name, other in before.items():
+        if model == str(folder / name) and "model" in _leaves_of(other):
+            raise InputError(f"stage {stage.name}: {model} is all that stage {name} leaves: write ${{{name}}}/model.")
     for text in inputs_of(stage):
         for name, file in re.findall(rf"{re.escape(str(folder))}/([\w-]+)/([^\s/*+,)]+)", text):
             leaves = _leaves_of(before[name]) if name in before else None

@@ -21,7 +21,7 @@ from accord.files import write_rows, write_text
 from accord.locks import alone_in
 from accord.outputs import require_folder, save_rows
 from accord.prompting.options import outcome_lines
-from accord.synthesis.options import FILE, AskerOptions, begun, digest, require_same
+from accord.synthesis.options import FILE, AskerOptions, begun_on, digest, require_same
 
 if TYPE_CHECKING:
     from accord.feedback.constitution import Principle
@@ -98,7 +98,7 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
     asked = CritiqueOptions(**options)
     folder = require_folder(out, data, options, leaves=LEAVES)
     principles, prompts = asked.principled(), asked.prompts(data)
-    with alone_in(folder), fixed(begun(folder)):
+    with alone_in(folder), fixed(begun_on(folder)):
         result = _made(asked, folder, data, principles, prompts)
     result.announce()
     return result

@@ -19,7 +19,7 @@ from accord.files import write_text
 from accord.locks import alone_in
 from accord.outputs import require_folder, save_rows
 from accord.prompting.options import outcome_lines
-from accord.synthesis.options import FILE, AskerOptions, begun, digest, require_same
+from accord.synthesis.options import FILE, AskerOptions, begun_on, digest, require_same
 
 if TYPE_CHECKING:
     from accord.results.synthesis import SynthesisResult
@@ -94,7 +94,7 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
     folder = require_folder(out, seeds, options, leaves=LEAVES)
     tasks = synthesis.tasks.load_seeds(seeds)
     answers = synthesis.tasks.load_answers(asked.answers) if asked.answers else []
-    with alone_in(folder), fixed(begun(folder)):
+    with alone_in(folder), fixed(begun_on(folder)):
         result = _made(asked, folder, count, seeds, tasks, answers)
     result.announce()
     return result

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -81,9 +82,9 @@ def _told(error: Exception) -> int:
         sentence, code = str(error), 3
     elif isinstance(error, InputError):
         sentence, code = str(error), 2
-    elif isinstance(error, OSError):
-        named = f"{error.filename}: " if error.filename is not None else ""
-        sentence, code = f"{named}{error.strerror or error_text(error)}{_WAYS_OUT.get(error.errno or 0, '')}.", 2
+    elif system := _of_the_system(error):
+        named = f"{system.filename}: " if system.filename is not None else ""
+        sentence, code = f"{named}{system.strerror or error_text(system)}{_WAYS_OUT.get(system.errno or 0, '')}.", 2
     elif isinstance(error, MemoryError):
         sentence, code = (
             f"there is not enough memory{f' ({error_text(error)})' * bool(str(error))}; ask for less at once.",
@@ -106,6 +107,14 @@ def _told(error: Exception) -> int:
         where = _own_lines(error.__cause__)
     print(legible(without_secrets(where)), file=sys.stderr, end="")
     return code
+
+
+def _of_the_system(error: Exception) -> OSError | None:
+    """An error of the operating system, also one that a library in Rust, such as safetensors, tells in words."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", error_text(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 MOST_TOLD = 3000

@@ -107,8 +107,9 @@ class Option:
             raise InputError(f"{self.flag} contains a NUL character; remove it.")
         value = self.names_in(value) or value
         adapter: TypeAdapter[Any] = TypeAdapter(self.type, config=ConfigDict(coerce_numbers_to_str=True))
-        # Where both a string and a list of strings fit, "[a, b]" is a list.
-        readings = list(_readings(value))[:: -1 if "list[" in str(self.type) else 1]
+        readings = list(_readings(value))
+        if "list[" in str(self.type):  # "[a, b]" is a list where a string fits too
+            readings = [*(_with_lists(value)), *readings]
         readings += [[value]] if self.is_list else []  # a list may be given as its only element
         for candidate in readings:
             if _is_bool(candidate) and bool not in members(self.type):  # pydantic would read it as 0 or 1
@@ -164,6 +165,21 @@ def _readings(value: Any) -> Iterator[Any]:
             yield {k: parse_yaml(v) if isinstance(v, str) else v for k, v in value.items()}
     except yaml.YAMLError:
         return
+
+
+def _with_lists(value: Any) -> Iterator[Any]:
+    """The value with lists and mappings for the texts that write them; YAML would cut other texts, as at a #."""
+    try:
+        if isinstance(value, Mapping):
+            yield {name: parse_yaml(one) if _writes_several(one) else one for name, one in value.items()}
+        elif _writes_several(value):
+            yield parse_yaml(value)
+    except yaml.YAMLError:
+        return
+
+
+def _writes_several(value: Any) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith(("[", "{"))
 
 
 def _texts(value: Any) -> list[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -28,7 +27,7 @@ from typing import Any, NoReturn
 from accord.cli.call import Call, bind
 from accord.cli.ranks import in_team
 from accord.cli.recipe import Stage
-from accord.cli.state import OWN, inputs_of
+from accord.cli.state import OWN, used_by
 from accord.console import status
 from accord.dates import fixed, today
 from accord.errors import InputError, TrainingStopped
@@ -163,12 +162,8 @@ def cores() -> int:
 
 def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:
     """The earlier stages that must be done first: those it refers to, names a file of, or shares a database with."""
-    named = {name for names in stage.inputs.values() for name in names}
-    texts = inputs_of(stage)
+    named = used_by(stage, [other.name for other in earlier], folder)
     for other in earlier:
-        place = rf"{re.escape(str(folder / other.name))}(?![\w-])"
-        if any(re.search(place, text) for text in texts):
-            named.add(other.name)
         if any(stage.options.get(option) == other.options.get(option) is not None for option in OWN):
             named.add(other.name)
     return named

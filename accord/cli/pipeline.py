@@ -20,7 +20,7 @@ from accord.cli.call import Call
 from accord.cli.checks import call_of, checked, is_resumable
 from accord.cli.parallel import Processes
 from accord.cli.recipe import Stage, read_recipe
-from accord.cli.state import MARK, begun, restore_state, save_state
+from accord.cli.state import MARK, before_in, begun_on, inputs_of, restore_state, save_state
 from accord.cli.table import COMMANDS
 from accord.console import status
 from accord.dates import fixed
@@ -112,7 +112,7 @@ def run_stages(
     if parallel < 1:
         raise InputError(f"parallel must be 1 or more stages at a time, not {parallel}.")
     stages = checked(recipe, folder, overrides or {})
-    with fixed(begun(folder)):
+    with fixed(begun_on(folder)):
         _Run(recipe, stages, folder, keeps_on).do(parallel)
     return stages
 
@@ -122,7 +122,9 @@ class _Run:
 
     def __init__(self, recipe: Mapping[str, Any], stages: list[Stage], folder: Path, keeps_on: bool) -> None:
         self.recipe, self.stages, self.folder, self.keeps_on = recipe, stages, folder, keeps_on
+        self.former = before_in(folder)
         self.wanted = restore_state(stages, folder)
+        _require_kept(stages, folder)
         self.anew = [stage for stage in stages if _is_anew(stage, self.wanted)]
         for stage in self.anew:
             _require_own(folder / stage.name)
@@ -183,12 +185,25 @@ class _Run:
             self._save()
 
     def _save(self) -> None:
-        save_state(self.recipe, self.stages, self.folder)
+        save_state(self.recipe, self.stages, self.folder, self.former)
 
 
 def _mark(folder: Path) -> None:
     if not (folder / MARK).is_file():
         write_text(folder / MARK, "A stage of accord run, which removes this folder to run the stage again.\n")
+
+
+def _require_kept(stages: list[Stage], folder: Path) -> None:
+    """Raise InputError where a stage is to run on a file of a finished stage that somebody has removed."""
+    done = {stage.name for stage in stages if stage.status == "skipped"}
+    for stage in stages:
+        for text in inputs_of(stage) if stage.name not in done else ():
+            inside = Path(text).relative_to(folder).parts if folder in Path(text).parents else ()
+            if len(inside) > 1 and inside[0] in done and not Path(text).exists():
+                raise InputError(
+                    f"stage {stage.name} needs {text}, which stage {inside[0]} wrote and somebody has removed: remove "
+                    f"all of {folder / inside[0]}, so that it runs again."
+                )
 
 
 def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:

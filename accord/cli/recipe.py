@@ -29,6 +29,8 @@ from accord.errors import InputError
 from accord.parsing import read_yaml
 
 REFERENCE = re.compile(r"\$\{([\w*-]+)\}")
+MISWRITTEN = re.compile(r"\$\{\s*([\w-]+)[^}]*\}|^\$\(?([\w-]+)\)?(?:/|$)|^\{\{\s*([\w-]+)\s*\}\}")
+"""Spellings of references in other languages: ${ name }, ${name.model}, $name/model, $(name), {{ name }}."""
 BLOCK = {"repeat", "carry", "stages"}
 """The keys of a block of stages."""
 
@@ -74,7 +76,10 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe's YAML with a name, its keys checked. Raises InputError where it cannot be read or is not a recipe."""
     recipe = read_yaml(path, "the recipe")
     if not isinstance(recipe, dict) or not isinstance(recipe.get("stages"), dict):
-        raise InputError(f"the recipe {path} has no `stages`, each a name with a command and its options.")
+        raise InputError(
+            f"the recipe {path} has no `stages`, each a name with a command and its options; a file with the options "
+            "of one command is given to that command, as --config."
+        )
     unknown = set(recipe) - {"name", "description", "variables", "stages"}
     if unknown:
         raise InputError(
@@ -106,6 +111,7 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
         made = Stage(name, str(options.pop("command")), {}, ranks=ranks)
         for option, value in options.items():
             _require_known(value, {*variables, *folders}, f"stage {name} refers to")
+            _require_references(value, {*variables, *folders}, f"stage {name}: {option}")
             made.options[option] = _replaced(value, variables | folders)
             used = [s for s in _references(value) if s in folders]
             if used:
@@ -118,6 +124,9 @@ def _variables(recipe: Mapping[str, Any]) -> Mapping[str, Any]:
     variables = recipe.get("variables") or {}
     if not isinstance(variables, Mapping):
         raise InputError(f"`variables` of the recipe must be names with values, not {variables!r}.")
+    for name, value in variables.items():
+        if _references(value):
+            raise InputError(f"variable {name} of the recipe refers to another ({value}): write its value.")
     return variables
 
 
@@ -137,6 +146,8 @@ def _override(stages: Stages, rounds: Rounds, variables: Mapping[str, Any], over
             option = option.replace("-", "_")
             for name in names.get(stage, ()):
                 named = stages[name].get(option) or {}
+                if inner and not isinstance(named, Mapping):
+                    raise InputError(f"--{key}: {option} of stage {name} has no values by name, but is {named}.")
                 stages[name][option] = {**named, inner[0]: value} if inner else value
 
 
@@ -207,8 +218,11 @@ def _checked(stages: Any, where: str) -> Stages:
     if not isinstance(stages, Mapping) or not stages:
         raise InputError(f"{where} has no `stages`, each a name with a command and its options.")
     for name, options in stages.items():
-        if not re.fullmatch(r"[\w-]+", str(name)) or not isinstance(options, Mapping):
-            raise InputError(f"{where}: stage {name} must be a name of letters, digits, - and _, with options.")
+        if not re.fullmatch(r"[\w-]+", str(name)):
+            raise InputError(f"{where}: a stage's name has letters, digits, - and _ alone, unlike {name!r}; rename it.")
+        if not isinstance(options, Mapping):
+            given = "nothing" if options is None else repr(options)
+            raise InputError(f"{where}: stage {name} must have a `command` and its options, and has {given}.")
     if len(set(map(str, stages))) < len(stages):
         raise InputError(f"{where} has two stages of one name, as a number and as a text; rename one of them.")
     return {str(name): in_python(options, f"{where}: stage {name}") for name, options in stages.items()}
@@ -251,6 +265,21 @@ def _require_known(value: Any, names: Set[str], who: str) -> None:
     for name in _references(value):
         if name not in names:
             raise InputError(f"{who} {name}, which is neither a variable nor an earlier stage.")
+
+
+def _require_references(value: Any, names: Set[str], where: str) -> None:
+    """Raise InputError where a text, or one in nested options, refers to a name in another spelling than ours."""
+    if isinstance(value, Mapping | list):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            _require_references(one, names, where)
+    if not isinstance(value, str):
+        return
+    for found in MISWRITTEN.finditer(REFERENCE.sub("", value)):
+        name = next(filter(None, found.groups()))
+        if name in names:
+            raise InputError(
+                f"{where} has {found[0]}, which refers to nothing: write ${{{name}}}, as in ${{{name}}}/model."
+            )
 
 
 def _replaced(value: Any, names: Mapping[str, Any]) -> Any:

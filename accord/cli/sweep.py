@@ -16,7 +16,7 @@ from accord.cli.option import in_python
 from accord.cli.parallel import cores
 from accord.cli.pipeline import run_stages
 from accord.cli.recipe import MOST_ROUNDS, Stage
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.evaluate.statistics import over_seeds
 from accord.locks import alone_in
 from accord.results.base import wilson
@@ -27,6 +27,8 @@ MEASURES = ("watched", "reward", "eval_accuracy", "eval_loss", "loss")
 """The measures by which runs are compared if none is named: the first that the runs have."""
 LAST = 3
 """A run's final value is the mean of this many last measurements."""
+OF_RUNS = {"out", "overwrite", "resume"}
+"""Options that say where and how a run is made."""
 COLLAPSE = "collapse"
 """The name of the alarm of a collapse."""
 PARTS = 5
@@ -107,10 +109,13 @@ def points_of(method: str, grid: Mapping[str, Any], given: Mapping[str, Any]) ->
     for name, texts in in_python(grid, "the grid").items():
         key = name.replace("_", "-")
         require_known(method, name, known, " for the grid")
+        if name in OF_RUNS:
+            raise InputError(f"{key} is no setting to compare: leave it out of the grid.")
         if name in given:
             raise InputError(f"{key} is given both in the grid and by itself; give it once.")
         values = texts.split(",") if isinstance(texts, str) else texts if isinstance(texts, list | tuple) else [texts]
-        axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
+        with located("the grid: "):
+            axes[name] = [known[name].read(value.strip() if isinstance(value, str) else value) for value in values]
         if len({name_of({name: value}) for value in axes[name]}) < len(axes[name]):
             raise InputError(f"the grid has a value of {key} twice: {texts}.")
     count = prod(map(len, axes.values()))
@@ -164,7 +169,10 @@ def measure_in(folders: Iterable[Path], asked: str | None) -> str:
     columns = {name for row in rows for name in row}
     found = next((name for name in ([asked] if asked else MEASURES) if name in columns), None)
     if found is None:
-        raise InputError(f"no run has measured {asked or 'anything'}; their columns are {', '.join(sorted(columns))}.")
+        raise InputError(
+            f"no run has measured {asked or 'anything'}; their columns are {', '.join(sorted(columns))}: give the same "
+            "command with one of these as --measure, which trains nothing again."
+        )
     return found
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from safetensors import SafetensorError, safe_open
 
 from accord.engine.hub import TOKENIZERS
+from accord.engine.merging import how_to_merge
 from accord.engine.team import Team
 from accord.errors import InputError
 from accord.files import SUMS, changed, read_sums
@@ -122,20 +125,36 @@ def require_base(name: str, path: Path, base: str) -> None:
 def _check_folder(name: str, path: Path) -> None:
     config = _read(path / "config.json")
     if config is None:
-        places = ("model", "best", "checkpoint-*", "snapshots/*", "*")
-        files = [f"{place}/{file}" for file in ("config.json", "adapter_config.json") for place in places]
-        found = [file.parent for form in files for file in sorted(path.glob(form))]
-        found += sorted(path.glob("*.gguf"))
-        is_run = (path / "config.yaml").exists()
-        hint = ": it is the folder of a run that has written no model yet." if is_run else "."
-        hint = f"; did you mean {found[0]}?" if found else hint
-        raise InputError(f"{name} is not a model folder: it has no config.json{hint}")
+        raise InputError(f"{name} is not a model folder: {_why_no_model(path)}")
     if "model_type" not in config:
         raise InputError(f"{name}/config.json names no model_type, so the architecture is not known: restore it.")
     if not has_tokenizer(path):
         raise InputError(f"{name} has no tokenizer (tokenizer.json and others): copy it from the model it was made of.")
     _check_weights(name, path)
     require_plausible(name, path)
+
+
+def _why_no_model(path: Path) -> str:
+    """What a folder without a config.json is instead, and what to give or to do."""
+    places = ("model", "best", "checkpoint-*", "snapshots/*", "*")
+    files = [f"{place}/{file}" for file in ("config.json", "adapter_config.json") for place in places]
+    found = [file.parent for form in files for file in sorted(path.glob(form))]
+    found.sort(key=lambda folder: not any(folder.glob("*.safetensors")))  # those with weights first
+    found += sorted(path.glob("*.gguf"))
+    missing = "it has no config.json"
+    if found and (found[0].is_file() or any(found[0].glob("*.safetensors"))):
+        return f"{missing}; did you mean {found[0]}?"
+    if merged := how_to_merge(path):
+        return merged
+    if found:
+        return f"{missing}; did you mean {found[0]}?"
+    if (path / "config.yaml").exists():
+        return f"{missing}: it is the folder of a run that has written no model yet."
+    if any(path.glob("*.safetensors")):
+        return f"{missing}: copy that and the tokenizer's files of the model that it was trained from into it."
+    if pickled := _pickled(path):
+        return f"{missing}, and it {pickled}"
+    return f"{missing}."
 
 
 def _check_layers(name: str, path: Path) -> None:
@@ -155,6 +174,7 @@ def require_plausible(name: str, path: Path) -> None:
     """Raise InputError where a folder's configuration names an implausible size, before anything that large is
     allocated."""
     config = _read(path / "config.json") or {}
+    _require_known_types(name, config)
     parts = [part for part in (config, config.get("text_config")) if isinstance(part, dict)]
     for part in parts:
         for size, most in SIZES.items():
@@ -165,6 +185,24 @@ def require_plausible(name: str, path: Path) -> None:
                 raise InputError(
                     f"{name}/config.json: {size} must be a whole number from 1 to {most:,}, not {value!r}: restore it."
                 )
+
+
+def _require_known_types(name: str, config: dict[str, Any]) -> None:
+    """Raise InputError where a configuration has a precision or a quantization that nothing can read."""
+    for key in ("dtype", "torch_dtype"):
+        value = config.get(key)
+        if value is None or isinstance(getattr(torch, str(value), None), torch.dtype):
+            continue
+        spelled = str(value).removeprefix("torch.")
+        meant = re.sub(r"^(b?)f[p]?(?=\d)", r"\1float", spelled)
+        known = meant if isinstance(getattr(torch, meant, None), torch.dtype) else "float32, bfloat16 or float16"
+        raise InputError(f"{name}/config.json: {key} must name a precision, not {value!r}: write {known}.")
+    settings = config.get("quantization_config")
+    if settings is not None and not (isinstance(settings, dict) and settings):
+        raise InputError(
+            f"{name}/config.json: quantization_config must be an object that names its quant_method, not {settings!r}: "
+            "restore it, or take it out where the weights are not quantized."
+        )
 
 
 def has_tokenizer(path: Path) -> bool:
@@ -201,13 +239,23 @@ def _check_weights(name: str, path: Path) -> None:
     if files or shards:
         _check_layers(name, path)
         return
-    pickled = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))
-    if pickled:
-        raise InputError(
-            f"{name} holds its weights as a pickle ({pickled[0]}), which could run any code and is not read: have "
-            "whoever trusts it save it anew by save_pretrained of transformers, which writes safetensors."
-        )
+    if merged := how_to_merge(path):
+        raise InputError(f"{name} has no weights as safetensors: {merged}")
+    if pickled := _pickled(path):
+        raise InputError(f"{name} {pickled}")
     raise InputError(f"{name} has no weights: it needs model.safetensors beside its config.json.")
+
+
+def _pickled(path: Path) -> str | None:
+    """What to do about a folder whose weights are a pickle, as the end of a sentence; None where there is none."""
+    files = sorted(file.name for form in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in path.glob(form))
+    files = [name for name in files if not name.startswith(("optimizer", "scheduler", "training_args"))]
+    if not files:
+        return None
+    return (
+        f"holds its weights as a pickle ({files[0]}), which could run any code and is not read: have whoever trusts it "
+        "save it anew by save_pretrained of transformers, which writes safetensors."
+    )
 
 
 def _read(file: Path) -> dict[str, Any] | None:

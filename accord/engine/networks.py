@@ -232,6 +232,7 @@ def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenize
         stored = parse_json(file.read_text(encoding="utf-8")) if file else None
         if isinstance(stored, dict) and isinstance(stored.get("chat_template"), str):
             tokenizer.chat_template = stored["chat_template"]
+    tokenizer("")  # a setting that it cannot use is told where its files are known
     return tokenizer
 
 

@@ -73,7 +73,7 @@ def digest(rows: Sequence[object]) -> str:
     return hashlib.sha256(repr(list(rows)).encode()).hexdigest()[:16]
 
 
-def begun(folder: Path) -> date | None:
+def begun_on(folder: Path) -> date | None:
     """The date on which the folder was begun, which chats go on having; None for a new one."""
     before = read_yaml(folder / FILE, "the settings") if (folder / FILE).is_file() else None
     if not isinstance(before, Mapping) or "date" not in before:

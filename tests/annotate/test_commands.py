@@ -69,6 +69,24 @@ def test_a_server_is_started_used_and_ended(tmp_path: Path, starts: int) -> None
         assert token not in told
 
 
+@pytest.mark.slow
+def test_ctrl_c_twice_ends_the_pages_without_a_traceback(tmp_path: Path) -> None:
+    data, database = write_jsonl(tmp_path / "pairs.jsonl", PAIRS), str(tmp_path / "labels.db")
+    words = ["annotate", "serve", "--database", database, "--data", data, "--people", "1", "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "accord", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process, ending(process):  # fmt: skip
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("The pages: "):
+            assert process.poll() is None
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=20)
+    assert process.returncode in (0, 130, -signal.SIGINT) and "Traceback" not in told
+
+
 def test_people_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     database, out = str(tmp_path / "labels.db"), tmp_path / "rows.jsonl"
     project = Project.open(database)
@@ -104,11 +122,23 @@ def test_wrong_use_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureF
         (["serve", "--database", database, "--overlap", "0"], "--overlap must be at least 1"),
         (["serve", "--database", database, "--data", "no.jsonl"], "there is no file no.jsonl"),
         (["serve", "--database", database, "--guidelines", "no.md"], "--guidelines no.md cannot be read"),
+        (["serve", "--database", database, "--data", "no.jsonl", "--items", "3"], "--items is for tasks without data"),
+        (
+            ["serve", "--database", database, "--overlap", "99999999"],
+            "--overlap must be at most 10,000, not 99,999,999",
+        ),
+        (
+            ["serve", "--database", database, "--host", "no.such.host.invalid"],
+            "nothing can listen at no.such.host.inval",
+        ),
+        (["people", "--database", "no.db", "--url", "here"], "--url here is not a server's URL"),
+        (["status", "--database", "no.db", "--hourly-cost", "-3"], "--hourly-cost must be 0 or more, not -3."),
         (["people", "--database", "no.db"], "there is no database no.db"),
         (["export", "--database", "no.db", "--out", "x.jsonl"], "there is no database no.db"),
     ):
         assert accord("annotate", *words) == 2
         assert message in capsys.readouterr().err
+        assert not list(tmp_path.iterdir())
 
 
 def test_simulated_people_answer_and_a_model_says_what_they_are_asked(

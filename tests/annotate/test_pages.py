@@ -109,6 +109,15 @@ def test_an_answer_by_plain_forms(ann: Visitor, project: Project) -> None:
     assert re.search(r'value="tie" class="chosen"', ann.page) and ">\nso</textarea>" in ann.page
 
 
+def test_an_answered_item_is_not_skipped_in_silence(ann: Visitor, project: Project) -> None:
+    slot, page = ann.slot, ann.page
+    ann.post(f"/work/{slot}", choice="tie")
+    ann.page = page  # the browser's back button
+    assert ann.post(f"/work/{slot}", choice="skip") == 422
+    assert "You have answered this item: correct your answer here." in ann.page and ann.slot == slot
+    assert [answer.content for answer in answers(project)] == [{"better": None, "strength": "tie", "comment": ""}]
+
+
 def test_links_that_ended_or_never_were(ann: Visitor, project: Project) -> None:
     assert Visitor(project).get("/work") == 401
     assert Visitor(project).get("/join/" + "x" * 43) == 404
@@ -256,6 +265,8 @@ def test_the_owners_page_is_apart(ann: Visitor, project: Project) -> None:
     token = project.new_owner()
     assert ann.get(f"/join/{token}") == 404 and ann.get(f"/owner/join/{token}") == 200
     assert ann.get("/owner") == 200 and "of 12" in re.sub("<[^>]+>", "", ann.page)
+    assert ann.post("/owner/people", add="", name="simulated-1") == 422 and "reserved for simulated people" in ann.page
+    ann.get("/owner")
     assert ann.post("/owner/people", add="", name="bob") == 200
     link = re.search(r"http://test(/join/[\w-]{43})<", ann.page)
     assert link is not None

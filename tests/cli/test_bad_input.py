@@ -12,6 +12,10 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
+from accord.cli.call import target_of
+from accord.cli.options import options_of
+from accord.cli.other_names import OURS
+from accord.cli.table import COMMANDS
 from accord.records import Demonstration, Preference, Prompt
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
 
@@ -138,6 +142,29 @@ def test_an_unknown_option_in_a_file(base: Path, tmp_path: Path, told: Told) -> 
     config.write_text("learning_rate: [1\n")
     assert told("sft", base, data, "--config", config).startswith(f"--config {config} is not valid YAML: line ")
     assert "cannot be read" in told("sft", base, data, "--config", tmp_path / "nowhere.yaml")
+
+
+def test_the_options_of_another_trainer(base: Path, tmp_path: Path, told: Told) -> None:
+    config = tmp_path / "options.yaml"
+    theirs = ("base_model", "datasets", "micro_batch_size", "gradient_accumulation_steps", "num_epochs", "lora_r", "rl")
+    config.write_text("".join(f"{name}: 1\n" for name in theirs))
+    data = write_jsonl(tmp_path / "rows.jsonl", [Demonstration("hi", "bye")])
+    assert told("sft", base, data, "--config", config) == (
+        f"--config {config} has 7 options that `accord sft` does not have: write model for base_model, data for "
+        "datasets, batch_size for micro_batch_size times gradient_accumulation_steps, epochs for num_epochs, lora_rank "
+        "for lora_r; leave out or look up rl; `accord sft --help` lists all options."
+    )
+    assert "has no option num-train-epochs; did you mean epochs?" in told("sft", base, data, "--num_train_epochs", 3)
+    config.write_text("command: dpo\nbeta: 1\n")
+    assert told("sft", base, data, "--config", config).startswith(
+        f"--config {config} is what a run of `accord dpo` reco"
+    )
+
+
+def test_the_names_of_other_trainers_stand_for_options_that_there_are() -> None:
+    known = {name for command in COMMANDS for name in options_of(target_of(command))}
+    assert set(OURS) - known == set()
+    assert not {other for names in OURS.values() for other in names} & (known - {"beta", "reward_model"})
 
 
 def test_a_refused_run_leaves_no_folder(base: Path, tmp_path: Path, told: Told) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from accord.cli.main import main
@@ -216,6 +217,20 @@ def test_what_is_said_on_ctrl_c(
     assert accord(command, "--model", "m", "--data", "d", "--out", "o") == 130
     onward = "; the run goes on with the same command and --resume" if resumes else ""
     assert capsys.readouterr().err == f"accord: stopped{onward}.\n"
+
+
+def test_an_error_of_the_system_in_words_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As safetensors and tokenizers, which are written in Rust, tell it."""
+
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("accord.cli.main.bind", full)
+    assert accord("sft", "--model", "m", "--data", "d", "--out", "o") == 2
+    said = "No space left on device; make room, and give the command again."
+    assert capsys.readouterr().err == f"accord: {said}\n"
 
 
 def test_a_command_ends_by_saying_where_its_results_are(

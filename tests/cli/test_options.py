@@ -17,6 +17,7 @@ from accord.cli.call import bind, read_words, target_of
 from accord.cli.option import REQUIRED, Option
 from accord.cli.options import options_of
 from accord.cli.table import COMMANDS
+from accord.errors import InputError
 from tests.commands.small import accord
 
 
@@ -122,6 +123,13 @@ def test_options_of_types_by_hand() -> None:
         (dict[str, str] | None, "{a: x}", {"a": "x"}),
         (dict[str, list[str]], {"a": "[x, y]", "b": ["z"]}, {"a": ["x", "y"], "b": ["z"]}),
         (dict[str, str | list[str]], {"a": "[x, y]", "b": "z"}, {"a": ["x", "y"], "b": "z"}),
+        (dict[str, str | list[str]], {"a": "# x", "b": "y #z"}, {"a": "# x", "b": "y #z"}),
+        (str | list[str] | None, "### Answer", "### Answer"),
+        (str | list[str] | None, "\n", "\n"),
+        (str | list[str] | None, " a #b", " a #b"),
+        (str | list[str] | None, "- a", "- a"),
+        (str | list[str] | None, "[a, b]", ["a", "b"]),
+        (float | list[float] | None, "0.8", 0.8),
         (Literal["auto", "float32"], "float32", "float32"),
     ],
 )
@@ -152,6 +160,28 @@ def test_names_from_a_file_and_from_words_are_put_together(tmp_path: Path) -> No
     words = ["--models.b", "z", "--config", str(tmp_path / "o.yaml"), "--models.c=w", "--out", "o"]
     read = {"models": {"a": "x", "b": "z", "c": "w"}, "judge": "cafe", "out": "o"}
     assert read_words("evaluate models", words) == read
+
+
+def test_a_later_file_overrides_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("judge: cafe\nseed: 1\n")
+    (tmp_path / "b.yaml").write_text("seed: 2\n")
+    words = ["--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")]
+    assert read_words("evaluate models", words) == {"judge": "cafe", "seed": 2}
+
+
+def test_a_file_of_a_sweep_holds_the_method_s_options_too(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("grid: {seed: [0, 1]}\nmax-steps: 1\nmodel: m\n")
+    words = ["sft", "--config", str(tmp_path / "a.yaml"), "--max_steps", "2"]
+    assert read_words("sweep", words) == {
+        "method": "sft", "grid": {"seed": [0, 1]}, "options": {"model": "m", "max_steps": "2"},
+    }  # fmt: skip
+    for text, said in (
+        ("options: 3\nmodel: m", "options must be options by name, not 3"),
+        ("x: {a: 1}", "x must be a"),
+    ):
+        (tmp_path / "a.yaml").write_text(text)
+        with pytest.raises(InputError, match=said):
+            read_words("sweep", words)
 
 
 def test_switches_are_thrown_either_way() -> None:

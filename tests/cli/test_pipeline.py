@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,53 @@ def test_an_interrupted_stage_goes_on(pipeline: Pipeline, monkeypatch: pytest.Mo
     assert steps == [0, 1, 2, 3, 4, 5, 4, 5]  # step 5 was not finished, and the last checkpoint was made after 4 steps
     assert [row["step"] for row in read_metrics(pipeline.out / "sft")] == [1, 2, 3, 4, 5, 6]
     assert pipeline.run() == {"sft": "skipped"}
+
+
+def test_a_stage_follows_the_folders_functions_and_paths_that_it_names(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(pipeline.data.parent)
+    Path("data").mkdir()
+    write_jsonl(Path("data/rows.jsonl"), [Demonstration("hi", "hello good day")])
+    Path("brief_here.py").write_text("def brief(prompts, completions): return [1.0] * len(completions)")
+    sample = {"command": "sample", "model": "out/sft/model", "data": "data", "max_new_tokens": 2}
+    pipeline.write({"sft": {**STAGES["sft"], "data": "data"}, "samples": {**sample, "reward": "brief_here:brief"}})
+    pipeline.out = Path("out")
+    assert pipeline.run() == {"sft": "ran", "samples": "ran"}
+    assert pipeline.run() == {"sft": "skipped", "samples": "skipped"}
+    Path("brief_here.py").write_text("def brief(prompts, completions): return [2.0] * len(completions)")
+    assert pipeline.run() == {"sft": "skipped", "samples": "ran"}
+    assert pipeline.run("--sft.seed", "3") == {"sft": "ran", "samples": "ran"}  # its model is named by a path alone
+    template = Path("base/chat_template.jinja")
+    template.write_text(f"{template.read_text()} ")
+    assert pipeline.run("--sft.seed", "3") == {"sft": "ran", "samples": "ran"}
+    write_jsonl(Path("data/more.jsonl"), [Demonstration("bye", "good bye")])
+    assert pipeline.run("--sft.seed", "3") == {"sft": "ran", "samples": "ran"}
+
+
+def test_a_removed_input_of_a_stage_is_told_with_the_stage_that_makes_it(
+    pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.write({name: STAGES[name] for name in ("sft", "samples")})
+    pipeline.run()
+    shutil.rmtree(pipeline.out / "sft" / "model")
+    assert pipeline.run() == {"sft": "skipped", "samples": "skipped"}  # nothing needs it
+    capsys.readouterr()
+    assert accord("run", pipeline.recipe, "--out", pipeline.out, "--samples.seed", "5") == 2
+    assert capsys.readouterr().err == (
+        f"accord: stage samples needs {pipeline.out}/sft/model, which stage sft wrote and somebody has removed: remove "
+        f"all of {pipeline.out}/sft, so that it runs again.\n"
+    )
+
+
+def test_a_stage_that_was_left_out_is_as_it_was_when_it_returns(pipeline: Pipeline) -> None:
+    two = {name: STAGES[name] for name in ("sft", "samples")}
+    pipeline.write(two)
+    pipeline.run()
+    pipeline.write({"sft": STAGES["sft"]})
+    assert pipeline.run() == {"sft": "skipped"}
+    pipeline.write(two)
+    assert pipeline.run() == {"sft": "skipped", "samples": "skipped"}
 
 
 def test_a_stage_interrupted_and_then_changed_starts_again(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +194,23 @@ def test_stages_that_run_on_another_day_write_the_date_on_which_the_first_began(
             [],
             "stage scores needs gone.jsonl, which is not there",
         ),
+        (
+            {"dpo": {**STAGES["dpo"], "model": "${ sft }/model"}},
+            [],
+            "stage dpo: model has ${ sft }, which refers to nothi",
+        ),
+        (
+            {"dpo": {**STAGES["dpo"], "model": "${sft.model}"}},
+            [],
+            "which refers to nothing: write ${sft}, as in ${sft}/",
+        ),
+        ({"dpo": {**STAGES["dpo"], "model": "$sft/model"}}, [], "stage dpo: model has $sft/, which refers to nothing"),
+        ({"dpo": {**STAGES["dpo"], "data": ["{{ pairs }}"]}}, [], "stage dpo: data has {{ pairs }}, which refers to"),
+        ({"dpo": {**STAGES["dpo"], "model": "${sft}"}}, [], "is all that stage sft leaves: write ${sft}/model."),
+        ({"samples": {**STAGES["samples"], "n": 0}}, [], "stage samples: --n must be at least 1, not 0."),
+        ({"dpo": "dpo"}, [], "stage dpo must have a `command` and its options, and has 'dpo'."),
+        ({"d p o": STAGES["dpo"]}, [], "a stage's name has letters, digits, - and _ alone, unlike 'd p o'"),
+        ({}, ["--sft.max-steps.x", "1"], "--sft.max-steps.x: max_steps of stage sft has no values by name, but is 2."),
         ({}, ["--data", "./gone"], "stage sft needs ./gone, which is not there, and no earlier stage writes it."),
     ],
 )
@@ -184,7 +249,12 @@ def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("stages: [", "not valid YAML"), ("- 1", "has no `stages`"), ("stages: {}\ncolor: red", "an unknown key color")],
+    [
+        ("stages: [", "not valid YAML"),
+        ("- 1", "has no `stages`"),
+        ("variables: {a: 1, b: '${a}'}\nstages: {s: {}}", "variable b of the recipe refers to another"),
+        ("stages: {}\ncolor: red", "an unknown key color"),
+    ],
 )
 def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)

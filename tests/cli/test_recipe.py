@@ -140,7 +140,7 @@ def test_a_block_repeats_as_often_as_a_variable_says() -> None:
         ({"repeat": "${often}"}, "`repeat` of block block of the recipe names often, which is neither a variable nor"),
         ({"times": 3}, "block block of the recipe has an unknown key times; it takes repeat, carry, stages"),
         ({"stages": None}, "block block of the recipe has no `stages`"),
-        ({"stages": {"ppo": "ppo"}}, "block block of the recipe: stage ppo must be a name"),
+        ({"stages": {"ppo": "ppo"}}, "block block of the recipe: stage ppo must have a `command` and its options"),
         ({"stages": {"inner": BLOCK}}, "holds the block inner; blocks cannot be nested"),
         ({"stages": {"ppo": {"model": "x"}}, "carry": None}, "stage ppo-1 of the recipe has no command"),
         ({"carry": ["policy"]}, "`carry` of block block of the recipe must be names with two values each"),

@@ -146,10 +146,12 @@ def test_the_points_of_a_grid() -> None:
         (("--grid.batch-size", "1,2"), "batch-size is given both in the grid and by itself; give it once."),
         (("--grid.learning-rate", "1,-1"), "stage learning_rate--1_0: learning_rate must be positive, not -1.0."),
         (("--grid.seed", ",".join(map(str, range(1001)))), "the grid has 1,001 runs, and a sweep at most 1,000:"),
+        (("--grid.seed", "0,"), "the grid: --seed is empty; give it a value, or leave it out."),
+        (("--grid.out", "a,b"), "out is no setting to compare: leave it out of the grid."),
         (("--grid.seed", ""), "--seed is empty; give it a value, or leave it out."),
         (("--grid.seed", "0,1", "--parallel", "1000"), "--parallel 1000 are more runs than this machine has cores"),
         (("--grid.seed", "0,1", "--collapse", "0"), "--collapse must be a share above 0 and up to 1, not 0."),
-        (("--grid.seed", "0,1", "--measure", "gold"), "no run has measured gold; their columns are"),
+        (("--grid.seed", "0,1", "--measure", "gold"), "as --measure, which trains nothing again."),
     ],
 )
 def test_a_grid_that_cannot_be_run(

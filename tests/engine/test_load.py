@@ -114,6 +114,34 @@ ODD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n"),
         "is a pointer of git-lfs in place of the weights",
     ),
+    "short precision": (lambda f: config(f, dtype="bf16"), "dtype must name a precision, not 'bf16': write bfloat16"),
+    "former precision": (
+        lambda f: config(f, torch_dtype="torch.fp16"),
+        r"config\.json: torch_dtype must name a precision, not 'torch\.fp16': write float16\.",
+    ),
+    "no precision": (lambda f: config(f, dtype="nn"), "not 'nn': write float32, bfloat16 or float16"),
+    "bits in a word": (
+        lambda f: config(f, quantization_config="4bit"),
+        "quantization_config must be an object that names its quant_method, not '4bit'",
+    ),
+    "a type": (
+        lambda f: config(f, eos_token_id="</s>"),
+        r"config\.json has eos_token_id = '</s>', which cannot be used",
+    ),
+    "a name": (lambda f: config(f, hidden_act="zzz"), r"config\.json has hidden_act = 'zzz', which cannot be used"),
+    "a list of types": (lambda f: config(f, layer_types="full"), r"layer_types = 'full'.*\(The `layer_types` entries"),
+    "a name within": (
+        lambda f: config(f, rope_parameters={"rope_type": "zzz", "rope_theta": 1e4}),
+        r"config\.json has rope_parameters = .*'zzz'.*, which cannot be used: correct it",
+    ),
+    "an object": (
+        lambda f: config(f, id2label=["a"]),
+        r"one of its settings cannot be used \(AttributeError: .*\): compare its config\.json",
+    ),
+    "a tokenizer's length": (
+        lambda f: (f / "tokenizer_config.json").write_text('{"model_max_length": "long"}'),
+        r"one of its settings cannot be used \(TypeError: .*\): compare its config\.json",
+    ),
     "no type": (lambda f: config(f, model_type=None), r"config\.json names no model_type"),
     "no tokenizer": (without_tokenizer, r"has no tokenizer \(tokenizer\.json and others\)"),
     "empty tokenizer": (

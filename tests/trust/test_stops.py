@@ -73,6 +73,19 @@ def test_what_a_terminated_command_says(base: str, tmp_path: Path) -> None:
     assert [c.name for c in checkpoints(tmp_path / "run" / "checkpoints")][-1] == f"step-{done:07d}"
 
 
+@pytest.mark.parametrize(
+    ("main", "status"),
+    [
+        ("lambda: signal.raise_signal(signal.SIGINT)", 130),  # outside of what the command line itself handles
+        ("lambda: atexit.register(signal.raise_signal, signal.SIGINT) and 0", -signal.SIGINT),  # once it has ended
+    ],
+)
+def test_ctrl_c_around_a_command_ends_it_without_a_traceback(main: str, status: int) -> None:
+    code = f"import atexit, signal; from accord.cli import main; main.main = {main}; import accord.__main__ as it; "
+    ended = subprocess.run([sys.executable, "-c", f"{code}it.program()"], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (status, "", "")
+
+
 def test_an_ignored_signal_stays_ignored(base: str, tmp_path: Path) -> None:
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -1,0 +1,62 @@
+"""Options of other trainers (trl, axolotl, LLaMA-Factory, ms-swift, OpenRLHF, unsloth) and ours that mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+OURS = {
+    "model": (
+        "base_model", "model_name_or_path", "model_name", "model_id", "model_path", "pretrain", "pretrained_model",
+    ),
+    "data": ("datasets", "dataset", "dataset_name", "dataset_path", "train_file", "train_files", "train_dataset"),
+    "columns": ("input_key", "field_messages", "dataset_text_field"),
+    "split": ("dataset_split", "dataset_train_split"),
+    "eval_data": ("test_datasets", "eval_dataset", "val_dataset", "val_files"),
+    "reference": ("ref_model", "ref_model_name_or_path"),
+    "teacher": ("teacher_model", "teacher_model_name_or_path"),
+    "reward": ("reward_model", "reward_model_path", "reward_model_name_or_path", "reward_funcs", "reward_fn"),
+    "out": ("output_dir", "save_path", "save_dir"),
+    "epochs": ("num_train_epochs", "num_epochs", "max_epochs", "total_epochs"),
+    "batch_size": (
+        "per_device_train_batch_size", "micro_batch_size", "train_batch_size", "global_batch_size",
+        "gradient_accumulation_steps",
+    ),
+    "max_length": ("sequence_len", "cutoff_len", "max_seq_length", "max_seq_len", "max_len"),
+    "max_new_tokens": ("max_completion_length", "response_length", "max_response_length", "generate_max_len"),
+    "group_size": ("num_generations", "n_samples_per_prompt", "rollout_n"),
+    "learning_rate": ("lr", "actor_learning_rate"),
+    "schedule": ("lr_scheduler", "lr_scheduler_type"),
+    "warmup": ("warmup_ratio", "lr_warmup_ratio"),
+    "max_grad_norm": ("gradient_clipping", "grad_clip", "max_norm"),
+    "beta": ("pref_beta", "dpo_beta"),
+    "kl_coefficient": ("init_kl_coef", "kl_coef", "kl_loss_coef", "beta"),
+    "lora_rank": ("lora_r", "peft_lora_r"),
+    "lora_targets": ("lora_target", "lora_target_modules", "target_modules"),
+    "quantize": ("load_in_4bit", "load_in_8bit", "quantization_bit"),
+    "activation_checkpointing": ("gradient_checkpointing",),
+    "dtype": ("bf16", "fp16", "torch_dtype"),
+    "save_every": ("save_steps",),
+    "resume": ("resume_from_checkpoint", "auto_resume_from_checkpoints"),
+    "track": ("report_to", "log_with"),
+    "run_name": ("wandb_name", "experiment_name"),
+}  # fmt: skip
+"""Other trainers' names of each option."""
+
+
+def ours(name: str, known: Collection[str]) -> str | None:
+    """The option of those known that means the same as another trainer's of this name; None where none does."""
+    name = name.lstrip("-").replace("-", "_").lower()
+    return next((own for own, others in OURS.items() if own in known and name in others), None)
+
+
+def translation(names: Iterable[str], known: Collection[str]) -> str:
+    """What to do about other trainers' options: which of ours to write for them, and which to leave out."""
+    found: dict[str, list[str]] = {}
+    rest = list[str]()
+    for name in names:
+        own = ours(name, known)
+        (found.setdefault(own, []) if own else rest).append(name)
+    pairs = [f"{own} for {(' times ' if own == 'batch_size' else ' and ').join(of)}" for own, of in found.items()]
+    write = f"write {', '.join(pairs)}" if pairs else ""
+    leave = f"leave out or look up {', '.join(rest)}" if rest else ""
+    return "; ".join(filter(None, (write, leave)))
