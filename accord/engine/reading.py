@@ -44,8 +44,6 @@ def cause(error: Exception, folder: Path | None = None) -> str:
         return f"its weights are damaged safetensors ({message}): copy them anew."
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"it needs {error.name}: pip install {error.name.partition('.')[0]}."
-    if isinstance(error, KeyError):
-        return f"its files lack {message}: restore them."
     if "`tiktoken` is required" in message:  # transformers tries sentencepiece first
         return (
             "its tokenizer has no tokenizer.json, and its other form (tokenizer.model) needs sentencepiece: pip "
@@ -56,9 +54,9 @@ def cause(error: Exception, folder: Path | None = None) -> str:
             "it needs code that comes with it, which commands do not run; load_model(..., trust_remote_code=True) "
             "in Python does, for models you trust."
         )
-    if folder is not None and (folder / "config.json").is_file():
-        return _wrong_setting(folder, error, message) or message
-    return message
+    if folder is not None and (folder / "config.json").is_file() and (wrong := _wrong_setting(folder, error, message)):
+        return wrong
+    return f"its files lack {message}: restore them." if isinstance(error, KeyError) else message
 
 
 FAULTS = (AttributeError, KeyError, IndexError, TypeError, ZeroDivisionError, AssertionError)
@@ -85,7 +83,7 @@ def _wrong_setting(folder: Path, error: Exception, message: str) -> str | None:
     for key in keys:
         if key in config:
             return f"{folder}/config.json has {key} = {config[key]!r}, which cannot be used{why}: correct it."
-    if isinstance(error, FAULTS):
+    if isinstance(error, FAULTS) and not isinstance(error, KeyError):
         return (
             f"one of its settings cannot be used ({type(error).__name__}: {message}): compare its config.json, "
             "generation_config.json, tokenizer_config.json and tokenizer.json with those of the model it was made of."

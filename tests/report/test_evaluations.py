@@ -60,14 +60,14 @@ def test_alarms_over_a_log(page: Page) -> None:
     assert "Other names of the log: perf/<mfu>." in said
 
 
-def test_a_plan_of_many_cards(page: Page) -> None:
+def test_a_plan_of_many_gpus(page: Page) -> None:
     said = words(page, "plan")
     assert (
         "models/<8B>: 8.03 billion weights. grpo: 512 prompts a step. Everything is calculated, nothing measured."
         in said
     )
     assert rows(page)["1,024"] == ["2.5", "no: loading", "9,216", "4,213", "3.5", "1,000", "sampling"]
-    assert "A card has 80 GB. The plan is based on: bytes of a card 8e+10 (given)." in said
+    assert "A GPU has 80 GB. The plan is based on: bytes of a GPU 8e+10 (given)." in said
 
 
 def test_a_sweep(page: Page) -> None:

@@ -91,7 +91,7 @@ FALL = CLIMB[:20] + CLIMB[18::-1]
 
 UP = [i + 0.5 * (-1) ** i for i in range(30)]
 
-COIN = [0.5 + 0.1 * (-1) ** i for i in range(80)]
+COIN = [0.5 + 0.1 * (-1) ** i for i in range(160)]
 
 WORSE = {"high": [0.55] * 30, "held": [0.5] * 10 + [0.9] * 20, "own": [30.0 - i for i in range(30)]}
 
@@ -135,7 +135,7 @@ def test_an_alarm_rings_by_each_way_to_see_it_and_not_without_one_of_its_columns
 
     def rung(some: dict[str, list[float]]) -> bool:
         history, seen = History(), False
-        for row in table(step=range(1, 100), **some) if some else []:
+        for row in table(step=range(1, 200), **some) if some else []:
             history.add(row)
             seen = seen or rule.look(history) is not None
         return seen

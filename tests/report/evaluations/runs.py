@@ -73,9 +73,9 @@ PLANNED = {
     "numbers": 8_030_000_000,
     "method": "grpo",
     "batch": "512 prompts a step",
-    "card": "h100",
-    "card_memory": 80e9,
-    "figures": [{"name": "bytes of a card", "value": 80e9, "source": "given"}],
+    "gpu_type": "h100",
+    "gpu_memory": 80e9,
+    "figures": [{"name": "bytes of a GPU", "value": 80e9, "source": "given"}],
     "rows": [
         {
             "gpus": 1024,
