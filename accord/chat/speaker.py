@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+from transformers import PreTrainedTokenizerBase
+
 from accord.arrays import Tokens
 from accord.chat.conversation import Conversation, Reply
-from accord.chat.incremental import IncrementalDecoder
 from accord.data.chat import encode_prompt
 from accord.data.chat_template import render
 from accord.engine.generate import stream
@@ -16,6 +18,9 @@ from accord.engine.sampling import Sampling
 from accord.errors import InputError
 from accord.feedback.reward import Reward
 from accord.records import Completion, EncodedPrompt, Message, Prompt, Sample, Text
+
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+"""The name of a token for a byte."""
 
 
 @dataclass(frozen=True)
@@ -121,3 +126,37 @@ def rewards_of(reward: Reward, answers: Sequence[Reply]) -> tuple[float, ...]:
     """The reward of each answer."""
     samples = [Sample(Prompt(a.prompt), a.text, a.prompt_tokens, a.completion) for a in answers]
     return tuple(map(float, reward(samples)))
+
+
+class IncrementalDecoder:
+    """Decodes tokens that arrive one by one to text, in pieces that add up to the text of them all.
+
+    The whole is decoded anew each time, since a token's text may depend on those before it (a space between words, the
+    rest of a character). Text that later tokens may still change is held back: an incomplete character, which decodes
+    to U+FFFD, a run of SentencePiece's tokens for bytes, all of which do if one is wrong, and a beginning that a
+    tokenizer's clean-up rewrites.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.tokens: list[int] = []
+        self.certain = ""
+        self.in_bytes = False
+
+    def add(self, token: int) -> str:
+        """The text that became certain with one more token."""
+        self.tokens.append(token)
+        if token not in self.tokenizer.all_special_ids:  # which are left out, so that a run goes on after them
+            self.in_bytes = BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token))) is not None
+        return "" if self.in_bytes else self._more(waiting="\ufffd")
+
+    def rest(self) -> str:
+        """The text still held back, when no more tokens come."""
+        return self._more(waiting="")
+
+    def _more(self, waiting: str) -> str:
+        text = str(self.tokenizer.decode(self.tokens, skip_special_tokens=True)).rstrip(waiting)
+        if not text.startswith(self.certain):
+            return ""
+        piece, self.certain = text[len(self.certain) :], text
+        return piece

@@ -228,8 +228,8 @@ def read_config(command: str, path: Path, known: Collection[str]) -> dict[str, A
     unknown = [name for name in named if name not in known]
     if named.get("command") in COMMANDS and "command" in unknown:
         raise InputError(
-            f"--config {path} is what a run of `accord {named['command']}` recorded: take out `command`, and the names "
-            "that end in _sha256, to give its settings again."
+            f"--config {path} is what a run of `accord {named['command']}` recorded: take out `command`, `date` and "
+            "the names that end in _sha256, to give its settings again."
         )
     if len(unknown) > 1:
         raise InputError(

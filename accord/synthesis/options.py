@@ -84,7 +84,7 @@ def begun_on(folder: Path) -> date | None:
 def require_same(folder: Path, settings: Mapping[str, Any], places: Collection[str]) -> None:
     """Raise InputError where the folder was begun by another command, or with other settings.
 
-    Settings in `places` are file locations, and may differ; the date is that of `begun`.
+    Settings in `places` are file locations, and may differ; the date is that of `begun_on`.
     """
     file = folder / FILE
     if not file.is_file() and (there := others(folder)) and not may_overwrite():

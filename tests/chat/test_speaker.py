@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from accord.chat.incremental import IncrementalDecoder
+from accord.chat.speaker import IncrementalDecoder
 
 
 def test_a_run_of_bytes_is_decoded_once_it_has_ended() -> None:

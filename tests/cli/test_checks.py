@@ -1,0 +1,124 @@
+"""Recipes: faults found before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accord.cli.checks import checked
+from accord.cli.pipeline import packaged, run_pipeline
+from accord.cli.recipe import read_recipe
+from accord.errors import InputError
+from tests.cli.pipelines import STAGES, Pipeline
+from tests.commands.small import accord
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({}, ["--dpo.beta_", "1"], "`accord dpo` has no option beta-; did you mean beta?"),
+        ({}, ["--color", "red"], "the recipe has no variable or stage option color; it has base, data"),
+        ({}, ["--ppo.seed", "1"], "the recipe has no variable or stage option ppo.seed"),
+        ({"dpo": {**STAGES["dpo"], "model": "${sft2}/model"}}, [], "stage dpo refers to sft2, which is neither"),
+        ({"sft": {**STAGES["sft"], "model": "${dpo}/model"}}, [], "stage sft refers to dpo, which is neither"),
+        ({"dpo": {"model": "x"}}, [], "stage dpo of the recipe has no command"),
+        ({"dpo": {**STAGES["dpo"], "command": "dpu"}}, [], "there is no command 'dpu'; did you mean dpo?"),
+        ({"dpo": {**STAGES["dpo"], "beta": "much"}}, [], "--beta"),
+        ({"dpo": {**STAGES["dpo"], "beta": -1}}, [], "stage dpo: beta must be positive"),
+        ({"dpo": {"command": "dpo", "model": "${sft}/model"}}, [], "stage dpo: `accord dpo` needs --data."),
+        (
+            {"scores": {**STAGES["scores"], "command": "evaluate"}},
+            [],
+            "stage scores: `accord evaluate` needs a question",
+        ),
+        (
+            {"scores": {**STAGES["scores"], "model": "${dpo}/modle"}},
+            [],
+            "and stage dpo (dpo) will not write it: it lea",
+        ),
+        ({"scores": {**STAGES["scores"], "model": "${dpo}/best/model"}}, [], "stage dpo (dpo) will not write it"),
+        (
+            {"scores": {**STAGES["scores"], "data": "${samples}/s.jsonl"}},
+            [],
+            "will not write it: it leaves samples.jsonl",
+        ),
+        (
+            {"scores": {**STAGES["scores"], "data": "gone.jsonl"}},
+            [],
+            "stage scores needs gone.jsonl, which is not there",
+        ),
+        (
+            {"dpo": {**STAGES["dpo"], "model": "${ sft }/model"}},
+            [],
+            "stage dpo: model has ${ sft }, which refers to nothi",
+        ),
+        (
+            {"dpo": {**STAGES["dpo"], "model": "${sft.model}"}},
+            [],
+            "which refers to nothing: write ${sft}, as in ${sft}/",
+        ),
+        ({"dpo": {**STAGES["dpo"], "model": "$sft/model"}}, [], "stage dpo: model has $sft/, which refers to nothing"),
+        ({"dpo": {**STAGES["dpo"], "data": ["{{ pairs }}"]}}, [], "stage dpo: data has {{ pairs }}, which refers to"),
+        ({"dpo": {**STAGES["dpo"], "model": "${sft}"}}, [], "is all that stage sft leaves: write ${sft}/model."),
+        ({"samples": {**STAGES["samples"], "n": 0}}, [], "stage samples: --n must be at least 1, not 0."),
+        ({"dpo": "dpo"}, [], "stage dpo must have a `command` and its options, and has 'dpo'."),
+        ({"d p o": STAGES["dpo"]}, [], "a stage's name has letters, digits, - and _ alone, unlike 'd p o'"),
+        ({}, ["--sft.max-steps.x", "1"], "--sft.max-steps.x: max_steps of stage sft has no values by name, but is 2."),
+        ({}, ["--data", "./gone"], "stage sft needs ./gone, which is not there, and no earlier stage writes it."),
+    ],
+)
+def test_a_fault_is_found_before_anything_runs(
+    change: dict[str, Any], options: list[str], said: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipeline.write({**STAGES, **change})
+    assert accord("run", pipeline.recipe, "--out", pipeline.out, *options) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+    assert not pipeline.out.exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides"),
+    [
+        ("cafe", {}),
+        ("clusters", {}),
+        ("iterated", {"rounds": "2"}),
+        ("lecture", {}),
+        ("hh_smollm2", {"data": "RECIPE"}),
+    ],
+)
+def test_the_recipes_that_come_with_accord_can_be_run(recipe: str, overrides: dict[str, str], tmp_path: Path) -> None:
+    path = packaged(recipe)
+    given = {name: str(path) if value == "RECIPE" else value for name, value in overrides.items()}
+    assert checked(read_recipe(path), tmp_path / "out", given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="stage ppo-02 needs runs/demo/sft/model, which is not there"):
+        checked(read_recipe(packaged("frontier")), tmp_path / "out", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("stages: [", "not valid YAML"),
+        ("- 1", "has no `stages`"),
+        ("variables: {a: 1, b: '${a}'}\nstages: {s: {}}", "variable b of the recipe refers to another"),
+        ("stages: {}\ncolor: red", "an unknown key color"),
+    ],
+)
+def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        run_pipeline(tmp_path / "recipe.yaml", tmp_path / "out")
+    with pytest.raises(InputError, match="cannot be read: No such file"):
+        run_pipeline(tmp_path / "nowhere.yaml", tmp_path / "out")
