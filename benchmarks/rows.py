@@ -63,12 +63,16 @@ def main(folder: Path) -> None:
 
 
 def make_endless(policy: Policy, prompt: str) -> None:
-    """Make the least likely special token the end of turn, so that all samples are cut at the same length."""
+    """Make the least likely special token the end of turn, so that all samples are cut at the same length.
+
+    The chat template, whose end of turn accord stops at too, is taken out; the rows are texts by now.
+    """
     tokenizer, network = policy.tokenizer, policy.network
     with torch.no_grad():
         logits = network(torch.tensor([tokenizer(prompt)["input_ids"]])).logits[0, -1]
     end = min(tokenizer.added_tokens_decoder, key=lambda token: float(logits[token]))
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    tokenizer.chat_template = None
     network.generation_config.eos_token_id = end
 
 

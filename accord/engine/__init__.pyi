@@ -4,6 +4,8 @@ from . import cache as cache
 from . import checkpoint as checkpoint
 from . import classifiers as classifiers
 from . import config as config
+from . import cuda_graphs as cuda_graphs
+from . import decoding as decoding
 from . import directions as directions
 from . import encoders as encoders
 from . import fit as fit

@@ -2,7 +2,7 @@
 
 The model's own forward runs over one flat row with one token per live sample; its attention layers call the cache here.
 `prefill` reads further prompts, whose samples join the live ones, `decode` appends a token to every live sample, and
-`keep` drops finished samples. `decoder` chooses the class for a model.
+`keep` drops finished samples.
 
 Axes: G prompts; S live samples, in the order of their prompts; W the largest number of live samples of one prompt; V
 tokens; H query heads, R = H / K of them per key head, K key heads; P the longest prompt; L the longest sample; D and E
@@ -12,41 +12,16 @@ the widths of a key and of a value.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from accord.arrays import Tokens
 from accord.engine.attention import Scores, TreeAttention
-from accord.engine.forward import hidden_states, read_row, takes_trees
+from accord.engine.forward import read_row
 from accord.engine.readout import Readout
 from accord.engine.tiles import to_device
 from accord.engine.trees import Branch, Tree, Trees
-from accord.errors import InputError
-
-
-class Recompute:
-    """Decoding without a cache, for any architecture: every step recomputes every sequence."""
-
-    def __init__(self, model: nn.Module, room: int) -> None:
-        self.model, self.logits = model, Readout.of(model).cast().logits
-        self.sequences: list[Tokens] = []
-
-    def prefill(self, prompts: Sequence[Tokens], n: int) -> Tensor:
-        self.sequences += [p for p in prompts for _ in range(n)]
-        return self._logits(prompts)
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        self.sequences = [(*s, t) for s, t in zip(self.sequences, tokens.tolist(), strict=True)]
-        return self._logits(self.sequences)
-
-    def keep(self, live: Tensor) -> None:
-        self.sequences = [s for s, kept in zip(self.sequences, live.tolist(), strict=True) if kept]
-
-    def _logits(self, sequences: Sequence[Tokens]) -> Tensor:
-        trees = _rows(sequences, next(self.model.parameters()).device)
-        return self.logits(hidden_states(self.model, trees).index_select(0, trees.last))
 
 
 class Cache:
@@ -68,7 +43,7 @@ class Cache:
 
     def prefill(self, prompts: Sequence[Tokens], n: int) -> Tensor:
         """Read each prompt once and start n samples of it; returns the logits (prompts, V) of their first token."""
-        trees = _rows(prompts, self.device)
+        trees = rows_of(prompts, self.device)
         attention = TreeAttention(trees)
         lengths = torch.tensor([len(p) for p in prompts])
         # (prompts, longest) indices of each prompt's tokens in the flat row; padding repeats the last token, masked.
@@ -97,12 +72,20 @@ class Cache:
         """Append a token (S,) to every live sample; returns the logits (S, V) of the next."""
         position = self.prompt_length[self.group] + self.length  # (S,), of the new token
         position, end = to_device(torch.stack([position, self.length]), self.device)
-        self._end = torch.arange(len(tokens), device=self.device), end
         self.length = self.length + 1
+        return self._read(tokens, position, end, int(self.length.max()))
+
+    def _read(self, tokens: Tensor, position: Tensor, end: Tensor, longest: int) -> Tensor:
+        """Read a new token (S,) of each sample, at its position in the text and its number `end` among the sample's.
+
+        Only the first `longest` of each sample's keys are read, L of the axes. Returns the logits (S, V) of the next
+        token. Nothing here reads numbers back from the device.
+        """
+        self._end = torch.arange(len(tokens), device=self.device), end
         # (S, P + L) distance from each key back to the query, negative where there is no key. Past a sample's end it is
         # negative already. Past the end of a prompt shorter than P it is at most the sample's length before this token,
         # which no real prompt key is: those become -1.
-        own = end[:, None] - torch.arange(int(self.length.max()), device=self.device)
+        own = end[:, None] - torch.arange(longest, device=self.device)
         prompt = position[:, None] - torch.arange(int(self.prompt_length.max()), device=self.device)
         padding = prompt <= end[:, None]
         self._distance = torch.cat([prompt.masked_fill(padding, -1), own], 1)[:, None, None]  # (S, 1, 1, P + L)
@@ -176,59 +159,7 @@ class Cache:
         return grid if self._cell is None else grid[self._cell]
 
 
-class Mixture(nn.Module):
-    """A model whose next-token distribution is pi^(1 - w) ref^w / Z, to be sampled from with `generate`.
-
-    Munos et al. 2023 (arXiv:2312.00886), where w is called beta. Each conditional distribution is mixed and normalized
-    separately, so a completion's probability is not the mixture of the two models' probabilities of it.
-
-    Args:
-        policy: pi, a causal language model of transformers.
-        reference: ref, one with the same vocabulary size, of any architecture.
-        weight: w, the reference's share: 0 is the policy, 1 the reference.
-
-    Raises:
-        InputError: the weight lies outside [0, 1].
-        ValueError: the vocabularies differ in size.
-    """
-
-    def __init__(self, policy: nn.Module, reference: nn.Module, weight: float) -> None:
-        super().__init__()
-        if not 0 <= weight <= 1:
-            raise InputError(f"the reference's share in a mixture must lie in [0, 1], not {weight}")
-        sizes = [len(Readout.of(model).weight) for model in (policy, reference)]
-        if sizes[0] != sizes[1]:
-            raise ValueError(f"models of {sizes[0]} and {sizes[1]} tokens cannot be mixed: their vocabularies differ")
-        self.policy, self.reference, self.weight = policy, reference, weight
-
-    def mix(self, policy: Tensor, reference: Tensor) -> Tensor:
-        """The mixture's logits (rows, V) from those of both models.
-
-        softmax((1 - w) log pi + w log ref): the models' normalizers only shift a row, so logits may stand for log pi
-        and log ref.
-        """
-        return (1 - self.weight) * policy + self.weight * reference
-
-
-class MixtureCache:
-    """Decoding from a mixture: both models read the same prompts and tokens, and their logits are mixed."""
-
-    def __init__(self, mixture: Mixture, room: int) -> None:
-        self.mix = mixture.mix
-        self.parts = [decoder(model, room) for model in (mixture.policy, mixture.reference)]
-
-    def prefill(self, prompts: Sequence[Tokens], n: int) -> Tensor:
-        return self.mix(*(part.prefill(prompts, n) for part in self.parts))
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        return self.mix(*(part.decode(tokens) for part in self.parts))
-
-    def keep(self, live: Tensor) -> None:
-        for part in self.parts:
-            part.keep(live)
-
-
-def _rows(sequences: Sequence[Tokens], device: torch.device) -> Trees:
+def rows_of(sequences: Sequence[Tokens], device: torch.device) -> Trees:
     """Every sequence as a tree with one branch and no prompt."""
     return Trees.of([Tree((), (Branch(s),)) for s in sequences], device)
 
@@ -237,17 +168,3 @@ def _stack(old: Tensor, new: Tensor) -> Tensor:
     """Concatenate the cached keys or values of prompts (G, K, P, D), padding the shorter to the longest."""
     widest = max(old.shape[2], new.shape[2])
     return torch.cat([nn.functional.pad(x, (0, 0, 0, widest - x.shape[2])) for x in (old, new)])
-
-
-Decoder: TypeAlias = Cache | Recompute | MixtureCache
-
-
-def decoder(model: nn.Module, room: int) -> Decoder:
-    """The decoder of a model: `Cache` where the architecture supports it, else `Recompute`; for a mixture, both
-    models'."""
-    if isinstance(model, Mixture):
-        if model.weight in (0, 1):
-            return decoder(model.reference if model.weight else model.policy, room)
-        return MixtureCache(model, room)
-    recomputes = getattr(model, "_accord_recomputes", not takes_trees(model))
-    return Recompute(model, room) if recomputes else Cache(model, room)

@@ -1,9 +1,9 @@
 """Fast paths, each verified before use: on a few random tokens they must give the same logits as the plain network.
 
 The plain path is the unchanged network of transformers, one sequence at a time. The fast paths are fused norms, the
-forward over trees, and the decode cache. One that differs is switched off (norms unfused, one row per branch, no
-cache), and a network for which no combination agrees is refused. Layers of one kind compute alike, so only the first
-layers are tried, up to where every kind has occurred.
+forward over trees, the decode cache, and on a GPU CUDA graphs of its steps. One that differs is switched off (norms
+unfused, one row per branch, no graphs, no cache), and a network for which no combination agrees is refused. Layers of
+one kind compute alike, so only the first layers are tried, up to where every kind has occurred.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from contextlib import suppress
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from accord.console import error_text
-from accord.engine.cache import decoder
+from accord.engine.decoding import decoder
 from accord.engine.forward import context_of, fuse, hidden_states, outputs, prepare, unfuse
 from accord.engine.readout import Readout
 from accord.engine.team import Team
@@ -32,8 +33,9 @@ from accord.engine.unread import device_of, unread
 from accord.errors import InputError
 from accord.files import write_text
 
-PROMPT, BRANCHES = 6, (5, 3)
-"""Tokens of the prompt and of the two branches of the trial."""
+PROMPT, BRANCHES = 6, (5, 4)
+"""Tokens of the prompt and of the two branches of the trial. In the second branch's length a step is decoded as usual,
+one is recorded, and one replayed."""
 
 CLOSE = 3e-4
 """Largest difference, relative to the logits' standard deviation: rounding stays far below it, a wrong result far
@@ -45,11 +47,12 @@ batch."""
 
 
 class FastPaths(NamedTuple):
-    """Which fast paths a network uses: forwards over trees, fused norms, a decode cache."""
+    """Which fast paths a network uses: forwards over trees, fused norms, a decode cache, CUDA graphs of its steps."""
 
     trees: bool
     fused: bool
     cache: bool
+    graphs: bool
 
     def switch_on(self, network: PreTrainedModel, attention: str) -> None:
         """Have the network use these paths and no others; `attention` is its original attention implementation."""
@@ -62,12 +65,19 @@ class FastPaths(NamedTuple):
         else:
             unfuse(network)
         network._accord_recomputes = not self.cache  # type: ignore[assignment]
+        network._accord_graphs = self.graphs  # type: ignore[assignment]
 
 
-ORDER = [
-    FastPaths(trees, fused, cache) for trees in (True, False) for fused in (True, False) for cache in (trees, False)
-]
-"""The combinations to try, the fastest first."""
+def candidates(device: torch.device) -> list[FastPaths]:
+    """The combinations to try on a device, the fastest first."""
+    graphed = device.type == "cuda"
+    both = (True, False)
+    every = (
+        FastPaths(trees, fused, cache, cache and graphs)
+        for trees, fused, cache, graphs in product(both, both, both, (graphed, False))
+        if trees or not cache
+    )
+    return list(dict.fromkeys(every))
 
 
 def enable_fast_paths(network: PreTrainedModel, name: str = "") -> None:
@@ -85,7 +95,7 @@ def enable_fast_paths(network: PreTrainedModel, name: str = "") -> None:
         paths = _read(key) or _verify(network, attention, name, key)
     else:  # rank 0 reads a few layers for the trial
         paths = Team.here().lead(lambda: _read(key) or _verify(network, attention, name, key))
-    (paths or ORDER[0]).switch_on(network, attention)
+    (paths or FastPaths(trees=True, fused=True, cache=True, graphs=False)).switch_on(network, attention)
 
 
 def _verify(network: PreTrainedModel, attention: str, name: str, key: str) -> FastPaths | None:
@@ -118,12 +128,13 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_wh
         ) from error
     if not all(bool(torch.isfinite(logits).all()) for logits in plain):
         return None
-    for paths in ORDER:
+    for paths in candidates(network.device):
         paths.switch_on(network, attention)
         try:
             agree = equal_logits(plain, _read_as_trees(network, tree), close)
             if agree and not _is_classifier(network):
                 agree = equal_logits([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree), close)
+                agree = agree and network._accord_graphs is paths.graphs  # recording that fails switches it off
         except Exception:  # an unsupported architecture may raise anything
             agree = False
         if agree:
@@ -171,7 +182,8 @@ def _decoded(network: PreTrainedModel, tree: Tree) -> list[Tensor]:
     steps = [batch.prefill([tree.prompt], 2).expand(2, -1)]
     for step in range(min(BRANCHES) - 1):
         tokens = torch.tensor([branch.tokens[step] for branch in tree.branches], device=network.device)
-        steps.append(batch.decode(tokens))
+        with warnings.catch_warnings(record=True):  # about a failed recording, which shows in the network
+            steps.append(batch.decode(tokens))
     return list(torch.stack(steps, 1).float())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from accord.arrays import Doubles, Ints, Tokens
-from accord.engine.cache import Decoder, Mixture, decoder
+from accord.engine.decoding import Decoder, Mixture, decoder
 from accord.engine.forward import rope_switch_length
 from accord.engine.sampling import Sampling, draw, truncate_, uniform_numbers
 from accord.engine.shard import layers_gathered, with_gathered_weights

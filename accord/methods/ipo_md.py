@@ -52,7 +52,7 @@ class IPOMD(PairwiseMethod):
         return self.tau
 
     def sampled_policy(self, policy: Policy, reference: Policy) -> Policy:
-        return policy.with_network(engine.cache.Mixture(policy.network, reference.network, self.mixture))
+        return policy.with_network(engine.decoding.Mixture(policy.network, reference.network, self.mixture))
 
     def loss(self, policy: Tensor, reference: Tensor, pairs: Trees) -> Tensor:
         return objectives.preference.ipo(policy, reference, tau=self.tau, label_smoothing=pairs.rewards[1::2])

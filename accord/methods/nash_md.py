@@ -108,7 +108,7 @@ class NashLearner(GroupLearner):
             return self.past.any(self.method.seed, step)
         if self.reference is None:
             return self.policy
-        mixture = engine.cache.Mixture(self.policy.network, self.reference.network, self.method.mixture)
+        mixture = engine.decoding.Mixture(self.policy.network, self.reference.network, self.method.mixture)
         return self.policy.with_network(mixture)
 
     def score(self, trees: Trees) -> Experience:

@@ -157,7 +157,10 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if strays and func is not aten.copy_.default:
             raise RuntimeError(f"{func}: expected all tensors on one device, found cuda and cpu {strays[0].shape}")
     inner_args, inner_kwargs = tree_map(lambda x: x.held if isinstance(x, OnCard) else x, (args, kwargs))
-    out = func(*inner_args, **inner_kwargs)
+    if func is aten.histc.default:  # of whole numbers on a card alone
+        out = func(inner_args[0].float(), *inner_args[1:], **inner_kwargs).to(inner_args[0].dtype)
+    else:
+        out = func(*inner_args, **inner_kwargs)
     if func is aten.copy_.default:
         return args[0]
     if not to_card:
@@ -181,12 +184,16 @@ def note(func: Any, args: Any, asked: Any) -> None:
 
 @contextmanager
 def card() -> Iterator[None]:
-    """The card is there, multiplies bfloat16, and torch says so."""
+    """The card is there, multiplies bfloat16, and torch says so; graphs are operations repeated."""
+    from accord.engine import cuda_graphs
+    from tests.engine import recorded
+
     torch.cuda.amp.common.amp_definitely_not_available = lambda: False
     torch.cuda._lazy_init = lambda: None
     torch.cuda.is_available = lambda: True
     torch.cuda.is_bf16_supported = lambda *args, **kwargs: True
     torch.cuda.get_device_capability = lambda *args: (8, 0)
+    cuda_graphs.record = recorded.record
     torch._C._set_only_lift_cpu_tensors(True)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     with Card():
@@ -196,11 +203,13 @@ def card() -> Iterator[None]:
 
 def works(folder: Path) -> dict[str, Any]:
     """What is done on both devices, by name: a function of the device that gives numbers."""
-    from transformers import LlamaConfig
+    import peft  # noqa: F401  its bitsandbytes would look for a library of CUDA where a card is
+    from transformers import LlamaConfig, MixtralConfig
 
     from accord import load_model
     from accord.engine import flex
     from accord.engine.config import TrainingConfig
+    from accord.engine.decoding import decoder
     from accord.engine.fit import LossTerm, Optimizer
     from accord.engine.forward import log_probabilities
     from accord.engine.generate import generate, stream
@@ -262,6 +271,21 @@ def works(folder: Path) -> dict[str, Any]:
             generate(network("mamba", device), prompts, 2, Sampling(3), end=0),
         ]
 
+    def tried_samples(device: str) -> Any:
+        """Of networks tried on the device, whose steps are graphs unless they wait for numbers, as dynamic RoPE."""
+        how, prompts = Sampling(9, 1.2, min_new_tokens=2), [(3, 1, 4), (2,), (5, 5, 5, 5)]
+        sizes: dict[str, Any] = {**SIZES, "vocab_size": VOCABULARY}
+        dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
+        configs = {
+            **{name: CONFIGS[name]() for name in ("llama", "gemma2")},
+            "mixtral": MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2),
+            "dynamic": LlamaConfig(**sizes, rope_parameters=dynamic),
+        }
+        models = [prepare_network(random_model(c, dtype=torch.float32).to(device), n) for n, c in configs.items()]
+        graphed = ["GraphedCache"] * 3 if device == "cuda" else ["Cache"] * 3
+        assert [type(decoder(model, 9)).__name__ for model in models] == [*graphed, "Cache"]
+        return [generate(model, prompts, 5, how, end=0, capacity=10) for model in models]
+
     def run(method: Any, device: str, rows: Any, **more: Any) -> Any:
         policy = load_model(str(folder / "model"), device=device)
         result = method.fit(policy, rows, out=Path(tempfile.mkdtemp(dir=folder)) / "run", **more)
@@ -287,6 +311,7 @@ def works(folder: Path) -> dict[str, Any]:
         **{f"update {name}": lambda device, name=name: updates(name, device) for name in ("llama", "gemma2", "mamba")},
         "bfloat16": in_bfloat16,
         "sampling": samples,
+        "sampling by graphs": tried_samples,
         "dpo with adapters": lambda device: run(DPO(**steps, lora_rank=2), device, pairs),
         "kto": lambda device: run(KTO(**steps), device, labels),
         "reward": lambda device: run(RewardModel(**steps), device, pairs),

@@ -12,7 +12,7 @@ import transformers
 from torch import Tensor
 
 from accord.engine import fast_paths
-from accord.engine.cache import decoder
+from accord.engine.decoding import decoder
 from accord.engine.forward import hidden_states, takes_trees
 from accord.engine.models import prepare_network
 from accord.engine.readout import Readout

@@ -14,7 +14,7 @@ from transformers import LlamaConfig
 
 from accord.arrays import Doubles, Ints
 from accord.engine import generate as module
-from accord.engine.cache import Mixture, Recompute
+from accord.engine.decoding import Mixture, Recompute
 from accord.engine.forward import log_probabilities, prepare
 from accord.engine.generate import _batches, generate
 from accord.engine.precision import autocast

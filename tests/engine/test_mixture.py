@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.engine.cache import Mixture
+from accord.engine.decoding import Mixture
 from accord.engine.forward import prepare
 from accord.engine.generate import generate
 from accord.engine.sampling import Sampling

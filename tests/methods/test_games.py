@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from accord.engine.cache import Mixture
 from accord.engine.classifiers import Scorer
+from accord.engine.decoding import Mixture
 from accord.engine.fit import Objective
 from accord.engine.models import Policy
 from accord.engine.trees import Trees
