@@ -3,9 +3,10 @@
 Every annotator has a reliability r. Two models say how verdicts depend on it, and hence how likely each completion is
 the better one, given all verdicts:
 
-    Dawid-Skene      one of the two is better;      P(votes for the first) = r if the first is better, else 1 - r
-    Bradley-Terry    completions have scores s;     P(votes for the first) = r g + (1 - r) (1 - g),  g = sigmoid(s_1 -
-        s_2)
+    Dawid-Skene      one of the two is better;     P(votes for the first) = r if the first is better, else 1 - r
+    Bradley-Terry    completions have scores s;    P(votes for the first) = r g + (1 - r) (1 - g)
+
+with g = sigmoid(s_1 - s_2).
 
 The first is Dawid and Skene's (1979, Applied Statistics 28) with one error rate per annotator, since the order of
 completions is arbitrary; the second is CrowdBT (Chen et al. 2013, WSDM, "Pairwise ranking aggregation in a crowdsourced

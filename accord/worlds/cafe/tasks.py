@@ -1,9 +1,9 @@
 """Tasks in the café, in clusters, with known answers: instruction following in a world of 200 words.
 
-- feeling: which of two words fits a review, an opening, what guests feel (options); - reading: the dish, the person,
-the price that a text names (exact match); - choosing: of two dishes the better, the worse, the one at a price (a row's
-own options); - writing: a sentence with `it` for its dish, a promise for a question (ROUGE-L), the words that go on
-well (options).
+    feeling     which of two words fits a review, an opening, what guests feel (options)
+    reading     the dish, the person, the price that a text names (exact match)
+    choosing    of two dishes the better, the worse, the one at a price (a row's own options)
+    writing     a sentence with `it` for its dish, a promise for a question (ROUGE-L), the words that follow (options)
 
 Instructions are made of the café's words too, which have no word for "classify": they are odd but fixed.
 """
