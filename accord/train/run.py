@@ -1,19 +1,19 @@
 """A run's folder: settings, metrics of every step, samples, checkpoints, model and report.
 
-    config.yaml         every resolved setting, the date on which the run began, and settings changed by a resumption
-    environment.json    versions, seed, command, git commit
-    left_out.jsonl      rows that were not trained on, and why
-    composition.jsonl   pretraining only: the source files of the text and their shares
-    metrics.jsonl       one row per step
-    samples.jsonl       prompts and completions drawn during training
-    alarms.jsonl        alarms as they were raised
-    checkpoints/        for --resume; deleted at the end
-    best/, best.json    the best model by held-out rows or by an independent measure, if either is used
-    model/              the result, in Hugging Face format, with its model card
-    tensorboard/        the metrics for TensorBoard
-    tracking.json       the run's identifiers at tracking services
-    report.html         the report
-    SHA256SUMS          digests of the finished run's settings, rows and best.json
+config.yaml         every resolved setting, the date on which the run began, and settings changed by a resumption
+environment.json    versions, seed, command, git commit
+left_out.jsonl      rows that were not trained on, and why
+composition.jsonl   pretraining only: the source files of the text and their shares
+metrics.jsonl       one row per step
+samples.jsonl       prompts and completions drawn during training
+alarms.jsonl        alarms as they were raised
+checkpoints/        for --resume; deleted at the end
+best/, best.json    the best model by held-out rows or by an independent measure, if either is used
+model/              the result, in Hugging Face format, with its model card
+tensorboard/        the metrics for TensorBoard
+tracking.json       the run's identifiers at tracking services
+report.html         the report
+SHA256SUMS          digests of the finished run's settings, rows and best.json
 """
 
 from __future__ import annotations
