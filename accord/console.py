@@ -59,8 +59,8 @@ def error_text(error: BaseException) -> str:
     Where the first line ends in a colon, the next line is added.
     """
     first, *more = (str(error).strip() or type(error).__name__).splitlines()
-    told = next(filter(None, map(str.strip, more)), "") if first.rstrip().endswith(":") else ""
-    return without_secrets(f"{first.rstrip()} {told}".rstrip(" .:"))
+    detail = next(filter(None, map(str.strip, more)), "") if first.rstrip().endswith(":") else ""
+    return without_secrets(f"{first.rstrip()} {detail}".rstrip(" .:"))
 
 
 def status(line: str) -> None:

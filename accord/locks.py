@@ -107,7 +107,7 @@ def _take(opened: int, path: Path, what: str, remedy: str) -> bool:
 
 def _holder(opened: int) -> str:
     for _ in range(20):  # the holder may have taken the lock a moment ago, and not written its name yet
-        if said := os.pread(opened, 400, 0).decode(errors="replace").strip():
-            return said
+        if record := os.pread(opened, 400, 0).decode(errors="replace").strip():
+            return record
         time.sleep(0.01)
     return "another process"

@@ -254,15 +254,15 @@ class NotStored(InputError):
 def fault_of(error: DatabaseError, name: str) -> InputError:
     """The meaning of a database error: full, busy, unreachable, read-only, or damaged."""
     cause = _cause(error)
-    told = error_text(cause)
+    reason = error_text(cause)
     full = getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
-    if full or "disk is full" in told:
+    if full or "disk is full" in reason:
         return NotStored(507, name, "The disk is full.")
-    if "readonly" in told or "unable to open" in told:
-        return NotStored(503, name, f"It cannot be written ({told}).")
-    if isinstance(error, OperationalError) and not told.startswith("no such"):  # table or column
+    if "readonly" in reason or "unable to open" in reason:
+        return NotStored(503, name, f"It cannot be written ({reason}).")
+    if isinstance(error, OperationalError) and not reason.startswith("no such"):  # table or column
         return NotStored(503, name, "The database is busy or away.")
-    return InputError(f"the database {name} is damaged, or was changed by others ({told}): restore it from a copy.")
+    return InputError(f"the database {name} is damaged, or was changed by others ({reason}): restore it from a copy.")
 
 
 def _require_whole(path: Path) -> None:

@@ -73,9 +73,9 @@ def _by_item(exported: Exported) -> dict[str, list[dict[str, Any]]]:
     return items
 
 
-def _rest(rows: Sequence[Mapping[str, Any]], user: Callable[[str], Any], said: set[str]) -> str:
+def _rest(rows: Sequence[Mapping[str, Any]], user: Callable[[str], Any], questions: set[str]) -> str:
     """Everything that no field or question holds, as JSON by user."""
-    kept = {str(user(r["annotator"])): {n: v for n, v in r.items() if n not in NATIVE | said} for r in rows}
+    kept = {str(user(r["annotator"])): {n: v for n, v in r.items() if n not in NATIVE | questions} for r in rows}
     return line_of(kept, allow_nan=True).rstrip()
 
 
@@ -138,13 +138,13 @@ def label_studio(exported: Exported) -> list[dict[str, Any]]:
         annotations, questions = [], set[str]()
         for row in rows:
             number += 1
-            said = _said(exported.task, content, row)
-            questions |= said.keys()
+            values = _said(exported.task, content, row)
+            questions |= values.keys()
             annotations.append(
                 {
                     "id": number,
                     "completed_by": users[row["annotator"]],
-                    "result": [_result(f"{number}-{n}", n, v, row) for n, v in said.items()],
+                    "result": [_result(f"{number}-{n}", n, v, row) for n, v in values.items()],
                     "was_cancelled": False,
                     "ground_truth": bool(row.get("gold")),
                     "lead_time": row["seconds"],

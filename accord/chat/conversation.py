@@ -68,11 +68,11 @@ class Conversation:
 
         Each turn has the preferred answer (for a tie the first), or without a preference the model's own.
         """
-        said = [Message("system", self.system)] if self.system else []
+        messages = [Message("system", self.system)] if self.system else []
         for turn in self.turns[forgotten:]:
-            heard = turn.answers[speaker if turn.preferred is None else turn.preferred == "2"]
-            said += [Message("user", turn.message), Message("assistant", heard.text)]
-        return said
+            answer = turn.answers[speaker if turn.preferred is None else turn.preferred == "2"]
+            messages += [Message("user", turn.message), Message("assistant", answer.text)]
+        return messages
 
 
 def save_demonstrations(conversation: Conversation, file: Path) -> str:

@@ -81,8 +81,8 @@ class ServedSaying:
         except InputError:
             raise
         except Exception as error:  # from the HTTP library, or from an arbitrary response
-            told = server.without_key(error_text(error))
-            raise InputError(f"{server} broke off, or does not speak the OpenAI API ({told}).") from None
+            reason = server.without_key(error_text(error))
+            raise InputError(f"{server} broke off, or does not speak the OpenAI API ({reason}).") from None
         if self.finish is None and not self.pieces:
             raise InputError(f"{server} gave no answer; see that the URL is that of an OpenAI-compatible server.")
 

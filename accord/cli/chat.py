@@ -66,11 +66,11 @@ def chat(
         InputError: there is no such model, server or reward, or the options do not fit each other.
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
-    asked = RewardOptions(**options)
+    settings = RewardOptions(**options)
     if server is not None:
         own = {
             "reward": reward, "best_of": best_of > 1, "dtype": dtype != "auto", "chat_template": chat_template,
-            "chat_template_kwargs": chat_template_kwargs, **vars(asked),
+            "chat_template_kwargs": chat_template_kwargs, **vars(settings),
         }  # fmt: skip
         return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
     if model is None or key is not None or insecure:
@@ -78,7 +78,7 @@ def chat(
     folds = TemplateOptions(chat_template=chat_template, system="fold", chat_template_kwargs=chat_template_kwargs)
     policies = _loaded([model] if other is None else [model, other], dtype, folds)
     scored = None if reward is None else _scoring(reward, policies)
-    asked.allow([] if scored is None else [scored])
+    settings.allow([] if scored is None else [scored])
     _local(policies, scored, best_of, sampling, system)
 
 

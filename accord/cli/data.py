@@ -47,9 +47,9 @@ def data(
         raise InputError(f"--first must be 0 or more, not {first}.")
     if max_length < 1:
         raise InputError(f"max_length must be at least 1, not {max_length}.")
-    asked, left_out = ChatOptions(**options), LeftOut()
-    rows = _read(file, asked, left_out)
-    policy = asked.templated(engine.load.load_model(model)) if model else None
+    settings, left_out = ChatOptions(**options), LeftOut()
+    rows = _read(file, settings, left_out)
+    policy = settings.templated(engine.load.load_model(model)) if model else None
     trees: list[Tree] = []
     if policy and isinstance(rows[0], Prompt):
         prompts, _ = rows_of.encoding.encode_prompts(
@@ -68,9 +68,9 @@ def data(
         show(Line(f"row {number}", "bold"), line)
 
 
-def _read(file: str | list[str], asked: ChatOptions, left_out: LeftOut) -> list[Row]:
+def _read(file: str | list[str], settings: ChatOptions, left_out: LeftOut) -> list[Row]:
     """The rows to train on; of chats of which none has an answer the prompts, as commands that sample read them."""
-    given: dict[str, Any] = {"split": asked.split, "limit": asked.limit, "columns": asked.columns}
+    given: dict[str, Any] = {"split": settings.split, "limit": settings.limit, "columns": settings.columns}
     try:
         return rows_of.load_data(file, left_out=left_out, **given)
     except InputError:

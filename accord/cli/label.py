@@ -79,8 +79,8 @@ def label(
     first, *others = judges.values()
     if rankings and not others and isinstance(first, feedback.ranking.RankingJudge):
         return _write_rankings(out, *_at_once(first, comparisons))
-    said = {name: _verdicts(name, one, comparisons, alone=not others) for name, one in judges.items()}
-    verdicts, believed = combined(said, comparisons, by or "mean", seed or 0)
+    by_judge = {name: _verdicts(name, one, comparisons, alone=not others) for name, one in judges.items()}
+    verdicts, believed = combined(by_judge, comparisons, by or "mean", seed or 0)
     _write(out, comparisons, verdicts, rankings=rankings, soft=soft)
     if believed:
         believed.show()
@@ -98,10 +98,10 @@ def _judges(
 ) -> dict[str, Judge]:
     """The judges by name; InputError where `by` is given for a single one."""
     names = [judge] if isinstance(judge, str) else judge
-    asked = JudgesOptions(**options)
-    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
+    settings = JudgesOptions(**options)
+    given = settings.of_models(options) | ({} if seed is None else {"seed": seed})
     judges = feedback.named.judges_named(names, given, journal=journal, agreement=agreement)
-    asked.allow(list(judges.values()))
+    settings.allow(list(judges.values()))
     if by is not None and len(judges) == 1:
         raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     return judges
@@ -172,10 +172,10 @@ def _by_wins(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> 
     found: list[Ranking | Verdict] = []
     cyclic = 0
     for some in _by_prompt(comparisons):
-        pairs, said = [comparisons[i] for i in some], [verdicts[i] for i in some]
-        ranking = feedback.people.to_ranking(pairs, said, transitive=False)
-        cyclic += ranking is not None and feedback.people.to_ranking(pairs, said) is None
-        found.append(ranking or next(v for v in said if v.first_wins is None))
+        pairs, answers = [comparisons[i] for i in some], [verdicts[i] for i in some]
+        ranking = feedback.people.to_ranking(pairs, answers, transitive=False)
+        cyclic += ranking is not None and feedback.people.to_ranking(pairs, answers) is None
+        found.append(ranking or next(v for v in answers if v.first_wins is None))
     return found, cyclic
 
 

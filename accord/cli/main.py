@@ -97,10 +97,10 @@ def _told(error: Exception) -> int:
     sentence, code = final_message(error, sentence, code)
     if not sentence:
         return code
-    told = legible(without_secrets(sentence)).strip().replace("\n", "↵")
-    if len(told) > MOST_TOLD:  # a name from a file may be long; the end of the sentence says what to do
-        told = f"{told[: MOST_TOLD - 300]} ... {told[-300:]}"
-    print(f"accord: {told}", file=sys.stderr)
+    message = legible(without_secrets(sentence)).strip().replace("\n", "↵")
+    if len(message) > MOST_TOLD:  # a name from a file may be long; the end of the sentence says what to do
+        message = f"{message[: MOST_TOLD - 300]} ... {message[-300:]}"
+    print(f"accord: {message}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))
     elif isinstance(error, UsersFault) and error.__cause__ is not None:

@@ -41,12 +41,12 @@ def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | No
         InputError: the data cannot be read or has no text, the vocabulary is too small, or something else is at
             `out`.
     """
-    asked = RowOptions(**options)
+    settings = RowOptions(**options)
     require_outside(Path(out), data, eval_data)
     require_whole(out)
     if eval_data is not None:  # fail before long work if it cannot be read
         list(islice(rows_of.bpe.texts_of(eval_data), 1))
-    given = (data, asked.split, asked.limit, asked.columns)
+    given = (data, settings.split, settings.limit, settings.columns)
     made = rows_of.bpe.train(rows_of.bpe.texts_of(*given), vocab_size)
     with writing_folder(out) as partial:
         made.save_pretrained(partial)

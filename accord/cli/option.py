@@ -77,10 +77,10 @@ class Option:
             return None
         named: dict[str, str] = {}
         for part in value.split(","):
-            name, equals, said = (text.strip() for text in part.partition("="))
+            name, equals, typed = (text.strip() for text in part.partition("="))
             if equals or not named:
                 self.require_new(name, named)
-                named[name] = said
+                named[name] = typed
             else:
                 named[list(named)[-1]] += f",{part}"
         return named

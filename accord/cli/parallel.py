@@ -169,9 +169,9 @@ def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:
     return named
 
 
-def fail(name: str, code: int, said: str) -> NoReturn:
-    """Raise the error that a stage's process ended with; `said` is the last line it wrote."""
-    sentence = f"stage {name}: {said.removeprefix('accord: ').rstrip('.')}."
+def fail(name: str, code: int, last_line: str) -> NoReturn:
+    """Raise the error that a stage's process ended with; `last_line` is the last one it wrote."""
+    sentence = f"stage {name}: {last_line.removeprefix('accord: ').rstrip('.')}."
     if code == 2:
         raise InputError(sentence)
     if code == 3:
@@ -229,13 +229,13 @@ def launch(given: Mapping[str, Any]) -> int:
 
 def _status_of(codes: Mapping[int, int], ranks: int) -> int:
     """The exit status of a stage from those of its ranks, where a negative one is the signal that killed the rank."""
-    said = [code for code in codes.values() if code > 0]
-    if not said:
+    failures = [code for code in codes.values() if code > 0]
+    if not failures:
         rank, code = min(codes.items())
         number = signal.Signals(-code)
         why = ", often for lack of memory" if number == signal.SIGKILL else ""
         raise InputError(f"rank {rank} of {ranks} was killed ({number.name}){why}; the same command goes on.")
-    return said[0]
+    return failures[0]
 
 
 def work_as_rank(given: Mapping[str, Any]) -> int:

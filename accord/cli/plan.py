@@ -147,10 +147,10 @@ def plan(
     """
     if out:
         require_folder(out, leaves=[FILE])
-    asked, counts = PlanOptions(**options), gpus if isinstance(gpus, list) else [gpus]
+    settings, counts = PlanOptions(**options), gpus if isinstance(gpus, list) else [gpus]
     _check_gpus(counts, sampler_share)
-    machine, sources = asked.machine()
-    chosen, batch = asked.step_of(method)
+    machine, sources = settings.machine()
+    chosen, batch = settings.step_of(method)
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
         if value and not isinstance(chosen, SamplingConfig):
             raise InputError(f"{name} is for methods that sample, and {method} does not.")
@@ -161,7 +161,7 @@ def plan(
         numbers=planner.shape.numbers,
         method=method,
         batch=_said(batch, isinstance(chosen, SamplingConfig)),
-        gpu_type=asked.gpu_type,
+        gpu_type=settings.gpu_type,
         gpu_memory=machine.memory,
         figures=_figures(machine, sources, planner),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],

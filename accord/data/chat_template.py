@@ -48,9 +48,9 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
                 as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **kwargs
             )
     except Exception as error:  # a template is a program and may raise anything
-        said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""
-        raise InputError(f"the tokenizer's chat template refuses the chat ({said}){system}") from None
+        raise InputError(f"the tokenizer's chat template refuses the chat ({reason}){system}") from None
     if chat[0].role == "system" and chat[0].content.strip() not in text:
         raise InputError(
             "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "

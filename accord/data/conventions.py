@@ -76,7 +76,7 @@ def _prompt(columns: Columns) -> Prompt:
 
 def _demonstration(columns: Columns) -> Demonstration | Prompt:
     """A demonstration, or a prompt if the completion is blank."""
-    if isinstance(said := read_text(columns["completion"], "completion"), str) and not said.strip():
+    if isinstance(text := read_text(columns["completion"], "completion"), str) and not text.strip():
         return _prompt(columns)
     prompt, (completion,) = _branches(columns, "completion")
     tokens = columns.get("completion_ids")

@@ -37,15 +37,15 @@ def expand_rankings(row: Any) -> list[Any]:
     queue: list[tuple[list[Any], Any]] = [([], root)]
     for before, message in queue:  # grows while iterated: a breadth-first walk
         role = message.get(first_key(message, _SPEAKER))
-        said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(first_key(message, _SAID))}
+        turn = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(first_key(message, _SAID))}
         replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
-        queue += [([*before, said], reply) for reply in replies]
+        queue += [([*before, turn], reply) for reply in replies]
         ranked = [reply for reply in replies if reply.get("rank") is not None]
-        if len(ranked) > 1 and said["role"] == "user":
+        if len(ranked) > 1 and turn["role"] == "user":
             ranks = sorted({reply["rank"] for reply in ranked})
             answers = [reply.get(first_key(reply, _SAID)) for reply in ranked]
             found = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
-            rankings.append({**rest, "prompt": [*before, said], **found})
+            rankings.append({**rest, "prompt": [*before, turn], **found})
     return rankings
 
 
@@ -143,7 +143,7 @@ def _join_utterances(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int
             chosen = str(row.get("if_chosen")).lower() in ("true", "1")
             turn = turns.setdefault(_number(row, "turn", where) or 0, [{"role": "user", "content": row["user_prompt"]}])
             turn.append({**answer, "if_chosen": chosen})
-        history = [{**said, "turn": int(turn)} for turn in sorted(turns) for said in turns[turn]]
+        history = [{**utterance, "turn": int(turn)} for turn in sorted(turns) for utterance in turns[turn]]
         yield number, place, {**first, "conversation_history": history}
 
 

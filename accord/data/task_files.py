@@ -99,8 +99,8 @@ def _checked_instructions(file: Path, given: Mapping[str, Any]) -> Mapping[str, 
                 f"{file} has no {key!r}: a JSON object must be a task of Super-NaturalInstructions, with Definition, "
                 "Categories and Instances."
             )
-    said = given["Definition"]
-    task = {**given, "Definition": [said] if isinstance(said, str) else said}
+    definition = given["Definition"]
+    task = {**given, "Definition": [definition] if isinstance(definition, str) else definition}
     for key in ("Definition", "Categories"):
         if not _is_list(task[key], str) or not all(text.strip() for text in task[key]):
             raise InputError(f"{file}: {key!r} must be a text, or a list of texts, not {given[key]!r}.")

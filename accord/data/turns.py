@@ -66,10 +66,10 @@ def _contexts(record: Row) -> list[tuple[Message, ...]]:
         raise InputError(
             f"--turn needs conversations (rows of messages), and this is a {type(record).__name__.lower()}"
         )
-    said = [record.prompt, record.completion] if isinstance(record, Demonstration) else [record.prompt]
-    if any(isinstance(text, str) for text in said):
+    texts = [record.prompt, record.completion] if isinstance(record, Demonstration) else [record.prompt]
+    if any(isinstance(text, str) for text in texts):
         raise InputError("--turn needs conversations (rows of messages), and this is a plain text")
-    chat = tuple(message for text in said for message in text if isinstance(message, Message))
+    chat = tuple(message for text in texts for message in text if isinstance(message, Message))
     return [chat[:i] for i, message in enumerate(chat) if i and message.role == "assistant"]
 
 

@@ -214,8 +214,8 @@ class _OneBetter:
 
     def step(self, draw: Generator, reliability: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         votes = self.votes
-        said = votes.side * scipy.special.logit(reliability)[votes.who]
-        odds = np.bincount(votes.item, said, self.items)
+        log_odds = votes.side * scipy.special.logit(reliability)[votes.who]
+        odds = np.bincount(votes.item, log_odds, self.items)
         # Draw whether it is the likelier one, not which: so swapping all completions mirrors the draws.
         likelier = draw.random(self.items) < scipy.special.expit(np.abs(odds))
         better = np.where(likelier == (odds >= 0), 1.0, -1.0)

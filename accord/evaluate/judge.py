@@ -75,13 +75,13 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
         InputError: the options do not fit the data, people preferred nothing, or the judge has no valid verdict.
     """
     require_folder(out, data, judge, options, leaves=(FILE,))
-    asked = JudgedOptions(**options)
-    judgments = asked.judgments(data)
+    settings = JudgedOptions(**options)
+    judgments = settings.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} has only ties, so there is nothing to agree with.")
-    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
+    given = settings.of_models(options) | ({} if seed is None else {"seed": seed})
     [named] = feedback.named.judges_named([judge], given, journal=str(Path(out) / "journal")).values()
-    asked.allow([named])
+    settings.allow([named])
     try:
         result = measured(judgments, named, judge)
     finally:

@@ -122,8 +122,8 @@ def evaluate_personal(
     require_folder(out, data, models, options, leaves=(FILE,))
     if ks[0] < 0:
         raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
-    asked = ChatOptions(**options)
-    users = Users.of(asked.judgments(data), ks[-1], data)
+    settings = ChatOptions(**options)
+    users = Users.of(settings.judgments(data), ks[-1], data)
     yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []
     known: list[PersonalAccuracy] = []
     for name, folder in models.items():
@@ -132,7 +132,7 @@ def evaluate_personal(
             raise InputError(
                 f"{folder} reads more than the last token, so a user's own head cannot be fitted on it: leave it out."
             )
-        read = ChoiceStates.of(asked.templated(model), users, max_length)
+        read = ChoiceStates.of(settings.templated(model), users, max_length)
         if isinstance(model, engine.personal.PersonalModel):
             known.append(measured(name, "reads choices", users, ks, read.given))
         else:

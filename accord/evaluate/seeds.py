@@ -88,13 +88,13 @@ def _require_same(first: str, one: Story, second: str, other: Story) -> None:
 
 def _without_seeds(stage: StageRecord) -> dict[str, Any]:
     """A stage's settings without seeds and without digests of its inputs."""
-    told = stage.run.settings
+    settings = stage.run.settings
     if stage.run.evaluation:
-        told = told | stage.run.evaluation.model_dump(
+        settings = settings | stage.run.evaluation.model_dump(
             mode="json", include={"judge", "against", "reference", "verifier"}
         )
-    told = replace(stage, run=replace(stage.run, settings=told)).settings
-    return {name: value for name, value in told.items() if name != "seed" and not name.endswith("_sha256")}
+    settings = replace(stage, run=replace(stage.run, settings=settings)).settings
+    return {name: value for name, value in settings.items() if name != "seed" and not name.endswith("_sha256")}
 
 
 def _seeds(story: Story) -> str:

@@ -146,9 +146,9 @@ def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
     read = 0
     for one, chains in zip(questions.asked, written, strict=True):
         found = [extract_answer(chain, task.wording.answer_phrase) for chain in chains]
-        said = [None if text is None else spoken(task.metric, text, one.example.options) for text in found]
-        read += sum(answer is not None for answer in said)
-        votes.append(voted(said, metric, one.example.references))
+        answers = [None if text is None else spoken(task.metric, text, one.example.options) for text in found]
+        read += sum(answer is not None for answer in answers)
+        votes.append(voted(answers, metric, one.example.references))
     return Answered([a for a, _ in votes], [score for _, score in votes], ended, read / len(texts), written)
 
 

@@ -86,12 +86,12 @@ def evaluate_users(
     named = [generators] if isinstance(generators, str) else generators or []
     _check_names(models, against, named, rewards or {}, best_of_n)
     sources = named or [against] if best_of_n else []
-    asked = UserWinsOptions(**options)
-    served = UserQuestions.of(Users.of(asked.judgments(data), ks[-1], data), questions)
+    settings = UserWinsOptions(**options)
+    served = UserQuestions.of(Users.of(settings.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
-    asked.allow([referee])
+    settings.allow([referee])
     feedback.reward.check_prompts(referee, served.unread)
-    theirs, found, several = _answered(served, models, against, sources, ks, best_of_n, asked, referee)
+    theirs, found, several = _answered(served, models, against, sources, ks, best_of_n, settings, referee)
     return UsersResult(
         data=data,
         judge=without_secrets(judge),
@@ -99,7 +99,7 @@ def evaluate_users(
         users=len(served.users.groups),
         questions=len(served.prompts),
         models=found + _chosen(served, rewards or {}, ks, several, referee, theirs),
-        sampling=asked.drawing(),
+        sampling=settings.drawing(),
     ).publish(out)
 
 
@@ -114,23 +114,23 @@ def _answered(
     generators: Sequence[str],
     ks: Sequence[int],
     n: int,
-    asked: UserWinsOptions,
+    settings: UserWinsOptions,
     referee: Judge,
 ) -> tuple[list[Sample], list[Answerer], Several]:
     """The opponent's answers, the win rates of all models over them, and n answers by each of the `generators`."""
-    opponent = _policy(models[against], asked, referee)
-    theirs = served.answered(opponent, 0, asked, against)
+    opponent = _policy(models[against], settings, referee)
+    theirs = served.answered(opponent, 0, settings, against)
     found: list[Answerer] = []
     several: Several = {}
     for name, folder in models.items():
         is_opponent = name == against
-        policy = opponent if is_opponent else _policy(folder, asked, referee)
-        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, asked, name) for k in ks}
+        policy = opponent if is_opponent else _policy(folder, settings, referee)
+        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, settings, name) for k in ks}
         wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
         found.append(Answerer(name=name, how="policy", given=wins))
         if name in generators:
             title, read = f"{name}, best of {n}", [0] if is_opponent else ks
-            several[title] = {k: served.answered(policy, k, asked, title, n) for k in read}
+            several[title] = {k: served.answered(policy, k, settings, title, n) for k in read}
     return theirs, found, several
 
 
@@ -153,8 +153,8 @@ def _check_names(
             raise InputError(f"--{option} chooses among several answers: give their number by --best-of-n.")
 
 
-def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
-    policy = asked.templated(engine.load.load_model(folder, dtype=asked.dtype))
+def _policy(folder: str, settings: UserWinsOptions, referee: Judge) -> Policy:
+    policy = settings.templated(engine.load.load_model(folder, dtype=settings.dtype))
     feedback.reward.listen(referee, policy)
     return policy
 
@@ -178,17 +178,17 @@ class UserQuestions:
         user: list[int] = []
         rows: list[int] = []
         for i, judgments in enumerate(users.judgments):
-            told = {j.prompt for j in judgments[: users.most]}
-            first = {j.prompt: j for j in reversed(judgments[users.most :]) if j.prompt not in told}
-            asked = sorted(first.values(), key=lambda j: j.row)[:most]
-            if not asked:
+            given_prompts = {j.prompt for j in judgments[: users.most]}
+            first = {j.prompt: j for j in reversed(judgments[users.most :]) if j.prompt not in given_prompts}
+            questions = sorted(first.values(), key=lambda j: j.row)[:most]
+            if not questions:
                 raise InputError(
                     f"the user {judgments[0].annotator} has no question besides the {users.most} choices given: lower "
                     "--given, or leave the user out."
                 )
-            prompts += [Prompt(j.prompt, j.columns) for j in asked]
-            user += [i] * len(asked)
-            rows += [j.row for j in asked]
+            prompts += [Prompt(j.prompt, j.columns) for j in questions]
+            user += [i] * len(questions)
+            rows += [j.row for j in questions]
         return UserQuestions(users, prompts, user, rows)
 
     @property
@@ -196,7 +196,7 @@ class UserQuestions:
         """The prompts without tokens, for checks before a model is loaded."""
         return [EncodedPrompt(prompt, (), row) for prompt, row in zip(self.prompts, self.rows, strict=True)]
 
-    def answered(self, policy: Policy, k: int, asked: UserWinsOptions, name: str, n: int = 1) -> list[Sample]:
+    def answered(self, policy: Policy, k: int, settings: UserWinsOptions, name: str, n: int = 1) -> list[Sample]:
         """A policy's n answers to every question, given the first k choices of its user."""
         from accord.evaluate.answers import encoded, sampled
 
@@ -207,9 +207,9 @@ class UserQuestions:
         reads = [
             rows_of.choices.with_choices(p.prompt, choices[u]) for p, u in zip(self.prompts, self.user, strict=True)
         ]
-        prompts = encoded(policy, self.prompts, asked, reads=reads)
-        sampling = asked.sampling() if n == 1 else replace(asked.sampling(), seed=asked.seed + 1)
-        return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}", by=asked)
+        prompts = encoded(policy, self.prompts, settings, reads=reads)
+        sampling = settings.sampling() if n == 1 else replace(settings.sampling(), seed=settings.seed + 1)
+        return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}", by=settings)
 
     def wins(self, k: int, referee: Judge, ours: list[Sample], theirs: list[Sample]) -> GivenWins:
         """The win rate of `ours` over `theirs`. InputError where a user has no valid verdict."""

@@ -65,17 +65,17 @@ class AIJudge(PrincipledJudge):
         replies = iter(self.asker.replies([question for some in asked for question in some]))
         verdicts: list[Verdict] = []
         for some in asked:
-            said = [verdict(next(replies)) for _ in some]
-            valid = [answer.first_wins for answer in said if answer.first_wins is not None]
-            verdicts.append(Verdict(sum(valid) / len(valid)) if valid else said[0])
+            answers = [verdict(next(replies)) for _ in some]
+            valid = [answer.first_wins for answer in answers if answer.first_wins is not None]
+            verdicts.append(Verdict(sum(valid) / len(valid)) if valid else answers[0])
         return verdicts
 
     def questions(self, pair: Comparison) -> list[Question]:
         """The questions about one pair, one for each principle that is drawn for it."""
         first, second = (unsampled(pair.prompt, text).text for text in (pair.first, pair.second))
-        told = self.drawn(pair.prompt, (first, second))
+        principles = self.drawn(pair.prompt, (first, second))
         known = {"prompt": show(pair.prompt), "first": first, "second": second}
-        texts = [self.asker.filled(pair.columns, principle=principle, **known) for principle in told]
+        texts = [self.asker.filled(pair.columns, principle=principle, **known) for principle in principles]
         return [Question(text, VERDICT, LETTERS if self.has_options else ()) for text in texts]
 
 

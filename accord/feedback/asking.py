@@ -76,13 +76,13 @@ class Asker:
     def filled(self, columns: Mapping[str, Any], **known: str) -> str:
         """The template with its places filled by `known` and the row's columns."""
         self.check(Prompt("", columns))
-        return "".join(head + said for head, said in self._filled({**columns, **known}))
+        return "".join(head + value for head, value in self._filled({**columns, **known}))
 
     def _filled(self, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """The pieces of the template's text, each with the value that follows it."""
         for head, name, _, _ in Formatter().parse(self.template):
-            said = "" if name is None else known[name]
-            yield head, said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+            value = "" if name is None else known[name]
+            yield head, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     def check(self, prompt: Prompt, row: int = -1) -> None:
         """Raise InputError where a row lacks a column that the template has a place for."""

@@ -197,11 +197,11 @@ class FunctionReward(_Function):
             completion_ids=ids,
             trainer_state=SimpleNamespace(global_step=self.step),
             log_metric=lambda name, value: self.logged.update({name: float(value)}),
-            log_extra=lambda name, said: self.extra.update({name: list(said)}),
+            log_extra=lambda name, column: self.extra.update({name: list(column)}),
         )
-        for name, said in self.extra.items():
-            if len(said) != len(samples):
-                raise InputError(f"{self} logged {len(said)} values as {name!r} for {len(samples)} completions")
+        for name, column in self.extra.items():
+            if len(column) != len(samples):
+                raise InputError(f"{self} logged {len(column)} values as {name!r} for {len(samples)} completions")
         silent = torch.tensor([value is None for value in values], dtype=torch.bool)
         scores = finite([0.0 if value is None else value for value in values], samples, str(self))
         return scores.masked_fill(silent, torch.nan)
@@ -260,10 +260,10 @@ class FunctionUser(_Function):
         return [self._reply(samples, i) for i in range(len(samples))]
 
     def _reply(self, samples: Sequence[Sample], i: int) -> str | None:
-        [said], prompt = prompts_of(samples[i : i + 1]), samples[i].prompt
+        [chat], prompt = prompts_of(samples[i : i + 1]), samples[i].prompt
         self.check(prompt, samples[i].row)
         known = {name: value for name, value in prompt.columns.items() if self.takes_all or name in self.names}
-        messages = [*said, {"role": "assistant", "content": samples[i].text}]
+        messages = [*chat, {"role": "assistant", "content": samples[i].text}]
         with self._guarded(f"{self}, for {describe(samples, i)},"):
             reply = self.function(**known | {"messages": messages})
             if inspect.iscoroutine(reply):

@@ -156,10 +156,10 @@ class JudgeConfig(JudgeOptions, AskOptions):
     def drawn_from(self) -> tuple[tuple[str, ...], int]:
         """The principles, and how many are drawn for a comparison; raises as `read_constitution` does."""
         if self.constitution is not None:
-            told = tuple(principle.prefer for principle in read_constitution(self.constitution))
-            return told, self.principles_per_comparison or 1
-        told = (HELPFUL,) if self.principles is None else checked_principles(self.principles)
-        return told, self.principles_per_comparison or len(told)
+            principles = tuple(principle.prefer for principle in read_constitution(self.constitution))
+            return principles, self.principles_per_comparison or 1
+        principles = (HELPFUL,) if self.principles is None else checked_principles(self.principles)
+        return principles, self.principles_per_comparison or len(principles)
 
     def rubric(self) -> dict[str, Scale]:
         """The scales by name, or the default one."""
@@ -182,13 +182,13 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
     """
     known = f"; it may have {', '.join(field.name for field in fields(JudgeConfig))}"
     try:
-        said = _named(name) if name.startswith(AI) else parse_yaml(read_content(name))
-        if isinstance(said, dict):
+        settings = _named(name) if name.startswith(AI) else parse_yaml(read_content(name))
+        if isinstance(settings, dict):
             if not name.startswith(AI):
-                require_keys_allowed(name, said, given)
+                require_keys_allowed(name, settings, given)
             taken = "principles" if "constitution" in given else None
-            said = {key: value for key, value in said.items() if key != taken} | given
-        return TypeAdapter(JudgeConfig).validate_python(said)
+            settings = {key: value for key, value in settings.items() if key != taken} | given
+        return TypeAdapter(JudgeConfig).validate_python(settings)
     except OSError as error:
         raise InputError(f"{name}, the judge, cannot be read ({error.strerror})") from None
     except ValidationError as error:

@@ -126,6 +126,6 @@ class RemoteReward:
         return b"".join(parts)
 
 
-def on_a_line(said: object) -> str:
+def on_a_line(value: object) -> str:
     """A server's message on one line."""
-    return " ".join(str(said).split())
+    return " ".join(str(value).split())

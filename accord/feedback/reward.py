@@ -81,7 +81,7 @@ def logged(feedback: object) -> dict[str, float]:
 
 def extra(feedback: object) -> dict[str, list[Any]]:
     """The values that functions gave for each sample in their last call, by name."""
-    return {name: said for part in _parts(feedback) for name, said in getattr(part, "extra", {}).items()}
+    return {name: values for part in _parts(feedback) for name, values in getattr(part, "extra", {}).items()}
 
 
 def _parts(feedback: object) -> Iterator[Any]:

@@ -107,26 +107,26 @@ class Dialogue:
         """The conversations that continue, each with the prompt of its next turn."""
         found: list[tuple[Talk, EncodedPrompt]] = []
         answers = Team.here().lead(lambda: self.user([talk[-1] for talk in talks]))  # one rank asks the user for all
-        for talk, said in zip(talks, answers, strict=True):
-            if said is None:
+        for talk, message in zip(talks, answers, strict=True):
+            if message is None:
                 continue
-            prompt = next_prompt(policy, talk[-1], said)
+            prompt = next_prompt(policy, talk[-1], message)
             if longest is None or len(prompt.tokens) + room <= longest:
                 found.append((talk, prompt))
         return found
 
 
-def next_prompt(policy: Policy, sample: Sample, said: str) -> EncodedPrompt:
+def next_prompt(policy: Policy, sample: Sample, message: str) -> EncodedPrompt:
     """The prompt after an answer and the user's next message: the exact tokens so far, and those that follow."""
     assert not isinstance(sample.prompt.prompt, str)
     chat = (*sample.prompt.prompt, Message("assistant", sample.text))
     with located(f"{row_named(sample.row)}: "):
         try:
-            reply = encode_reply(policy.tokenizer, chat, said, ended=sample.completion.tokens[-1] == policy.end)
+            reply = encode_reply(policy.tokenizer, chat, message, ended=sample.completion.tokens[-1] == policy.end)
         except RewrittenHistory:
             raise InputError(
                 "the chat template renders an earlier answer differently once the chat continues, so a conversation is "
                 "not one text: give a template that does not, by --chat-template"
             ) from None
     tokens = sample.prompt_tokens + sample.completion.tokens + reply
-    return EncodedPrompt(Prompt((*chat, Message("user", said)), sample.prompt.columns), tokens, sample.row)
+    return EncodedPrompt(Prompt((*chat, Message("user", message)), sample.prompt.columns), tokens, sample.row)

@@ -186,8 +186,8 @@ def truthful(column: str = ANSWER) -> Verifier:
     """
 
     def answer(text: str) -> str | None:
-        said = " ".join(checks.words(text)).casefold()
-        return None if not said or does_not_know(text) else said
+        spoken = " ".join(checks.words(text)).casefold()
+        return None if not spoken or does_not_know(text) else spoken
 
     def grade(text: str, right: str) -> float:
         if same_words(text, right):

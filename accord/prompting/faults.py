@@ -55,17 +55,17 @@ def fault_of(error: Exception, server: Server, model: str, timeout: float) -> Fa
         if isinstance(error, openai.APIError | ValueError | RecursionError):
             return Fault(UNREADABLE, server.without_key(str(error)))
         raise error
-    told = server.without_key(error.message).removeprefix(f"Error code: {error.status_code} - ")
+    reason = server.without_key(error.message).removeprefix(f"Error code: {error.status_code} - ")
     if error.status_code in (401, 402, 403, 404):
         raise server.refusal(error, model) from None
     if error.status_code == 429 and error.code == "insufficient_quota":
-        raise InputError(f"{server} says that the quota is spent ({told}).") from None
+        raise InputError(f"{server} says that the quota is spent ({reason}).") from None
     if error.status_code < 500 and error.status_code not in (408, 409, 425, 429):
-        return Fault(REFUSED, f"{error.status_code} {told}", passes=False)
+        return Fault(REFUSED, f"{error.status_code} {reason}", passes=False)
     wait = _retry_after(error)
     if wait is not None and wait > LONGEST:
-        raise InputError(f"{server} asks to be left alone for {wait:,.0f} seconds ({told}).") from None
-    return Fault(BUSY if error.status_code == 429 else FAILING, f"{error.status_code} {told}", wait=wait)
+        raise InputError(f"{server} asks to be left alone for {wait:,.0f} seconds ({reason}).") from None
+    return Fault(BUSY if error.status_code == 429 else FAILING, f"{error.status_code} {reason}", wait=wait)
 
 
 def wait_for(state: RetryCallState) -> float:

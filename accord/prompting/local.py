@@ -134,9 +134,11 @@ class Local:
     def _answered(self, group: list[_Asked], sampling: Sampling) -> Iterator[tuple[Request, Reply]]:
         begun = self._choices([asked for asked in group if asked.request.choices])
         sampled = [asked for asked in group if asked.request.max_tokens > 0]
-        said = dict(zip((a.request for a in sampled), self._sampled(sampled, sampling), strict=True)) if sampled else {}
+        replies = (
+            dict(zip((a.request for a in sampled), self._sampled(sampled, sampling), strict=True)) if sampled else {}
+        )
         for asked in group:
-            reply = said.get(asked.request, Reply(text="", tokens_in=len(asked.tokens)))
+            reply = replies.get(asked.request, Reply(text="", tokens_in=len(asked.tokens)))
             yield asked.request, replace(reply, choices=begun.get(asked.request))
 
     @torch.no_grad()

@@ -192,8 +192,8 @@ class Served:
                 return self._read(await client.chat.completions.create(messages=messages, **body), request)
             return self._read(await client.completions.create(prompt=show(request.prompt), **body), request)
         except Exception as error:
-            told = f"{error} {getattr(error, 'body', '')}"
-            if "logprobs" not in body or "logprobs" not in told or getattr(error, "status_code", 0) not in (400, 422):
+            text = f"{error} {getattr(error, 'body', '')}"
+            if "logprobs" not in body or "logprobs" not in text or getattr(error, "status_code", 0) not in (400, 422):
                 raise
             self.logprobs = False  # the server says that it has none
             return await self._asked(request, client)
@@ -216,9 +216,9 @@ class Served:
                 choices=begun, tokens_in=counted[0], tokens_out=counted[1],
             )  # fmt: skip
         except (AttributeError, TypeError, IndexError, KeyError, ValueError, OverflowError) as error:
-            said = getattr(given, "error", None) or given
-            said = said.model_dump(exclude_none=True, warnings=False) if hasattr(said, "model_dump") else said
-            raise Fault(UNREADABLE, shorten(self.server.without_key(str(said)), SHOWN, placeholder=" ...")) from error
+            body = getattr(given, "error", None) or given
+            body = body.model_dump(exclude_none=True, warnings=False) if hasattr(body, "model_dump") else body
+            raise Fault(UNREADABLE, shorten(self.server.without_key(str(body)), SHOWN, placeholder=" ...")) from error
         self.reasoning += text != raw
         return reply
 
@@ -239,12 +239,12 @@ def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, flo
     found = dict.fromkeys(choices, 0.0)
     for top, logp in tops:
         begun = _begun(top, choices)
-        said = begun if len(begun) < 2 else [c for c in begun if c == top.strip() and tokens.issuperset(begun)]
-        if begun and not said:
+        possible = begun if len(begun) < 2 else [c for c in begun if c == top.strip() and tokens.issuperset(begun)]
+        if begun and not possible:
             return None
         if not logp <= ROUNDING:
             raise ValueError(f"a log-probability of {logp}")
-        for choice in said:
+        for choice in possible:
             found[choice] += math.exp(min(logp, 0.0))
     return found
 

@@ -160,11 +160,11 @@ class JobQueue:
 
     def missed(self, host: Vllm, fault: Fault | NotServed, asked: float | None = None) -> None:
         """Record that a server has failed, since `asked` where known; InputError where it has for too long."""
-        said = fault_text(fault).rstrip(".")
+        reason = fault_text(fault).rstrip(".")
         if host.away is None:
             is_slow = getattr(fault, "kind", "") == SLOW
             host.away = asked if asked is not None and is_slow else monotonic()  # waiting for it began then
             if monotonic() - host.away <= self.wait:
-                status(f"{host} is waited for, up to {self.wait:g} seconds: {said}")
+                status(f"{host} is waited for, up to {self.wait:g} seconds: {reason}")
         if monotonic() - host.away > self.wait:
-            raise InputError(f"{host} was waited for {self.wait:g} seconds ({said}): start it again, and {GO_ON}.")
+            raise InputError(f"{host} was waited for {self.wait:g} seconds ({reason}): start it again, and {GO_ON}.")

@@ -120,9 +120,9 @@ class Vllm:
         if handed.is_adapter:
             await self._load_adapter(client, handed, seconds)
         else:
-            told = {"method": "reload_weights", "kwargs": {"weights_path": str(handed.folder)}}
+            body = {"method": "reload_weights", "kwargs": {"weights_path": str(handed.folder)}}
             try:
-                await self.ask(client, "/collective_rpc", told, seconds=seconds)
+                await self.ask(client, "/collective_rpc", body, seconds=seconds)
             except NotServed:
                 raise InputError(f"{self} takes no weights: {DEV_MODE}.") from None
             except Fault as fault:
@@ -147,9 +147,9 @@ class Vllm:
 
     async def _load_adapter(self, client: openai.AsyncOpenAI, handed: HandedWeights, seconds: float) -> None:
         """Load an adapter under a new name, since the cache would answer for an old one; then unload earlier ones."""
-        told = {"lora_name": handed.name, "lora_path": str(handed.folder)}
+        body = {"lora_name": handed.name, "lora_path": str(handed.folder)}
         try:
-            await self.ask(client, "/v1/load_lora_adapter", told, seconds=seconds)
+            await self.ask(client, "/v1/load_lora_adapter", body, seconds=seconds)
         except NotServed:
             raise InputError(f"{self} takes no adapters: {LORA}.") from None
         except Fault as fault:
@@ -218,13 +218,13 @@ class SampleSettings:
                 raise ValueError(f"{len(tokens)} tokens and {len(logprobs)} log-probabilities")
             if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
                 raise ValueError("a token that is not a token id")
-            said = [float(logp) for logp in logprobs]
-            if not all(math.isfinite(logp) and logp <= ROUNDING for logp in said):
+            values = [float(logp) for logp in logprobs]
+            if not all(math.isfinite(logp) and logp <= ROUNDING for logp in values):
                 raise ValueError("a log-probability that is not valid")
         except (TypeError, KeyError, IndexError, ValueError) as error:
             shown = shorten(str(answer), SHOWN, placeholder=" ...")
             why = f"{type(error).__name__}: {error}"
             raise Fault(UNREADABLE, f"no token ids with log-probabilities ({why}) in {shown}", passes=False) from None
         # At temperature 0 the token was certain, whatever probability the model gives it.
-        known = Doubles(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in said)
+        known = Doubles(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in values)
         return Completion(Ints(tokens), known, "end" if finish == "stop" else "length")

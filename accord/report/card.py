@@ -222,8 +222,8 @@ def _results(files: RunFiles) -> Iterator[str]:
             rows = int(files.settings.get("batch_size") or 1)
             yield f"- {code(name)}: {_mean(series.values[-last:], rows if metric.is_share else 0)}"
     if files.best:
-        said = ", ".join(f"{code(name)} {value:.4g}" for name, value in files.best.items() if isinstance(value, float))
-        yield f"- the best during training: step {files.best.get('step')}{said and ', ' + said}"
+        best = ", ".join(f"{code(name)} {value:.4g}" for name, value in files.best.items() if isinstance(value, float))
+        yield f"- the best during training: step {files.best.get('step')}{best and ', ' + best}"
     if measured:
         yield (
             "\nIntervals are 95%. Where several steps are named, the value is the mean over them with Student's "

@@ -212,8 +212,8 @@ def read_pipeline(folder: Path) -> Story:
     )
 
 
-def _seconds(told: Json) -> float | None:
-    seconds = told.get("seconds")
+def _seconds(record: Json) -> float | None:
+    seconds = record.get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else None
 
 

@@ -34,7 +34,7 @@ class Example:
     prompt: str
     answer: str
     principle: Principle
-    said: str
+    critique: str
     revised: str
 
 
@@ -68,7 +68,7 @@ EXAMPLES = (
 )
 """The beginning of a text to be continued."""
 
-_SHOWN = [words(text) for one in EXAMPLES for text in (one.answer, one.said, one.revised)]
+_SHOWN = [words(text) for one in EXAMPLES for text in (one.answer, one.critique, one.revised)]
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "Note", "developer": "Note", "tool": "Tool"}
 _ASKED = {"critique": ("Critique request", "Critique"), "revision": ("Revision request", "Revision")}
 _END = "\n\n---\n\n"
@@ -143,10 +143,10 @@ class Critic:
         """A chain for each prompt; draws depend on the seed and on this batch's number."""
         chains = [Chain(prompt) for prompt in prompts]
         questions = [Question("", _text(prompt, ()), "Assistant:", chat=_chat(prompt), stop=STOP) for prompt in prompts]
-        for chain, said in zip(chains, self._asked(questions, f"{number} answers"), strict=True):
-            fault, text = _fault(said, _last(chain.prompt)), said.text or ""
+        for chain, reply in zip(chains, self._asked(questions, f"{number} answers"), strict=True):
+            fault, text = _fault(reply, _last(chain.prompt)), reply.text or ""
             is_there = fault in ("", "cut", "echo", "copied")
-            chain.add(text if is_there else "", fault, "" if is_there else text or said.reason)
+            chain.add(text if is_there else "", fault, "" if is_there else text or reply.reason)
         for i in range(1, self.rounds + 1):
             self._revise(chains, i, number)
         return chains
@@ -162,19 +162,19 @@ class Critic:
             questions = [_question(c, "critique", p) for c, p in answered]
             critiques = self._asked(questions, f"{batch} critiques {number}")
         open_, asked = [], []
-        for (chain, principle), said in zip(answered, critiques, strict=True):
-            fault = "" if self.is_direct else _fault(said, principle.critique, chain.answers[-1], _last(chain.prompt))
-            chain.cut.append(said.is_cut)
-            chain.critiques.append("" if fault not in ("", "cut") else said.text or "")
+        for (chain, principle), reply in zip(answered, critiques, strict=True):
+            fault = "" if self.is_direct else _fault(reply, principle.critique, chain.answers[-1], _last(chain.prompt))
+            chain.cut.append(reply.is_cut)
+            chain.critiques.append("" if fault not in ("", "cut") else reply.text or "")
             if fault in ("", "cut"):
                 open_.append((chain, principle))
                 asked.append(_question(chain, "revision", principle, chain.critiques[-1]))
             else:
-                chain.add(chain.answers[-1], "no critique", said.text or said.reason or fault)
-        for (chain, principle), said in zip(open_, self._asked(asked, f"{batch} revisions {number}"), strict=True):
+                chain.add(chain.answers[-1], "no critique", reply.text or reply.reason or fault)
+        for (chain, principle), reply in zip(open_, self._asked(asked, f"{batch} revisions {number}"), strict=True):
             texts = (principle.critique, principle.revision, chain.critiques[-1], _last(chain.prompt))
-            fault, text = _fault(said, *texts), said.text or ""
-            chain.add(chain.answers[-1] if fault else text, fault, (text or said.reason) if fault else "")
+            fault, text = _fault(reply, *texts), reply.text or ""
+            chain.add(chain.answers[-1] if fault else text, fault, (text or reply.reason) if fault else "")
         for chain in chains:
             if len(chain.answers) == number:
                 chain.add("", "no answer")
@@ -183,10 +183,10 @@ class Critic:
 
     def _asked(self, questions: Sequence[Question], place: str) -> list[Answer]:
         """The replies, without the label that a continuation begins with."""
-        said = self.ask(questions, place)
+        replies = self.ask(questions, place)
         return [
             Answer(a.text and a.text.strip().removeprefix(q.cue.strip()).strip(), a.is_cut, a.reason)
-            for q, a in zip(questions, said, strict=True)
+            for q, a in zip(questions, replies, strict=True)
         ]
 
 
@@ -195,21 +195,21 @@ def is_changed(before: str, after: str) -> bool:
     return _plain(before) != _plain(after)
 
 
-def _fault(said: Answer, *texts: str) -> str:
+def _fault(reply: Answer, *texts: str) -> str:
     """The fault of a reply, given the texts it responds to; empty for none.
 
     "no reply": the prompt is too long, or the server gave none; "empty": no letter or digit; "echo": it repeats one of
     the texts; "copied": its ROUGE-L with an example in the prompt is .7 or more; "cut": it was cut off.
     """
-    if said.text is None:
+    if reply.text is None:
         return "no reply"
-    if not re.search(r"\w", said.text):
+    if not re.search(r"\w", reply.text):
         return "empty"
-    if _plain(said.text) in map(_plain, texts):
+    if _plain(reply.text) in map(_plain, texts):
         return "echo"
-    if ComparedText(said.text).nearest(_SHOWN) >= SIMILAR:
+    if ComparedText(reply.text).nearest(_SHOWN) >= SIMILAR:
         return "copied"
-    return "cut" if said.is_cut else ""
+    return "cut" if reply.is_cut else ""
 
 
 def _plain(text: str) -> str:
@@ -222,8 +222,8 @@ def _question(chain: Chain, what: str, principle: Principle, critique: str = "")
     if critique:
         turns += [principle.critique, critique]
     turns.append(principle.critique if what == "critique" else principle.revision)
-    said = (Message("user" if i % 2 else "assistant", text) for i, text in enumerate(turns))
-    chat = (*_chat(chain.prompt), *said)
+    messages = (Message("user" if i % 2 else "assistant", text) for i, text in enumerate(turns))
+    chat = (*_chat(chain.prompt), *messages)
     parts = [f"Assistant: {turns[0]}"]
     if critique:
         parts += [f"{label}: {text}" for label, text in zip(_ASKED["critique"], turns[1:3], strict=True)]
@@ -235,12 +235,12 @@ def _text(prompt: Text, turns: Sequence[str]) -> str:
     """A text to be continued: the examples, the prompt, and what was said since."""
     shown = []
     for one in EXAMPLES:
-        said = [f"Human: {one.prompt}", f"Assistant: {one.answer if turns else one.revised}"]
+        lines = [f"Human: {one.prompt}", f"Assistant: {one.answer if turns else one.revised}"]
         if turns:
-            given = (one.principle.critique, one.said, one.principle.revision, one.revised)
+            given = (one.principle.critique, one.critique, one.principle.revision, one.revised)
             labels = (*_ASKED["critique"], *_ASKED["revision"])
-            said += [f"{label}: {text}" for label, text in zip(labels, given, strict=True)]
-        shown.append("\n\n".join(said))
+            lines += [f"{label}: {text}" for label, text in zip(labels, given, strict=True)]
+        shown.append("\n\n".join(lines))
     asked = [f"{_SPEAKERS[message.role]}: {message.content}" for message in _chat(prompt)]
     return _END.join([*shown, "\n\n".join([*asked, *turns])])
 

@@ -124,10 +124,10 @@ def _task(row: Mapping[str, Any]) -> Task:
 def _instances(given: Iterable[Any]) -> Iterable[Instance]:
     for i, one in enumerate(given):
         columns = one if isinstance(one, Mapping) else {}
-        asked, said = columns.get("input") or "", columns.get("output")
-        if not isinstance(asked, str) or not isinstance(said, str) or not said.strip():
+        input_text, output = columns.get("input") or "", columns.get("output")
+        if not isinstance(input_text, str) or not isinstance(output, str) or not output.strip():
             raise InputError(f"instances[{i}] must be an object with the texts input, which may be empty, and output")
-        yield Instance(asked.strip(), said.strip())
+        yield Instance(input_text.strip(), output.strip())
 
 
 def _of_record(row: Any) -> Task:

@@ -82,8 +82,8 @@ def read_log(path: str | Path) -> Log:
     if is_back:
         log.warnings.append("the run went back and repeated steps: the last repetition is shown.")
     if again:
-        told = ", ".join(f"{name} {count:,} times" for name, count in again.items())
-        log.warnings.append(f"logged twice for a step, with different numbers: {told}; the later one is shown.")
+        repeated = ", ".join(f"{name} {count:,} times" for name, count in again.items())
+        log.warnings.append(f"logged twice for a step, with different numbers: {repeated}; the later one is shown.")
     if not log.rows:
         raise InputError(f"{file} has no row of numbers; a log has one object per step, or one column per metric.")
     return log
@@ -100,8 +100,8 @@ def _not_finite(objects: Sequence[Mapping[str, Any]]) -> list[str]:
     """A warning about values that are not finite, with the number of rows; a text "NaN" is W&B's empty cell."""
     numbers = ((name, value) for row in objects for name, value in row.items() if isinstance(value, int | float))
     names = [name for name, value in numbers if not isinstance(value, bool) and _number(value) is None]
-    told = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
-    return [f"not finite, and left out: {told}."] if told else []
+    counted = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
+    return [f"not finite, and left out: {counted}."] if counted else []
 
 
 def _named_twice(objects: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -199,8 +199,8 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / SUMS).unlink(missing_ok=True)
         self._write_settings(step)
-        said = {"rows": "; ".join(self._taken), "read_as": read_as}
-        noted = environment(self.settings) | {name: text for name, text in said.items() if text}
+        read = {"rows": "; ".join(self._taken), "read_as": read_as}
+        noted = environment(self.settings) | {name: text for name, text in read.items() if text}
         if (ranks := engine.Team.here().size) > 1:
             noted["ranks"] = ranks
         write_text(self.folder / "environment.json", json.dumps(noted, indent=1))
@@ -228,8 +228,8 @@ class Run:
         if changed := self._changed:
             before = {name: self._before.get(name) for name in changed}
             history.append({"step": step, "from": before, "to": changed})
-            said = ", ".join(f"{name} {changed[name]} (it was {before[name]})" for name in changed)
-            self.print(f"From step {step + 1} on: {said}.")
+            described = ", ".join(f"{name} {changed[name]} (it was {before[name]})" for name in changed)
+            self.print(f"From step {step + 1} on: {described}.")
         if not self.resumed or history != self._history:
             settings = {**self._before, **self.settings, **({HISTORY: history} if history else {})}
             write_text(self.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))

@@ -188,10 +188,10 @@ def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, JsonText, 
         prompt, answers = require_prompt(one), answers_of(one.record)
         name = json.dumps([one.columns.get("id"), prompt], default=str)
         for answer in answers or (None,):
-            said = json.dumps(answer and text_to_json(answer), default=str)
+            text = json.dumps(answer and text_to_json(answer), default=str)
             others = seen.setdefault(name, [])
-            others += [said] if said not in others else []
-            part = f"/{others.index(said) + 1}" if ids[name] > 1 or len(answers) > 1 else ""
+            others += [text] if text not in others else []
+            part = f"/{others.index(text) + 1}" if ids[name] > 1 or len(answers) > 1 else ""
             yield one, part, prompt, answer
 
 

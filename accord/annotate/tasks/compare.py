@@ -92,8 +92,8 @@ class Compare(Task):
         """The button, and the comment."""
         if "flag" in answer:
             return {"flag": answer["flag"], "comment": answer["comment"]}
-        said = (None if answer["better"] is None else shown.index(answer["better"]), answer["strength"])
-        choice = next(name for name, means in CHOICES.items() if means == said)
+        verdict = (None if answer["better"] is None else shown.index(answer["better"]), answer["strength"])
+        choice = next(name for name, means in CHOICES.items() if means == verdict)
         return {"choice": choice, "comment": answer["comment"]}
 
     def rows(self, content: Pair, answer: Better | Flagged) -> list[dict[str, Any]]:

@@ -92,9 +92,9 @@ def _sides(content: Draft, edit: str) -> tuple[tuple[str, str], tuple[str, str]]
 
 def one_text(answer: Text) -> str | None:
     """The text of a single-message answer; None for a dialogue."""
-    said = text_to_json(answer)
-    if isinstance(said, str):
-        return said
+    text = text_to_json(answer)
+    if isinstance(text, str):
+        return text
     match answer:
         case (Message("assistant", content),):
             return content

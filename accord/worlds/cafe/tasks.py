@@ -41,9 +41,9 @@ def _felt(words: list[str], write: Callable[[random.Random, Mood], str], rng: ra
     kind = rng.random() < 0.5
     while True:
         text = write(rng, GLAD if kind else SOUR)
-        said = text.split()
-        balance = sum(w in grammar.POSITIVE_WORDS for w in said) - sum(w in grammar.NEGATIVE_WORDS for w in said)
-        if (balance > 0 if kind else balance < 0) and not set(words) & set(said):
+        used = text.split()
+        balance = sum(w in grammar.POSITIVE_WORDS for w in used) - sum(w in grammar.NEGATIVE_WORDS for w in used)
+        if (balance > 0 if kind else balance < 0) and not set(words) & set(used):
             return {"text": text, "answer": words[0 if kind else 1]}
 
 
@@ -64,17 +64,17 @@ def _felt_apart(wanted: dict[str, str], rng: random.Random) -> Row:
     """Two dishes, one praised and one not, one of which is asked for."""
     dishes = rng.sample(grammar.DISHES, 2)
     feelings = rng.sample([grammar.POSITIVE, grammar.NEGATIVE], 2)
-    said = [
+    sentences = [
         f"the {dish} {rng.choice(grammar.OTHERS['COPULA'].split())} {rng.choice(feeling['ADJ'].split())} ."
         for dish, feeling in zip(dishes, feelings, strict=True)
     ]
-    return {"text": " ".join(said), "dishes": dishes, "answer": dishes[feelings.index(wanted)]}
+    return {"text": " ".join(sentences), "dishes": dishes, "answer": dishes[feelings.index(wanted)]}
 
 
 def _at_a_price(rng: random.Random) -> Row:
     dishes, numbers, asked = rng.sample(grammar.DISHES, 2), rng.sample(grammar.NUMBERS, 2), rng.randrange(2)
-    said = [f"the {dish} costs {number} coins ." for dish, number in zip(dishes, numbers, strict=True)]
-    return {"text": " ".join(said), "number": numbers[asked], "dishes": dishes, "answer": dishes[asked]}
+    sentences = [f"the {dish} costs {number} coins ." for dish, number in zip(dishes, numbers, strict=True)]
+    return {"text": " ".join(sentences), "number": numbers[asked], "dishes": dishes, "answer": dishes[asked]}
 
 
 def _with_it(rng: random.Random) -> Row:

@@ -136,8 +136,8 @@ def _chat(*texts: str) -> tuple[Message, ...]:
 
 def _critique(rng: random.Random, virtue: Virtue) -> Demonstration:
     text, topic, words = _drawn(rng)
-    said = _said(words, _found(rng, virtue.faults(words, topic)))
-    return Demonstration(_chat(text, " ".join(words), virtue.critique), said)
+    critique = _said(words, _found(rng, virtue.faults(words, topic)))
+    return Demonstration(_chat(text, " ".join(words), virtue.critique), critique)
 
 
 def _revision(rng: random.Random, virtue: Virtue) -> Demonstration:
@@ -155,5 +155,5 @@ def _direct(rng: random.Random, virtue: Virtue) -> Demonstration:
 
 def _verdict(rng: random.Random, virtue: Virtue) -> Demonstration:
     text, topic, words = _drawn(rng)
-    said = GOOD if rng.random() < virtue.goodness(words, topic) else BAD
-    return Demonstration(_chat(text, " ".join(words), virtue.prefer), said)
+    verdict = GOOD if rng.random() < virtue.goodness(words, topic) else BAD
+    return Demonstration(_chat(text, " ".join(words), virtue.prefer), verdict)

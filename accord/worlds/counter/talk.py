@@ -104,8 +104,8 @@ def other(menu: Menu, dish: str) -> str:
 def opening(rng: random.Random, menu: Menu) -> tuple[str, str]:
     """A guest's first message, and the name of its question in `FIRST`."""
     asked = rng.choice(list(FIRST))
-    said = FIRST[asked].format(dish=rng.choice(list(menu)), count=NUMBERS[rng.choice(COUNTS)])
-    return f"{menu_text(menu)} {said}", asked
+    question = FIRST[asked].format(dish=rng.choice(list(menu)), count=NUMBERS[rng.choice(COUNTS)])
+    return f"{menu_text(menu)} {question}", asked
 
 
 def some_plan(rng: random.Random, asked: str, turns: int) -> list[str]:
@@ -122,12 +122,12 @@ def guest(messages: Sequence[Mapping[str, Any]], plan: Sequence[str]) -> str | N
 
     A guest who asked what is good, and was given no dish of the menu, or both, chooses one: "the soup : ...".
     """
-    said = [str(message["content"]) for message in messages]
+    texts = [str(message["content"]) for message in messages]
     answered = sum(message["role"] == "assistant" for message in messages)
     if answered > len(plan):
         return None
-    question, menu = LATER.get(plan[answered - 1], plan[answered - 1]), read_menu(said[0])
-    if menu is not None and "good" in split(said[-2]) and named(said[-1], menu) is None:
+    question, menu = LATER.get(plan[answered - 1], plan[answered - 1]), read_menu(texts[0])
+    if menu is not None and "good" in split(texts[-2]) and named(texts[-1], menu) is None:
         return f"the {next(iter(menu))} : {question}"
     return question
 
