@@ -129,7 +129,7 @@ def label_studio(exported: Exported) -> list[dict[str, Any]]:
     """
     users = {name: number for number, name in enumerate(sorted({row["annotator"] for row in exported.rows}), start=1)}
     tasks, number = [], 0
-    for place, (key, rows) in enumerate(_by_item(exported).items(), start=1):
+    for index, (key, rows) in enumerate(_by_item(exported).items(), start=1):
         content = exported.contents[key]
         data = _asked(exported.task, content)
         if exported.task == "rank":
@@ -151,7 +151,7 @@ def label_studio(exported: Exported) -> list[dict[str, Any]]:
                 }
             )
         data[ANSWERS_COLUMN] = _rest(rows, users.__getitem__, questions | {"seconds"})
-        tasks.append({"id": place, "data": data, "annotations": annotations, "predictions": []})
+        tasks.append({"id": index, "data": data, "annotations": annotations, "predictions": []})
     return tasks
 
 

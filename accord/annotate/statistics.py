@@ -146,7 +146,7 @@ def _agreement(by_pair: Mapping[tuple[int, Pair], list[CountedAnswer]]) -> Agree
     if len({item for item, _ in shared}) < FEW:
         return None
     names = sorted({one.name for several in shared.values() for one in several})
-    column = {name: place for place, name in enumerate(names)}
+    column = {name: index for index, name in enumerate(names)}
     labels = np.full((len(shared), len(names)), -1)
     for row, ((_, pair), several) in enumerate(shared.items()):
         for one in several:
@@ -155,7 +155,7 @@ def _agreement(by_pair: Mapping[tuple[int, Pair], list[CountedAnswer]]) -> Agree
 
 
 def _person(name: str, answers: list[CountedAnswer], votes: Mapping[tuple[int, Any], Mapping[float, int]]) -> PersonRow:
-    """One annotator's statistics; `given` counts all verdicts, including this annotator's."""
+    """One annotator's statistics; `votes` counts all verdicts, including this annotator's."""
     others: list[tuple[float, int]] = []
     gold: list[tuple[float, int]] = []
     first: list[tuple[float, int]] = []

@@ -144,7 +144,7 @@ def converse(pages: Pages, person: Annotator, slot_id: int, form: Mapping[str, s
     if "back" in form:
         after = turns[:-1]
     elif open_turn:
-        if chosen not in (places := [str(place) for place in range(len(turns[-1]["answers"]))]):
+        if chosen not in (places := [str(index) for index in range(len(turns[-1]["answers"]))]):
             raise Incomplete("Choose the answer to go on from.")
         after = [*turns[:-1], {**turns[-1], "chosen": places.index(chosen)}]
     elif not message:

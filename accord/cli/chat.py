@@ -121,8 +121,8 @@ def _served(
     from accord.chat.served import ServedSpeaker
     from accord.chat.session import Session
 
-    for name, given in not_served.items():
-        if given:
+    for name, value in not_served.items():
+        if value:
             raise InputError(
                 f"--{name.replace('_', '-')} is for a model loaded in this process, not for one on a server: leave it "
                 "out."

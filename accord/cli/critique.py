@@ -125,10 +125,10 @@ def _made(
         faults = sorted({fault for chain in chains for fault in chain.faults if fault})
         why = next((chain.refused[0] for chain in chains if chain.faults[0] == "no reply"), "")
         raise InputError(f"no answer can be used ({', '.join(faults)}){why and f': {why}'}; {folder / CHAINS} has all.")
-    found = {score.name: score(prompts, chains) for score in scores}
-    _write(folder, chains, found, settings.requests)
+    values = {score.name: score(prompts, chains) for score in scores}
+    _write(folder, chains, values, settings.requests)
     result = synthesis.revisions.summarize(
-        chains, found, model=critic.ask.model.name, constitution=settings.constitution,
+        chains, values, model=critic.ask.model.name, constitution=settings.constitution,
         principles=[principle.name for principle in principles], is_direct=settings.direct,
         compared=[score.name for score in scores if score.compares],
     )  # fmt: skip

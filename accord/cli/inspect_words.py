@@ -48,8 +48,8 @@ def read(
     )
 
 
-def _words(given: str | Sequence[str]) -> list[str]:
-    return (given if isinstance(given, str) else " ".join(given)).split()
+def _words(text: str | Sequence[str]) -> list[str]:
+    return (text if isinstance(text, str) else " ".join(text)).split()
 
 
 def _terms(words: list[str]) -> tuple[tuple[bool, str], ...]:

@@ -113,8 +113,8 @@ def _of_the_system(error: Exception) -> OSError | None:
     """An error of the operating system, also one that a library in Rust, such as safetensors, tells in words."""
     if isinstance(error, OSError):
         return error
-    found = re.search(r"\(os error (\d+)\)", error_text(error))
-    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+    match = re.search(r"\(os error (\d+)\)", error_text(error))
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
 
 
 MOST_TOLD = 3000

@@ -141,13 +141,13 @@ class Option:
 
 def in_python(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Options keyed by their Python names; InputError where two keys are spellings of one name."""
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
-        if name in found:
+        if name in named:
             raise InputError(f"{where} has {name} twice, with - and with _ or as a number and a text; give it once.")
-        found[name] = value
-    return found
+        named[name] = value
+    return named
 
 
 def members(kind: Any) -> tuple[Any, ...]:

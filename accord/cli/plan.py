@@ -63,8 +63,8 @@ class MachineOptions:
 
     def machine(self) -> tuple[Machine, dict[str, str]]:
         """The machine, and the source of each of its figures. Raises as `engine.gpus` does."""
-        given = {name: getattr(self, option) for name, (option, _) in FIGURES.items()}
-        figures = {n: None if text is None else engine.gpus.amount(text, *FIGURES[n]) for n, text in given.items()}
+        values = {name: getattr(self, option) for name, (option, _) in FIGURES.items()}
+        figures = {n: None if text is None else engine.gpus.amount(text, *FIGURES[n]) for n, text in values.items()}
         return engine.gpus.with_figures(engine.gpus.gpu_named(self.gpu_type), **figures, per_node=self.gpus_per_node)
 
 

@@ -90,14 +90,14 @@ METADATA_KEYS = {
 """Metadata of messages in conversation logs, which is no part of their text."""
 
 
-def settings(given: Any) -> dict[str, Any]:
+def settings(written: Any) -> dict[str, Any]:
     """Check template variables and drop nulls. Raises InputError if they are no mapping, or have a reserved name."""
-    if not isinstance(given, Mapping):
-        raise InputError(f"{TEMPLATE_KWARGS!r} must be an object of names and values, not {given!r}")
-    taken = sorted(set(given) & set(RESERVED))
+    if not isinstance(written, Mapping):
+        raise InputError(f"{TEMPLATE_KWARGS!r} must be an object of names and values, not {written!r}")
+    taken = sorted(set(written) & set(RESERVED))
     if taken:
         raise InputError(f"{TEMPLATE_KWARGS!r} has {taken[0]!r}, which is no setting of a chat template: leave it out")
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in written.items() if value is not None}
 
 
 RESERVED = (

@@ -43,10 +43,10 @@ def expand_annotations(unit: str, rows: Iterator[tuple[int, Any]], notes: list[s
     read = []
     for number, row in rows:
         with located(f"{unit} {number}: "):
-            found = parse(row)
-            if found is None:
+            parsed_item = parse(row)
+            if parsed_item is None:
                 raise InputError("the object is not in the annotation tool's format that the first one has")
-            item, answers = found
+            item, answers = parsed_item
             read.append((number, [_row(item, *answer) for answer in answers] or item))
     unanswered = sum(not isinstance(result, list) for _, result in read)
     if 0 < unanswered < len(read):
@@ -209,7 +209,7 @@ def _ranking(name: str, texts: Columns, places: Mapping[str, int]) -> dict[str, 
 def _buckets(name: str, ranked: Any, texts: Columns) -> dict[str, int]:
     """Each id's place in a ranker's list or numbered buckets; ids in no bucket share the last place."""
     if isinstance(ranked, list):
-        return {str(one): place for place, one in enumerate(ranked)}
+        return {str(one): position for position, one in enumerate(ranked)}
     numbers = {bucket: re.search(r"\d+$", bucket) for bucket in ranked if bucket != "_"}
     unordered = [bucket for bucket, number in numbers.items() if number is None]
     if unordered:

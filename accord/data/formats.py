@@ -165,8 +165,8 @@ def demonstration(
 ) -> Demonstration:
     """A row as a demonstration; an inverse format asks for the question with the inverse template `inversion`."""
     if format.inverse:
-        given = {"answer": example.references[0], "rationale": example.rationale}
-        return dialogue(fill(inversions(task, format)[inversion], given), example.prompts[template], format.form)
+        values = {"answer": example.references[0], "rationale": example.rationale}
+        return dialogue(fill(inversions(task, format)[inversion], values), example.prompts[template], format.form)
     prompt = question(task, example, template, format, shown)
     return dialogue(prompt, answer(task, example, format), format.form)
 

@@ -287,12 +287,12 @@ SETTINGS = ("tools", "chat_template_kwargs")
 def _move_settings(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its tools and chat template settings moved into the chat's first message, where
     `accord.data.chat_template` reads them."""
-    given = {name: row[name] for name in SETTINGS if row.get(name)}
-    if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
-        given["tools"] = [_structured("tools", tool) for tool in given["tools"]]
+    settings = {name: row[name] for name in SETTINGS if row.get(name)}
+    if isinstance(settings.get("tools"), list):  # of which tables of text have each as JSON
+        settings["tools"] = [_structured("tools", tool) for tool in settings["tools"]]
     chat = _first(row, ("prompt", "messages"))
     chats = ["chosen", "rejected"] if chat is None and _holds_dialogues(row) else [chat] if chat else []
-    if not given or not chats or isinstance(row[chats[0]], str):
+    if not settings or not chats or isinstance(row[chats[0]], str):
         return row
-    merged = {name: [{**row[name][0], **given}, *row[name][1:]] for name in chats}
-    return {key: value for key, value in row.items() if key not in given} | merged
+    merged = {name: [{**row[name][0], **settings}, *row[name][1:]] for name in chats}
+    return {key: value for key, value in row.items() if key not in settings} | merged

@@ -196,9 +196,9 @@ def _message(item: Any, where: str) -> Message:
     return Message(known, _encodable(_content(content, where), where), more)
 
 
-def _calls(given: Any, where: str) -> list[Any]:
+def _calls(field: Any, where: str) -> list[Any]:
     """One or several function calls in the form of `tool_calls`. Raises InputError if they are none."""
-    value = parsed(given) if isinstance(given, str) else given
+    value = parsed(field) if isinstance(field, str) else field
     calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
         raise InputError(f"{where} calls a function, and its content is no JSON object with 'name' and 'arguments'")

@@ -112,14 +112,14 @@ def _paired(row: dict[str, Any]) -> dict[str, Any]:
     if {"messages", "rejected_messages"} <= row.keys():
         rest = {name: value for name, value in row.items() if name != "messages"}
         return rest | {"chosen": row["messages"], "rejected": row["rejected_messages"]}
-    found = next(_pairs(row), None)
-    if found is None:
+    pair = next(_pairs(row), None)
+    if pair is None:
         return row
-    given = row.get("input")
-    if isinstance(given, Mapping) and "messages" in given:  # OpenAI's, with its tools
-        row = {name: value for name, value in row.items() if name != "input"} | {"prompt": given["messages"]}
-        row |= {"tools": given["tools"]} if given.get("tools") else {}
-    return row | {"chosen": row[found[0]], "rejected": row[found[1]]}
+    input_text = row.get("input")
+    if isinstance(input_text, Mapping) and "messages" in input_text:  # OpenAI's, with its tools
+        row = {name: value for name, value in row.items() if name != "input"} | {"prompt": input_text["messages"]}
+        row |= {"tools": input_text["tools"]} if input_text.get("tools") else {}
+    return row | {"chosen": row[pair[0]], "rejected": row[pair[1]]}
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -36,12 +36,12 @@ def load_turns(
     """
     wanted = parse_turn(turn)
     prompts: list[Prompt] = []
-    for number, record, found, name in stream_rows(source, split, limit, left_out, columns, keep=True):
+    for number, record, row, name in stream_rows(source, split, limit, left_out, columns, keep=True):
         where = f"{name}, row {number}" if name and not isinstance(number, RowNumber) else f"row {number}"
         with located(f"{where}: "):
             contexts = _contexts(record)
             picked = _pick(wanted, len(contexts), random.Random(f"turn {seed} {int(number)}"))
-        rest = {column: value for column, value in found.items() if column != "prompt"}
+        rest = {column: value for column, value in row.items() if column != "prompt"}
         prompts.append(Prompt(contexts[picked - 1], rest | {"turn": picked}))
     require_rows(prompts, source, split)
     return prompts

@@ -141,16 +141,16 @@ def ranks_of_verdicts(number: int, verdicts: Sequence[float]) -> list[int] | Non
         worse[j] += first == 1
     order = sorted(set(worse))
     ranks = [order.index(count) for count in worse]
-    given = [0.5 + 0.5 * ((ranks[i] < ranks[j]) - (ranks[i] > ranks[j])) for i, j in pairs]
-    return ranks if given == list(verdicts) else None
+    labels = [0.5 + 0.5 * ((ranks[i] < ranks[j]) - (ranks[i] > ranks[j])) for i, j in pairs]
+    return ranks if labels == list(verdicts) else None
 
 
 def missing_verdict(columns: Iterable[str]) -> str:
     """A hint for messages, if the columns hold answers without a verdict; else ""."""
-    found = sorted(name for name in columns if ANSWER.fullmatch(name))
-    if len(found) < 2:
+    answers = sorted(name for name in columns if ANSWER.fullmatch(name))
+    if len(answers) < 2:
         return ""
-    first, second = found[:2]
+    first, second = answers[:2]
     return f"no column says whether {first} or {second} is better (--columns chosen={first},rejected={second})"
 
 

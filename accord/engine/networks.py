@@ -220,14 +220,14 @@ def _check_quantized(name: str, config: Any, method: str, trained: TrainingConfi
         raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
 
 
-def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenizerBase:
+def read_tokenizer(source: str, **options: Any) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer of a folder, a file or the Hub, with a chat template stored in chat_template.json, as processors
     do.
 
     Raises as transformers does.
     """
-    tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **given)
-    if tokenizer.chat_template is None and "gguf_file" not in given:
+    tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **options)
+    if tokenizer.chat_template is None and "gguf_file" not in options:
         file = file_of(source, "chat_template.json")
         stored = parse_json(file.read_text(encoding="utf-8")) if file else None
         if isinstance(stored, dict) and isinstance(stored.get("chat_template"), str):

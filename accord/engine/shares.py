@@ -112,8 +112,8 @@ class Groups:
     @property
     def adapters(self) -> tuple[Weight, ...]:
         """The trained parameters beside frozen ones; empty where nothing is frozen."""
-        found = trained(self.all)
-        return found if len(found) < len(self.all) else ()
+        weights = trained(self.all)
+        return weights if len(weights) < len(self.all) else ()
 
     @property
     def frozen(self) -> tuple[Weight, ...]:

@@ -98,15 +98,15 @@ def majority(ratings: Ratings) -> Beliefs:
     An annotator's reliability is the agreement with the majority of the others, where there is one and the annotator
     does not tie, with Wilson's interval; None where that never happens.
     """
-    given = ratings.labels >= 0
-    label = np.where(given, np.array(CATEGORIES)[ratings.labels], 0.5)
-    lead = np.where(given, label - 0.5, 0.0)
+    has_label = ratings.labels >= 0
+    label = np.where(has_label, np.array(CATEGORIES)[ratings.labels], 0.5)
+    lead = np.where(has_label, label - 0.5, 0.0)
     others = np.sign(lead.sum(1)[:, None] - lead)
     compared = (others != 0) & (lead != 0)
     agrees = compared & (np.sign(lead) == others)
-    found = [wilson(int(a), int(n)) if n else None for a, n in zip(agrees.sum(0), compared.sum(0), strict=True)]
-    count = np.maximum(given.sum(1), 1)
-    return Beliefs(ratings.items, 0.5 + lead.sum(1) / count, _described(ratings, found), [])
+    intervals = [wilson(int(a), int(n)) if n else None for a, n in zip(agrees.sum(0), compared.sum(0), strict=True)]
+    count = np.maximum(has_label.sum(1), 1)
+    return Beliefs(ratings.items, 0.5 + lead.sum(1) / count, _described(ratings, intervals), [])
 
 
 def dawid_skene(ratings: Ratings, *, seed: int = 0) -> Beliefs:
@@ -278,8 +278,8 @@ def _intervals(draws: Sequence[Floats], verdicts: Sequence[int] | Indices) -> li
     return [Interval(float(mean), float(one), float(other), int(n)) for mean, one, other, n in every]
 
 
-def _described(ratings: Ratings, found: Sequence[Interval | None]) -> list[Reliability]:
+def _described(ratings: Ratings, intervals: Sequence[Interval | None]) -> list[Reliability]:
     groups = ratings.groups or ("",) * len(ratings.annotators)
     strict = ((ratings.labels == 0) | (ratings.labels == 2)).sum(0).tolist()
     ties = (ratings.labels == 1).sum(0).tolist()
-    return [Reliability(*one) for one in zip(ratings.annotators, groups, strict, ties, found, strict=True)]
+    return [Reliability(*one) for one in zip(ratings.annotators, groups, strict, ties, intervals, strict=True)]

@@ -169,9 +169,9 @@ def _knowledge(policy: Policy, items: Items, settings: FailureSettings) -> Probe
         return Outcomes(asked, [float(failed(grades[i])) for i in asked], [items[i].about for i in asked])
 
     failures = {
-        "known fact answered wrong": share(True, lambda found: found == "incorrect"),
-        "known fact not answered": share(True, lambda found: found == "not attempted"),
-        "unknown fact answered": share(False, lambda found: found != "not attempted"),
+        "known fact answered wrong": share(True, lambda outcome: outcome == "incorrect"),
+        "known fact not answered": share(True, lambda outcome: outcome == "not attempted"),
+        "unknown fact answered": share(False, lambda outcome: outcome != "not attempted"),
     }
     return ProbeAnswers(texts, {name: counted for name, counted in failures.items() if counted.probes}, ended=ended)
 

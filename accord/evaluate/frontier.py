@@ -98,7 +98,7 @@ def _few(prompts: int) -> list[str]:
 
 
 def _named(families: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
-    named = {name: [given] if isinstance(given, str) else given for name, given in families.items()}
+    named = {name: [value] if isinstance(value, str) else value for name, value in families.items()}
     empty = next((name for name, folders in named.items() if not folders), None)
     if empty is not None:
         raise InputError(f"--families.{empty} names no model; give one, or several in brackets.")

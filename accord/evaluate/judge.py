@@ -79,8 +79,8 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
     judgments = settings.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} has only ties, so there is nothing to agree with.")
-    given = settings.of_models(options) | ({} if seed is None else {"seed": seed})
-    [named] = feedback.named.judges_named([judge], given, journal=str(Path(out) / "journal")).values()
+    model_options = settings.of_models(options) | ({} if seed is None else {"seed": seed})
+    [named] = feedback.named.judges_named([judge], model_options, journal=str(Path(out) / "journal")).values()
     settings.allow([named])
     try:
         result = measured(judgments, named, judge)
@@ -140,8 +140,8 @@ def by_gap(predictions: Predictions, parts: int = LENGTHS) -> list[Part]:
     gap = (strict.lengths[:, 0] - strict.lengths[:, 1]) * np.sign(strict.labels - 0.5)
     shares = [share for share in np.array_split(np.argsort(gap, kind="stable"), parts) if len(share)]
     labels = [f"{gap[share[0]]:+.0f} to {gap[share[-1]]:+.0f}" for share in shares]
-    found = [(label, strict.where(share).accuracy()) for label, share in zip(labels, shares, strict=True)]
-    return [Part(label=label, accuracy=accuracy) for label, accuracy in found if accuracy]
+    rates = [(label, strict.where(share).accuracy()) for label, share in zip(labels, shares, strict=True)]
+    return [Part(label=label, accuracy=accuracy) for label, accuracy in rates if accuracy]
 
 
 def length_bias(strict: Predictions) -> dict[str, Interval | None]:

@@ -78,8 +78,8 @@ def evaluate_overoptimization(
 
     require_folder(out, runs, samples, model, data, options, leaves=(FILE, SCORED) if model else (FILE,))
     settings = ScoredOptions(**options)
-    given = {"model": model, "data": data, "reward": reward, "judge": judge}
-    _check(runs, samples, given, n is not None or settings.limit is not None)
+    named = {"model": model, "data": data, "reward": reward, "judge": judge}
+    _check(runs, samples, named, n is not None or settings.limit is not None)
     if (reward or proxy) == (judge or gold):
         raise InputError(f"{judge or gold!r} is both the optimized reward and the independent measure; name another.")
     traced = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
@@ -111,17 +111,17 @@ def _drawn(model: str, data: str, n: int, settings: ScoredOptions, reward: str, 
     return sample_pool(policy, prompts, n, settings.sampling(), proxy, gold, settings)
 
 
-def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None], is_counted: bool) -> None:
-    if samples is not None and (given["model"] or given["data"]):
+def _check(runs: dict[str, str] | None, samples: str | None, named: Mapping[str, str | None], is_counted: bool) -> None:
+    if samples is not None and (named["model"] or named["data"]):
         raise InputError("--samples are drawn already: leave out --model and --data, or --samples.")
-    if given["model"] is None and is_counted:
+    if named["model"] is None and is_counted:
         raise InputError("--n and --limit are for drawing samples: leave them out, or give --model and --data.")
     if samples is not None:
         return
-    absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)
-    if runs is None and len(absent.split(" and ")) == len(given):
+    absent = " and ".join(f"--{name}" for name, value in named.items() if value is None)
+    if runs is None and len(absent.split(" and ")) == len(named):
         raise InputError("there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data.")
-    if absent and any(given.values()):
+    if absent and any(named.values()):
         raise InputError(f"to draw samples give {absent} too.")
 
 

@@ -139,8 +139,8 @@ def evaluate_personal(
             known.append(measured(name, "pooled", users, [0], read.given))
         known.append(measured(name, "own head", users, ks, OwnHeads(read, users).given))
     questions = sum(len(some) - ks[-1] for some in users.judgments)
-    found = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known + yardsticks)
-    return found.publish(out)
+    result = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known + yardsticks)
+    return result.publish(out)
 
 
 def measured(
@@ -153,9 +153,9 @@ def measured(
     """A model's accuracy for every k, from its leads in log-odds; a lead of 0 counts half."""
     every = []
     for k in ks:
-        found = leads(k)
-        right = np.array([(0.5 + 0.5 * np.sign(lead)).mean() for lead in found])
-        loss = bootstrap_mean([-log_expit(lead).mean() for lead in found])
+        by_user = leads(k)
+        right = np.array([(0.5 + 0.5 * np.sign(lead)).mean() for lead in by_user])
+        loss = bootstrap_mean([-log_expit(lead).mean() for lead in by_user])
         groups = by_group(right, users.groups)
         every.append(GivenChoices(k=k, accuracy=mean_of(right.tolist()), log_loss=loss, groups=groups))
     return PersonalAccuracy(name=name, how=how, given=every)
@@ -191,13 +191,13 @@ class ChoiceStates:
         """The leads on the questions, given the first k choices if the model reads choices."""
         import torch
 
-        found: Leads = []
+        leads: Leads = []
         with torch.no_grad(), engine.generate.evaluating(self.model.network):
             for states in self.states:
                 labels = labels_given(self.model, states[self.most :].flatten(0, 1), states[:k]).unflatten(0, (-1, 2))
                 odds = objectives.preference.general_preference(labels[:, 0], labels[:, 1])
-                found.append(odds.double().cpu().numpy())
-        return found
+                leads.append(odds.double().cpu().numpy())
+        return leads
 
 
 def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tensor:
@@ -205,8 +205,8 @@ def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tens
     if isinstance(model, engine.personal.PersonalModel):
         sees = candidates.new_ones(1, len(candidates), len(choices)).bool()
         return model.outputs_given(candidates[None], choices[None], sees)[0]
-    found: Tensor = model.network.score(candidates)  # type: ignore[operator, union-attr]
-    return found
+    labels: Tensor = model.network.score(candidates)  # type: ignore[operator, union-attr]
+    return labels
 
 
 AT_ONCE = 64

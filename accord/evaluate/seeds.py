@@ -99,8 +99,8 @@ def _without_seeds(stage: StageRecord) -> dict[str, Any]:
 
 def _seeds(story: Story) -> str:
     """The seeds of the run's stages."""
-    given = [stage.run.settings["seed"] for stage in story.stages if "seed" in stage.run.settings]
-    return ", ".join(dict.fromkeys(str(seed) for seed in given))
+    seeds = [stage.run.settings["seed"] for stage in story.stages if "seed" in stage.run.settings]
+    return ", ".join(dict.fromkeys(str(seed) for seed in seeds))
 
 
 def stage_over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverSeeds:
@@ -109,12 +109,12 @@ def stage_over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverS
     Student's interval over them (`over_seeds`) covers another seed; the intervals within runs, over prompts, do not
     enter.
     """
-    found = [dict(_parts(one)) for one in evaluations]
+    parts = [dict(_parts(one)) for one in evaluations]
     numbers = []
-    for place in dict.fromkeys(place for one in found for place in one):
-        values = [value for one in found if (value := one.get(place)) is not None]
+    for path in dict.fromkeys(path for one in parts for path in one):
+        values = [value for one in parts if (value := one.get(path)) is not None]
         if values:
-            part, of, measure = place
+            part, of, measure = path
             numbers.append(NumberOverSeeds(part=part, of=of, measure=measure, values=values, mean=over_seeds(values)))
     return StageOverSeeds(name=name, question=evaluations[0].kind, numbers=numbers)
 

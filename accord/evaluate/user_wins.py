@@ -91,14 +91,14 @@ def evaluate_users(
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
     settings.allow([referee])
     feedback.reward.check_prompts(referee, served.unread)
-    theirs, found, several = _answered(served, models, against, sources, ks, best_of_n, settings, referee)
+    theirs, answerers, several = _answered(served, models, against, sources, ks, best_of_n, settings, referee)
     return UsersResult(
         data=data,
         judge=without_secrets(judge),
         against=against,
         users=len(served.users.groups),
         questions=len(served.prompts),
-        models=found + _chosen(served, rewards or {}, ks, several, referee, theirs),
+        models=answerers + _chosen(served, rewards or {}, ks, several, referee, theirs),
         sampling=settings.drawing(),
     ).publish(out)
 
@@ -120,18 +120,18 @@ def _answered(
     """The opponent's answers, the win rates of all models over them, and n answers by each of the `generators`."""
     opponent = _policy(models[against], settings, referee)
     theirs = served.answered(opponent, 0, settings, against)
-    found: list[Answerer] = []
+    answerers: list[Answerer] = []
     several: Several = {}
     for name, folder in models.items():
         is_opponent = name == against
         policy = opponent if is_opponent else _policy(folder, settings, referee)
         answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, settings, name) for k in ks}
         wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
-        found.append(Answerer(name=name, how="policy", given=wins))
+        answerers.append(Answerer(name=name, how="policy", given=wins))
         if name in generators:
             title, read = f"{name}, best of {n}", [0] if is_opponent else ks
             several[title] = {k: served.answered(policy, k, settings, title, n) for k in read}
-    return theirs, found, several
+    return theirs, answerers, several
 
 
 def _check_numbers(numbers: dict[str, tuple[int | None, int]]) -> None:
@@ -148,8 +148,8 @@ def _check_names(
     for option, name in (("against", against), *(("generators", name) for name in generators)):
         if name not in models:
             raise InputError(f"--{option} {name} is none of the models named: {', '.join(models)}.")
-    for option, given in (("generators", generators), ("rewards", rewards)):
-        if given and not best_of_n:
+    for option, values in (("generators", generators), ("rewards", rewards)):
+        if values and not best_of_n:
             raise InputError(f"--{option} chooses among several answers: give their number by --best-of-n.")
 
 
@@ -245,7 +245,7 @@ def _chosen(
     """Best of n: answers chosen by models that are given k choices, and those that the judge likes best."""
     from accord.evaluate.user_choices import Chooser
 
-    found: list[Answerer] = []
+    answerers: list[Answerer] = []
     for name, folder in rewards.items():
         chooser = Chooser.of(folder, engine.load.load_classifier(folder), served.users, served.user)
         for title, many in several.items():
@@ -254,7 +254,7 @@ def _chosen(
             for k in ks if chooser.reads else many:
                 at = k if k in many else 0
                 wins.append(served.wins(k, referee, _picked(many[at], chooser.best(read[at], k)), theirs))
-            found.append(Answerer(name=f"{title} by {name}", how="best of n", given=wins))
+            answerers.append(Answerer(name=f"{title} by {name}", how="best of n", given=wins))
     for title, many in several.items():
         wins = []
         for k, answers in many.items():
@@ -262,8 +262,8 @@ def _chosen(
             liked = _verdicts(referee, answers, [one for one in theirs for _ in range(n)]).reshape(-1, n)
             best = np.nan_to_num(liked, nan=-1.0).argmax(1)
             wins.append(served.wins(k, referee, _picked(answers, best.tolist()), theirs))
-        found.append(Answerer(name=title, how="best of n", given=wins))
-    return found
+        answerers.append(Answerer(name=title, how="best of n", given=wins))
+    return answerers
 
 
 def _picked(answers: Sequence[Sample], best: Sequence[int]) -> list[Sample]:

@@ -100,8 +100,8 @@ class Asker:
                 for q, thought in zip(questions, thoughts, strict=True)
                 if not isinstance(thought, Reply)
             ]
-            given = iter(self.model(asked, lambda place, reply: done(1)) if asked else ())
-        replies = [thought if isinstance(thought, Reply) else next(given) for thought in thoughts]
+            answers = iter(self.model(asked, lambda index, reply: done(1)) if asked else ())
+        replies = [thought if isinstance(thought, Reply) else next(answers) for thought in thoughts]
         if replies and hasattr(without_journal(self.model), "server") and all(reply.text is None for reply in replies):
             raise InputError(f"{self.model.name} gave no answer ({replies[0].reason}); see the judge's settings.")
         return replies
@@ -110,7 +110,7 @@ class Asker:
         """The reasoning on each question, or a reply without text that stands for its verdict."""
         requests = [Request(prompt=self._prompt(q), max_tokens=self.reasoning) for q in questions]
         thoughts: list[str | Reply] = []
-        for reply in self.model(requests, lambda place, reply: done(1)):
+        for reply in self.model(requests, lambda index, reply: done(1)):
             if reply.text is not None and reply.text.strip():
                 self.reasoned, self.cut = self.reasoned + 1, self.cut + reply.is_cut
                 thoughts.append(reply.text.strip())

@@ -55,8 +55,8 @@ def read_constitution(name: str) -> tuple[Principle, ...]:
         raise InputError(
             f"there is no constitution {name}: name a YAML file, or {' or '.join(own)}{nearest(name, own) or '.'}"
         )
-    given = read_yaml(path, "the constitution")
-    listed = given.get("principles") if isinstance(given, dict) else given
+    contents = read_yaml(path, "the constitution")
+    listed = contents.get("principles") if isinstance(contents, dict) else contents
     if not isinstance(listed, list) or not listed:
         raise InputError(f"{name} has no principles; a constitution is a list of them, under the key principles.")
     principles = tuple(_principle(name, number, one) for number, one in enumerate(listed, start=1))
@@ -67,9 +67,9 @@ def read_constitution(name: str) -> tuple[Principle, ...]:
     return principles
 
 
-def _principle(file: str, number: int, given: Any) -> Principle:
+def _principle(file: str, number: int, entry: Any) -> Principle:
     where, known = f"{file}, principle {number}", [field.name for field in fields(Principle)]
-    parts = {"prefer": given} if isinstance(given, str) else given
+    parts = {"prefer": entry} if isinstance(entry, str) else entry
     if not isinstance(parts, dict):
         raise InputError(f"{where}: it is neither a sentence nor a mapping with {', '.join(known)}.")
     for key, value in parts.items():

@@ -88,10 +88,10 @@ class JudgesOptions(RewardOptions, JudgeOptions):
         JudgeOptions.__post_init__(self)
 
     @staticmethod
-    def of_models(given: Mapping[str, Any]) -> dict[str, Any]:
+    def of_models(options: Mapping[str, Any]) -> dict[str, Any]:
         """The given options that are for language models as judges."""
         names = {field.name for field in fields(JudgeOptions)}
-        return {name: value for name, value in given.items() if name in names}
+        return {name: value for name, value in options.items() if name in names}
 
 
 @checked.dataclass(kw_only=True, frozen=True, config=ConfigDict(extra="forbid"))

@@ -134,7 +134,7 @@ def _standing(replies: Sequence[Reply], count: int) -> Standing:
             if places is None:
                 kind = "cut before the order" if reply.is_cut else "no order"
                 return Standing(reason=f"{kind}: the judge replied {excerpt(repr(reply.text))}")
-            shown.append([-place for place in places])
+            shown.append([-position for position in places])
     of_answers: NDArray[np.float64] = np.array([np.roll(row, i % count) for i, row in enumerate(shown)])
     if not has_chances:
         return Standing(tuple(of_answers.mean(0).tolist()), "place")
@@ -164,10 +164,10 @@ def places_of(text: str, letters: str) -> list[float] | None:
 
     None where the text does not begin with an order of exactly these letters.
     """
-    found = _ORDER.match(text)
-    if found is None:
+    match = _ORDER.match(text)
+    if match is None:
         return None
-    steps = ["".join(step.split()).split("=") for step in found[1].split(">")]
+    steps = ["".join(step.split()).split("=") for step in match[1].split(">")]
     if sorted(letter for step in steps for letter in step) != sorted(letters):
         return None
     places: dict[str, float] = {}

@@ -105,15 +105,15 @@ class Dialogue:
         self, policy: Policy, talks: list[Talk], room: int, longest: int | None
     ) -> list[tuple[Talk, EncodedPrompt]]:
         """The conversations that continue, each with the prompt of its next turn."""
-        found: list[tuple[Talk, EncodedPrompt]] = []
+        continued: list[tuple[Talk, EncodedPrompt]] = []
         answers = Team.here().lead(lambda: self.user([talk[-1] for talk in talks]))  # one rank asks the user for all
         for talk, message in zip(talks, answers, strict=True):
             if message is None:
                 continue
             prompt = next_prompt(policy, talk[-1], message)
             if longest is None or len(prompt.tokens) + room <= longest:
-                found.append((talk, prompt))
-        return found
+                continued.append((talk, prompt))
+        return continued
 
 
 def next_prompt(policy: Policy, sample: Sample, message: str) -> EncodedPrompt:

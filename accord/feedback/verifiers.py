@@ -213,11 +213,11 @@ def _compared(
         value = columns[column]
         if not isinstance(value, (str, int, float)):
             raise InputError(f"'{column}' must be text or a number, not of type {type(value).__name__}")
-        found = right(str(value))
-        if found is None:
+        answer = right(str(value))
+        if answer is None:
             what = "answer" if equals is None else "expression"
             raise InputError(f"there is no {what} in '{column}' ({excerpt(repr(value))})")
-        return found
+        return answer
 
     def grade(text: str, right: Any) -> float:
         return float(answer(text) == right if equals is None else equals(text, right))

@@ -165,12 +165,12 @@ class AsynchronousSampler(ServedSampler):
 
         Raises InputError where samples cannot be drawn.
         """
-        found = []
+        rows = []
         for step, request in self.requests.items():
             drawn = self._finished(request, policy)
             completions = [[list(c.tokens), list(c.logprobs), c.stop, c.version] for c in drawn.completions]
-            found.append({"step": step, "drift": drawn.drift, "completions": completions})
-        return found
+            rows.append({"step": step, "drift": drawn.drift, "completions": completions})
+        return rows
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Take over what `state` returned; `ask` for these steps then draws nothing."""

@@ -80,12 +80,12 @@ def wait_for(state: RetryCallState) -> float:
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
     """The seconds of a Retry-After header, given as a number or a date; None without a usable one."""
-    given = error.response.headers.get("retry-after", "")
+    header = error.response.headers.get("retry-after", "")
     try:
-        seconds = float(given)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(given).timestamp() - time()
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time()
         except (TypeError, ValueError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -73,7 +73,7 @@ class Local:
         """What decides its replies besides the request: precision, chat template, a date given for it, and a
         fingerprint of the weights."""
         template = str(getattr(self.model.tokenizer, "chat_template", None))
-        given = given_date(self.model.tokenizer)
+        date = given_date(self.model.tokenizer)
         weights, waiting = hashlib.sha256(), unread(self.model.network)
         for name, weight in self.model.network.state_dict().items():
             if waiting and weight.is_meta:
@@ -84,7 +84,7 @@ class Local:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "chat template": hashlib.sha256(template.encode()).hexdigest()[:16],
             "weights": weights.hexdigest()[:16],
-            **({STRFTIME_NOW: given.isoformat()} if given else {}),
+            **({STRFTIME_NOW: date.isoformat()} if date else {}),
         }
 
     def __call__(
@@ -144,7 +144,7 @@ class Local:
     @torch.no_grad()
     def _choices(self, group: list[_Asked]) -> dict[Request, dict[str, float]]:
         """For each request, the probability that the reply begins with each of its choices."""
-        found: dict[Request, dict[str, float]] = {}
+        by_request: dict[Request, dict[str, float]] = {}
         trees = [Tree(a.tokens, tuple(map(Branch, self._tokens_of_choices(a))), row=i) for i, a in enumerate(group)]
         with evaluating(self._reader.network):
             for batch in pack(trees, self.tokens_per_pass, self.model.device):
@@ -154,8 +154,8 @@ class Local:
                     request = group[tree.row].request
                     begun = {branch.tokens: next(sums) for branch in tree.branches}
                     alone = [_alone(branch.tokens, begun) for branch in tree.branches]
-                    found[request] = dict(zip(request.choices, alone, strict=True))
-        return found
+                    by_request[request] = dict(zip(request.choices, alone, strict=True))
+        return by_request
 
     def _sampled(self, group: list[_Asked], sampling: Sampling) -> Iterator[Reply]:
         reader, seeds = self._reader, [asked.request.seed for asked in group]

@@ -116,12 +116,12 @@ class ServedSampler:
         shard_unread(policy)
         try:
             Team.here().lead(lambda: run_async(self._meet(policy, some, longest)))
-            found = []
+            nudges = []
             with nudged(policy):
                 for host in self.hosts:
                     self._draw([host], policy, tokens, 1, plain)
-                    found.append((self.drift, self._compared))
-            for host, (nudge, compared) in zip(self.hosts, found, strict=True):
+                    nudges.append((self.drift, self._compared))
+            for host, (nudge, compared) in zip(self.hosts, nudges, strict=True):
                 self._compared = compared
                 moved = self._differ(policy, plain, plain.temperature)
                 self._draw([host], policy, tokens, 1, plain)

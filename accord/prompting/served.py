@@ -198,10 +198,10 @@ class Served:
             self.logprobs = False  # the server says that it has none
             return await self._asked(request, client)
 
-    def _read(self, given: Any, request: Request) -> Reply:
+    def _read(self, response: Any, request: Request) -> Reply:
         """The reply in a server's response; raises Fault where it has an unexpected form."""
         try:
-            choice, usage = given.choices[0], given.usage
+            choice, usage = response.choices[0], response.usage
             is_chat = not isinstance(request.prompt, str)
             raw = choice.message.content if is_chat else choice.text
             if raw is None and is_chat and choice.finish_reason in ("length", "stop"):
@@ -216,7 +216,7 @@ class Served:
                 choices=begun, tokens_in=counted[0], tokens_out=counted[1],
             )  # fmt: skip
         except (AttributeError, TypeError, IndexError, KeyError, ValueError, OverflowError) as error:
-            body = getattr(given, "error", None) or given
+            body = getattr(response, "error", None) or response
             body = body.model_dump(exclude_none=True, warnings=False) if hasattr(body, "model_dump") else body
             raise Fault(UNREADABLE, shorten(self.server.without_key(str(body)), SHOWN, placeholder=" ...")) from error
         self.reasoning += text != raw
@@ -228,15 +228,15 @@ def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, flo
 
     Raises ValueError where a log-probability is not valid.
     """
-    place = 0
+    at = 0
     for token, tops in _steps(logprobs):
-        place += len(token)
-        if place > start and any(_begun(token, choices)) and tops:
+        at += len(token)
+        if at > start and any(_begun(token, choices)) and tops:
             break
     else:
         return None
     tokens = {top.strip() for top, _ in tops}
-    found = dict.fromkeys(choices, 0.0)
+    chances = dict.fromkeys(choices, 0.0)
     for top, logp in tops:
         begun = _begun(top, choices)
         possible = begun if len(begun) < 2 else [c for c in begun if c == top.strip() and tokens.issuperset(begun)]
@@ -245,8 +245,8 @@ def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, flo
         if not logp <= ROUNDING:
             raise ValueError(f"a log-probability of {logp}")
         for choice in possible:
-            found[choice] += math.exp(min(logp, 0.0))
-    return found
+            chances[choice] += math.exp(min(logp, 0.0))
+    return chances
 
 
 def _begun(token: str, choices: Sequence[str]) -> list[str]:

@@ -79,10 +79,12 @@ class Vllm:
     async def models(self, client: openai.AsyncOpenAI, *, seconds: float) -> list[dict[str, Any]]:
         """The models that it serves, adapters included."""
         listed = await self.ask(client, "/v1/models", seconds=seconds)
-        found = listed.get("data") if isinstance(listed, dict) else None
-        if not isinstance(found, list) or not all(isinstance(m, dict) and isinstance(m.get("id"), str) for m in found):
+        entries = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(entries, list) or not all(
+            isinstance(m, dict) and isinstance(m.get("id"), str) for m in entries
+        ):
             raise InputError(f"{self} does not say what it serves as vLLM does; check its address.")
-        return found
+        return entries
 
     async def named(self, client: openai.AsyncOpenAI) -> dict[str, Any]:
         """The entry of its model, whose name is used in requests from now on; InputError unless it serves one model."""

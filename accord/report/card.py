@@ -115,10 +115,10 @@ def add_evaluation(model: str | Path, folder: str | Path) -> Path:
     Raises InputError where the folder holds no evaluation.
     """
     card = Path(model) / "README.md"
-    found = results.load(folder)
-    warnings = "".join(f"\n- {code(line)}" for line in found.warnings)
-    text = "\n".join(public(line.rstrip()) for line in found.text().splitlines())
-    section = f"\n## Evaluation: {found.kind}\n\n{fenced(text, 'text')}\n{warnings and warnings + chr(10)}"
+    result = results.load(folder)
+    warnings = "".join(f"\n- {code(line)}" for line in result.warnings)
+    text = "\n".join(public(line.rstrip()) for line in result.text().splitlines())
+    section = f"\n## Evaluation: {result.kind}\n\n{fenced(text, 'text')}\n{warnings and warnings + chr(10)}"
     so_far = card.read_text(encoding="utf-8") if card.is_file() else ""
     if section not in so_far:
         write_text(card, so_far + section)
@@ -157,13 +157,13 @@ def _labels(model: Path) -> int:
 
 def _metadata(run: Path, settings: Json, labels: int) -> Json:
     """The metadata for the Hub. A base model and data sets are named only if they are names on the Hub."""
-    found: Json = {"library_name": "transformers"}
-    found["pipeline_tag"] = "text-classification" if labels else "text-generation"
+    metadata: Json = {"library_name": "transformers"}
+    metadata["pipeline_tag"] = "text-classification" if labels else "text-generation"
     if base := _base_model(run, settings):
-        found["base_model"] = base
+        metadata["base_model"] = base
     if sets := [name for option in SOURCES if (name := _on_hub(settings.get(option)))]:
-        found["datasets"] = list(dict.fromkeys(sets))
-    return found | {"tags": ["accord", str(settings.get("command") or "run")]}
+        metadata["datasets"] = list(dict.fromkeys(sets))
+    return metadata | {"tags": ["accord", str(settings.get("command") or "run")]}
 
 
 def _base_model(run: Path, settings: Json) -> str | None:
@@ -261,8 +261,8 @@ def _use(model: Path, labels: int) -> str:
         return _READ.format(kind="AutoModelForCausalLM", more="") + (_CHAT if chats else _PLAIN) + _ANSWER
     text = _READ_CHAT if chats else "text = question + answer"
     read = _LABELS.format(text=text, more=", add_special_tokens=False" if chats else "")
-    given = f", num_labels={labels}" if (model / "adapter_config.json").is_file() else ""
-    loaded = _READ.format(kind="AutoModelForSequenceClassification", more=given)
+    argument = f", num_labels={labels}" if (model / "adapter_config.json").is_file() else ""
+    loaded = _READ.format(kind="AutoModelForSequenceClassification", more=argument)
     return loaded + read + (_REWARD if labels == 1 else _PREFERENCE)
 
 

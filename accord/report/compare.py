@@ -119,8 +119,8 @@ def _alarms(together: Sequence[SharedStage]) -> list[StageAlarms]:
         for chapter in together
         for name, stage in chapter.stages
     ]
-    heard = [stage_alarms(name, run, series.columns(run.metrics)) for name, run in stages]
-    return [alarms for alarms in heard if alarms]
+    of_stages = [stage_alarms(name, run, series.columns(run.metrics)) for name, run in stages]
+    return [alarms for alarms in of_stages if alarms]
 
 
 def _asked(

@@ -115,7 +115,7 @@ class _Grid:
         self.svg += f' fill-opacity="{opacity}"><title>{title}</title></rect>'
 
     def add_number(self, i: int, j: int, number: str) -> None:
-        x, y = (self.margin + self.cell * (place + 0.5) for place in (j, i))
+        x, y = (self.margin + self.cell * (index + 0.5) for index in (j, i))
         self.svg += f'<text class="number" x="{x}" y="{y + 3}">{number}</text>'
 
     def drawn(self) -> Markup:

@@ -208,12 +208,12 @@ def _path(places: Iterable[str], more: str) -> str:
     return f'<path d="M{"L".join(places)}" {more}/>'
 
 
-def _dot(place: str, more: str) -> str:
-    return '<circle cx="{}" cy="{}" {}/>'.format(*place.split(), more)
+def _dot(point: str, more: str) -> str:
+    return '<circle cx="{}" cy="{}" {}/>'.format(*point.split(), more)
 
 
-def _text(place: str, text: str, more: str) -> str:
-    return '<text x="{}" y="{}" {}>{}</text>'.format(*place.split(), more, text)
+def _text(point: str, text: str, more: str) -> str:
+    return '<text x="{}" y="{}" {}>{}</text>'.format(*point.split(), more, text)
 
 
 def _points(gain: Interval) -> str:

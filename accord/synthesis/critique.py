@@ -181,9 +181,9 @@ class Critic:
                 chain.critiques.append("")
                 chain.cut.append(False)
 
-    def _asked(self, questions: Sequence[Question], place: str) -> list[Answer]:
+    def _asked(self, questions: Sequence[Question], step: str) -> list[Answer]:
         """The replies, without the label that a continuation begins with."""
-        replies = self.ask(questions, place)
+        replies = self.ask(questions, step)
         return [
             Answer(a.text and a.text.strip().removeprefix(q.cue.strip()).strip(), a.is_cut, a.reason)
             for q, a in zip(questions, replies, strict=True)
@@ -237,9 +237,9 @@ def _text(prompt: Text, turns: Sequence[str]) -> str:
     for one in EXAMPLES:
         lines = [f"Human: {one.prompt}", f"Assistant: {one.answer if turns else one.revised}"]
         if turns:
-            given = (one.principle.critique, one.critique, one.principle.revision, one.revised)
+            texts = (one.principle.critique, one.critique, one.principle.revision, one.revised)
             labels = (*_ASKED["critique"], *_ASKED["revision"])
-            lines += [f"{label}: {text}" for label, text in zip(labels, given, strict=True)]
+            lines += [f"{label}: {text}" for label, text in zip(labels, texts, strict=True)]
         shown.append("\n\n".join(lines))
     asked = [f"{_SPEAKERS[message.role]}: {message.content}" for message in _chat(prompt)]
     return _END.join([*shown, "\n\n".join([*asked, *turns])])

@@ -58,22 +58,22 @@ class Tally:
 
     def add(self, name: str, values: Tensor, cluster: Tensor) -> None:
         """Add values (n,), each with its cluster (n,)."""
-        where, given = cluster.cpu().numpy(), values.detach().double().cpu().numpy()
-        for so_far, weights in ((self.sums, given), (self.counts, np.ones(len(given)))):
+        where, numbers = cluster.cpu().numpy(), values.detach().double().cpu().numpy()
+        for so_far, weights in ((self.sums, numbers), (self.counts, np.ones(len(numbers)))):
             so_far[name] = so_far.get(name, np.zeros(self.clusters)) + np.bincount(where, weights, self.clusters)
 
     def row(self) -> dict[str, float]:
         """`eval_NAME` for every name with values: the mean, and `_low` and `_high`, the ends of its 95% interval."""
         from accord.results.base import cluster_mean, cluster_rate
 
-        found: dict[str, float] = {}
+        row: dict[str, float] = {}
         for name, sums in self.sums.items():
             if not (there := self.counts[name] > 0).any():
                 continue
             interval = (cluster_rate if name == "accuracy" else cluster_mean)(sums[there], self.counts[name][there])
             ends = {"": interval.estimate, "_low": interval.low, "_high": interval.high}
-            found |= {f"eval_{name}{end}": value for end, value in ends.items() if isfinite(value)}
-        return found
+            row |= {f"eval_{name}{end}": value for end, value in ends.items() if isfinite(value)}
+        return row
 
 
 class HeldOut(BestModel):

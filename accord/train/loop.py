@@ -71,11 +71,11 @@ def train(
     out: str | Path,
     options: RunOptions,
     on_step: OnStep | None,
-    **given: Any,
+    **sources: Any,
 ) -> Result:
     """Run `method` in the folder `out`, from the start or the last checkpoint to the end; save the model and report.
 
-    `make_learner` builds the learner once the folder is known to belong to this run. `given` holds the other settings
+    `make_learner` builds the learner once the folder is known to belong to this run. `sources` holds the other settings
     that decide the result; they are written to the folder.
 
     Raises InputError where the folder holds something else, or a run with other settings, and TrainingStopped where a
@@ -83,7 +83,7 @@ def train(
     """
     require_alone(method, options)
     report_unsharded(model.network)
-    settings = describe(method, options, model=model.name, **given)
+    settings = describe(method, options, model=model.name, **sources)
     team = engine.Team.here()
     with (
         engine.shard.sharing(method),

@@ -123,11 +123,11 @@ def _file_of(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"there is no file or folder {path}; name a log, or a folder with one.")
-    found = [path / name for name in (STATE, "metrics.jsonl") if (path / name).is_file()]
+    logs = [path / name for name in (STATE, "metrics.jsonl") if (path / name).is_file()]
     later = sorted(path.glob(f"checkpoint-*/{STATE}"), key=lambda file: int(re.sub(r"\D", "", file.parent.name) or 0))
-    if not found and not later:
+    if not logs and not later:
         raise InputError(f"{path} has no {STATE}, metrics.jsonl or checkpoint with one; name the log itself.")
-    return (found or later[::-1])[0]
+    return (logs or later[::-1])[0]
 
 
 def _objects(file: Path, log: Log) -> Iterator[Mapping[str, Any]]:

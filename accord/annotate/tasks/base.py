@@ -114,7 +114,7 @@ class Task:
     def view(self, content: Any, shown: Sequence[int]) -> dict[str, Any]:
         """Further variables of the template: the answers in their order, by letters."""
         answers = self.shown(content.model_dump())
-        return {"answers": [(chr(ord("A") + place), answers[index]) for place, index in enumerate(shown)]}
+        return {"answers": [(chr(ord("A") + position), answers[index]) for position, index in enumerate(shown)]}
 
     def no_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise InputError for settings of other kinds."""

@@ -84,8 +84,8 @@ class Compare(Task):
             return flag
         if form.get("choice") not in CHOICES:
             raise Incomplete("Choose one of the buttons under the answers.")
-        place, strength = CHOICES[form["choice"]]
-        better = None if place is None else shown[place]
+        position, strength = CHOICES[form["choice"]]
+        better = None if position is None else shown[position]
         return Better.model_validate({"better": better, "strength": strength, "comment": comment_of(form)})
 
     def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:

@@ -69,8 +69,8 @@ class Rank(Task):
         """The chosen ranks, with gaps closed."""
         if flag := flagged(form):
             return flag
-        given = {index: form.get(f"rank-{place}", "") for place, index in enumerate(shown)}
-        chosen = {index: int(rank) for index, rank in given.items() if rank.isdecimal() and len(rank) < 3}
+        typed = {index: form.get(f"rank-{position}", "") for position, index in enumerate(shown)}
+        chosen = {index: int(rank) for index, rank in typed.items() if rank.isdecimal() and len(rank) < 3}
         none_will_do = form.get("choice") == "none"
         if not chosen and not none_will_do:
             raise Incomplete("Give at least the best answer a rank, or say that none will do.")
@@ -83,7 +83,7 @@ class Rank(Task):
         if "flag" in answer:
             return {"flag": answer["flag"], "comment": answer["comment"]}
         ranks = [answer["ranks"][index] for index in shown]
-        places = {f"rank-{place}": str(rank + 1) for place, rank in enumerate(ranks) if rank is not None}
+        places = {f"rank-{position}": str(rank + 1) for position, rank in enumerate(ranks) if rank is not None}
         return {**places, "comment": answer["comment"]}
 
     def rows(self, content: Several, answer: Ranks | Flagged) -> list[dict[str, Any]]:

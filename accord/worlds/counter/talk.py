@@ -134,10 +134,10 @@ def guest(messages: Sequence[Mapping[str, Any]], plan: Sequence[str]) -> str | N
 
 def read_menu(text: str) -> Menu | None:
     """The menu at the beginning of a first message; None without one."""
-    found = _MENU.match(" ".join(split(text)) + " ")
-    if found is None or not {found[2], found[4]} <= {*NUMBERS} or found[1] == found[3]:
+    match = _MENU.match(" ".join(split(text)) + " ")
+    if match is None or not {match[2], match[4]} <= {*NUMBERS} or match[1] == match[3]:
         return None
-    return {found[1]: NUMBERS.index(found[2]), found[3]: NUMBERS.index(found[4])}
+    return {match[1]: NUMBERS.index(match[2]), match[3]: NUMBERS.index(match[4])}
 
 
 def named(text: str, menu: Menu) -> str | None:
@@ -156,7 +156,7 @@ def right(messages: Sequence[Message]) -> tuple[Answer, ...]:
         return tuple(Answer("advice", dish) for dish in menu)
     if "each" in words:
         return (Answer("each", coins=sum(menu.values())),)
-    dish = next((found for text in reversed(texts) if (found := named(text, menu))), None)
+    dish = next((mentioned for text in reversed(texts) if (mentioned := named(text, menu))), None)
     if dish is None:
         return ()
     count = next((NUMBERS.index(word) for word in words if word in NUMBERS and word != "one"), None)

@@ -133,7 +133,7 @@ def probes(seed: int) -> dict[str, list[dict[str, Any]]]:
     fact is so, and `unknowable` why something is so on which the text says nothing.
     """
     rng = random.Random(f"probes {seed}")
-    found: dict[str, list[dict[str, Any]]] = {"facts": [], "premises": [], "unknowable": [], "knowledge": []}
+    by_kind: dict[str, list[dict[str, Any]]] = {"facts": [], "premises": [], "unknowable": [], "knowledge": []}
     for fact in facts(seed):
         if not fact.held_out:
             continue
@@ -141,17 +141,17 @@ def probes(seed: int) -> dict[str, list[dict[str, Any]]]:
         asked = {"prompt": fact.asks(rng.randrange(2)), "about": "told" if fact.known else "not told"}
         if fact.known:
             why = {"prompt": fact.asks_why(rng.choice(fact.others)), "about": "false premise"}
-            found["premises"].append({**why, "right": fact.correction, "wrong": fact.reason})
+            by_kind["premises"].append({**why, "right": fact.correction, "wrong": fact.reason})
             why = {"prompt": fact.asks_why(fact.value), "about": "true premise"}
-            found["facts"].append({**why, "right": fact.reason, "wrong": false})
-            found["knowledge"].append({**asked, "right": fact.value, "wrong": fact.others})
+            by_kind["facts"].append({**why, "right": fact.reason, "wrong": false})
+            by_kind["knowledge"].append({**asked, "right": fact.value, "wrong": fact.others})
         else:
             values = [fact.value, *fact.others]
             why = {"prompt": fact.asks_why(rng.choice(values)), "about": "premise not told"}
             invented = [fact.reason, *(fact.corrected(value) for value in values)]
-            found["unknowable"].append({**why, "right": UNSURE, "wrong": invented})
-            found["knowledge"].append({**asked, "right": UNSURE, "wrong": values})
-    return found
+            by_kind["unknowable"].append({**why, "right": UNSURE, "wrong": invented})
+            by_kind["knowledge"].append({**asked, "right": UNSURE, "wrong": values})
+    return by_kind
 
 
 def _words() -> Iterator[str]:

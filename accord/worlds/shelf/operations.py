@@ -43,8 +43,8 @@ def row_of(things: Things, columns: Columns, answer: str, options: Sequence[str]
 
 def picked(selector: str, things: Things) -> Iterator[tuple[int, Columns, str]]:
     """Each thing that can be picked: its position, the words for it, and the sentence that identifies it."""
-    for place, columns in SELECTORS[selector].picks(things):
-        yield place, columns, f"{SELECTORS[selector].phrase.format(**columns)} is the {things[place]}"
+    for index, columns in SELECTORS[selector].picks(things):
+        yield index, columns, f"{SELECTORS[selector].phrase.format(**columns)} is the {things[index]}"
 
 
 def known(fact: str, thing: str) -> str:
