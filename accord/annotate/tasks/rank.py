@@ -10,10 +10,10 @@ from accord.annotate.tasks.base import (
     Content,
     Flagged,
     Form,
-    Given,
     Incomplete,
     JsonText,
-    Made,
+    NewItem,
+    SourceRow,
     Task,
     comment_of,
     flagged,
@@ -56,14 +56,16 @@ class Rank(Task):
     uses_digits = True
     makes = "rankings"
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """One item with all the distinct answers to a prompt."""
         self.no_settings(settings)
-        for first, prompt, answers, _ in grouped(given):
+        for first, prompt, answers, _ in grouped(rows):
             kept = [answer for i, answer in enumerate(answers) if answer not in answers[:i]]
             if not 2 <= len(kept) <= MOST:
                 raise InputError(f"{first.where}: {len(kept)} different answers cannot be ranked; 2 to {MOST} can.")
-            yield Made(first, "", Several(prompt=prompt, answers=kept), _gold(first, answers, kept) if gold else None)
+            yield NewItem(
+                first, "", Several(prompt=prompt, answers=kept), _gold(first, answers, kept) if gold else None
+            )
 
     def read(self, form: Form, content: Several, shown: Sequence[int]) -> Content:
         """The chosen ranks, with gaps closed."""
@@ -97,10 +99,10 @@ class Rank(Task):
         return [{"prompt": content.prompt, "completions": content.answers, "ranks": ranks, **how}]
 
 
-def _gold(given: Given, answers: list[JsonText], kept: list[JsonText]) -> Ranks:
-    match given.record:
+def _gold(row: SourceRow, answers: list[JsonText], kept: list[JsonText]) -> Ranks:
+    match row.record:
         case Preference():
             return Ranks(ranks=[0, 1])
         case Ranking(_, _, ranks):
             return Ranks(ranks=[ranks[answers.index(answer)] for answer in kept])
-    raise InputError(f"{given.where}: a gold question has the columns completions and ranks, or chosen and rejected.")
+    raise InputError(f"{row.where}: a gold question has the columns completions and ranks, or chosen and rejected.")
