@@ -154,7 +154,7 @@ def converse(pages: Pages, person: Annotator, slot_id: int, form: Mapping[str, s
     else:
         digest = hashlib.sha256(f"{pages.project.settings.seed}:{slot_id}:{len(turns)}:{message}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1
-        with pages.talks.of(slot_id):
+        with pages.model_requests.of(slot_id):
             after = [*turns, speak(pages.speaker, content, turns, message, seed)]  # type: ignore[arg-type]
     with pages.project.database.writing() as session:
         slot = assign.held(session, person, slot_id)

@@ -172,7 +172,7 @@ def _listen(host: str, port: int) -> socket:
 def _serve_pages(project: Project, settings: ServeOptions, watch: _Watch, at: socket) -> None:
     from accord.annotate.serve import serve
 
-    talks = speaker(settings)
+    model = speaker(settings)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     _say_links(project, f"http://{host}:{at.getsockname()[1]}", project.add_people(settings.people or 0))
     if settings.host not in LOCAL:
@@ -181,7 +181,7 @@ def _serve_pages(project: Project, settings: ServeOptions, watch: _Watch, at: so
             "text: put a proxy with TLS (Caddy, nginx) before it, which passes the Host header on and sets "
             "X-Forwarded-Proto."
         )
-    serve(project, at, speaker=talks, on_progress=watch)
+    serve(project, at, speaker=model, on_progress=watch)
 
 
 def _guidelines(path: str | None) -> str | None:

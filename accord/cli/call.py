@@ -43,7 +43,7 @@ OTHER_FORMATS = {".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md"
 
 @dataclass(frozen=True)
 class Call:
-    """A command with its converted options; `function(**arguments)` runs it, inside `place()`."""
+    """A command with its converted options; `function(**arguments)` runs it, in its `context()`."""
 
     command: str
     options: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Call:
     overwrites: bool = False
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def context(self) -> Iterator[None]:
         """Apply --overwrite and fix the date in the block, and lock the command's one output file against other
         processes."""
         with overwriting(self.overwrites), fixed(), self._alone():
@@ -60,7 +60,7 @@ class Call:
 
     def run(self) -> None:
         """Run the command and ignore its return value."""
-        with self.place():
+        with self.context():
             self.function(**self.arguments)
 
     def _alone(self) -> AbstractContextManager[None]:

@@ -126,8 +126,8 @@ def read_text(policy: Policy, text: str, is_chat: bool, view: View) -> Reading:
     large = chosen(inside.attention, view.layer, view.head)
     ids = inside.tokens.tolist()
     best = inside.logp[-1].topk(min(view.top, inside.logp.shape[1]))
-    given, ranks, entropies = inside.given().tolist(), inside.ranks().tolist(), inside.entropies().tolist()
-    thought = zip(given, ranks, entropies[:-1], strict=True)
+    logp, ranks, entropies = inside.token_logp().tolist(), inside.ranks().tolist(), inside.entropies().tolist()
+    thought = zip(logp, ranks, entropies[:-1], strict=True)
     own = list(dict.fromkeys(ids))
     embeddings: Tensor = policy.network.get_input_embeddings().weight  # type: ignore[assignment]
     near, cosines = engine.inside.nearest(embeddings, own, NEIGHBORS)

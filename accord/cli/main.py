@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             call = bind(command, read_words(command, rest))
             with in_team(command):
-                with call.place():
+                with call.context():
                     result = call.function(**call.arguments)
                 _say_where(call, result)
     return end.status

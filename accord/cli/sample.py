@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from accord import engine, feedback
 from accord.cli.conversations import ConversationOptions
 from accord.console import progress_bar, status
-from accord.errors import InputError
+from accord.errors import InputError, named_rows
 from accord.evaluate.options import AnswerOptions, takes
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
@@ -161,7 +161,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
         """
         scored = list(zip(samples, rewards, strict=True))
         if not all(map(isfinite, rewards)):
-            rows = engine.fit.named_rows(sample.row for sample, reward in scored if not isfinite(reward))
+            rows = named_rows(sample.row for sample, reward in scored if not isfinite(reward))
             raise InputError(f"--reward {self.reward} gives samples of {rows} a reward that is not finite.")
         groups = [scored[i : i + self.samples] for i in range(0, len(scored), self.samples)]
         if self.best_of is not None:
@@ -223,7 +223,7 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     if score:
         feedback.reward.check_prompts(score, prompts)
     if settings.user is not None:
-        samples = settings.talked(policy, prompts, settings.n)
+        samples = settings.converse(policy, prompts, settings.n)
     else:
         samples = _searched(policy, prompts, settings, score) or sampled(
             policy, prompts, settings.samples, settings.sampling(), by=settings

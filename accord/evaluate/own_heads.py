@@ -86,7 +86,7 @@ class OwnHeads:
                 break
         return lead + kernel[:, known] @ a
 
-    def given(self, k: int) -> Leads:
+    def leads(self, k: int) -> Leads:
         """The leads on the questions after each user's head is fitted to the first k choices."""
         leads: Leads = []
         for lead, d in zip(*self._parts, strict=True):

@@ -134,10 +134,10 @@ def evaluate_personal(
             )
         read = ChoiceStates.of(settings.templated(model), users, max_length)
         if isinstance(model, engine.personal.PersonalModel):
-            known.append(measured(name, "reads choices", users, ks, read.given))
+            known.append(measured(name, "reads choices", users, ks, read.leads))
         else:
-            known.append(measured(name, "pooled", users, [0], read.given))
-        known.append(measured(name, "own head", users, ks, OwnHeads(read, users).given))
+            known.append(measured(name, "pooled", users, [0], read.leads))
+        known.append(measured(name, "own head", users, ks, OwnHeads(read, users).leads))
     questions = sum(len(some) - ks[-1] for some in users.judgments)
     result = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known + yardsticks)
     return result.publish(out)
@@ -187,7 +187,7 @@ class ChoiceStates:
         sizes = [len(some) for some in users.judgments]
         return ChoiceStates(model, list(torch.cat(states).split(sizes)), users.most)
 
-    def given(self, k: int) -> Leads:
+    def leads(self, k: int) -> Leads:
         """The leads on the questions, given the first k choices if the model reads choices."""
         import torch
 

@@ -109,16 +109,16 @@ def ai_judge(
     name: str,
     *,
     dtype: str | None = None,
-    given: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     journal: str | None = None,
 ) -> AnyJudge:
     """The judge described by `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig`.
 
-    `given`, by the names of `JudgeConfig`, overrides the file; `journal` is used where neither names one. A model in
-    this process computes in the precision `dtype`. Raises InputError where the file, the model or the `judge` extra is
-    missing, or the file does not describe a judge.
+    `overrides` replaces settings of the file, by the names of `JudgeConfig`; `journal` is used where neither names one.
+    A model in this process computes in the precision `dtype`. Raises InputError where the file, the model or the
+    `judge` extra is missing, or the file does not describe a judge.
     """
-    config = read_judge(name, **{**({"dtype": dtype} if dtype else {}), **(given or {})})
+    config = read_judge(name, **{**({"dtype": dtype} if dtype else {}), **(overrides or {})})
     config.journal = config.journal or journal
     if config.method == "score":
         return RubricJudge(_rubric(config))

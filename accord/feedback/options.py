@@ -174,8 +174,8 @@ def checked_principles(principles: Sequence[str]) -> tuple[str, ...]:
     return tuple(principles)
 
 
-def read_judge(name: str, **given: Any) -> JudgeConfig:
-    """The judge described by `ai:MODEL`, `ai:MODEL@URL` or a YAML file; `given` options override the file's.
+def read_judge(name: str, **overrides: Any) -> JudgeConfig:
+    """The judge described by `ai:MODEL`, `ai:MODEL@URL` or a YAML file, some of whose options are overridden.
 
     A constitution given replaces the file's principles. Raises InputError where the name has no model, or the file is
     missing or does not describe a judge.
@@ -185,9 +185,9 @@ def read_judge(name: str, **given: Any) -> JudgeConfig:
         settings = _named(name) if name.startswith(AI) else parse_yaml(read_content(name))
         if isinstance(settings, dict):
             if not name.startswith(AI):
-                require_keys_allowed(name, settings, given)
-            taken = "principles" if "constitution" in given else None
-            settings = {key: value for key, value in settings.items() if key != taken} | given
+                require_keys_allowed(name, settings, overrides)
+            taken = "principles" if "constitution" in overrides else None
+            settings = {key: value for key, value in settings.items() if key != taken} | overrides
         return TypeAdapter(JudgeConfig).validate_python(settings)
     except OSError as error:
         raise InputError(f"{name}, the judge, cannot be read ({error.strerror})") from None

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from accord.engine.fit import named_rows
 from accord.engine.models import Model
-from accord.errors import InputError, TrainingStopped, row_called
+from accord.errors import InputError, TrainingStopped, named_rows, row_called
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show
 
 

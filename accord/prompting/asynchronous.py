@@ -205,7 +205,7 @@ class Turns:
 
         async def in_turn() -> list[Completion]:
             async with self.turn:
-                return await queue.by(hosts)
+                return await queue.completions(hosts)
 
         return asyncio.run_coroutine_threadsafe(in_turn(), self.loop)
 

@@ -33,9 +33,9 @@ BASE = 1.0
 class Fault(Exception):
     """A failed attempt: its kind, the server's message, whether another may succeed (`passes`), and when (`wait`)."""
 
-    def __init__(self, kind: str, told: str, *, passes: bool = True, wait: float | None = None) -> None:
-        super().__init__(f"{kind}: {told}" if told else kind)
-        self.kind, self.told, self.passes, self.wait = kind, told, passes, wait
+    def __init__(self, kind: str, message: str, *, passes: bool = True, wait: float | None = None) -> None:
+        super().__init__(f"{kind}: {message}" if message else kind)
+        self.kind, self.message, self.passes, self.wait = kind, message, passes, wait
 
 
 def fault_of(error: Exception, server: Server, model: str, timeout: float) -> Fault:

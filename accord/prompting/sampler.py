@@ -189,7 +189,7 @@ class ServedSampler:
         return self.handover.write(policy)
 
     def _wait(self, queue: JobQueue, hosts: Sequence[Vllm]) -> list[Completion]:
-        return run_async(queue.by(hosts))
+        return run_async(queue.completions(hosts))
 
     def _compare(self, queue: JobQueue, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
         """Set `drift` from some of the samples and the policy as it is now."""

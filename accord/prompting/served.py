@@ -129,7 +129,7 @@ class Served:
             if call.stopped is None:
                 self._missed += fault.kind != REFUSED
                 if fault.kind == UNREACHED:
-                    raise InputError(fault.told) from None
+                    raise InputError(fault.message) from None
                 if fault.kind in FUTILE and not self.answered:
                     raise InputError(f"{self.server} has given no reply so far ({fault}); check its address.") from None
                 if self._missed >= 4 * self.limits.parallel and not call.is_last:

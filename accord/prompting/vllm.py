@@ -128,11 +128,11 @@ class Vllm:
             except NotServed:
                 raise InputError(f"{self} takes no weights: {DEV_MODE}.") from None
             except Fault as fault:
-                if fault.kind == BROKEN or not fault.told.startswith("500"):
+                if fault.kind == BROKEN or not fault.message.startswith("500"):
                     raise
                 raise InputError(
-                    f"{self} serves {self.model} and does not take the weights of {name} ({fault.told}): it must serve "
-                    f"the same model, and see {handed.folder}."
+                    f"{self} serves {self.model} and does not take the weights of {name} ({fault.message}): it must "
+                    f"serve the same model, and see {handed.folder}."
                 ) from None
         await self._reset(client)
         self.held = handed
@@ -155,10 +155,10 @@ class Vllm:
         except NotServed:
             raise InputError(f"{self} takes no adapters: {LORA}.") from None
         except Fault as fault:
-            if not fault.told.startswith(("400", "500")):
+            if not fault.message.startswith(("400", "500")):
                 raise
             raise InputError(
-                f"{self} does not take an adapter ({fault.told}): {LORA}, and see that it sees {handed.folder}."
+                f"{self} does not take an adapter ({fault.message}): {LORA}, and see that it sees {handed.folder}."
             ) from None
         for old in self.adapters:
             try:
@@ -168,19 +168,19 @@ class Vllm:
         self.adapters = [handed.name]
 
     async def draw(
-        self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, given: SampleSettings, *, seconds: float
+        self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, settings: SampleSettings, *, seconds: float
     ) -> Completion:
         """A sample of a prompt; raises Fault where it fails, and InputError where it always will."""
         assert self.held is not None
         own = {"model": self.held.name if self.held.is_adapter else self.model, "cache_salt": self.held.name}
-        body = {**given.body, **own, "prompt": list(prompt)}
-        for own_seed in given.seeds(seed):
+        body = {**settings.body, **own, "prompt": list(prompt)}
+        for own_seed in settings.seeds(seed):
             try:
                 answer = await self.ask(client, "/v1/completions", {**body, "seed": own_seed}, seconds=seconds)
             except NotServed as missing:  # or the adapter is gone, after a restart
                 raise Fault(BROKEN, str(missing)) from None
-            self.away, completion = None, given.read(answer)
-            if max(completion.tokens) < given.vocabulary:
+            self.away, completion = None, settings.read(answer)
+            if max(completion.tokens) < settings.vocabulary:
                 return completion
         raise Fault(UNREADABLE, "tokens that the tokenizer does not have, again and again", passes=False)
 
