@@ -21,7 +21,7 @@ from accord.annotate.database import Annotator, Answer, Item, Slot
 from accord.annotate.project import Project
 from accord.annotate.simulated import is_simulated
 from accord.results.agreement import AgreementResult
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.people import Disputed, PeopleResult, PersonRow
 
 FEW = 20

@@ -19,7 +19,7 @@ from accord.cli.recipe import MOST_ROUNDS, Stage
 from accord.errors import InputError, located
 from accord.evaluate.statistics import over_seeds
 from accord.locks import alone_in
-from accord.results.base import wilson
+from accord.results.intervals import wilson
 from accord.results.sweep import Setting, SweepCell, SweepResult, SweepRun
 from accord.train.rows import read_alarms, read_metrics
 

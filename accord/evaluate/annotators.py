@@ -40,7 +40,7 @@ from accord.console import legible, progress_bar
 from accord.evaluate.agreement import CATEGORIES, Ratings
 from accord.evaluate.statistics import Floats, Indices, numbered, wilson
 from accord.records import Comparison
-from accord.results.base import Interval, shown
+from accord.results.intervals import Interval, shown
 
 BURN, KEPT, DRAWS = 200, (500, 4000), 10_000_000
 """Sweeps of the sampler that are discarded, and the minimum and maximum kept: as many as fit the budget of draws, one

@@ -23,8 +23,9 @@ from accord.evaluate.probe_files import OWN, ProbeItem, read_probes
 from accord.evaluate.statistics import FEW, bootstrap, mean, rate
 from accord.evaluate.task_answers import require_form
 from accord.outputs import require_folder, save_rows
-from accord.results.base import FILE, Floats, Indices, Interval
+from accord.results.base import FILE
 from accord.results.failures import FailureMeasure, FailureRow, FailureSettings, FailuresResult
+from accord.results.intervals import Floats, Indices, Interval
 
 ANSWERS = "answers.jsonl"
 

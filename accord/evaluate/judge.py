@@ -38,8 +38,9 @@ from accord.evaluate.statistics import FEW, Floats, bootstrap, fit_logistic, mea
 from accord.feedback.options import JudgesOptions
 from accord.outputs import require_folder
 from accord.records import Comparison
-from accord.results.base import FILE, Interval
+from accord.results.base import FILE
 from accord.results.comparisons import Part
+from accord.results.intervals import Interval
 from accord.results.judge import JudgeResult
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ import numpy as np
 
 from accord.evaluate.accuracy import Predictions
 from accord.evaluate.statistics import Floats, bootstrap_values, wilson
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.learning_curve import CurveFit, CurvePoint, Form, LabelsNeeded, LearningCurveResult, MoreLabels
 
 POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)

@@ -14,7 +14,8 @@ from accord.evaluate.statistics import mean_of
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder
 from accord.records import Prompt
-from accord.results.base import FILE, Interval
+from accord.results.base import FILE
+from accord.results.intervals import Interval
 from accord.results.passes import PassesResult, PassRow
 
 T = TypeVar("T")

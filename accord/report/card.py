@@ -25,7 +25,8 @@ from accord.report.folder import RunFiles, read_stage
 from accord.report.html import Json
 from accord.report.lineage import origin_of
 from accord.report.series import Array, columns
-from accord.results.base import Interval, called, wilson
+from accord.results.base import called
+from accord.results.intervals import Interval, wilson
 
 SHORT_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Models on the Hub for which accord has a short name."""

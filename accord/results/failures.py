@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Intervals, PromptSettings, Record
+from accord.results.base import Evaluation, Intervals, PromptSettings, Record
+from accord.results.intervals import Interval
 
 
 class FailureSettings(PromptSettings):

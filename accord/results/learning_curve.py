@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Record, called
+from accord.results.base import Evaluation, Record, called
+from accord.results.intervals import Interval
 
 Form = Literal["rises", "flat", "not begun", "all alike", "not this form"]
 """What the points show: the fitted curve rises; it may be flat; no curve has begun, as models beat chance at fewer than

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 from rich.table import Table
 
-from accord.results.base import Interval, MaybeInterval, Record
+from accord.results.base import MaybeInterval, Record
 from accord.results.by_choices import ByChoices
 from accord.results.comparisons import Part
+from accord.results.intervals import Interval
 
 
 class GivenChoices(Record):

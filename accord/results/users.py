@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from rich.table import Table
 
-from accord.results.base import Interval, Name, Record
+from accord.results.base import Name, Record
 from accord.results.by_choices import ByChoices
+from accord.results.intervals import Interval
 from accord.results.models import Drawing
 
 

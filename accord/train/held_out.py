@@ -11,7 +11,7 @@ and likewise for the method's other per-row measures (`accuracy`, `margin`, `cho
 
 Values that share a prompt are correlated: the tokens of a demonstration, the pairs of a ranking, rows with the same
 prompt. So whole prompts are held out, and the 95% intervals, `eval_loss_low` to `eval_loss_high`, are clustered by
-prompt: `cluster_mean` for a mean, `cluster_rate` for an accuracy (accord.results.base). They cover the variation
+prompt: `cluster_mean` for a mean, `cluster_rate` for an accuracy (accord.results.intervals). They cover the variation
 between draws of rows; two measurements of one run use the same rows and are closer than that.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from accord.data.load import Source
     from accord.engine import Model
-    from accord.results.base import Floats
+    from accord.results.intervals import Floats
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 
@@ -64,7 +64,7 @@ class Tally:
 
     def row(self) -> dict[str, float]:
         """`eval_NAME` for every name with values: the mean, and `_low` and `_high`, the ends of its 95% interval."""
-        from accord.results.base import cluster_mean, cluster_rate
+        from accord.results.intervals import cluster_mean, cluster_rate
 
         row: dict[str, float] = {}
         for name, sums in self.sums.items():
@@ -230,7 +230,7 @@ class RunData(Generic[AnyRow]):
 
     def hold_out(self, run: Run, learner: Learner, model: Model, items: Sequence[Any]) -> HeldOut:
         """The `HeldOut` of the held-out `items`; the run prints how many of their prompts are also trained on."""
-        from accord.results.base import numbered
+        from accord.results.intervals import numbered
 
         assert isinstance(self.options, HeldOutOptions)
         subjects = [self.unit.of(row) for row in self.held]
@@ -247,7 +247,7 @@ class RunData(Generic[AnyRow]):
 
 def drawn(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None) -> frozenset[int]:
     """The indices of the rows of a random share of the prompts; InputError where that is none, or all."""
-    from accord.results.base import numbered
+    from accord.results.intervals import numbered
 
     unit = unit or PROMPTS
     prompt = numbered([unit.of(row) for row in rows])
