@@ -69,12 +69,7 @@ def label(
     if rankings and (soft or pairs is not None):
         raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
     require_file(out, data, judge, options)
-    from accord.data.load import load_samples
-    from accord.data.mix import called
-
-    comparisons = comparisons_of(load_samples(data, columns), pairs)
-    if not comparisons:
-        raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
+    comparisons = _comparisons_in(data, columns, pairs)
     judges = _judges(judge, options, seed, by, journal=f"{out}.journal", agreement=agreement)
     first, *others = judges.values()
     if rankings and not others and isinstance(first, feedback.ranking.RankingJudge):
@@ -196,6 +191,16 @@ def _kinds(verdicts: Sequence[Verdict]) -> str:
     """The counts of invalid verdicts by kind of reason, the most frequent first, in parentheses."""
     kinds = feedback.judge.faults(verdicts).most_common(9)
     return f" ({', '.join(f'{count} {kind}' for kind, count in kinds)})" if kinds else ""
+
+
+def _comparisons_in(data: str | list[str], columns: Mapping[str, str] | None, most: int | None) -> list[Comparison]:
+    """The pairs of completions in files of samples, by `comparisons_of`; InputError where there are none."""
+    from accord.data.load import load_samples
+    from accord.data.mix import called
+
+    if comparisons := comparisons_of(load_samples(data, columns), most):
+        return comparisons
+    raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
 
 
 def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = None) -> list[Comparison]:

@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl
 
 import yaml
 
-from accord.data.readers import READ, first_line, read_jsonl, read_plain, reader_of
+from accord.console import error_text
+from accord.data.readers import READ, read_jsonl, read_plain, reader_of
 from accord.engine import hub
 from accord.errors import InputError, nearest
 from accord.outputs import tell_changed
@@ -209,7 +210,7 @@ def _load_error(name: str, config: str | None, split: str, error: Exception) -> 
         return InputError(f"{name} on the Hub has several configurations: name one, as {name}:CONFIG, of {known}")
     return InputError(
         f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
-        f"Hugging Face Hub ({first_line(hub.cause_of(error))})"
+        f"Hugging Face Hub ({error_text(hub.cause_of(error))})"
     )
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from torch import nn
-from transformers.quantizers import AutoHfQuantizer
 
 from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
@@ -26,11 +25,12 @@ from accord.engine.kinds import (
     WritesNoText,
     check_kind,
     check_loaded,
-    check_trainable,
+    check_quantized,
     in_4_bits,
     not_finite,
     other_heads,
     quantization,
+    require_few_bits,
     require_rows,
 )
 from accord.engine.memory import hold_for, holds_few_bits
@@ -178,7 +178,7 @@ def _read(
             how["config"] = config
         method = None if gguf_file else quantization(config)
         if method:
-            _check_quantized(name, config, method, trained)
+            check_quantized(name, config, method, trained)
             how["device_map"] = {"": target}
         elif gguf_file and hasattr(transformers, "GgufConfig"):
             how["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -196,7 +196,7 @@ def _read(
     if gguf_file:
         require_read(network, Path(source) / gguf_file)
     if method == "bitsandbytes":
-        _require_few_bits(name, network)
+        require_few_bits(name, network)
     if is_inside:
         with readable(name, "the language model in", where):
             network = taken_out(network, name, inside)
@@ -215,23 +215,6 @@ def _checked_config(kind: Any, name: str, source: str, options: dict[str, Any]) 
     if gguf_file := options.get("gguf_file"):
         add_scaling(config, Path(source) / gguf_file)
     return config
-
-
-def _check_quantized(name: str, config: Any, method: str, trained: TrainingConfig | None) -> None:
-    """Raise InputError where weights quantized by this method cannot be read, or cannot be trained as asked."""
-    if trained:
-        check_trainable(name, config, trained.lora_rank)
-    if not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
-        raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
-
-
-def _require_few_bits(name: str, network: nn.Module) -> None:
-    """Raise InputError where no weight is in few bits, though the configuration says so of bitsandbytes."""
-    if not {p.dtype for p in network.parameters()} & {torch.uint8, torch.int8}:
-        raise InputError(
-            f"{name} is quantized (bitsandbytes) by its config.json, and its weights are not: take quantization_config "
-            "out of that file, or copy the folder anew."
-        )
 
 
 def read_tokenizer(source: str, **options: Any) -> transformers.PreTrainedTokenizerBase:

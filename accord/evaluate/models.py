@@ -85,10 +85,9 @@ def evaluate_models(
     duels = judged(referee, answered)
     save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
     result = _result("reward" if judge == reward else judge, competitors, answered, duels, labels or {})
-    more: dict[str, Any] = {"sampling": settings.drawing() if models else None}
-    if every is not None:
-        more["temperatures"] = _at_temperatures(every, competitors, answering, answered, referee, rewards)
-    return result.model_copy(update=more).publish(out)
+    at = _at_temperatures(every, competitors, answering, answered, referee, rewards) if every is not None else None
+    drawing = settings.drawing() if models else None
+    return result.model_copy(update={"sampling": drawing, "temperatures": at}).publish(out)
 
 
 def _at_temperatures(
