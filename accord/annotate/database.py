@@ -209,7 +209,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A read-only session that waits for no lock. Raises as `writing` does."""
-        with self._told(), Session(self._reads, expire_on_commit=False) as session:
+        with self._translated_errors(), Session(self._reads, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -220,11 +220,11 @@ class Database:
         """
         # SQLite has one writer at a time; a lock queues threads, while SQLite's own waiting sleeps.
         alone = self._one_writer if self.is_sqlite else nullcontext()
-        with self._told(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with self._translated_errors(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         """Translates database errors, except violated constraints, which callers handle."""
         try:
             yield

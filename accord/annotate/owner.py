@@ -143,7 +143,8 @@ class OwnerPages:
             item.content[k] for k in ("completion",) if k in item.content
         ]
         verdicts = [
-            (name, told_of(item.task, content or {}), (content or {}).get("comment", "")) for name, content in rows
+            (name, answer_in_words(item.task, content or {}), (content or {}).get("comment", ""))
+            for name, content in rows
         ]
         return self.pages.page("owner-item", request, item=item, answers=answers, said=verdicts)
 
@@ -167,7 +168,7 @@ class OwnerPages:
         return self.overview(request, links=[(name, f"{base}join/{token}") for name, token in made.items()])
 
 
-def told_of(task: str, content: dict[str, Any]) -> str:
+def answer_in_words(task: str, content: dict[str, Any]) -> str:
     """An answer in words; the item's answers are named by letters, in its order."""
     if "flag" in content:
         return f"flagged as {content['flag']}"

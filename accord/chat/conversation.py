@@ -46,12 +46,12 @@ class Turn:
         if first.text == second.text and self.preferred != "tie":
             raise InputError("its two answers are equal")
         if self.preferred == "tie":
-            return Ranking(first.prompt, (_said(first), _said(second)), (0, 0))
+            return Ranking(first.prompt, (_completion(first), _completion(second)), (0, 0))
         chosen, rejected = (second, first) if self.preferred == "2" else (first, second)
-        return Preference(first.prompt, _said(chosen), _said(rejected))
+        return Preference(first.prompt, _completion(chosen), _completion(rejected))
 
 
-def _said(answer: Reply) -> Text:
+def _completion(answer: Reply) -> Text:
     """An answer in the form of its prompt (text or messages)."""
     return answer.text if isinstance(answer.prompt, str) else (Message("assistant", answer.text),)
 

@@ -69,7 +69,7 @@ class ServedSaying:
 
         server = self.speaker.server
         try:
-            for piece in self._asked():
+            for piece in self._answer_pieces():
                 self.pieces.append(piece)
                 yield piece
         except openai.APIError as error:
@@ -92,7 +92,7 @@ class ServedSaying:
             pass
         return self.answer
 
-    def _asked(self) -> Iterator[str]:
+    def _answer_pieces(self) -> Iterator[str]:
         """The pieces of the answer; raises whatever the libraries raise."""
         end, pieces, loop = monotonic() + self.longest, self._pieces(), asyncio.new_event_loop()
         try:

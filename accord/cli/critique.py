@@ -99,12 +99,12 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
     folder = require_folder(out, data, options, leaves=LEAVES)
     principles, prompts = settings.principled(), settings.prompts(data)
     with alone_in(folder), fixed(begun_on(folder)):
-        result = _made(settings, folder, data, principles, prompts)
+        result = _run(settings, folder, data, principles, prompts)
     result.announce()
     return result
 
 
-def _made(
+def _run(
     settings: CritiqueOptions, folder: Path, data: Any, principles: Sequence[Principle], prompts: Sequence[Prompt]
 ) -> CritiqueResult:
     """Make the critiques and revisions, write all files, and return the result."""

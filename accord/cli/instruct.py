@@ -95,12 +95,12 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
     tasks = synthesis.tasks.load_seeds(seeds)
     answers = synthesis.tasks.load_answers(settings.answers) if settings.answers else []
     with alone_in(folder), fixed(begun_on(folder)):
-        result = _made(settings, folder, count, seeds, tasks, answers)
+        result = _run(settings, folder, count, seeds, tasks, answers)
     result.announce()
     return result
 
 
-def _made(
+def _run(
     settings: InstructOptions, folder: Path, count: int, seeds: str, tasks: Sequence[Task], answers: Sequence[str]
 ) -> SynthesisResult:
     """Make the instructions, write all files, and return the result."""

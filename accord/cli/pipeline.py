@@ -125,7 +125,7 @@ class _Run:
         self.former = before_in(folder)
         self.wanted = restore_state(stages, folder)
         _require_kept(stages, folder)
-        self.anew = [stage for stage in stages if _is_anew(stage, self.wanted)]
+        self.anew = [stage for stage in stages if _starts_over(stage, self.wanted)]
         for stage in self.anew:
             _require_own(folder / stage.name)
         if not (folder / "pipeline.json").exists():  # it marks the folder as a recipe's, so it comes first
@@ -206,7 +206,7 @@ def _require_kept(stages: list[Stage], folder: Path) -> None:
                 )
 
 
-def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:
+def _starts_over(stage: Stage, wanted: Mapping[str, str]) -> bool:
     """Whether a stage runs from the beginning, in a new folder."""
     is_same = stage.fingerprint == wanted[stage.name]
     continues_itself = stage.command in COMMANDS and COMMANDS[stage.command].continues

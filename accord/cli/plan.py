@@ -160,7 +160,7 @@ def plan(
         shape=planner.described,
         numbers=planner.shape.numbers,
         method=method,
-        batch=_said(batch, isinstance(chosen, SamplingConfig)),
+        batch=_batch_text(batch, isinstance(chosen, SamplingConfig)),
         gpu_type=settings.gpu_type,
         gpu_memory=machine.memory,
         figures=_figures(machine, sources, planner),
@@ -188,7 +188,7 @@ def samplers_of(gpus: int, share: float) -> int:
     return min(gpus - 1, max(1, round(share * gpus))) if share else 0
 
 
-def _said(batch: Batch, samples: bool) -> str:
+def _batch_text(batch: Batch, samples: bool) -> str:
     rows = "prompts" if samples else "rows"
     each = f"{batch.branches} completion{'s' * (batch.branches > 1)} of {batch.completion:,} tokens"
     return f"{batch.trees:,} {rows} a step, each of {batch.prompt:,} tokens with {each}"

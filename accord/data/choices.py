@@ -61,11 +61,11 @@ def _written(choice: Preference) -> str:
     asked = choice.prompt
     if not isinstance(asked, str) and len(asked) == 1:
         asked = asked[0].content
-    answers = f"I like: {_said(choice.chosen)}\nI dislike: {_said(choice.rejected)}"
+    answers = f"I like: {_answer_text(choice.chosen)}\nI dislike: {_answer_text(choice.rejected)}"
     return f"Question: {show(asked)}\n{answers}" if asked else answers
 
 
-def _said(completion: Text) -> str:
+def _answer_text(completion: Text) -> str:
     """The assistant's text if the completion is one message; else the whole dialogue."""
     if not isinstance(completion, str) and len(completion) == 1:
         return completion[0].content

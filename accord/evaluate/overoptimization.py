@@ -87,7 +87,7 @@ def evaluate_overoptimization(
     if samples is not None:
         pool = read_pool(samples, settings, reward, judge, proxy, gold)
     elif model is not None and data is not None and reward is not None and judge is not None:
-        pool = _drawn(model, data, 256 if n is None else n, settings, reward, judge)
+        pool = _sampled_pool(model, data, 256 if n is None else n, settings, reward, judge)
         pool.write(Path(out) / SCORED, proxy, gold)
     else:
         settings.allow([])
@@ -99,7 +99,7 @@ def evaluate_overoptimization(
     return result.publish(out)
 
 
-def _drawn(model: str, data: str, n: int, settings: ScoredOptions, reward: str, judge: str) -> Pool:
+def _sampled_pool(model: str, data: str, n: int, settings: ScoredOptions, reward: str, judge: str) -> Pool:
     from accord.evaluate.answers import encoded
     from accord.evaluate.pool import require_many, sample_pool
 

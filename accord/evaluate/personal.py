@@ -224,13 +224,16 @@ def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Person
     asked = [d[users.most :] for d in apart]
     names = [str(some[0].columns["taste"]) for some in users.judgments]
 
-    def knowing(k: int) -> Leads:
+    def bayes_leads(k: int) -> Leads:
         return [bayes(population, d[:k], rest) for d, rest in zip(apart, asked, strict=True)]
 
-    def told(k: int) -> Leads:
+    def oracle_leads(k: int) -> Leads:
         return [oracle(population, name, rest) for name, rest in zip(names, asked, strict=True)]
 
-    return [measured(population, "Bayes", users, ks, knowing), measured(population, "oracle", users, [0], told)]
+    return [
+        measured(population, "Bayes", users, ks, bayes_leads),
+        measured(population, "oracle", users, [0], oracle_leads),
+    ]
 
 
 def assistant_text(text: Text) -> str:

@@ -73,7 +73,7 @@ class AIJudge(PrincipledJudge):
     def questions(self, pair: Comparison) -> list[Question]:
         """The questions about one pair, one for each principle that is drawn for it."""
         first, second = (unsampled(pair.prompt, text).text for text in (pair.first, pair.second))
-        principles = self.drawn(pair.prompt, (first, second))
+        principles = self.draw(pair.prompt, (first, second))
         known = {"prompt": show(pair.prompt), "first": first, "second": second}
         texts = [self.asker.filled(pair.columns, principle=principle, **known) for principle in principles]
         return [Question(text, VERDICT, LETTERS if self.has_options else ()) for text in texts]

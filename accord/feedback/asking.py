@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from accord.console import progress_bar
 from accord.errors import InputError
-from accord.feedback.constitution import drawn, key_of
+from accord.feedback.constitution import draw, key_of
 from accord.feedback.options import HELPFUL, checked_principles
 from accord.feedback.reward import lacking
 from accord.prompting.options import outcome_lines, usage, without_journal
@@ -188,9 +188,9 @@ class PrincipledJudge:
         )  # fmt: skip
         self.made_of, self.has_options = (self.asker,), logprobs
 
-    def drawn(self, prompt: Text, answers: Sequence[str]) -> list[str]:
+    def draw(self, prompt: Text, answers: Sequence[str]) -> list[str]:
         """The principles for a question about these answers."""
-        return drawn(self.principles, self.per_comparison, key_of(prompt, answers), self.seed)
+        return draw(self.principles, self.per_comparison, key_of(prompt, answers), self.seed)
 
 
 def askers_in(judge: Any) -> Iterator[Asker]:

@@ -104,7 +104,7 @@ class RankingJudge(PrincipledJudge):
         if not 1 < count <= len(ascii_uppercase):
             raise InputError(f"a model ranks 2 to 26 answers, and {excerpt(show(prompt))!r} has {count}.")
         letters, questions = ascii_uppercase[:count], []
-        for principle in self.drawn(prompt, texts):
+        for principle in self.draw(prompt, texts):
             for turn in range(count):
                 shown = zip(letters, [*texts[turn:], *texts[:turn]], strict=True)
                 named = "\n\n".join(f"[Answer {letter}]\n{text}" for letter, text in shown)

@@ -160,7 +160,7 @@ class Served:
             if call.stopped:
                 raise Fault(UNREACHED, "", passes=False)
             try:
-                reply = await asyncio.wait_for(self._asked(request, call.client), self.limits.timeout)
+                reply = await asyncio.wait_for(self._reply_of(request, call.client), self.limits.timeout)
             except Exception as error:
                 fault = fault_of(error, self.server, self.model, self.limits.timeout)
                 self.rate.hold(fault.wait or 0.0) if fault.kind == BUSY else None
@@ -175,7 +175,7 @@ class Served:
         self.tokens += known
         return reply
 
-    async def _asked(self, request: Request, client: openai.AsyncOpenAI) -> Reply:
+    async def _reply_of(self, request: Request, client: openai.AsyncOpenAI) -> Reply:
         """The server's reply; raises whatever the client raises."""
         body: dict[str, Any] = {"model": self.model, "max_tokens": max(request.max_tokens, 1)}
         body |= {"temperature": request.temperature}
@@ -196,7 +196,7 @@ class Served:
             if "logprobs" not in body or "logprobs" not in text or getattr(error, "status_code", 0) not in (400, 422):
                 raise
             self.logprobs = False  # the server says that it has none
-            return await self._asked(request, client)
+            return await self._reply_of(request, client)
 
     def _read(self, response: Any, request: Request) -> Reply:
         """The reply in a server's response; raises Fault where it has an unexpected form."""

@@ -22,11 +22,11 @@ NAMED = 14
 
 def write_inside(model: str, reading: Reading | None, words: Words, path: Path) -> None:
     """Write the page as one self-contained file without network or scripts."""
-    drawn = {} if reading is None else _drawn(reading)
+    drawn = {} if reading is None else _figures(reading)
     save_text(path, fill("inside.html", model=model, reading=reading, words=words, **drawn))
 
 
-def _drawn(reading: Reading) -> dict[str, object]:
+def _figures(reading: Reading) -> dict[str, object]:
     layer, head = reading.chosen
     labels = [token.text for token in reading.tokens]
     return {

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from accord.data.messages import read_text
-from accord.feedback.constitution import Principle, drawn
+from accord.feedback.constitution import Principle, draw
 from accord.records import Demonstration, Message, Preference, Text, show, text_to_json
 from accord.synthesis.filters import SIMILAR
 from accord.synthesis.questions import Answer, Asker, Question
@@ -110,11 +110,13 @@ class Chain:
 
     def demonstration(self) -> Demonstration:
         """The prompt with its last revision."""
-        return Demonstration(self.prompt, _said(self.prompt, self.answers[-1]))
+        return Demonstration(self.prompt, _completion(self.prompt, self.answers[-1]))
 
     def preference(self) -> Preference:
         """The last revision over the first answer."""
-        return Preference(self.prompt, _said(self.prompt, self.answers[-1]), _said(self.prompt, self.answers[0]))
+        return Preference(
+            self.prompt, _completion(self.prompt, self.answers[-1]), _completion(self.prompt, self.answers[0])
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The chain as a row of critiques.jsonl."""
@@ -153,7 +155,7 @@ class Critic:
 
     def _revise(self, chains: Sequence[Chain], number: int, batch: int) -> None:
         for chain in chains:
-            principle = drawn(self.principles, 1, f"{show(chain.prompt)} {number}", self.ask.seed)[0]
+            principle = draw(self.principles, 1, f"{show(chain.prompt)} {number}", self.ask.seed)[0]
             chain.principles.append(principle.name)
         by_name = {principle.name: principle for principle in self.principles}
         answered = [(c, by_name[c.principles[-1]]) for c in chains if c.answers[-1]]
@@ -253,5 +255,5 @@ def _last(prompt: Text) -> str:
     return _chat(prompt)[-1].content
 
 
-def _said(prompt: Text, answer: str) -> Text:
+def _completion(prompt: Text, answer: str) -> Text:
     return answer if isinstance(prompt, str) else (Message("assistant", answer),)

@@ -193,7 +193,7 @@ class RunData(Generic[AnyRow]):
         self.name = "eval_data" if named == IN_MEMORY else named
         if options.eval_share is not None:
             self.name = "the rows held out"
-            self.held, self.drawn = self.rows, drawn(self.rows, options.eval_share, seed, self.unit)
+            self.held, self.drawn = self.rows, draw_share(self.rows, options.eval_share, seed, self.unit)
             return
         split = options.eval_split or "train"
         self.name += "" if split == "train" else f", {split}"
@@ -245,7 +245,7 @@ class RunData(Generic[AnyRow]):
         return HeldOut(model, run, self.options, self.name, measure, learner.held_out_loss)
 
 
-def drawn(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None) -> frozenset[int]:
+def draw_share(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None) -> frozenset[int]:
     """The indices of the rows of a random share of the prompts; InputError where that is none, or all."""
     from accord.results.intervals import numbered
 

@@ -47,7 +47,7 @@ def _felt(words: list[str], write: Callable[[random.Random, Mood], str], rng: ra
             return {"text": text, "answer": words[0 if kind else 1]}
 
 
-def _asked(about: Callable[[Topic], str | None], rng: random.Random) -> Row:
+def _part_of_question(about: Callable[[Topic], str | None], rng: random.Random) -> Row:
     """A question on somebody's behalf, and the part of it that is asked for."""
     topic = some_topic(rng)
     template = rng.choice([t for t in grammar.QUESTIONS if "PERSON" in t])
@@ -129,8 +129,10 @@ TASKS = {
         ("{text} would you adore it ? would you dislike it ?", "adore it ? dislike it ? {text}", "{text} will you ?"),
         lambda rng, mood: sentence(rng, grammar.OPENINGS[2], some_topic(rng), mood),
     ),
-    "dish": _reading(("{text} what is it about ?", "what about ? {text}"), partial(_asked, lambda topic: topic.dish)),
-    "person": _reading(("{text} for your ?", "it is for ? {text}"), partial(_asked, lambda t: t.person)),
+    "dish": _reading(
+        ("{text} what is it about ?", "what about ? {text}"), partial(_part_of_question, lambda topic: topic.dish)
+    ),
+    "person": _reading(("{text} for your ?", "it is for ? {text}"), partial(_part_of_question, lambda t: t.person)),
     "price": _reading(("{text} it costs ?", "what coins ? {text}"), _priced),
     "better": _choosing(
         ("{text} what should you try ?", "what would you like ? {text}", "{text} what is right for you ?"),
@@ -146,7 +148,7 @@ TASKS = {
         "writing",
         "rouge-l",
         ("{text} what will your friend try ?", "what will you try ? {text}"),
-        partial(_asked, lambda topic: f"your {topic.person} will try the {topic.dish} ."),
+        partial(_part_of_question, lambda topic: f"your {topic.person} will try the {topic.dish} ."),
     ),
     "words": CafeTask("writing", "options", ("{text}", "what comes ? {text}"), _going_on, "ways"),
 }

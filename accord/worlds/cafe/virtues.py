@@ -94,7 +94,7 @@ def constitution() -> dict[str, Any]:
     return {"principles": [virtue.principle() for virtue in VIRTUES]}
 
 
-def _drawn(rng: random.Random) -> tuple[str, Topic, list[str]]:
+def _question_and_answer(rng: random.Random) -> tuple[str, Topic, list[str]]:
     """A question, its topic, and the words of an answer to criticize."""
     text, topic = rng.choice(TRAINING)
     about = some_topic(rng) if rng.random() < OFF_TOPIC else topic
@@ -106,11 +106,11 @@ def _drawn(rng: random.Random) -> tuple[str, Topic, list[str]]:
     return text, topic, words[:36]
 
 
-def _found(rng: random.Random, faults: Sequence[int]) -> list[int]:
+def _noticed(rng: random.Random, faults: Sequence[int]) -> list[int]:
     return [index for index in faults if rng.random() < SKILL]
 
 
-def _said(words: Words, indices: Sequence[int]) -> str:
+def _criticism(words: Words, indices: Sequence[int]) -> str:
     named = list(dict.fromkeys(words[index] for index in indices))
     return f"{' and '.join(named)} ." if named else NOTHING
 
@@ -135,25 +135,25 @@ def _chat(*texts: str) -> tuple[Message, ...]:
 
 
 def _critique(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
-    critique = _said(words, _found(rng, virtue.faults(words, topic)))
+    text, topic, words = _question_and_answer(rng)
+    critique = _criticism(words, _noticed(rng, virtue.faults(words, topic)))
     return Demonstration(_chat(text, " ".join(words), virtue.critique), critique)
 
 
 def _revision(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
-    noticed = _found(rng, virtue.faults(words, topic))
-    turns = (text, " ".join(words), virtue.critique, _said(words, noticed), virtue.revision)
+    text, topic, words = _question_and_answer(rng)
+    noticed = _noticed(rng, virtue.faults(words, topic))
+    turns = (text, " ".join(words), virtue.critique, _criticism(words, noticed), virtue.revision)
     return Demonstration(_chat(*turns), _revised(rng, words, noticed, topic))
 
 
 def _direct(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
-    noticed = _found(rng, virtue.faults(words, topic))
+    text, topic, words = _question_and_answer(rng)
+    noticed = _noticed(rng, virtue.faults(words, topic))
     return Demonstration(_chat(text, " ".join(words), virtue.revision), _revised(rng, words, noticed, topic))
 
 
 def _verdict(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
+    text, topic, words = _question_and_answer(rng)
     verdict = GOOD if rng.random() < virtue.goodness(words, topic) else BAD
     return Demonstration(_chat(text, " ".join(words), virtue.prefer), verdict)
