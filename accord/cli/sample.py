@@ -36,7 +36,7 @@ MOST_PENALTY = 100
 
 
 @dataclass(kw_only=True)
-class GivenOptions(AnswerOptions):
+class ChoicesOptions(AnswerOptions):
     """The user's choices that a policy reads before each prompt."""
 
     choices: str | None = None
@@ -62,7 +62,7 @@ class GivenOptions(AnswerOptions):
 
 
 @dataclass(kw_only=True)
-class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
+class SampleOptions(RewardOptions, ConversationOptions, ChoicesOptions):
     """How many samples are drawn for each prompt, and which are kept."""
 
     n: int = 1

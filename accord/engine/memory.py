@@ -215,8 +215,8 @@ def _weights(shape: Shape, method: TrainingConfig, dtype: torch.dtype) -> float:
     matrix = 2 if method.weight_dtype == "bfloat16" else 4  # bytes per weight of embeddings and experts
     linear = dtype.itemsize if matrix == 2 or shape.adapters else 4
     in_layers = IN_FEW_BITS.get(method.quantize or "", linear) * (shape.linear - shape.experts - shape.head)
-    beside = linear * shape.head + matrix * shape.embedding + 4 * (shape.vectors + shape.adapters)
-    return in_layers + matrix * shape.experts + beside
+    outer = linear * shape.head + matrix * shape.embedding + 4 * (shape.vectors + shape.adapters)
+    return in_layers + matrix * shape.experts + outer
 
 
 def _frozen_copy(shape: Shape, method: TrainingConfig, dtype: torch.dtype) -> float:
