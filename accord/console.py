@@ -59,8 +59,8 @@ def error_text(error: BaseException) -> str:
     Where the first line ends in a colon, the next line is added.
     """
     first, *more = (str(error).strip() or type(error).__name__).splitlines()
-    told = next(filter(None, map(str.strip, more)), "") if first.rstrip().endswith(":") else ""
-    return without_secrets(f"{first.rstrip()} {told}".rstrip(" .:"))
+    detail = next(filter(None, map(str.strip, more)), "") if first.rstrip().endswith(":") else ""
+    return without_secrets(f"{first.rstrip()} {detail}".rstrip(" .:"))
 
 
 def status(line: str) -> None:
@@ -83,6 +83,30 @@ class _Legible:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for part in console.render(self.shown, options):
             yield part if part.control else part._replace(text=legible(part.text))
+
+
+class StepProgress:
+    """The progress of a run by steps: a bar with the latest numbers, or without a terminal a line every tenth of it."""
+
+    def __init__(self, console: Console, title: str, step: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        behind = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
+        self.console, self.title, self.total = console, title, 0
+        self.bar = Progress(*columns, *behind, console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task(title, completed=step, numbers="")
+
+    def expect(self, total: int) -> None:
+        """Set the expected number of steps."""
+        self.total = total
+        self.bar.update(self.task, total=total)
+
+    def show(self, step: int, numbers: str, seconds: float) -> None:
+        """Show the numbers of a step (0 is before the first), which took this many seconds."""
+        self.bar.update(self.task, completed=step, numbers=numbers)
+        if not self.console.is_terminal and (step % max(1, self.total // 10) == 0 or step == self.total):
+            left = f"  ~{seconds * (self.total - step):.0f} s left" if step else ""
+            line = f"{self.title} {step}/{self.total}  {numbers}{left}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -37,12 +37,12 @@ def today() -> date:
     return _fixed.get() or date.today()
 
 
-def as_date(given: object, what: str) -> date:
+def as_date(value: object, what: str) -> date:
     """The date in a text such as 2026-11-30. Raises InputError, which names the setting (`what`), where it is none."""
     try:
-        return date.fromisoformat(str(given))
+        return date.fromisoformat(str(value))
     except ValueError:
-        raise InputError(f"{what} must be a date such as 2026-11-30, not {given!r}") from None
+        raise InputError(f"{what} must be a date such as 2026-11-30, not {value!r}") from None
 
 
 def writes_date(template: object) -> bool:

@@ -131,6 +131,15 @@ def row_called(index: int) -> str:
     return f"row {index if isinstance(index, RowNumber) else index + 1}"
 
 
+def named_rows(rows: Iterable[int]) -> str:
+    """The names in messages of the rows at indices from 0, of which -1 is no row: the first eight, counted from 1."""
+    known = sorted({r for r in rows if r >= 0})
+    if not known:
+        return "rows that came from no file"
+    named = ", ".join(row_called(r).removeprefix("row ") for r in known[:8])
+    return f"row{'s' if len(known) > 1 else ''} {named}{' ...' if len(known) > 8 else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why one row (`row` is its number in the data, from 1) is left out, and whether it counts as bad."""

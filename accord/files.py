@@ -215,11 +215,11 @@ def changed(folder: Path, some: Collection[str] | None = None) -> str | None:
 def read_sums(folder: Path) -> dict[str, str]:
     """Digests by file name, from a folder's `SUMS`; an unreadable line gives `SUMS` itself an impossible digest."""
     sums = folder / SUMS
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for line in sums.read_bytes().splitlines() if sums.is_file() else ():
         match = re.fullmatch(rb"([0-9a-f]{64})  ([^/]+)", line)
-        found |= {os.fsdecode(match[2]): match[1].decode()} if match else {SUMS: ""}
-    return found
+        digests |= {os.fsdecode(match[2]): match[1].decode()} if match else {SUMS: ""}
+    return digests
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

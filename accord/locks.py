@@ -33,7 +33,7 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     Raises InputError where another process holds it, naming that process, or the folder cannot be written.
     """
-    with _made(folder, OTHER), locked(folder / ".lock", str(folder), f"wait for it to end, or {OTHER}"):
+    with _made_folder(folder, OTHER), locked(folder / ".lock", str(folder), f"wait for it to end, or {OTHER}"):
         yield
 
 
@@ -41,12 +41,12 @@ def alone_in(folder: Path) -> Iterator[None]:
 def alone_with(file: Path, what: str = "", other: str = OTHER) -> Iterator[None]:
     """Hold one file, called `what` in messages, for this process alone; the lock file lies in its folder."""
     lock, called = file.with_name(f".{file.name}.lock"), f"{what} {file}".strip()
-    with _made(file.parent, other), locked(lock, called, f"wait for it to end, or {other}"):
+    with _made_folder(file.parent, other), locked(lock, called, f"wait for it to end, or {other}"):
         yield
 
 
 @contextmanager
-def _made(folder: Path, other: str) -> Iterator[None]:
+def _made_folder(folder: Path, other: str) -> Iterator[None]:
     """Make a folder for the block; afterwards remove what was made and is still empty."""
     try:
         made = make_folder(folder)
@@ -107,7 +107,7 @@ def _take(opened: int, path: Path, what: str, remedy: str) -> bool:
 
 def _holder(opened: int) -> str:
     for _ in range(20):  # the holder may have taken the lock a moment ago, and not written its name yet
-        if said := os.pread(opened, 400, 0).decode(errors="replace").strip():
-            return said
+        if record := os.pread(opened, 400, 0).decode(errors="replace").strip():
+            return record
         time.sleep(0.01)
     return "another process"

@@ -35,17 +35,17 @@ class Repeated(ValueError):
     """A key occurs twice in a JSON object."""
 
 
-def parse_json(text: str | bytes, **given: Any) -> Any:
-    """The value of a JSON text; `given` are arguments of `json.loads`. Raises Repeated where a key occurs twice."""
-    return json.loads(text, object_pairs_hook=_unique, **given)
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """The value of a JSON text; `options` are arguments of `json.loads`. Raises Repeated where a key occurs twice."""
+    return json.loads(text, object_pairs_hook=_unique, **options)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         keys = [key for key, _ in pairs]
         raise Repeated(f"the key {next(key for key in keys if keys.count(key) > 1)!r} twice in an object")
-    return found
+    return mapping
 
 
 def read_content(path: str | os.PathLike[str]) -> bytes:

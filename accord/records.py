@@ -209,13 +209,13 @@ def row_to_json(row: Row) -> dict[str, Any]:
         case Labeled(_, completion, label):
             return {**prompt, "completion": text_to_json(completion), "label": label}
         case Preference(_, chosen, rejected, margin, probability, user):
-            said: dict[str, Any] = {"margin": margin} if margin else {}
-            said |= {"chosen_probability": probability} if probability != 1 else {}
-            said |= {"user": user} if user else {}
-            return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected), **said}
+            more: dict[str, Any] = {"margin": margin} if margin else {}
+            more |= {"chosen_probability": probability} if probability != 1 else {}
+            more |= {"user": user} if user else {}
+            return {**prompt, "chosen": text_to_json(chosen), "rejected": text_to_json(rejected), **more}
         case Ranking(_, completions, ranks, user):
-            said = {"completions": [text_to_json(c) for c in completions], "ranks": list(ranks)}
-            return {**prompt, **said, **({"user": user} if user else {})}
+            more = {"completions": [text_to_json(c) for c in completions], "ranks": list(ranks)}
+            return {**prompt, **more, **({"user": user} if user else {})}
 
 
 def show(text: Text) -> str:

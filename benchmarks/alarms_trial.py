@@ -36,7 +36,7 @@ from accord.cli.pipeline import run_stages
 from accord.cli.recipe import Stage
 from accord.cli.sweep import run_of
 from accord.evaluate.statistics import over_seeds
-from accord.results.base import wilson
+from accord.results.intervals import wilson
 from accord.results.sweep import SweepRun
 from accord.train.rows import read_metrics
 

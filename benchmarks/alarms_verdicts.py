@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from accord.results import Interval
-from accord.results.base import wilson
+from accord.results.intervals import wilson
 from accord.train.alarms import raised
 
 SETTING, JUDGED = (0, 1), (2, 3)

@@ -21,8 +21,8 @@ from torch.distributed import TCPStore
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord.engine import models
-from accord.engine.fit import manage_freed_memory
 from accord.engine.load import load_model
+from accord.engine.memory import manage_freed_memory
 from accord.engine.models import quiet
 from accord.engine.networks import smollm2
 from accord.engine.offload import shared_copy

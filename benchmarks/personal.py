@@ -28,7 +28,7 @@ from rich.table import Table
 from accord.cli.main import main as run_cli
 from accord.evaluate.statistics import mean_interval
 from accord.results import parse
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.personal import PersonalResult
 
 STEPS = 80

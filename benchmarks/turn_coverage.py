@@ -22,7 +22,7 @@ from rich.table import Table
 
 from accord.evaluate import curves
 from accord.evaluate.statistics import Floats, percentile
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 
 A, B, NOISE, REACH = 0.35, 0.2, 0.06, 4.0
 TURN = float(np.exp(A / B - 1))

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # examples/ is not in the pa
 from accord.evaluate.statistics import over_seeds
 from accord.objectives.preference import bradley_terry
 from accord.objectives.segments import segment_sum
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from examples.cat_grid import EPISODES, GAMMA, MOVES, Cat, CatGrid, Steps, evaluate, optimum, ppo, sample, transitions
 
 COMPARISONS = (100, 400, 1600, 6400, 25600)

@@ -191,6 +191,12 @@ def test_no_page_waits_for_its_figures() -> None:
         assert re.findall(r"^[A-Z][A-Z-]{3,}$", page.read_text(encoding="utf-8"), re.MULTILINE) == [], page.name
 
 
+def test_every_file_of_the_engine_is_in_its_table() -> None:
+    table = (ROOT / "docs/engine.md").read_text(encoding="utf-8").split("## Files")[1].split("## Trees")[0]
+    listed = sorted(re.findall(r"`([a-z_]+)`", table))
+    assert listed == sorted(file.stem for file in (ROOT / "accord/engine").glob("*.py") if file.stem != "__init__")
+
+
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
     listed = re.findall(r"^ +- ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     assert {page.name for page in ROOT.glob("docs/*.md")} <= set(listed) and len(listed) == len(set(listed))

@@ -209,7 +209,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Session]:
         """A read-only session that waits for no lock. Raises as `writing` does."""
-        with self._told(), Session(self._reads, expire_on_commit=False) as session:
+        with self._translated_errors(), Session(self._reads, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -220,11 +220,11 @@ class Database:
         """
         # SQLite has one writer at a time; a lock queues threads, while SQLite's own waiting sleeps.
         alone = self._one_writer if self.is_sqlite else nullcontext()
-        with self._told(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with self._translated_errors(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _translated_errors(self) -> Iterator[None]:
         """Translates database errors, except violated constraints, which callers handle."""
         try:
             yield
@@ -254,15 +254,15 @@ class NotStored(InputError):
 def fault_of(error: DatabaseError, name: str) -> InputError:
     """The meaning of a database error: full, busy, unreachable, read-only, or damaged."""
     cause = _cause(error)
-    told = error_text(cause)
+    reason = error_text(cause)
     full = getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
-    if full or "disk is full" in told:
+    if full or "disk is full" in reason:
         return NotStored(507, name, "The disk is full.")
-    if "readonly" in told or "unable to open" in told:
-        return NotStored(503, name, f"It cannot be written ({told}).")
-    if isinstance(error, OperationalError) and not told.startswith("no such"):  # table or column
+    if "readonly" in reason or "unable to open" in reason:
+        return NotStored(503, name, f"It cannot be written ({reason}).")
+    if isinstance(error, OperationalError) and not reason.startswith("no such"):  # table or column
         return NotStored(503, name, "The database is busy or away.")
-    return InputError(f"the database {name} is damaged, or was changed by others ({told}): restore it from a copy.")
+    return InputError(f"the database {name} is damaged, or was changed by others ({reason}): restore it from a copy.")
 
 
 def _require_whole(path: Path) -> None:

@@ -79,7 +79,7 @@ def _notes(aside: Counter[str]) -> list[str]:
 def _rows(answer: Answer, item: Item, person: Annotator, weight: float | None) -> list[dict[str, Any]]:
     task = TASKS[item.task]
     held = answer.content or {}
-    said = (Flagged if "flag" in held else task.answer).model_validate(held)
+    content = (Flagged if "flag" in held else task.answer).model_validate(held)
     provenance: dict[str, Any] = {
         "item": item.key,
         "annotator": person.name,
@@ -92,4 +92,4 @@ def _rows(answer: Answer, item: Item, person: Annotator, weight: float | None) -
         **({"comment": held["comment"]} if held.get("comment") else {}),
         **({"gold": True} if item.gold is not None else {}),
     }
-    return [{**row, **provenance} for row in task.rows(task.content.model_validate(item.content), said)]
+    return [{**row, **provenance} for row in task.rows(task.content.model_validate(item.content), content)]

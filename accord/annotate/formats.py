@@ -35,7 +35,7 @@ NATIVE = {"prompt", "chosen", "rejected", "completion", "completions", "ranks", 
 """Columns that fields and questions hold, and from which they are read back."""
 
 
-def _asked(task: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def _item_fields(task: str, content: Mapping[str, Any]) -> dict[str, Any]:
     """An item's content, by field."""
     match task:
         case "compare" | "rank":
@@ -50,7 +50,7 @@ def _asked(task: str, content: Mapping[str, Any]) -> dict[str, Any]:
     raise InputError(f"items of the task {task} ask about nothing, so other tools have no form for them: use accord's.")
 
 
-def _said(task: str, content: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def _answer_values(task: str, content: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """One annotator's answer, by question; a ranking by field."""
     answers = {name: row[name] for name in ("strength", "critique", "comment") if row.get(name)}
     match task:
@@ -73,9 +73,9 @@ def _by_item(exported: Exported) -> dict[str, list[dict[str, Any]]]:
     return items
 
 
-def _rest(rows: Sequence[Mapping[str, Any]], user: Callable[[str], Any], said: set[str]) -> str:
+def _rest(rows: Sequence[Mapping[str, Any]], user: Callable[[str], Any], questions: set[str]) -> str:
     """Everything that no field or question holds, as JSON by user."""
-    kept = {str(user(r["annotator"])): {n: v for n, v in r.items() if n not in NATIVE | said} for r in rows}
+    kept = {str(user(r["annotator"])): {n: v for n, v in r.items() if n not in NATIVE | questions} for r in rows}
     return line_of(kept, allow_nan=True).rstrip()
 
 
@@ -90,10 +90,10 @@ def argilla(exported: Exported) -> list[dict[str, Any]]:
     records = []
     for key, rows in _by_item(exported).items():
         content = exported.contents[key]
-        fields = _asked(exported.task, content)
+        fields = _item_fields(exported.task, content)
         responses: dict[str, list[dict[str, Any]]] = {}
         for row in rows:
-            for question, value in _said(exported.task, content, row).items():
+            for question, value in _answer_values(exported.task, content, row).items():
                 if isinstance(value, dict):
                     value = [{"value": field, "rank": rank + 1} for field, rank in value.items()]
                 one = {"value": value, "user_id": argilla_user(row["annotator"])}
@@ -129,29 +129,29 @@ def label_studio(exported: Exported) -> list[dict[str, Any]]:
     """
     users = {name: number for number, name in enumerate(sorted({row["annotator"] for row in exported.rows}), start=1)}
     tasks, number = [], 0
-    for place, (key, rows) in enumerate(_by_item(exported).items(), start=1):
+    for index, (key, rows) in enumerate(_by_item(exported).items(), start=1):
         content = exported.contents[key]
-        data = _asked(exported.task, content)
+        data = _item_fields(exported.task, content)
         if exported.task == "rank":
             items = [{"id": n, "body": text} for n, text in data.items() if n != "prompt"]
             data = {"prompt": data["prompt"], "items": items}
         annotations, questions = [], set[str]()
         for row in rows:
             number += 1
-            said = _said(exported.task, content, row)
-            questions |= said.keys()
+            values = _answer_values(exported.task, content, row)
+            questions |= values.keys()
             annotations.append(
                 {
                     "id": number,
                     "completed_by": users[row["annotator"]],
-                    "result": [_result(f"{number}-{n}", n, v, row) for n, v in said.items()],
+                    "result": [_result(f"{number}-{n}", n, v, row) for n, v in values.items()],
                     "was_cancelled": False,
                     "ground_truth": bool(row.get("gold")),
                     "lead_time": row["seconds"],
                 }
             )
         data[ANSWERS_COLUMN] = _rest(rows, users.__getitem__, questions | {"seconds"})
-        tasks.append({"id": place, "data": data, "annotations": annotations, "predictions": []})
+        tasks.append({"id": index, "data": data, "annotations": annotations, "predictions": []})
     return tasks
 
 

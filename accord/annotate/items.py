@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord.annotate.database import LAST, Item
-from accord.annotate.tasks.base import Given, Task, key_of
+from accord.annotate.tasks.base import SourceRow, Task, key_of
 from accord.data.columns import rename_columns
 from accord.data.load import Source, load_samples, open_rows, read_rows
 from accord.data.mix import called
@@ -31,43 +31,43 @@ def read_items(
 
     Raises InputError where a row cannot be asked about, or an id occurs twice with different content.
     """
-    given = _blank(data, task) if isinstance(data, int) else _rows(data, task, columns)
-    sure = [one for one in given if "verdicts" not in one.columns] if gold else given
+    rows = _blank(data, task) if isinstance(data, int) else _rows(data, task, columns)
+    sure = [row for row in rows if "verdicts" not in row.columns] if gold else rows
     items: dict[str, tuple[str, Item]] = {}
     twice = 0
-    for made in task.items(sure, gold=gold, **{name: value for name, value in settings.items() if value is not None}):
-        content = made.content.model_dump(mode="json")
+    for new in task.items(sure, gold=gold, **{name: value for name, value in settings.items() if value is not None}):
+        content = new.content.model_dump(mode="json")
         item = Item(
-            key=key_of(task.name, made),
+            key=key_of(task.name, new),
             task=task.name,
             content=content,
-            gold=made.gold and made.gold.model_dump(mode="json"),
+            gold=new.gold and new.gold.model_dump(mode="json"),
             position=LAST,
         )
-        where, known = items.setdefault(item.key, (made.given.where, item))
+        where, known = items.setdefault(item.key, (new.source.where, item))
         if known.content != item.content or known.gold != item.gold:
             raise InputError(
-                f"{made.given.where}: the id {made.given.columns.get('id')!r} is that of {where} already, with "
+                f"{new.source.where}: the id {new.source.columns.get('id')!r} is that of {where} already, with "
                 "different content: give each its own."
             )
         twice += known is not item
     if not items:
         raise InputError(f"{called(data)} holds nothing to ask about: all answers to a prompt are the same.")  # type: ignore[arg-type]
     left_out = [f"{twice} rows that come twice are asked about once"] if twice else []
-    if len(sure) < len(given):
-        left_out.append(f"{len(given) - len(sure)} rows have verdicts that contradict each other, and no known answer")
+    if len(sure) < len(rows):
+        left_out.append(f"{len(rows) - len(sure)} rows have verdicts that contradict each other, and no known answer")
     return list(items.values()), tuple(left_out)
 
 
-def _blank(number: int, task: Task) -> list[Given]:
+def _blank(number: int, task: Task) -> list[SourceRow]:
     if task.needs_data:
         raise InputError(f"the task {task.name} asks about rows: name a file of them by --data.")
     if number < 1:
         raise InputError(f"--items must be at least 1, not {number}.")
-    return [Given(f"item {i + 1}", Prompt(""), {}) for i in range(number)]
+    return [SourceRow(f"item {i + 1}", Prompt(""), {}) for i in range(number)]
 
 
-def _rows(data: Source, task: Task, columns: Mapping[str, str] | None) -> list[Given]:
+def _rows(data: Source, task: Task, columns: Mapping[str, str] | None) -> list[SourceRow]:
     """The rows with their places; completions may be empty, as models' sometimes are."""
     noted = LeftOut(strict=True)
     places = [(where, row) for _, where, row in open_rows(data)]
@@ -76,16 +76,16 @@ def _rows(data: Source, task: Task, columns: Mapping[str, str] | None) -> list[G
     first = places[0][1]
     cells = rename_columns(first, columns) if isinstance(first, Mapping) else {}
     if task.name == "use-case":
-        return [Given(where, Prompt(""), rename_columns(row, columns)) for where, row in places]
+        return [SourceRow(where, Prompt(""), rename_columns(row, columns)) for where, row in places]
     if {"prompt", "completion"} <= cells.keys() and cells.get("label") is None:
         samples = load_samples(data, columns)
         return [
-            Given(where, Demonstration(prompt.prompt, completion), prompt.columns)
+            SourceRow(where, Demonstration(prompt.prompt, completion), prompt.columns)
             for (where, _), (prompt, completion) in zip(places, samples, strict=True)
         ]
     rows = read_rows(data, "train", None, noted, columns, keep=True)
     return [
-        Given(_place(name, number), record, held)
+        SourceRow(_place(name, number), record, held)
         for (record, held, name), number in zip(rows, noted.numbers, strict=True)
     ]
 

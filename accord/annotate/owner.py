@@ -132,7 +132,7 @@ class OwnerPages:
             item = session.get(Item, number)
             if item is None:
                 raise Denied(404, "There is no such item.")
-            said = session.exec(
+            rows = session.exec(
                 select(Annotator.name, Answer.content)
                 .join(Answer, col(Answer.annotator_id) == Annotator.id)
                 .join(Slot, col(Slot.id) == Answer.slot_id)
@@ -142,8 +142,11 @@ class OwnerPages:
         answers = TASKS[item.task].shown(item.content) or [
             item.content[k] for k in ("completion",) if k in item.content
         ]
-        told = [(name, told_of(item.task, content or {}), (content or {}).get("comment", "")) for name, content in said]
-        return self.pages.page("owner-item", request, item=item, answers=answers, said=told)
+        verdicts = [
+            (name, answer_in_words(item.task, content or {}), (content or {}).get("comment", ""))
+            for name, content in rows
+        ]
+        return self.pages.page("owner-item", request, item=item, answers=answers, said=verdicts)
 
     def change(self, request: Request, form: Form) -> Response:
         """Create or revoke an annotator's link."""
@@ -165,7 +168,7 @@ class OwnerPages:
         return self.overview(request, links=[(name, f"{base}join/{token}") for name, token in made.items()])
 
 
-def told_of(task: str, content: dict[str, Any]) -> str:
+def answer_in_words(task: str, content: dict[str, Any]) -> str:
     """An answer in words; the item's answers are named by letters, in its order."""
     if "flag" in content:
         return f"flagged as {content['flag']}"
@@ -178,8 +181,8 @@ def told_of(task: str, content: dict[str, Any]) -> str:
         ]
         tiers = [" = ".join(x for r, x in ranks if r == rank) for rank in sorted({r for r, _ in ranks})]
         return " > ".join(tiers) + ("; none will do" if content["none_will_do"] else "")
-    said = {name: value for name, value in content.items() if name != "comment"}
-    return json.dumps(said, ensure_ascii=False)
+    fields = {name: value for name, value in content.items() if name != "comment"}
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def people_of(session: Session) -> list[dict[str, Any]]:

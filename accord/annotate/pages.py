@@ -36,12 +36,12 @@ COMMON = (
     Action("guidelines", "Guidelines", "g"),
 )
 """Actions available on every page."""
-MOST_TALKS = 20
+MOST_REQUESTS = 20
 """Maximum annotators waiting for a model at once: half of the request threads, so that other requests are served."""
 
 
-class Talks:
-    """The slots whose model request is running: at most `MOST_TALKS`, each once."""
+class ModelRequests:
+    """The slots whose model request is running: at most `MOST_REQUESTS`, each once."""
 
     def __init__(self) -> None:
         self._slots: set[int] = set()
@@ -53,7 +53,7 @@ class Talks:
         with self._lock:
             if slot in self._slots:
                 raise Incomplete("The model is answering you already: wait, and open this page again.")
-            if len(self._slots) >= MOST_TALKS:
+            if len(self._slots) >= MOST_REQUESTS:
                 raise Incomplete("The model talks with many people at this moment: wait a little, and send it again.")
             self._slots.add(slot)
         try:
@@ -68,7 +68,7 @@ class Pages:
 
     def __init__(self, project: Project, speaker: Speaker | None = None) -> None:
         self.project, self.speaker = project, speaker
-        self.talks = Talks()
+        self.model_requests = ModelRequests()
         self.requests = Limit(rate=20, burst=120)
         self.bad_links = Limit(rate=1 / 6, burst=20)
         self.templates = jinja2.Environment(

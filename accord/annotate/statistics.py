@@ -21,7 +21,7 @@ from accord.annotate.database import Annotator, Answer, Item, Slot
 from accord.annotate.project import Project
 from accord.annotate.simulated import is_simulated
 from accord.results.agreement import AgreementResult
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.people import Disputed, PeopleResult, PersonRow
 
 FEW = 20
@@ -54,13 +54,13 @@ class CountedAnswer:
 def status(project: Project, hourly_cost: float | None = None) -> list[PeopleResult]:
     """The statistics of each task of a project, in the order of their names, at a cost per hour."""
     with project.database.reading() as session:
-        said = _counted(session)
-        asked = Counter(
+        by_task = _counted(session)
+        slots = Counter(
             session.exec(
                 select(Item.task).join(Slot, col(Slot.item_id) == Item.id).where(col(Item.gold).is_(None))
             ).all()
         )
-    return [_task(task, said.get(task, []), asked[task], hourly_cost) for task in sorted({*asked, *said})]
+    return [_task(task, by_task.get(task, []), slots[task], hourly_cost) for task in sorted({*slots, *by_task})]
 
 
 def verdicts(task: str, content: Mapping[str, Any] | None) -> Verdicts:
@@ -91,35 +91,37 @@ def _counted(session: Session) -> dict[str, list[CountedAnswer]]:
     by_task: dict[str, list[CountedAnswer]] = defaultdict(list)
     for item, key, task, gold, name, content, shown, seconds in session.exec(counting).all():
         right = verdicts(task, gold) if gold is not None else None
-        said = CountedAnswer(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), right)
-        by_task[task].append(said)
+        counted = CountedAnswer(item, key, name, seconds, shown, "flag" in content, verdicts(task, content), right)
+        by_task[task].append(counted)
     return by_task
 
 
-def _task(task: str, said: list[CountedAnswer], asked: int, hourly_cost: float | None) -> PeopleResult:
+def _task(task: str, answers: list[CountedAnswer], slots: int, hourly_cost: float | None) -> PeopleResult:
     by_pair: dict[tuple[int, Pair], list[CountedAnswer]] = defaultdict(list)
     by_scale: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    given: dict[tuple[int, Any], Counter[float]] = defaultdict(Counter)
+    votes: dict[tuple[int, Any], Counter[float]] = defaultdict(Counter)
     by_name: dict[str, list[CountedAnswer]] = defaultdict(list)
-    for one in said:
+    for one in answers:
         by_name[one.name].append(one)
         for key, label in one.verdicts.items() if one.gold is None else ():
-            given[one.item, key][label] += 1
+            votes[one.item, key][label] += 1
             if isinstance(key, tuple):
                 by_pair[one.item, key].append(one)
             else:
                 by_scale[key][one.item].append(label)
-    people = [_person(name, by_name[name], given) for name in sorted(by_name)]
-    people += [_person("all", said, given)] if len(by_name) > 1 else []
-    simulated = sum(is_simulated(one.name) for one in said)
-    told = f"{simulated:,} of {len(said):,} answers are simulated people's, whose time on task is 0, and costs nothing."
+    people = [_person(name, by_name[name], votes) for name in sorted(by_name)]
+    people += [_person("all", answers, votes)] if len(by_name) > 1 else []
+    simulated = sum(is_simulated(one.name) for one in answers)
+    note = (
+        f"{simulated:,} of {len(answers):,} answers are simulated people's, whose time on task is 0, and costs nothing."
+    )
     scales = {name: _alpha(list(rated.values())) for name, rated in by_scale.items()}
     return PeopleResult(
-        warnings=[told] if simulated else [],
+        warnings=[note] if simulated else [],
         task=task,
-        answers=sum(one.gold is None for one in said),
-        asked=asked,
-        hours=sum(one.seconds for one in said) / 3600,
+        answers=sum(one.gold is None for one in answers),
+        asked=slots,
+        hours=sum(one.seconds for one in answers) / 3600,
         hourly_cost=hourly_cost,
         agreement=_agreement(by_pair),
         scales={name: alpha for name, alpha in scales.items() if alpha is not None},
@@ -144,7 +146,7 @@ def _agreement(by_pair: Mapping[tuple[int, Pair], list[CountedAnswer]]) -> Agree
     if len({item for item, _ in shared}) < FEW:
         return None
     names = sorted({one.name for several in shared.values() for one in several})
-    column = {name: place for place, name in enumerate(names)}
+    column = {name: index for index, name in enumerate(names)}
     labels = np.full((len(shared), len(names)), -1)
     for row, ((_, pair), several) in enumerate(shared.items()):
         for one in several:
@@ -152,35 +154,35 @@ def _agreement(by_pair: Mapping[tuple[int, Pair], list[CountedAnswer]]) -> Agree
     return agreement(Ratings(tuple(names), labels, 0), pairs=1)
 
 
-def _person(name: str, said: list[CountedAnswer], given: Mapping[tuple[int, Any], Mapping[float, int]]) -> PersonRow:
-    """One annotator's statistics; `given` counts all verdicts, including this annotator's."""
+def _person(name: str, answers: list[CountedAnswer], votes: Mapping[tuple[int, Any], Mapping[float, int]]) -> PersonRow:
+    """One annotator's statistics; `votes` counts all verdicts, including this annotator's."""
     others: list[tuple[float, int]] = []
     gold: list[tuple[float, int]] = []
     first: list[tuple[float, int]] = []
     ties: list[tuple[float, int]] = []
-    for one in said:
+    for one in answers:
         for key, label in one.verdicts.items():
             if one.gold is not None:
                 gold += [(float(one.gold[key] == label), one.item)] if one.gold else []
-            elif (several := sum(given[one.item, key].values()) - 1) > 0:
-                others.append(((given[one.item, key][label] - 1) / several, one.item))
+            elif (several := sum(votes[one.item, key].values()) - 1) > 0:
+                others.append(((votes[one.item, key][label] - 1) / several, one.item))
             if isinstance(key, tuple):
                 ties.append((float(label == 0.5), one.item))
             if isinstance(key, tuple) and label != 0.5:
                 earlier = one.shown.index(key[0]) < one.shown.index(key[1])
                 first.append((float((label == 1) == earlier), one.item))
-    seconds = [one.seconds for one in said]
-    enough = len(said) >= FEW
+    seconds = [one.seconds for one in answers]
+    enough = len(answers) >= FEW
     return PersonRow(
         name=name,
-        answers=len(said),
+        answers=len(answers),
         others=_share(others),
         gold=_share(gold),
         first=_share(first),
         ties=_share(ties),
-        flags=_share([(float(one.flagged), one.item) for one in said]),
+        flags=_share([(float(one.flagged), one.item) for one in answers]),
         seconds=median(seconds) if enough else None,
-        hourly=3600 * len(said) / sum(seconds) if enough and sum(seconds) > 0 else None,
+        hourly=3600 * len(answers) / sum(seconds) if enough and sum(seconds) > 0 else None,
     )
 
 

@@ -52,20 +52,20 @@ def _plain(text: str) -> str:
     return without_halves(text.replace("\r\n", "\n").expandtabs(4))
 
 
-def turns(said: str | Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+def turns(text: str | Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """A JSON text as (role, words): a string is the user's, messages have their roles."""
-    if isinstance(said, str):
-        return [("user", said)]
-    return [(str(one.get("role", "")), _words(one.get("content"))) for one in said]
+    if isinstance(text, str):
+        return [("user", text)]
+    return [(str(one.get("role", "")), _words(one.get("content"))) for one in text]
 
 
-def words(said: str | Sequence[dict[str, Any]]) -> str:
+def words(text: str | Sequence[dict[str, Any]]) -> str:
     """An answer's text; a dialogue gets a heading for every turn."""
-    if isinstance(said, str):
-        return said
-    if len(said) == 1:
-        return _words(said[0].get("content"))
-    return "\n\n".join(f"**{one.get('role')}**\n\n{_words(one.get('content'))}" for one in said)
+    if isinstance(text, str):
+        return text
+    if len(text) == 1:
+        return _words(text[0].get("content"))
+    return "\n\n".join(f"**{one.get('role')}**\n\n{_words(one.get('content'))}" for one in text)
 
 
 def _words(content: Any) -> str:

@@ -54,10 +54,10 @@ def add_work(app: FastAPI, pages: Pages) -> None:
                 held, item = _held(session, person, slot)
             task = TASKS[item.task]
             sent = {**form, "turns": (held.draft or {}).get("turns", [])} if task.name == "converse" else form
-            said = task.read(sent, task.content.model_validate(item.content), held.shown)  # type: ignore[arg-type]
+            content = task.read(sent, task.content.model_validate(item.content), held.shown)  # type: ignore[arg-type]
         except Incomplete as error:
             return work_page(pages, request, person, slot, form, str(error))
-        assign.store(project, person, slot, said.model_dump(mode="json"), _seconds(form))
+        assign.store(project, person, slot, content.model_dump(mode="json"), _seconds(form))
         return RedirectResponse(f"/work?stored={slot}", 303)
 
     @app.post("/work/{slot}/draft")
@@ -140,22 +140,22 @@ def converse(pages: Pages, person: Annotator, slot_id: int, form: Mapping[str, s
     content = TASKS["converse"].content.model_validate(item.content)
     turns: list[dict[str, Any]] = list((slot.draft or {}).get("turns", []))
     open_turn = bool(turns) and turns[-1]["chosen"] is None
-    said, chosen = form.get("said", "").strip(), form.get("chosen", "")
+    message, chosen = form.get("said", "").strip(), form.get("chosen", "")
     if "back" in form:
         after = turns[:-1]
     elif open_turn:
-        if chosen not in (places := [str(place) for place in range(len(turns[-1]["answers"]))]):
+        if chosen not in (places := [str(index) for index in range(len(turns[-1]["answers"]))]):
             raise Incomplete("Choose the answer to go on from.")
         after = [*turns[:-1], {**turns[-1], "chosen": places.index(chosen)}]
-    elif not said:
+    elif not message:
         raise Incomplete("There is no message yet: write one.")
     elif pages.speaker is None:
         raise Incomplete("There is no model to talk with yet: whoever runs these pages must name one.")
     else:
-        digest = hashlib.sha256(f"{pages.project.settings.seed}:{slot_id}:{len(turns)}:{said}".encode()).digest()
+        digest = hashlib.sha256(f"{pages.project.settings.seed}:{slot_id}:{len(turns)}:{message}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big") >> 1
-        with pages.talks.of(slot_id):
-            after = [*turns, speak(pages.speaker, content, turns, said, seed)]  # type: ignore[arg-type]
+        with pages.model_requests.of(slot_id):
+            after = [*turns, speak(pages.speaker, content, turns, message, seed)]  # type: ignore[arg-type]
     with pages.project.database.writing() as session:
         slot = assign.held(session, person, slot_id)
         if list((slot.draft or {}).get("turns", [])) == turns:  # else another window was faster

@@ -46,12 +46,12 @@ class Turn:
         if first.text == second.text and self.preferred != "tie":
             raise InputError("its two answers are equal")
         if self.preferred == "tie":
-            return Ranking(first.prompt, (_said(first), _said(second)), (0, 0))
+            return Ranking(first.prompt, (_completion(first), _completion(second)), (0, 0))
         chosen, rejected = (second, first) if self.preferred == "2" else (first, second)
-        return Preference(first.prompt, _said(chosen), _said(rejected))
+        return Preference(first.prompt, _completion(chosen), _completion(rejected))
 
 
-def _said(answer: Reply) -> Text:
+def _completion(answer: Reply) -> Text:
     """An answer in the form of its prompt (text or messages)."""
     return answer.text if isinstance(answer.prompt, str) else (Message("assistant", answer.text),)
 
@@ -68,11 +68,11 @@ class Conversation:
 
         Each turn has the preferred answer (for a tie the first), or without a preference the model's own.
         """
-        said = [Message("system", self.system)] if self.system else []
+        messages = [Message("system", self.system)] if self.system else []
         for turn in self.turns[forgotten:]:
-            heard = turn.answers[speaker if turn.preferred is None else turn.preferred == "2"]
-            said += [Message("user", turn.message), Message("assistant", heard.text)]
-        return said
+            answer = turn.answers[speaker if turn.preferred is None else turn.preferred == "2"]
+            messages += [Message("user", turn.message), Message("assistant", answer.text)]
+        return messages
 
 
 def save_demonstrations(conversation: Conversation, file: Path) -> str:

@@ -75,15 +75,15 @@ class Screen:
                 self.console.print()
 
     def _side_by_side(self, names: Sequence[str], answers: Sequence[Iterable[str]]) -> None:
-        said = [""] * len(answers)
+        texts = [""] * len(answers)
         going = {index: iter(pieces) for index, pieces in enumerate(answers)}
 
         def columns() -> Table:
             grid = Table.grid(padding=(0, 2), expand=True)
-            for _ in said:
+            for _ in texts:
                 grid.add_column(ratio=1)
             grid.add_row(*(Text(legible(name), "bold") for name in names))
-            grid.add_row(*(Text(legible(text)) for text in said))
+            grid.add_row(*(Text(legible(text)) for text in texts))
             return grid
 
         with Live(columns(), console=self.console, auto_refresh=False) as live:
@@ -93,5 +93,5 @@ class Screen:
                     if piece is None:
                         del going[index]
                     else:
-                        said[index] += piece
+                        texts[index] += piece
                 live.update(columns(), refresh=True)

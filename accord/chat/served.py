@@ -69,7 +69,7 @@ class ServedSaying:
 
         server = self.speaker.server
         try:
-            for piece in self._asked():
+            for piece in self._answer_pieces():
                 self.pieces.append(piece)
                 yield piece
         except openai.APIError as error:
@@ -81,8 +81,8 @@ class ServedSaying:
         except InputError:
             raise
         except Exception as error:  # from the HTTP library, or from an arbitrary response
-            told = server.without_key(error_text(error))
-            raise InputError(f"{server} broke off, or does not speak the OpenAI API ({told}).") from None
+            reason = server.without_key(error_text(error))
+            raise InputError(f"{server} broke off, or does not speak the OpenAI API ({reason}).") from None
         if self.finish is None and not self.pieces:
             raise InputError(f"{server} gave no answer; see that the URL is that of an OpenAI-compatible server.")
 
@@ -92,7 +92,7 @@ class ServedSaying:
             pass
         return self.answer
 
-    def _asked(self) -> Iterator[str]:
+    def _answer_pieces(self) -> Iterator[str]:
         """The pieces of the answer; raises whatever the libraries raise."""
         end, pieces, loop = monotonic() + self.longest, self._pieces(), asyncio.new_event_loop()
         try:

@@ -55,11 +55,11 @@ class Session:
             if not speaker.has_template:
                 self.screen.note(f"{name} has no chat template: it continues each message as a text of its own.")
         for line in lines:
-            said = line.strip()
-            if said == "/quit":
+            typed = line.strip()
+            if typed == "/quit":
                 return
-            if said:
-                self.hear(said)
+            if typed:
+                self.hear(typed)
 
     def hear(self, line: str) -> None:
         """Handle a command or a message; what fails changes nothing, and a line says why."""

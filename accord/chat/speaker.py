@@ -67,8 +67,8 @@ class Speaker:
         context = self.policy.context
         room = longest if context is None else max(1, min(longest, context // 2))
         for forgotten in range(len(conversation.turns) + 1 if self.has_template else 1):
-            said = conversation.messages(speaker, forgotten)
-            prompt = (*said, Message("user", message)) if self.has_template else message
+            messages = conversation.messages(speaker, forgotten)
+            prompt = (*messages, Message("user", message)) if self.has_template else message
             tokens = encode_prompt(self.policy.tokenizer, prompt)
             if context is None or len(tokens) + room <= context:
                 if not tokens:

@@ -75,12 +75,12 @@ def aggregate(
 
 
 def combined(
-    said: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
+    by_judge: Mapping[str, Sequence[Verdict]], comparisons: Sequence[Comparison], by: By, seed: int
 ) -> tuple[list[Verdict], Aggregation | None]:
     """Several judges' verdicts combined, and the fitted model if any; invalid where no judge's verdict is valid."""
-    if len(said) == 1:
-        return list(next(iter(said.values()))), None
-    every = list(zip(*said.values(), strict=True))
+    if len(by_judge) == 1:
+        return list(next(iter(by_judge.values()))), None
+    every = list(zip(*by_judge.values(), strict=True))
     mean = [feedback.judge.pooled(verdicts) for verdicts in every]
     if by == "mean":
         return mean, None
@@ -89,7 +89,7 @@ def combined(
     from accord.evaluate.agreement import Ratings
 
     sides = [[-1 if v.first_wins is None else _side(v.first_wins) for v in verdicts] for verdicts in every]
-    aggregated = _aggregated(Ratings(tuple(said), np.array(sides), 0, tuple(comparisons)), by, seed)
+    aggregated = _aggregated(Ratings(tuple(by_judge), np.array(sides), 0, tuple(comparisons)), by, seed)
     beliefs_of = zip(mean, aggregated.beliefs.first_better.tolist(), strict=True)
     return [one if one.first_wins is None else Verdict(p) for one, p in beliefs_of], aggregated
 

@@ -81,7 +81,7 @@ def result_of(
     taken = {name for one in readings for name in one.names} | others.keys() | {"step"}
     steps = [int(row["step"]) for row in read.rows]
     apart = int(np.median(np.diff(steps))) if len(steps) > 1 else 1
-    said = f"rows stand {apart} steps apart: where an alarm counts steps, these are rows." if apart > 1 else ""
+    warning = f"rows stand {apart} steps apart: where an alarm counts steps, these are rows." if apart > 1 else ""
     return AlarmsResult(
         log=log,
         trainer=known.title if known else "by the names given",
@@ -92,7 +92,7 @@ def result_of(
         unread=sorted(names.keys() - taken),
         alarms=[RungAlarm(step=one.step, alarm=one.name, saw=one.saw, advice=one.advice) for one in rang],
         judged=[judged(rule, {"step", *(one.column for one in readings)}, rang) for rule in RULES],
-        warnings=[*read.warnings, *filter(None, [said])],
+        warnings=[*read.warnings, *filter(None, [warning])],
     )
 
 

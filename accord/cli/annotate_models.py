@@ -59,13 +59,13 @@ class OrderOptions:
             raise InputError(f"--focus must be between 0 and 10, not {self.focus:g}.")
 
 
-def weigh(project: Project, task: str, asked: OrderOptions) -> None:
-    """Weight the items not yet given out by how unsure the models in `asked`, if any, are of their pairs."""
-    if asked.uncertainty is None:
+def weigh(project: Project, task: str, settings: OrderOptions) -> None:
+    """Weight the items not yet given out by how unsure the models in `settings`, if any, are of their pairs."""
+    if settings.uncertainty is None:
         return
     from accord import feedback
 
-    models = [asked.uncertainty] if isinstance(asked.uncertainty, str) else asked.uncertainty
+    models = [settings.uncertainty] if isinstance(settings.uncertainty, str) else settings.uncertainty
     pairs = _pairs("--uncertainty", task, project.waiting(task))
     judges = [feedback.judge.BothOrders(feedback.named.judge_named(name)) for name in models]
     unsure: dict[str, list[float]] = {}
@@ -76,7 +76,7 @@ def weigh(project: Project, task: str, asked: OrderOptions) -> None:
         why = "is sure of every item that is left" if unsure else "would weigh items, and all were asked about already"
         status(f"annotate: {', '.join(models)} {why}, so the order stays as it is")
         return
-    count = project.weigh({key: mean(values) ** asked.focus for key, values in unsure.items()}, "uncertainty")
+    count = project.weigh({key: mean(values) ** settings.focus for key, values in unsure.items()}, "uncertainty")
     status(f"annotate: {count:,} items are drawn by how unsure {', '.join(models)} is of them")
 
 
@@ -128,16 +128,16 @@ class SimulatedOptions:
         return [*(self.agreement if isinstance(self.agreement, list) else [self.agreement])] * (self.people or 1)
 
 
-def simulated_judges(asked: SimulatedOptions, task: str, seed: int) -> list[Any]:
+def simulated_judges(settings: SimulatedOptions, task: str, seed: int) -> list[Any]:
     """The judge behind each simulated person. Raises InputError for another task, or an unknown judge."""
     _pairs("--simulated", task, {})
     from accord import feedback
 
-    judge = str(asked.simulated)
-    never_errs = feedback.named.judge_named(judge) if None in asked.agreements else None
+    judge = str(settings.simulated)
+    never_errs = feedback.named.judge_named(judge) if None in settings.agreements else None
     return [
         never_errs if agreement is None else feedback.named.labeler_named(judge, agreement, seed + number)
-        for number, agreement in enumerate(asked.agreements)
+        for number, agreement in enumerate(settings.agreements)
     ]
 
 
@@ -202,9 +202,9 @@ def _answer(task: str, verdicts: Mapping[tuple[int, int], float | None]) -> dict
     return {"better": better, "strength": strength, "comment": ""}
 
 
-def speaker(asked: SpeakerOptions) -> Speaker | None:
+def speaker(settings: SpeakerOptions) -> Speaker | None:
     """The conversation model, on a server or loaded here; None where none is named."""
-    if asked.server is None and asked.model is None:
+    if settings.server is None and settings.model is None:
         return None
     import threading
     from time import monotonic
@@ -213,23 +213,23 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
     from accord.records import Prompt
 
     def sampling(drawn: int) -> Sampling:
-        return Sampling(asked.max_new_tokens, asked.temperature, seed=asked.seed + drawn)
+        return Sampling(settings.max_new_tokens, settings.temperature, seed=settings.seed + drawn)
 
-    if asked.server is not None:
+    if settings.server is not None:
         from accord.chat.served import ServedSpeaker
         from accord.chat.speaker import Question
         from accord.prompting.server import Server
 
-        server = Server(asked.server, asked.key, asked.insecure)
-        served = ServedSpeaker(server, server.model_named(asked.model))
+        server = Server(settings.server, settings.key, settings.insecure)
+        served = ServedSpeaker(server, server.model_named(settings.model))
 
         def ask(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:
-            question, end = Question(_chat(messages), (), asked.max_new_tokens, 0), monotonic() + PATIENCE
+            question, end = Question(_chat(messages), (), settings.max_new_tokens, 0), monotonic() + PATIENCE
             saying = (served.say(question, sampling(drawn + i), end - monotonic()) for i in range(n))
             texts = [each.heard().text for each in saying]
-            if asked.temperature and len(set(texts)) == 1 < n:
+            if settings.temperature and len(set(texts)) == 1 < n:
                 status(
-                    f"annotate: {asked.server} gave the same answer {n} times, so there is nothing to choose from: "
+                    f"annotate: {settings.server} gave the same answer {n} times, so there is nothing to choose from: "
                     "make it sample. `transformers serve` does where the model's generation_config.json has do_sample."
                 )
             return texts
@@ -238,8 +238,8 @@ def speaker(asked: SpeakerOptions) -> Speaker | None:
     from accord import engine
     from accord.evaluate.answers import encoded, sampled
 
-    policy = engine.load.load_model(asked.model or "")
-    options = AnswerOptions(max_new_tokens=asked.max_new_tokens, temperature=asked.temperature)
+    policy = engine.load.load_model(settings.model or "")
+    options = AnswerOptions(max_new_tokens=settings.max_new_tokens, temperature=settings.temperature)
     alone = threading.Lock()
 
     def draw(messages: list[dict[str, Any]], n: int, drawn: int) -> list[str]:

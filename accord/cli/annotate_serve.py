@@ -96,35 +96,35 @@ def serve(
     Raises:
         InputError: the database cannot be used, a row cannot be asked about, or the options do not fit each other.
     """
-    asked = ServeOptions(**options)
+    settings = ServeOptions(**options)
     if out is not None:
         require_file(out, database, data, options)
         _require_place(Path(out).parent)
-    if data is not None and asked.items is not None:
+    if data is not None and settings.items is not None:
         raise InputError("--items is for tasks without data, and --data names some: leave one of them out.")
-    judges = [] if asked.simulated is None else simulated_judges(asked, task, asked.seed)
-    at = None if judges else _listen(asked.host, asked.port)
+    judges = [] if settings.simulated is None else simulated_judges(settings, task, settings.seed)
+    at = None if judges else _listen(settings.host, settings.port)
     from accord.annotate.simulated import require_unmixed
 
     with _whole(database):
         project = opened(
-            database, overlap=asked.overlap, reserve_minutes=asked.reserve_minutes,
-            guidelines=_guidelines(asked.guidelines), seed=asked.seed,
+            database, overlap=settings.overlap, reserve_minutes=settings.reserve_minutes,
+            guidelines=_guidelines(settings.guidelines), seed=settings.seed,
         )  # fmt: skip
         require_unmixed(project, simulated=bool(judges))
-        source = data if data is not None else asked.items
-        _add(project, source, asked.gold, task, columns, scales=asked.scales, answers=asked.answers)
-    weigh(project, task, asked)
-    with _Watch(asked.until) as watch:
+        source = data if data is not None else settings.items
+        _add(project, source, settings.gold, task, columns, scales=settings.scales, answers=settings.answers)
+    weigh(project, task, settings)
+    with _Watch(settings.until) as watch:
         if at is None:
             simulate(project, task, judges, watch)
         else:
-            _serve_pages(project, asked, watch, at)
+            _serve_pages(project, settings, watch, at)
     done = project.progress()
     status(f"annotate: ended with {done.answers:,} of {done.asked:,} answers in {project.database.name}")
     if out is not None:
         write_answers(project, out, task)
-    _show_result(project, task, asked.hourly_cost, out)
+    _show_result(project, task, settings.hourly_cost, out)
     project.database.close()
 
 
@@ -144,12 +144,12 @@ def _show_result(project: Project, task: str, hourly_cost: float | None, out: st
     """Print how far people agree and how long they took, and write it to the folder of the rows."""
     from accord.annotate.statistics import status as status_of
 
-    every = [said for said in status_of(project, hourly_cost) if said.answers]
-    for said in every:
-        if said.task == task and out is not None:
-            said.save(Path(out).parent)
-    for said in every:
-        said.announce()
+    every = [result for result in status_of(project, hourly_cost) if result.answers]
+    for result in every:
+        if result.task == task and out is not None:
+            result.save(Path(out).parent)
+    for result in every:
+        result.announce()
 
 
 def _require_place(folder: Path) -> None:
@@ -169,18 +169,19 @@ def _listen(host: str, port: int) -> socket:
     return listen(host, port)
 
 
-def _serve_pages(project: Project, asked: ServeOptions, watch: _Watch, at: socket) -> None:
+def _serve_pages(project: Project, settings: ServeOptions, watch: _Watch, at: socket) -> None:
     from accord.annotate.serve import serve
 
-    talks = speaker(asked)
-    host = f"[{asked.host}]" if ":" in asked.host else asked.host
-    _say_links(project, f"http://{host}:{at.getsockname()[1]}", project.add_people(asked.people or 0))
-    if asked.host not in LOCAL:
+    model = speaker(settings)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    _say_links(project, f"http://{host}:{at.getsockname()[1]}", project.add_people(settings.people or 0))
+    if settings.host not in LOCAL:
         status(
-            f"annotate: {asked.host} can be reached from other machines, and links and answers travel as plain text: "
-            "put a proxy with TLS (Caddy, nginx) before it, which passes the Host header on and sets X-Forwarded-Proto."
+            f"annotate: {settings.host} can be reached from other machines, and links and answers travel as plain "
+            "text: put a proxy with TLS (Caddy, nginx) before it, which passes the Host header on and sets "
+            "X-Forwarded-Proto."
         )
-    serve(project, at, speaker=talks, on_progress=watch)
+    serve(project, at, speaker=model, on_progress=watch)
 
 
 def _guidelines(path: str | None) -> str | None:

@@ -43,7 +43,7 @@ OTHER_FORMATS = {".csv", ".tsv", ".parquet", ".arrow", ".feather", ".txt", ".md"
 
 @dataclass(frozen=True)
 class Call:
-    """A command with its converted options; `function(**arguments)` runs it, inside `place()`."""
+    """A command with its converted options; `function(**arguments)` runs it, in its `context()`."""
 
     command: str
     options: Mapping[str, Any]
@@ -52,7 +52,7 @@ class Call:
     overwrites: bool = False
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def context(self) -> Iterator[None]:
         """Apply --overwrite and fix the date in the block, and lock the command's one output file against other
         processes."""
         with overwriting(self.overwrites), fixed(), self._alone():
@@ -60,7 +60,7 @@ class Call:
 
     def run(self) -> None:
         """Run the command and ignore its return value."""
-        with self.place():
+        with self.context():
             self.function(**self.arguments)
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -77,27 +77,27 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
     """
     target: Any = target_of(command)
     options = accepted_options(target)
-    given: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, value in in_python(values, f"what `accord {command}` is given").items():
         require_known(command, name, options)
         if value is not None:
-            given[name] = options[name].read(value)
-    absent = [option.flag for option in options.values() if option.default is REQUIRED and option.name not in given]
+            arguments[name] = options[name].read(value)
+    absent = [option.flag for option in options.values() if option.default is REQUIRED and option.name not in arguments]
     if absent:
         raise InputError(f"`accord {command}` needs {' and '.join(absent)}.")
-    overwrites = given.pop(OVERWRITE.name, False)
+    overwrites = arguments.pop(OVERWRITE.name, False)
     if COMMANDS[command].file.endswith(".jsonl"):
-        require_rows_name(given.get("out"))
+        require_rows_name(arguments.get("out"))
     if not hasattr(target, "fit"):
         if hasattr(target, "options"):  # they check themselves, before any stage of a recipe runs
             taken = {field.name for field in fields(target.options)}
-            target.options(**{name: value for name, value in given.items() if name in taken})
-        return Call(command, given, target, given, overwrites)
+            target.options(**{name: value for name, value in arguments.items() if name in taken})
+        return Call(command, arguments, target, arguments, overwrites)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
-    method = target(**{name: value for name, value in given.items() if name in own})
-    target.options(**{name: value for name, value in given.items() if name in of_run})
-    rest = {name: value for name, value in given.items() if name not in own}
-    return Call(command, given, method.fit, rest, overwrites)
+    method = target(**{name: value for name, value in arguments.items() if name in own})
+    target.options(**{name: value for name, value in arguments.items() if name in of_run})
+    rest = {name: value for name, value in arguments.items() if name not in own}
+    return Call(command, arguments, method.fit, rest, overwrites)
 
 
 def require_rows_name(out: str | None) -> None:
@@ -162,7 +162,7 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
     """
     options, entry = accepted_options(target_of(command)), COMMANDS[command]
     leading = list(takewhile(lambda word: not word.startswith("-"), words))
-    given: dict[str, Any] = _positional(command, leading)
+    arguments: dict[str, Any] = _positional(command, leading)
     from_file: dict[str, Any] = {}
     further: dict[str, str] = {}
     several: dict[str, list[str]] = {}
@@ -174,7 +174,7 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         if option is None and entry.further:
             further[key] = "true" if value is None else value[0]
         elif option is None and negated and negated.is_flag and value is None:
-            given[negated.name] = "false"
+            arguments[negated.name] = "false"
         elif option is None or (dot and not option.is_mapping):
             require_known(command, f"{name}{dot}{inner}", [*options, CONFIG.name])
         elif value is None and not option.is_flag:
@@ -182,21 +182,21 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         elif value and option is CONFIG:
             from_file = _merged(from_file, read_config(command, Path(value[0]), options))
         elif value and (named := {inner: value[0]} if dot else option.names_in(value[0])):
-            before = given[name] if isinstance(given.get(name), dict) else {}
+            before = arguments[name] if isinstance(arguments.get(name), dict) else {}
             for one in named:
                 option.require_new(one, before)
-            given[name] = {**before, **named}
+            arguments[name] = {**before, **named}
         elif value and option.is_list:
             several[name] = [*several.get(name, ()), *value]
-            given[name] = several[name] if len(several[name]) > 1 else value[0]
+            arguments[name] = several[name] if len(several[name]) > 1 else value[0]
         else:
-            given[name] = "true" if value is None else value[0]
+            arguments[name] = "true" if value is None else value[0]
     if further:
-        given[entry.further] = further
+        arguments[entry.further] = further
         spelled = {key.replace("-", "_") for key in further}
         if isinstance(before := from_file.get(entry.further), Mapping):
             from_file[entry.further] = {k: v for k, v in before.items() if str(k).replace("-", "_") not in spelled}
-    return _merged(from_file, given)
+    return _merged(from_file, arguments)
 
 
 def _pairs(command: str, words: Sequence[str], options: Mapping[str, Option]) -> Iterator[tuple[str, list[str] | None]]:

@@ -66,24 +66,29 @@ def chat(
         InputError: there is no such model, server or reward, or the options do not fit each other.
     """
     sampling = engine.sampling.Sampling(max_new_tokens, temperature, top_p=top_p, seed=seed)
-    asked = RewardOptions(**options)
+    settings = RewardOptions(**options)
     if server is not None:
         own = {
             "reward": reward, "best_of": best_of > 1, "dtype": dtype != "auto", "chat_template": chat_template,
-            "chat_template_kwargs": chat_template_kwargs, **vars(asked),
+            "chat_template_kwargs": chat_template_kwargs, **vars(settings),
         }  # fmt: skip
         return _served(Server(server, key, insecure), [model, *([other] if other else [])], sampling, system, own)
     if model is None or key is not None or insecure:
         raise InputError("`accord chat` needs --model or --server; --key names the server's key.")
-    folds = TemplateOptions(chat_template=chat_template, system="fold", chat_template_kwargs=chat_template_kwargs)
-    policies = _loaded([model] if other is None else [model, other], dtype, folds)
+    policies = _loaded([model] if other is None else [model, other], dtype, chat_template, chat_template_kwargs)
     scored = None if reward is None else _scoring(reward, policies)
-    asked.allow([] if scored is None else [scored])
+    settings.allow([] if scored is None else [scored])
     _local(policies, scored, best_of, sampling, system)
 
 
-def _loaded(names: list[str], dtype: str, template: TemplateOptions) -> list[Policy]:
+def _loaded(
+    names: list[str],
+    dtype: str,
+    chat_template: str | None,
+    chat_template_kwargs: dict[str, str | bool | int | float] | None,
+) -> list[Policy]:
     """The models, each loaded once; one without a chat template stays without."""
+    template = TemplateOptions(chat_template=chat_template, system="fold", chat_template_kwargs=chat_template_kwargs)
     loaded = {}
     for name in dict.fromkeys(names):
         policy = engine.load.load_model(name).in_dtype(dtype)
@@ -95,8 +100,8 @@ def _loaded(names: list[str], dtype: str, template: TemplateOptions) -> list[Pol
 def _scoring(name: str, policies: list[Policy]) -> Reward:
     scored = feedback.named.reward_named(name, policies[0])
     _check(scored, name)
-    for policy_heard in policies[1:]:
-        feedback.reward.listen(scored, policy_heard)
+    for policy in policies[1:]:
+        feedback.reward.listen(scored, policy)
     return scored
 
 
@@ -121,8 +126,8 @@ def _served(
     from accord.chat.served import ServedSpeaker
     from accord.chat.session import Session
 
-    for name, given in not_served.items():
-        if given:
+    for name, value in not_served.items():
+        if value:
             raise InputError(
                 f"--{name.replace('_', '-')} is for a model loaded in this process, not for one on a server: leave it "
                 "out."

@@ -53,7 +53,7 @@ class ConversationOptions(AnswerOptions):
             return super().prompts(source)
         return self._read(partial(rows_of.turns.load_turns, turn=self.turn, seed=self.seed), source)
 
-    def talked(self, policy: Policy, prompts: Sequence[EncodedPrompt], n: int) -> list[Sample]:
+    def converse(self, policy: Policy, prompts: Sequence[EncodedPrompt], n: int) -> list[Sample]:
         """Every turn of the model in n conversations from each prompt, one conversation after another.
 
         Raises InputError where there is no such user, or a prompt cannot begin a conversation with it.
@@ -65,9 +65,9 @@ class ConversationOptions(AnswerOptions):
             dialogue.check(prompt.prompt, prompt.row)
         drawn = drawn_by(self, policy, prompts, self.sampling())
         with drawn as speaker, progress_bar("sample", len(prompts) * n * self.max_turns) as done:
-            talks = dialogue.talks(speaker, prompts, n, self.sampling(), progress=done)
+            conversations = dialogue.conversations(speaker, prompts, n, self.sampling(), progress=done)
         return [
             replace(turn, prompt=replace(turn.prompt, columns={**turn.prompt.columns, "conversation": i, "turn": j}))
-            for i, talk in enumerate(talks, start=1)
-            for j, turn in enumerate(talk, start=1)
+            for i, conversation in enumerate(conversations, start=1)
+            for j, turn in enumerate(conversation, start=1)
         ]

@@ -95,41 +95,41 @@ def critique(data: str | list[str], out: str, **options: Any) -> CritiqueResult:
         InputError: the data, the constitution or a score cannot be used; the folder was made with other settings; the
             model gives no answer.
     """
-    asked = CritiqueOptions(**options)
+    settings = CritiqueOptions(**options)
     folder = require_folder(out, data, options, leaves=LEAVES)
-    principles, prompts = asked.principled(), asked.prompts(data)
+    principles, prompts = settings.principled(), settings.prompts(data)
     with alone_in(folder), fixed(begun_on(folder)):
-        result = _made(asked, folder, data, principles, prompts)
+        result = _run(settings, folder, data, principles, prompts)
     result.announce()
     return result
 
 
-def _made(
-    asked: CritiqueOptions, folder: Path, data: Any, principles: Sequence[Principle], prompts: Sequence[Prompt]
+def _run(
+    settings: CritiqueOptions, folder: Path, data: Any, principles: Sequence[Principle], prompts: Sequence[Prompt]
 ) -> CritiqueResult:
     """Make the critiques and revisions, write all files, and return the result."""
-    settings = _settings(asked, data, principles, prompts)
-    require_same(folder, settings, places=("data", "constitution"))
-    scores = [synthesis.revisions.Score(name) for name in asked.scores]
-    asked.allow([score.measure for score in scores])
+    recorded = _settings(settings, data, principles, prompts)
+    require_same(folder, recorded, places=("data", "constitution"))
+    scores = [synthesis.revisions.Score(name) for name in settings.scores]
+    settings.allow([score.measure for score in scores])
     for score in scores:
         score.check(prompts)
     critic = synthesis.critique.Critic(
-        ask=asked.asker(folder), principles=principles, rounds=asked.rounds, is_direct=asked.direct
+        ask=settings.asker(folder), principles=principles, rounds=settings.rounds, is_direct=settings.direct
     )
-    write_text(folder / FILE, yaml.safe_dump(settings, sort_keys=False))
-    chains = _chains(critic, prompts, folder / CHAINS, asked.requests)
+    write_text(folder / FILE, yaml.safe_dump(recorded, sort_keys=False))
+    chains = _chains(critic, prompts, folder / CHAINS, settings.requests)
     for line in outcome_lines(critic.ask.model):
         status(line)
     if not any(chain.is_usable for chain in chains):
         faults = sorted({fault for chain in chains for fault in chain.faults if fault})
         why = next((chain.refused[0] for chain in chains if chain.faults[0] == "no reply"), "")
         raise InputError(f"no answer can be used ({', '.join(faults)}){why and f': {why}'}; {folder / CHAINS} has all.")
-    found = {score.name: score(prompts, chains) for score in scores}
-    _write(folder, chains, found, asked.requests)
+    values = {score.name: score(prompts, chains) for score in scores}
+    _write(folder, chains, values, settings.requests)
     result = synthesis.revisions.summarize(
-        chains, found, model=critic.ask.model.name, constitution=asked.constitution,
-        principles=[principle.name for principle in principles], is_direct=asked.direct,
+        chains, values, model=critic.ask.model.name, constitution=settings.constitution,
+        principles=[principle.name for principle in principles], is_direct=settings.direct,
         compared=[score.name for score in scores if score.compares],
     )  # fmt: skip
     result.save(folder)
@@ -169,8 +169,8 @@ def _write(folder: Path, chains: Sequence[Chain], scores: Any, size: int) -> Non
     write_rows(folder / CHAINS, rows)
 
 
-def _settings(asked: CritiqueOptions, data: Any, principles: Sequence[object], prompts: Sequence[object]) -> Any:
+def _settings(settings: CritiqueOptions, data: Any, principles: Sequence[object], prompts: Sequence[object]) -> Any:
     """The settings and input digests on which the output depends."""
     made_of = {"data_sha256": digest(prompts), "principles_sha256": digest(principles)}
     others = [field.name for options in (RowOptions, RewardOptions) for field in fields(options)]
-    return {"command": "critique", "data": data, **made_of, **asked.settings(but=("score", *others))}
+    return {"command": "critique", "data": data, **made_of, **settings.settings(but=("score", *others))}

@@ -47,9 +47,9 @@ def data(
         raise InputError(f"--first must be 0 or more, not {first}.")
     if max_length < 1:
         raise InputError(f"max_length must be at least 1, not {max_length}.")
-    asked, left_out = ChatOptions(**options), LeftOut()
-    rows = _read(file, asked, left_out)
-    policy = asked.templated(engine.load.load_model(model)) if model else None
+    settings, left_out = ChatOptions(**options), LeftOut()
+    rows = _read(file, settings, left_out)
+    policy = settings.templated(engine.load.load_model(model)) if model else None
     trees: list[Tree] = []
     if policy and isinstance(rows[0], Prompt):
         prompts, _ = rows_of.encoding.encode_prompts(
@@ -68,14 +68,14 @@ def data(
         show(Line(f"row {number}", "bold"), line)
 
 
-def _read(file: str | list[str], asked: ChatOptions, left_out: LeftOut) -> list[Row]:
+def _read(file: str | list[str], settings: ChatOptions, left_out: LeftOut) -> list[Row]:
     """The rows to train on; of chats of which none has an answer the prompts, as commands that sample read them."""
-    given: dict[str, Any] = {"split": asked.split, "limit": asked.limit, "columns": asked.columns}
+    arguments: dict[str, Any] = {"split": settings.split, "limit": settings.limit, "columns": settings.columns}
     try:
-        return rows_of.load_data(file, left_out=left_out, **given)
+        return rows_of.load_data(file, left_out=left_out, **arguments)
     except InputError:
         with suppress(InputError):
-            rows = [record for record, *_ in rows_of.load.read_rows(file, left_out=None, keep=True, **given)]
+            rows = [record for record, *_ in rows_of.load.read_rows(file, left_out=None, keep=True, **arguments)]
             if all(isinstance(row, Prompt) for row in rows):
                 left_out.reasons.clear()
                 return rows
@@ -97,9 +97,9 @@ def summary(file: str, rows: Sequence[Row], trees: Sequence[Tree]) -> Table:
     form = "tokens" if isinstance(rows[0], Tokenization) else _form(prompts + completions)
     grid.add_row("read as", f"{type(rows[0]).__name__.lower()}s, {form}")
     grid.add_row("rows", f"{len(rows):,}")
-    for name, found in lengths.items():
-        if found:
-            grid.add_row(f"{name}, {unit}", f"{min(found):,} to {max(found):,}, median {median(found):,.0f}")
+    for name, sizes in lengths.items():
+        if sizes:
+            grid.add_row(f"{name}, {unit}", f"{min(sizes):,} to {max(sizes):,}, median {median(sizes):,.0f}")
     if lengths["completion"] and trees:
         grid.add_row("between ⟦ and ⟧", "what is trained on")
     doubts = [row.probability for row in rows if isinstance(row, Preference) and row.probability != 1]

@@ -119,15 +119,15 @@ def read_text(policy: Policy, text: str, is_chat: bool, view: View) -> Reading:
     from accord.report.reading import Guess, Reading, Token
 
     tokens = _tokens(policy, text, is_chat)
-    place = (view.position or len(tokens)) - 1
-    if not 0 <= place < len(tokens) or view.position == 0:
+    index = (view.position or len(tokens)) - 1
+    if not 0 <= index < len(tokens) or view.position == 0:
         raise InputError(f"--position {view.position} is not there: the text has {len(tokens)} tokens, counted from 1.")
     inside, stream = engine.inside.look(policy.network, tokens), engine.stream.trace(policy.network, tokens)
     large = chosen(inside.attention, view.layer, view.head)
     ids = inside.tokens.tolist()
     best = inside.logp[-1].topk(min(view.top, inside.logp.shape[1]))
-    given, ranks, entropies = inside.given().tolist(), inside.ranks().tolist(), inside.entropies().tolist()
-    thought = zip(given, ranks, entropies[:-1], strict=True)
+    logp, ranks, entropies = inside.token_logp().tolist(), inside.ranks().tolist(), inside.entropies().tolist()
+    thought = zip(logp, ranks, entropies[:-1], strict=True)
     own = list(dict.fromkeys(ids))
     embeddings: Tensor = policy.network.get_input_embeddings().weight  # type: ignore[assignment]
     near, cosines = engine.inside.nearest(embeddings, own, NEIGHBORS)
@@ -147,8 +147,8 @@ def read_text(policy: Policy, text: str, is_chat: bool, view: View) -> Reading:
         scores=tuple(scores.double().numpy() for scores in inside.scores),
         chosen=large,
         is_asked_for=(view.layer, view.head) != (None, None),
-        look=_look(policy, inside, stream, large, place) if inside.attention else None,
-        parts=_parts(policy, inside, stream, place) if stream else None,
+        look=_look(policy, inside, stream, large, index) if inside.attention else None,
+        parts=_parts(policy, inside, stream, index) if stream else None,
         lens=tuple(guesses(*row) for row in zip(inside.lens, inside.lens_logp, strict=True)),
         neighbors=tuple(
             (spelled(policy, i), tuple((spelled(policy, n), c) for n, c in zip(*row, strict=True)))
@@ -190,7 +190,7 @@ def chosen(attention: tuple[Tensor, ...], layer: int | None, head: int | None) -
 
 
 def _look(
-    policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], place: int
+    policy: Policy, inside: Inside, stream: Stream | None, large: tuple[int, int], index: int
 ) -> HeadReading | None:
     """What the enlarged head attends to at a position, and what each value, times its weight, adds there."""
     from accord.report.reading import HeadReading, Key
@@ -198,34 +198,34 @@ def _look(
     layer, head = large
     if stream is None or len(stream.mixing) != len(inside.attention):
         return None
-    added = stream.mixing[layer].added(head, place)[: place + 1]
-    norm, raised = stream.last_norm(place), list[tuple[tuple[str, float], ...]]()
+    added = stream.mixing[layer].added(head, index)[: index + 1]
+    norm, raised = stream.last_norm(index), list[tuple[tuple[str, float], ...]]()
     for much in stream.raised(added, norm) if norm else ():
         best = much[: policy.vocabulary].topk(min(RAISED, policy.vocabulary))
         pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         raised.append(tuple((spelled(policy, token), value) for token, value in pairs))
-    scores = inside.scores[layer][head, place] if inside.scores else None
+    scores = inside.scores[layer][head, index] if inside.scores else None
     return HeadReading(
-        place,
+        index,
         tuple(
             Key(
                 spelled(policy, token),
                 float(scores[j]) if scores is not None else None,
-                float(inside.attention[layer][head, place, j]),
+                float(inside.attention[layer][head, index, j]),
                 float(added[j].norm()),
                 raised[j] if raised else (),
             )
-            for j, token in enumerate(inside.tokens[: place + 1].tolist())
+            for j, token in enumerate(inside.tokens[: index + 1].tolist())
         ),
     )
 
 
-def _parts(policy: Policy, inside: Inside, stream: Stream, place: int) -> Parts | None:
+def _parts(policy: Policy, inside: Inside, stream: Stream, index: int) -> Parts | None:
     """What every layer adds at a position to the logit of the token that the model finds likeliest there."""
     from accord.report.reading import Parts
 
-    token = int(inside.logp[place, : policy.vocabulary].argmax())
-    effect = stream.toward(token, place)
+    token = int(inside.logp[index, : policy.vocabulary].argmax())
+    effect = stream.toward(token, index)
     if effect is None:
         return None
 
@@ -233,10 +233,10 @@ def _parts(policy: Policy, inside: Inside, stream: Stream, place: int) -> Parts 
         return () if values is None else tuple(values.tolist())
 
     def lengths(parts: Tensor | None) -> tuple[float, ...]:
-        return () if parts is None else tuple(parts[:, place].norm(dim=-1).tolist())
+        return () if parts is None else tuple(parts[:, index].norm(dim=-1).tolist())
 
     return Parts(
-        position=place,
+        position=index,
         token=spelled(policy, token),
         embedding=float(effect.embedding),
         constant=float(effect.constant),

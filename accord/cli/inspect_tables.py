@@ -107,12 +107,12 @@ def _of_analogy(analogy: Analogy) -> Table:
 
 def _of_direction(direction: Direction) -> Table:
     pairs = len(direction.pairs)
-    told = f"of {pairs} pairs, along the mean of the others, the second is farther in {direction.agreeing}"
+    caption = f"of {pairs} pairs, along the mean of the others, the second is farther in {direction.agreeing}"
     table = Table(
         "word",
         *_right("dot product", "cosine"),
         title=f"Along the direction (length {direction.length:.3f})",
-        caption=told if pairs > 1 else "a single pair is measured along itself",
+        caption=caption if pairs > 1 else "a single pair is measured along itself",
         min_width=WIDE,
     )
     for word in [*(word for pair in direction.pairs for word in pair), *direction.others]:

@@ -48,15 +48,15 @@ def read(
     )
 
 
-def _words(given: str | Sequence[str]) -> list[str]:
-    return (given if isinstance(given, str) else " ".join(given)).split()
+def _words(text: str | Sequence[str]) -> list[str]:
+    return (text if isinstance(text, str) else " ".join(text)).split()
 
 
 def _terms(words: list[str]) -> tuple[tuple[bool, str], ...]:
     signs, names = ["+", *words[1::2]], words[::2]
     if len(names) < 2 or len(names) != len(signs) or not {*signs} <= {"+", *MINUS} or {*names} & {"+", *MINUS}:
-        said = " ".join(words)
-        raise InputError(f"--analogy {said!r} is not a sum of words; write it with spaces, as king - man + woman.")
+        text = " ".join(words)
+        raise InputError(f"--analogy {text!r} is not a sum of words; write it with spaces, as king - man + woman.")
     terms = tuple((sign in MINUS, name) for sign, name in zip(signs, names, strict=True))
     plus, minus = (sorted(name for is_minus, name in terms if is_minus == which) for which in (False, True))
     if plus == minus:

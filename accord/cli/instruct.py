@@ -90,43 +90,43 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
             answer.
     """
     require_positive(count=count)
-    asked = InstructOptions(**options)
+    settings = InstructOptions(**options)
     folder = require_folder(out, seeds, options, leaves=LEAVES)
     tasks = synthesis.tasks.load_seeds(seeds)
-    answers = synthesis.tasks.load_answers(asked.answers) if asked.answers else []
+    answers = synthesis.tasks.load_answers(settings.answers) if settings.answers else []
     with alone_in(folder), fixed(begun_on(folder)):
-        result = _made(asked, folder, count, seeds, tasks, answers)
+        result = _run(settings, folder, count, seeds, tasks, answers)
     result.announce()
     return result
 
 
-def _made(
-    asked: InstructOptions, folder: Path, count: int, seeds: str, tasks: Sequence[Task], answers: Sequence[str]
+def _run(
+    settings: InstructOptions, folder: Path, count: int, seeds: str, tasks: Sequence[Task], answers: Sequence[str]
 ) -> SynthesisResult:
     """Make the instructions, write all files, and return the result."""
-    settings = _settings(asked, seeds, tasks, answers)
-    require_same(folder, settings, places=("seeds", "answers"))
-    ask = asked.asker(folder)
+    recorded = _settings(settings, seeds, tasks, answers)
+    require_same(folder, recorded, places=("seeds", "answers"))
+    ask = settings.asker(folder)
     with located(f"{seeds}: "):
-        generator = asked.made_by(ask, tasks, answers)
-    write_text(folder / FILE, yaml.safe_dump(settings, sort_keys=False))
+        generator = settings.made_by(ask, tasks, answers)
+    write_text(folder / FILE, yaml.safe_dump(recorded, sort_keys=False))
     rounds = synthesis.rounds
-    growth = rounds.resume(synthesis.filters.Pool(tasks, asked.similar), folder / rounds.FILE)
+    growth = rounds.resume(synthesis.filters.Pool(tasks, settings.similar), folder / rounds.FILE)
     if growth.rounds:
         status(f"instruct: {folder} has {len(growth.pool.accepted):,} accepted in {len(growth.rounds):,} rounds")
-    ended = rounds.grow(generator, growth, count, asked.patience, lambda line: status(f"instruct: {line}"))
+    ended = rounds.grow(generator, growth, count, settings.patience, lambda line: status(f"instruct: {line}"))
     for line in outcome_lines(ask.model):
         status(line)
     if not growth.pool.accepted:
         raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
     save_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
-    result = synthesis.statistics.summarize(growth, asked.generator, ask.model.name, ended)
+    result = synthesis.statistics.summarize(growth, settings.generator, ask.model.name, ended)
     result.save(folder)
     report.refresh_report(folder)
     return result
 
 
-def _settings(asked: InstructOptions, seeds: str, tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, Any]:
+def _settings(settings: InstructOptions, seeds: str, tasks: Sequence[Task], answers: Sequence[str]) -> dict[str, Any]:
     """The settings and input digests on which the output depends."""
     made_of = {"seeds_sha256": digest(tasks)} | ({"answers_sha256": digest(answers)} if answers else {})
-    return {"command": "instruct", "seeds": seeds, **made_of, **asked.settings(but=("patience",))}
+    return {"command": "instruct", "seeds": seeds, **made_of, **settings.settings(but=("patience",))}

@@ -69,18 +69,13 @@ def label(
     if rankings and (soft or pairs is not None):
         raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
     require_file(out, data, judge, options)
-    from accord.data.load import load_samples
-    from accord.data.mix import called
-
-    comparisons = comparisons_of(load_samples(data, columns), pairs)
-    if not comparisons:
-        raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
+    comparisons = _comparisons_in(data, columns, pairs)
     judges = _judges(judge, options, seed, by, journal=f"{out}.journal", agreement=agreement)
     first, *others = judges.values()
     if rankings and not others and isinstance(first, feedback.ranking.RankingJudge):
         return _write_rankings(out, *_at_once(first, comparisons))
-    said = {name: _verdicts(name, one, comparisons, alone=not others) for name, one in judges.items()}
-    verdicts, believed = combined(said, comparisons, by or "mean", seed or 0)
+    by_judge = {name: _verdicts(name, one, comparisons, alone=not others) for name, one in judges.items()}
+    verdicts, believed = combined(by_judge, comparisons, by or "mean", seed or 0)
     _write(out, comparisons, verdicts, rankings=rankings, soft=soft)
     if believed:
         believed.show()
@@ -98,10 +93,10 @@ def _judges(
 ) -> dict[str, Judge]:
     """The judges by name; InputError where `by` is given for a single one."""
     names = [judge] if isinstance(judge, str) else judge
-    asked = JudgesOptions(**options)
-    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
-    judges = feedback.named.judges_named(names, given, journal=journal, agreement=agreement)
-    asked.allow(list(judges.values()))
+    settings = JudgesOptions(**options)
+    model_options = settings.of_models(options) | ({} if seed is None else {"seed": seed})
+    judges = feedback.named.judges_named(names, model_options, journal=journal, agreement=agreement)
+    settings.allow(list(judges.values()))
     if by is not None and len(judges) == 1:
         raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     return judges
@@ -145,10 +140,10 @@ def _telling(judge: Any) -> Iterator[None]:
 
 def _by_prompt(comparisons: Sequence[Comparison]) -> list[list[int]]:
     """The indices of the comparisons of each prompt, and of each user where rows name users."""
-    found: dict[tuple[Text, str], list[int]] = {}
+    groups: dict[tuple[Text, str], list[int]] = {}
     for i, comparison in enumerate(comparisons):
-        found.setdefault((comparison.prompt, user_of(comparison.columns)), []).append(i)
-    return list(found.values())
+        groups.setdefault((comparison.prompt, user_of(comparison.columns)), []).append(i)
+    return list(groups.values())
 
 
 def _at_once(judge: RankingJudge, comparisons: Sequence[Comparison]) -> tuple[list[Ranking | Verdict], int]:
@@ -160,35 +155,35 @@ def _at_once(judge: RankingJudge, comparisons: Sequence[Comparison]) -> tuple[li
         shared = {k: v for k, v in pairs[0].columns.items() if all(pair.columns.get(k) == v for pair in pairs)}
         groups.append((pairs[0].prompt, tuple(every), shared))
     with _telling(judge):
-        found = zip(groups, judge.rank(groups), strict=True)
+        ranked = zip(groups, judge.rank(groups), strict=True)
     return [
         Ranking(*group[:2], one.ranks, user_of(group[2])) if one.scores else Verdict(None, one.reason)
-        for group, one in found
+        for group, one in ranked
     ], 0
 
 
 def _by_wins(comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]) -> tuple[list[Ranking | Verdict], int]:
     """Rankings from verdicts on all pairs; and the number of prompts whose verdicts agree with no ranking."""
-    found: list[Ranking | Verdict] = []
+    rankings: list[Ranking | Verdict] = []
     cyclic = 0
     for some in _by_prompt(comparisons):
-        pairs, said = [comparisons[i] for i in some], [verdicts[i] for i in some]
-        ranking = feedback.people.to_ranking(pairs, said, transitive=False)
-        cyclic += ranking is not None and feedback.people.to_ranking(pairs, said) is None
-        found.append(ranking or next(v for v in said if v.first_wins is None))
-    return found, cyclic
+        pairs, answers = [comparisons[i] for i in some], [verdicts[i] for i in some]
+        ranking = feedback.people.to_ranking(pairs, answers, transitive=False)
+        cyclic += ranking is not None and feedback.people.to_ranking(pairs, answers) is None
+        rankings.append(ranking or next(v for v in answers if v.first_wins is None))
+    return rankings, cyclic
 
 
-def _write_rankings(out: str, found: Sequence[Ranking | Verdict], cyclic: int) -> Path:
+def _write_rankings(out: str, rankings: Sequence[Ranking | Verdict], cyclic: int) -> Path:
     """Write the rankings except those that are all ties, and print what was left out."""
-    every, invalid = [r for r in found if isinstance(r, Ranking)], [v for v in found if isinstance(v, Verdict)]
+    every, invalid = [r for r in rankings if isinstance(r, Ranking)], [v for v in rankings if isinstance(v, Verdict)]
     rows = [ranking for ranking in every if len(set(ranking.ranks)) > 1]
     left_out = f"{len(every) - len(rows)} all tied, {len(invalid)} invalid{_kinds(invalid)}"
     if not rows:
         raise InputError(f"the judge found no completion better than another: {left_out}.")
     save_rows(out, rows)
     without = f"; {cyclic} by verdicts that agree with no ranking" if cyclic else ""
-    status(f"label: {len(rows)} rankings of {len(found)} prompts{without}, {left_out}")
+    status(f"label: {len(rows)} rankings of {len(rankings)} prompts{without}, {left_out}")
     return Path(out)
 
 
@@ -196,6 +191,16 @@ def _kinds(verdicts: Sequence[Verdict]) -> str:
     """The counts of invalid verdicts by kind of reason, the most frequent first, in parentheses."""
     kinds = feedback.judge.faults(verdicts).most_common(9)
     return f" ({', '.join(f'{count} {kind}' for kind, count in kinds)})" if kinds else ""
+
+
+def _comparisons_in(data: str | list[str], columns: Mapping[str, str] | None, most: int | None) -> list[Comparison]:
+    """The pairs of completions in files of samples, by `comparisons_of`; InputError where there are none."""
+    from accord.data.load import load_samples
+    from accord.data.mix import called
+
+    if comparisons := comparisons_of(load_samples(data, columns), most):
+        return comparisons
+    raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
 
 
 def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = None) -> list[Comparison]:

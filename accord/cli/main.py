@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             call = bind(command, read_words(command, rest))
             with in_team(command):
-                with call.place():
+                with call.context():
                     result = call.function(**call.arguments)
                 _say_where(call, result)
     return end.status
@@ -68,23 +68,23 @@ def reporting_errors(command: str = "") -> Iterator[End]:
         end.status = 141
     except KeyboardInterrupt as error:
         by = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        sentence, end.status = final_message(error, f"{by}{_way_on(command)}.", by.status)
+        sentence, end.status = final_message(error, f"{by}{_how_to_continue(command)}.", by.status)
         if sentence:
             print(f"accord: {sentence}", file=sys.stderr)
     except Exception as error:
-        end.status = _told(error)
+        end.status = _report_error(error)
 
 
-def _told(error: Exception) -> int:
+def _report_error(error: Exception) -> int:
     """Report an error in one sentence, with a traceback if DEBUG is set; returns the exit status."""
     where = ""
     if isinstance(error, TrainingStopped):
         sentence, code = str(error), 3
     elif isinstance(error, InputError):
         sentence, code = str(error), 2
-    elif system := _of_the_system(error):
+    elif system := _system_error(error):
         named = f"{system.filename}: " if system.filename is not None else ""
-        sentence, code = f"{named}{system.strerror or error_text(system)}{_WAYS_OUT.get(system.errno or 0, '')}.", 2
+        sentence, code = f"{named}{system.strerror or error_text(system)}{_REMEDIES.get(system.errno or 0, '')}.", 2
     elif isinstance(error, MemoryError):
         sentence, code = (
             f"there is not enough memory{f' ({error_text(error)})' * bool(str(error))}; ask for less at once.",
@@ -97,30 +97,30 @@ def _told(error: Exception) -> int:
     sentence, code = final_message(error, sentence, code)
     if not sentence:
         return code
-    told = legible(without_secrets(sentence)).strip().replace("\n", "↵")
-    if len(told) > MOST_TOLD:  # a name from a file may be long; the end of the sentence says what to do
-        told = f"{told[: MOST_TOLD - 300]} ... {told[-300:]}"
-    print(f"accord: {told}", file=sys.stderr)
+    message = legible(without_secrets(sentence)).strip().replace("\n", "↵")
+    if len(message) > LONGEST_MESSAGE:  # a name from a file may be long; the end of the sentence says what to do
+        message = f"{message[: LONGEST_MESSAGE - 300]} ... {message[-300:]}"
+    print(f"accord: {message}", file=sys.stderr)
     if os.environ.get(DEBUG):
         where = "".join(traceback.format_exception(error))
     elif isinstance(error, UsersFault) and error.__cause__ is not None:
-        where = _own_lines(error.__cause__)
+        where = _users_lines(error.__cause__)
     print(legible(without_secrets(where)), file=sys.stderr, end="")
     return code
 
 
-def _of_the_system(error: Exception) -> OSError | None:
+def _system_error(error: Exception) -> OSError | None:
     """An error of the operating system, also one that a library in Rust, such as safetensors, tells in words."""
     if isinstance(error, OSError):
         return error
-    found = re.search(r"\(os error (\d+)\)", error_text(error))
-    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+    match = re.search(r"\(os error (\d+)\)", error_text(error))
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
 
 
-MOST_TOLD = 3000
+LONGEST_MESSAGE = 3000
 """The most characters of an error message."""
 
-_WAYS_OUT = {
+_REMEDIES = {
     errno.ENOSPC: "; make room, and give the command again",
     errno.EDQUOT: "; make room, and give the command again",
     errno.EROFS: "; name a place that can be written to",
@@ -131,7 +131,7 @@ _WAYS_OUT = {
 """What to do about errors of the operating system, added to their messages."""
 
 
-def _own_lines(error: BaseException) -> str:
+def _users_lines(error: BaseException) -> str:
     """The last three frames of an exception in the user's own code, without accord's."""
     return "".join(traceback.format_tb(error.__traceback__ and error.__traceback__.tb_next)[-3:])
 
@@ -167,7 +167,7 @@ def _say_where(call: Call, result: Any) -> None:
         print(legible(f"{call.command}: wrote {Path(call.options['out']) / COMMANDS[call.command].result}"))
 
 
-def _way_on(command: str) -> str:
+def _how_to_continue(command: str) -> str:
     """How to continue a command that was stopped, where that is possible; added to the message."""
     if command == "run" or command == "demo":
         return "; the same command goes on with the stage it was in"

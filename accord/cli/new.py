@@ -41,29 +41,29 @@ def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | No
         InputError: the data cannot be read or has no text, the vocabulary is too small, or something else is at
             `out`.
     """
-    asked = RowOptions(**options)
+    settings = RowOptions(**options)
     require_outside(Path(out), data, eval_data)
     require_whole(out)
     if eval_data is not None:  # fail before long work if it cannot be read
         list(islice(rows_of.bpe.texts_of(eval_data), 1))
-    given = (data, asked.split, asked.limit, asked.columns)
-    made = rows_of.bpe.train(rows_of.bpe.texts_of(*given), vocab_size)
+    arguments = (data, settings.split, settings.limit, settings.columns)
+    made = rows_of.bpe.train(rows_of.bpe.texts_of(*arguments), vocab_size)
     with writing_folder(out) as partial:
         made.save_pretrained(partial)
         write_sums(partial)
     if len(made) < vocab_size:
         status(f"the vocabulary has {len(made):,} tokens, not {vocab_size:,}: no other pair occurs twice in the text")
-    found = {called(data): rows_of.bpe.compression(made, rows_of.bpe.texts_of(*given))}
+    compressions = {called(data): rows_of.bpe.compression(made, rows_of.bpe.texts_of(*arguments))}
     if eval_data is not None:
-        found[called(eval_data)] = rows_of.bpe.compression(made, rows_of.bpe.texts_of(eval_data))
-    show(compressed(found))
+        compressions[called(eval_data)] = rows_of.bpe.compression(made, rows_of.bpe.texts_of(eval_data))
+    show(compressed(compressions))
     return Path(out)
 
 
-def compressed(found: dict[str, Compression]) -> Table:
+def compressed(compressions: dict[str, Compression]) -> Table:
     """A table of the compression of each text."""
     grid = Table("text", "texts", "bytes", "tokens", "bytes a token")
-    for name, one in found.items():
+    for name, one in compressions.items():
         grid.add_row(name, f"{one.texts:,}", f"{one.bytes:,}", f"{one.tokens:,}", f"{one.bytes_per_token:.2f}")
     return grid
 

@@ -77,10 +77,10 @@ class Option:
             return None
         named: dict[str, str] = {}
         for part in value.split(","):
-            name, equals, said = (text.strip() for text in part.partition("="))
+            name, equals, typed = (text.strip() for text in part.partition("="))
             if equals or not named:
                 self.require_new(name, named)
-                named[name] = said
+                named[name] = typed
             else:
                 named[list(named)[-1]] += f",{part}"
         return named
@@ -141,13 +141,13 @@ class Option:
 
 def in_python(values: Mapping[Any, Any], where: str) -> dict[str, Any]:
     """Options keyed by their Python names; InputError where two keys are spellings of one name."""
-    found: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
-        if name in found:
+        if name in named:
             raise InputError(f"{where} has {name} twice, with - and with _ or as a number and a text; give it once.")
-        found[name] = value
-    return found
+        named[name] = value
+    return named
 
 
 def members(kind: Any) -> tuple[Any, ...]:

@@ -66,7 +66,7 @@ def help_text(usage: str, target: Callable[..., Any], options: Collection[Option
     """
     first: list[Option] = []
     if len(options) > MANY:
-        rank = {name: place for place, name in enumerate(MOST_IMPORTANT)}
+        rank = {name: index for index, name in enumerate(MOST_IMPORTANT)}
         ranked = sorted(options, key=lambda option: rank.get(option.name, len(rank)))
         chosen = [*(o for o in ranked if o.default is REQUIRED), *(o for o in ranked if o.name in rank)]
         first = sorted(list(dict.fromkeys(chosen))[:SHOWN_FIRST], key=ranked.index)

@@ -51,12 +51,12 @@ def ours(name: str, known: Collection[str]) -> str | None:
 
 def translation(names: Iterable[str], known: Collection[str]) -> str:
     """What to do about other trainers' options: which of ours to write for them, and which to leave out."""
-    found: dict[str, list[str]] = {}
+    by_option: dict[str, list[str]] = {}
     rest = list[str]()
     for name in names:
         own = ours(name, known)
-        (found.setdefault(own, []) if own else rest).append(name)
-    pairs = [f"{own} for {(' times ' if own == 'batch_size' else ' and ').join(of)}" for own, of in found.items()]
+        (by_option.setdefault(own, []) if own else rest).append(name)
+    pairs = [f"{own} for {(' times ' if own == 'batch_size' else ' and ').join(of)}" for own, of in by_option.items()]
     write = f"write {', '.join(pairs)}" if pairs else ""
     leave = f"leave out or look up {', '.join(rest)}" if rest else ""
     return "; ".join(filter(None, (write, leave)))

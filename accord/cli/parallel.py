@@ -34,10 +34,10 @@ from accord.errors import InputError, TrainingStopped
 from accord.interrupts import Interrupted
 
 
-def _program(given: str, function: str) -> str:
+def _program(argument: str, function: str) -> str:
     """The program of a new process: it imports from the same paths as this one, not first from the working folder."""
     return (
-        f"import sys; sys.path = [path for path in sys.path if path]; import json; given = {given}; "
+        f"import sys; sys.path = [path for path in sys.path if path]; import json; given = {argument}; "
         f"sys.path = given['path']; from accord.cli.parallel import {function}; sys.exit({function}(given))"
     )
 
@@ -109,7 +109,7 @@ class Processes:
         """
         path = [os.path.abspath(path) for path in sys.path if path]
         day = today().isoformat()
-        given: dict[str, Any] = {"path": path, "command": call.command, "ranks": ranks, "date": day}
+        task: dict[str, Any] = {"path": path, "command": call.command, "ranks": ranks, "date": day}
         options = {**call.options, "overwrite": call.overwrites} if call.overwrites else call.options
         last = ""
         with (
@@ -119,7 +119,7 @@ class Processes:
             self._under_way.add(process)
             assert process.stdin and process.stderr
             with suppress(OSError):  # it ended before reading its task
-                process.stdin.write(json.dumps({**given, "options": options}, default=str) + "\n")
+                process.stdin.write(json.dumps({**task, "options": options}, default=str) + "\n")
                 process.stdin.flush()
             if self._stopped.is_set():
                 self.stop()
@@ -169,9 +169,9 @@ def needed(stage: Stage, earlier: Sequence[Stage], folder: Path) -> set[str]:
     return named
 
 
-def fail(name: str, code: int, said: str) -> NoReturn:
-    """Raise the error that a stage's process ended with; `said` is the last line it wrote."""
-    sentence = f"stage {name}: {said.removeprefix('accord: ').rstrip('.')}."
+def fail(name: str, code: int, last_line: str) -> NoReturn:
+    """Raise the error that a stage's process ended with; `last_line` is the last one it wrote."""
+    sentence = f"stage {name}: {last_line.removeprefix('accord: ').rstrip('.')}."
     if code == 2:
         raise InputError(sentence)
     if code == 3:
@@ -185,16 +185,16 @@ def fail(name: str, code: int, said: str) -> NoReturn:
     raise RuntimeError(sentence)
 
 
-def work(given: Mapping[str, Any]) -> int:
+def work(task: Mapping[str, Any]) -> int:
     """Run a call in this process, or on ranks that it starts; returns the exit status."""
     from accord.cli.main import reporting_errors
 
     threading.Thread(target=_stop_when_closed, daemon=True).start()
-    with reporting_errors() as end, fixed(date.fromisoformat(given["date"])):
-        if given["ranks"] == 1:
-            bind(given["command"], given["options"]).run()
+    with reporting_errors() as end, fixed(date.fromisoformat(task["date"])):
+        if task["ranks"] == 1:
+            bind(task["command"], task["options"]).run()
         else:
-            end.status = launch(given)
+            end.status = launch(task)
     return end.status
 
 
@@ -203,7 +203,7 @@ def _stop_when_closed() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def launch(given: Mapping[str, Any]) -> int:
+def launch(task: Mapping[str, Any]) -> int:
     """Run a call on `given["ranks"]` ranks of this machine, as `torchrun --standalone` does; returns the exit status.
 
     Each rank reports its own errors. SIGTERM to this process is passed on to the ranks. Raises InputError where ranks
@@ -216,12 +216,12 @@ def launch(given: Mapping[str, Any]) -> int:
     logging.disable()  # torchrun's paragraphs in this process; the ranks report for themselves
     with tempfile.TemporaryDirectory(prefix="accord-ranks-") as folder:
         call = Path(folder, "call.json")  # not arguments, which all users of the machine can read
-        call.write_text(json.dumps(given), encoding="utf-8")
-        options = ["--standalone", "--nproc-per-node", str(given["ranks"]), "--log-dir", folder]
+        call.write_text(json.dumps(task), encoding="utf-8")
+        options = ["--standalone", "--nproc-per-node", str(task["ranks"]), "--log-dir", folder]
         try:
             torchrun.run(torchrun.parse_args([*options, "--no-python", sys.executable, "-c", RANK, str(call)]))
         except ChildFailedError as error:
-            return _status_of({rank: failure.exitcode for rank, failure in error.failures.items()}, given["ranks"])
+            return _status_of({rank: failure.exitcode for rank, failure in error.failures.items()}, task["ranks"])
         except SignalException as error:
             return 128 + int(error.sigval)
     return 0
@@ -229,21 +229,21 @@ def launch(given: Mapping[str, Any]) -> int:
 
 def _status_of(codes: Mapping[int, int], ranks: int) -> int:
     """The exit status of a stage from those of its ranks, where a negative one is the signal that killed the rank."""
-    said = [code for code in codes.values() if code > 0]
-    if not said:
+    failures = [code for code in codes.values() if code > 0]
+    if not failures:
         rank, code = min(codes.items())
         number = signal.Signals(-code)
         why = ", often for lack of memory" if number == signal.SIGKILL else ""
         raise InputError(f"rank {rank} of {ranks} was killed ({number.name}){why}; the same command goes on.")
-    return said[0]
+    return failures[0]
 
 
-def work_as_rank(given: Mapping[str, Any]) -> int:
+def work_as_rank(task: Mapping[str, Any]) -> int:
     """Run a call in this process, which is one of its ranks; returns the exit status."""
     from accord.cli.main import reporting_errors
 
-    with reporting_errors() as end, fixed(date.fromisoformat(given["date"])):
-        call = bind(given["command"], given["options"])
+    with reporting_errors() as end, fixed(date.fromisoformat(task["date"])):
+        call = bind(task["command"], task["options"])
         with in_team(call.command):
             call.run()
     return end.status

@@ -87,13 +87,13 @@ def run_pipeline(
             written (nothing has run); or a stage's input cannot be used (the stages before it have run).
     """
     folder, begun = Path(out), time.perf_counter()
-    given = read_recipe(Path(recipe))
+    contents = read_recipe(Path(recipe))
     with alone_in(folder):
-        run_stages(given, folder, parallel, overrides or {})
+        run_stages(contents, folder, parallel, overrides or {})
         from accord.report import refresh_report
 
         page = refresh_report(folder)
-    status(f"{given['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
+    status(f"{contents['name']} took {time.perf_counter() - begun:.0f} s; report: {page}")
     return page
 
 
@@ -125,7 +125,7 @@ class _Run:
         self.former = before_in(folder)
         self.wanted = restore_state(stages, folder)
         _require_kept(stages, folder)
-        self.anew = [stage for stage in stages if _is_anew(stage, self.wanted)]
+        self.anew = [stage for stage in stages if _starts_over(stage, self.wanted)]
         for stage in self.anew:
             _require_own(folder / stage.name)
         if not (folder / "pipeline.json").exists():  # it marks the folder as a recipe's, so it comes first
@@ -156,19 +156,19 @@ class _Run:
 
     def _one(self, stage: Stage, run_call: Callable[[Call], None]) -> None:
         """Run a stage, and record in pipeline.json that it is running and how it ended."""
-        place = self.folder / stage.name
+        folder = self.folder / stage.name
         resume = stage.fingerprint == self.wanted[stage.name] and is_resumable(stage.command)
-        if stage in self.anew and place.exists():
-            _require_own(place)
-            _remove(place)
-        _mark(place)
+        if stage in self.anew and folder.exists():
+            _require_own(folder)
+            _remove(folder)
+        _mark(folder)
         stage.fingerprint = self.wanted[stage.name]
         self._note(stage, "running")
         status(f"{stage.name} ({stage.command})")
         clock, ended = time.perf_counter(), stage.status
         try:
             run_call(call_of(stage, self.folder, resume=resume))
-            _mark(place)  # again, since the command may have replaced the folder
+            _mark(folder)  # again, since the command may have replaced the folder
             ended, stage.stopped = "ran", ""
         except TrainingStopped as error:
             if not self.keeps_on:
@@ -206,7 +206,7 @@ def _require_kept(stages: list[Stage], folder: Path) -> None:
                 )
 
 
-def _is_anew(stage: Stage, wanted: Mapping[str, str]) -> bool:
+def _starts_over(stage: Stage, wanted: Mapping[str, str]) -> bool:
     """Whether a stage runs from the beginning, in a new folder."""
     is_same = stage.fingerprint == wanted[stage.name]
     continues_itself = stage.command in COMMANDS and COMMANDS[stage.command].continues

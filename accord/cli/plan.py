@@ -63,8 +63,8 @@ class MachineOptions:
 
     def machine(self) -> tuple[Machine, dict[str, str]]:
         """The machine, and the source of each of its figures. Raises as `engine.gpus` does."""
-        given = {name: getattr(self, option) for name, (option, _) in FIGURES.items()}
-        figures = {n: None if text is None else engine.gpus.amount(text, *FIGURES[n]) for n, text in given.items()}
+        values = {name: getattr(self, option) for name, (option, _) in FIGURES.items()}
+        figures = {n: None if text is None else engine.gpus.amount(text, *FIGURES[n]) for n, text in values.items()}
         return engine.gpus.with_figures(engine.gpus.gpu_named(self.gpu_type), **figures, per_node=self.gpus_per_node)
 
 
@@ -147,10 +147,10 @@ def plan(
     """
     if out:
         require_folder(out, leaves=[FILE])
-    asked, counts = PlanOptions(**options), gpus if isinstance(gpus, list) else [gpus]
+    settings, counts = PlanOptions(**options), gpus if isinstance(gpus, list) else [gpus]
     _check_gpus(counts, sampler_share)
-    machine, sources = asked.machine()
-    chosen, batch = asked.step_of(method)
+    machine, sources = settings.machine()
+    chosen, batch = settings.step_of(method)
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
         if value and not isinstance(chosen, SamplingConfig):
             raise InputError(f"{name} is for methods that sample, and {method} does not.")
@@ -160,8 +160,8 @@ def plan(
         shape=planner.described,
         numbers=planner.shape.numbers,
         method=method,
-        batch=_said(batch, isinstance(chosen, SamplingConfig)),
-        gpu_type=asked.gpu_type,
+        batch=_batch_text(batch, isinstance(chosen, SamplingConfig)),
+        gpu_type=settings.gpu_type,
         gpu_memory=machine.memory,
         figures=_figures(machine, sources, planner),
         rows=[planner.row(count, samplers_of(count, sampler_share)) for count in counts],
@@ -188,7 +188,7 @@ def samplers_of(gpus: int, share: float) -> int:
     return min(gpus - 1, max(1, round(share * gpus))) if share else 0
 
 
-def _said(batch: Batch, samples: bool) -> str:
+def _batch_text(batch: Batch, samples: bool) -> str:
     rows = "prompts" if samples else "rows"
     each = f"{batch.branches} completion{'s' * (batch.branches > 1)} of {batch.completion:,} tokens"
     return f"{batch.trees:,} {rows} a step, each of {batch.prompt:,} tokens with {each}"

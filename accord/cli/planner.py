@@ -106,26 +106,26 @@ class Planner:
 
     def warnings(self, ranks: Sequence[int], sampler_share: float) -> list[str]:
         """Caveats for readers of the plan."""
-        said, most = [], max(ranks)
+        lines, most = [], max(ranks)
         if most > 1 and not getattr(self.method, "on_ranks", False):
-            said.append(
+            lines.append(
                 "this method does not train on several ranks yet (docs/scale.md): the plan says what it would take."
             )
         experts = [weight for weight in self.groups.all if weight.is_expert]
         for n in ranks:
             if any(n > weight.rows and not weight.is_cut_within(n) for weight in experts):
-                said.append(
+                lines.append(
                     f"a layer has {experts[0].rows:,} experts, whose rows {n:,} ranks cannot share evenly: each of the "
                     "first holds an expert, and what is gathered has room for one of each rank; take a divisor of "
                     f"{math.gcd(*(weight.inner for weight in experts)):,}."
                 )
         if isinstance(self.method, SamplingConfig) and not sampler_share and most > 1:
-            said.append("ranks sample with the whole model gathered; --sampler-share plans for GPUs that sample.")
+            lines.append("ranks sample with the whole model gathered; --sampler-share plans for GPUs that sample.")
         if isinstance(self.method, SamplingConfig) and self.reward is None:
-            said.append(
+            lines.append(
                 "rewards are taken to cost nothing, as those of a function or a server do; --reward-model counts one."
             )
-        return said
+        return lines
 
 
 def _described(shape: Shape, groups: Groups) -> Iterator[str]:

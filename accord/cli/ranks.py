@@ -109,6 +109,6 @@ def _exchanged(rank: int, size: int, word: RankEnd) -> dict[int, RankEnd]:
         with suppress(RuntimeError):  # some ranks record nothing
             store.wait(keys, PATIENCE)
         noted = [other for other in range(size) if store.check([keys[other]])]
-        found = store.multi_get([keys[other] for other in noted])
-        return {other: RankEnd(*json.loads(text)) for other, text in zip(noted, found, strict=True)}
+        values = store.multi_get([keys[other] for other in noted])
+        return {other: RankEnd(*json.loads(text)) for other, text in zip(noted, values, strict=True)}
     return {}

@@ -94,8 +94,8 @@ def resolve(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
     Raises InputError where a block is malformed, an override or a reference names nothing, a name is used twice, or a
     stage has no command, has an `out`, or has `ranks` that are not a number.
     """
-    given = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
-    variables = {name: given.get(name, value) for name, value in _variables(recipe).items()}
+    assigned = {key.replace("-", "_"): value for key, value in overrides.items() if "." not in key}
+    variables = {name: assigned.get(name, value) for name, value in _variables(recipe).items()}
     stages, rounds = expanded(recipe["stages"], variables)
     _override(stages, rounds, variables, overrides)
     resolved: list[Stage] = []
@@ -193,10 +193,10 @@ def _write_block(
 def _counted(what: str, count: Any, variables: Mapping[str, Any], most: int) -> int:
     """A count in a recipe, such as `repeat`, from 1 to `most`; on the command line it is a string."""
     _require_known(count, set(variables), f"{what} names")
-    given = str(_replaced(count, variables))
-    if not given.isdecimal() or not 1 <= int(given) <= most:
-        raise InputError(f"{what} must be a whole number from 1 to {most:,}, not {given}.")
-    return int(given)
+    text = str(_replaced(count, variables))
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise InputError(f"{what} must be a whole number from 1 to {most:,}, not {text}.")
+    return int(text)
 
 
 def _carried(block: str, carry: Any, outside: Set[str], inside: Iterable[str]) -> dict[str, list[str]]:
@@ -221,8 +221,8 @@ def _checked(stages: Any, where: str) -> Stages:
         if not re.fullmatch(r"[\w-]+", str(name)):
             raise InputError(f"{where}: a stage's name has letters, digits, - and _ alone, unlike {name!r}; rename it.")
         if not isinstance(options, Mapping):
-            given = "nothing" if options is None else repr(options)
-            raise InputError(f"{where}: stage {name} must have a `command` and its options, and has {given}.")
+            shown = "nothing" if options is None else repr(options)
+            raise InputError(f"{where}: stage {name} must have a `command` and its options, and has {shown}.")
     if len(set(map(str, stages))) < len(stages):
         raise InputError(f"{where} has two stages of one name, as a number and as a text; rename one of them.")
     return {str(name): in_python(options, f"{where}: stage {name}") for name, options in stages.items()}
@@ -274,11 +274,11 @@ def _require_references(value: Any, names: Set[str], where: str) -> None:
             _require_references(one, names, where)
     if not isinstance(value, str):
         return
-    for found in MISWRITTEN.finditer(REFERENCE.sub("", value)):
-        name = next(filter(None, found.groups()))
+    for match in MISWRITTEN.finditer(REFERENCE.sub("", value)):
+        name = next(filter(None, match.groups()))
         if name in names:
             raise InputError(
-                f"{where} has {found[0]}, which refers to nothing: write ${{{name}}}, as in ${{{name}}}/model."
+                f"{where} has {match[0]}, which refers to nothing: write ${{{name}}}, as in ${{{name}}}/model."
             )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from accord import engine, feedback
 from accord.cli.conversations import ConversationOptions
 from accord.console import progress_bar, status
-from accord.errors import InputError
+from accord.errors import InputError, named_rows
 from accord.evaluate.options import AnswerOptions, takes
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_file, save_rows
@@ -36,7 +36,7 @@ MOST_PENALTY = 100
 
 
 @dataclass(kw_only=True)
-class GivenOptions(AnswerOptions):
+class ChoicesOptions(AnswerOptions):
     """The user's choices that a policy reads before each prompt."""
 
     choices: str | None = None
@@ -62,7 +62,7 @@ class GivenOptions(AnswerOptions):
 
 
 @dataclass(kw_only=True)
-class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
+class SampleOptions(RewardOptions, ConversationOptions, ChoicesOptions):
     """How many samples are drawn for each prompt, and which are kept."""
 
     n: int = 1
@@ -161,7 +161,7 @@ class SampleOptions(RewardOptions, ConversationOptions, GivenOptions):
         """
         scored = list(zip(samples, rewards, strict=True))
         if not all(map(isfinite, rewards)):
-            rows = engine.fit.named_rows(sample.row for sample, reward in scored if not isfinite(reward))
+            rows = named_rows(sample.row for sample, reward in scored if not isfinite(reward))
             raise InputError(f"--reward {self.reward} gives samples of {rows} a reward that is not finite.")
         groups = [scored[i : i + self.samples] for i in range(0, len(scored), self.samples)]
         if self.best_of is not None:
@@ -211,24 +211,24 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
     Raises:
         InputError: the options contradict each other, a row lacks what the reward reads, or no sample is good enough.
     """
-    asked = SampleOptions(**options)
+    settings = SampleOptions(**options)
     require_file(out, model, data, options)
     from accord.evaluate.answers import encoded, sampled
 
-    policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
-    rows = asked.prompts(data)
-    prompts = encoded(policy, rows, asked, reads=asked.reads(rows))
-    score = feedback.named.reward_named(asked.reward, policy) if asked.reward is not None else None
-    asked.allow([] if score is None else [score])
+    policy = settings.templated(engine.load.load_model(model, dtype=settings.dtype))
+    rows = settings.prompts(data)
+    prompts = encoded(policy, rows, settings, reads=settings.reads(rows))
+    score = feedback.named.reward_named(settings.reward, policy) if settings.reward is not None else None
+    settings.allow([] if score is None else [score])
     if score:
         feedback.reward.check_prompts(score, prompts)
-    if asked.user is not None:
-        samples = asked.talked(policy, prompts, asked.n)
+    if settings.user is not None:
+        samples = settings.converse(policy, prompts, settings.n)
     else:
-        samples = _searched(policy, prompts, asked, score) or sampled(
-            policy, prompts, asked.samples, asked.sampling(), by=asked
+        samples = _searched(policy, prompts, settings, score) or sampled(
+            policy, prompts, settings.samples, settings.sampling(), by=settings
         )
-    kept = asked.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
+    kept = settings.kept(samples, score(samples).tolist()) if score else [(s, None) for s in samples]
     save_rows(out, (_row(s, r) for s, r in kept))
     if unwritten := sorted({name for s, _ in kept for name, value in _columns(s) if not _is_json(value)}):
         named = ", ".join(map(repr, unwritten[:5])) + (f" and {len(unwritten) - 5} more" * (len(unwritten) > 5))
@@ -237,32 +237,32 @@ def sample(model: str, data: str | list[str], out: str, **options: Any) -> Path:
 
 
 def _searched(
-    policy: Policy, prompts: Sequence[EncodedPrompt], asked: SampleOptions, score: Reward | None
+    policy: Policy, prompts: Sequence[EncodedPrompt], settings: SampleOptions, score: Reward | None
 ) -> list[Sample]:
     """The completions found by --beams or --block; empty where neither is given."""
-    if asked.beams is None and asked.block is None:
+    if settings.beams is None and settings.block is None:
         return []
-    beams = asked.beams or 1
-    with progress_bar("search", len(prompts) * asked.n) as done:
-        if asked.block is None or score is None:
+    beams = settings.beams or 1
+    with progress_bar("search", len(prompts) * settings.n) as done:
+        if settings.block is None or score is None:
             return engine.search.beam_search(
                 policy,
                 prompts,
-                asked.n,
-                asked.sampling(),
+                settings.n,
+                settings.sampling(),
                 beams=beams,
-                length_penalty=asked.length_penalty,
+                length_penalty=settings.length_penalty,
                 progress=done,
             )
         return engine.search.guided_search(
             policy,
             prompts,
-            asked.n,
-            asked.sampling(),
+            settings.n,
+            settings.sampling(),
             score=score,
             beams=beams,
-            branch=asked.branch or BRANCH,
-            block=asked.block,
+            branch=settings.branch or BRANCH,
+            block=settings.block,
             progress=done,
         )
 

@@ -45,9 +45,9 @@ def score(
 
     require_positive(tokens_per_pass=tokens_per_pass)
     require_file(out, model, data, options)
-    asked = ChatOptions(**options)
-    policy = asked.templated(engine.load.load_model(model).in_dtype(dtype))
-    rows = asked.rows(data)
+    settings = ChatOptions(**options)
+    policy = settings.templated(engine.load.load_model(model).in_dtype(dtype))
+    rows = settings.rows(data)
     trees = []
     for i, row in enumerate(rows):
         if isinstance(row, Prompt):

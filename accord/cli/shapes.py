@@ -59,9 +59,9 @@ def architecture(model: str) -> Any:
         return architecture(base)
     if not gguf_file:
         engine.folders.require_plausible(name, Path(source))
-    given = {"gguf_file": gguf_file} if gguf_file else {}
+    arguments = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        config = transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **given)
+        config = transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **arguments)
         with located(f"it is a {config.model_type}, which "):
             return engine.wrappers.text_config(config)
     except Exception as error:

@@ -86,8 +86,8 @@ LARGE = {".safetensors", ".jsonl", ".gz", ".parquet", ".arrow", ".csv"}
 
 def _files_within(path: Path) -> list[Path]:
     """The files of a folder that holds a model or rows, and of the folders of its splits."""
-    found = [file for form in ("*", "*/*") for file in path.glob(form)] if os.path.isdir(path) else []
-    return sorted(file for file in found if file.suffix in SMALL | LARGE and file.is_file())
+    files = [file for form in ("*", "*/*") for file in path.glob(form)] if os.path.isdir(path) else []
+    return sorted(file for file in files if file.suffix in SMALL | LARGE and file.is_file())
 
 
 def _modules(text: str) -> list[Path]:
@@ -102,8 +102,8 @@ def used_by(stage: Stage, earlier: Iterable[str], folder: Path) -> set[str]:
     texts = inputs_of(stage)
     named = {name for names in stage.inputs.values() for name in names}
     for other in earlier:
-        place = rf"{re.escape(str(folder / other))}(?![\w-])"
-        if any(re.search(place, text) for text in texts):
+        path = rf"{re.escape(str(folder / other))}(?![\w-])"
+        if any(re.search(path, text) for text in texts):
             named.add(other)
     return named
 

@@ -19,7 +19,7 @@ from accord.cli.recipe import MOST_ROUNDS, Stage
 from accord.errors import InputError, located
 from accord.evaluate.statistics import over_seeds
 from accord.locks import alone_in
-from accord.results.base import wilson
+from accord.results.intervals import wilson
 from accord.results.sweep import Setting, SweepCell, SweepResult, SweepRun
 from accord.train.rows import read_alarms, read_metrics
 
@@ -167,13 +167,13 @@ def measure_in(folders: Iterable[Path], asked: str | None) -> str:
     """The measure asked for, or the first of MEASURES that a run has. Raises InputError where no run has it."""
     rows = [row for folder in folders for row in read_metrics(folder)]
     columns = {name for row in rows for name in row}
-    found = next((name for name in ([asked] if asked else MEASURES) if name in columns), None)
-    if found is None:
+    measure = next((name for name in ([asked] if asked else MEASURES) if name in columns), None)
+    if measure is None:
         raise InputError(
             f"no run has measured {asked or 'anything'}; their columns are {', '.join(sorted(columns))}: give the same "
             "command with one of these as --measure, which trains nothing again."
         )
-    return found
+    return measure
 
 
 def cells_of(runs: Sequence[SweepRun]) -> list[SweepCell]:

@@ -57,8 +57,8 @@ def world(
     if name == "sums":
         sums.write(Path(out), seed)
     elif name == "cafe":
-        given = {option: count for option, count in counts.items() if count is not None}
-        guests = cafe.Guests(tastes, **given) if tastes is not None else None
+        counts_given = {option: count for option, count in counts.items() if count is not None}
+        guests = cafe.Guests(tastes, **counts_given) if tastes is not None else None
         cafe.write(Path(out), seed, cafe.WIDTH if width is None else width, guests)
     else:
         chosen = {"counter": counter, "facts": facts, "shelf": shelf}[name]
@@ -70,13 +70,13 @@ def _check(name: str, width: int | None, tastes: str | None, counts: Mapping[str
     """Raise InputError where an option is for another world, or too small or large; `counts` are --users, --choices."""
     if name != "cafe" and tastes is not None:
         raise InputError(f"--tastes is for the world cafe; {name} has no users.")
-    given = {option: count for option, count in counts.items() if count is not None}
-    for option, count in given.items():
+    chosen = {option: count for option, count in counts.items() if count is not None}
+    for option, count in chosen.items():
         if tastes is None:
             raise InputError(f"--{option} is for users with tastes of their own: give --tastes.")
         if count < 1:
             raise InputError(f"--{option} must be at least 1, not {count}.")
-    if math.prod(given.values()) > MOST_CHOICES:
+    if math.prod(chosen.values()) > MOST_CHOICES:
         raise InputError(f"--users times --choices must be at most {MOST_CHOICES:,}; give fewer of either.")
     if width is not None and width > WIDEST:
         raise InputError(f"--width must be at most {WIDEST:,}, not {width:,}.")

@@ -122,10 +122,10 @@ def train(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
 
 def compression(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Compression:
     """Measure a tokenizer's compression of texts, without end-of-text tokens."""
-    found, left = Compression(), iter(texts)
+    total, left = Compression(), iter(texts)
     while some := list(islice(left, ENCODE_BATCH)):
         encoded = tokenizer.backend_tokenizer.encode_batch_fast(some, add_special_tokens=False)
-        found.texts += len(some)
-        found.bytes += sum(len(text.encode()) for text in some)
-        found.tokens += sum(map(len, encoded))
-    return found
+        total.texts += len(some)
+        total.bytes += sum(len(text.encode()) for text in some)
+        total.tokens += sum(map(len, encoded))
+    return total

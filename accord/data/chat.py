@@ -161,12 +161,12 @@ def completion_pieces(
                 between, rendered = between.removeprefix(mark), rendered + mark
             pieces.append(Piece(between, rendered, trained=False))
             rendered += between
-        said = _answer_text(tokenizer, so_far, turn, rendered.removesuffix(begun) if i == 0 else rendered)
+        answer = _answer_text(tokenizer, so_far, turn, rendered.removesuffix(begun) if i == 0 else rendered)
         if i == 0 and begun:
-            is_begun_so = said.startswith(begun)
-            said = said[len(begun) :] if is_begun_so else added + ("" if end.is_next else end.text)
-        pieces.append(Piece(said, rendered, trained=turn.is_trained))
-        rendered += said
+            is_begun_so = answer.startswith(begun)
+            answer = answer[len(begun) :] if is_begun_so else added + ("" if end.is_next else end.text)
+        pieces.append(Piece(answer, rendered, trained=turn.is_trained))
+        rendered += answer
     if whole:
         return (*pieces, Piece(end.rest, rendered, trained=False))
     if end.is_next and pieces:
@@ -179,8 +179,10 @@ def completion_pieces(
     return tuple(pieces)
 
 
-def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True) -> Ints:
-    """The tokens from the assistant's answer, the last of `chat`, to its next one, after the user's reply `said`.
+def encode_reply(
+    tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], message: str, *, ended: bool = True
+) -> Ints:
+    """The tokens from the assistant's answer, the last of `chat`, to its next one, after the user's reply, `message`.
 
     They begin after the answer's end-of-turn token, or, if the model did not generate it (not `ended`), with it.
 
@@ -189,7 +191,7 @@ def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], sa
     before, (answer,) = _join_prefill(tuple(chat[:-1]), tuple(chat[-1:]))
     head = render(tokenizer, before, generation=True)
     rendered = head + _answer_text(tokenizer, before, answer, head)
-    between = _between_turns(tokenizer, (*before, answer, Message("user", said)), rendered)
+    between = _between_turns(tokenizer, (*before, answer, Message("user", message)), rendered)
     end = turn_end(tokenizer)
     if mark := end.mark(between):
         [tokens] = tokenize(tokenizer, [between.removeprefix(mark) if ended else between], [rendered + mark * ended])
@@ -226,8 +228,8 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
         written = after.rpartition(asked)[2] if asked in after else ""  # earlier answers are rendered differently now
     parts = [part.strip() for part in THOUGHT.split(turn.content)]
     if (written or after == head) and all(part in written for part in parts):
-        said, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")
-        return said + ended if ended else written.removesuffix(end.rest)
+        body, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")
+        return body + ended if ended else written.removesuffix(end.rest)
     if not written and not after.startswith((head, plain)):
         system = "; --system fold may help" if so_far[0].role == "system" else ""
         raise InputError(
@@ -250,11 +252,11 @@ def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: It
     last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
     end = turn_end(tokenizer)
     for i, (piece, ids) in enumerate(zip(pieces, tokens, strict=True)):
-        said = list(ids)
-        if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and said)):
-            said += [] if said[-1:] == [_eos(tokenizer)] else [_eos(tokenizer)]
-        joined += said
-        trained += [piece.trained] * len(said)
+        piece_tokens = list(ids)
+        if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and piece_tokens)):
+            piece_tokens += [] if piece_tokens[-1:] == [_eos(tokenizer)] else [_eos(tokenizer)]
+        joined += piece_tokens
+        trained += [piece.trained] * len(piece_tokens)
     return Branch(Ints(joined), None if all(trained) else Bools(trained))
 
 
@@ -267,8 +269,8 @@ def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
 def closing(tokenizer: PreTrainedTokenizerBase) -> Ints:
     """The tokens after the text of the last answer in a whole chat: the end of turn, and what the template adds."""
     end = turn_end(tokenizer)
-    said = () if end.is_next else (_eos(tokenizer) if end.token is None else end.token,)
-    return Ints(said) + turn_rest(tokenizer)
+    end_token = () if end.is_next else (_eos(tokenizer) if end.token is None else end.token,)
+    return Ints(end_token) + turn_rest(tokenizer)
 
 
 def _eos(tokenizer: PreTrainedTokenizerBase) -> int:

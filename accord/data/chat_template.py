@@ -48,9 +48,9 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
                 as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **kwargs
             )
     except Exception as error:  # a template is a program and may raise anything
-        said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""
-        raise InputError(f"the tokenizer's chat template refuses the chat ({said}){system}") from None
+        raise InputError(f"the tokenizer's chat template refuses the chat ({reason}){system}") from None
     if chat[0].role == "system" and chat[0].content.strip() not in text:
         raise InputError(
             "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "
@@ -90,14 +90,14 @@ METADATA_KEYS = {
 """Metadata of messages in conversation logs, which is no part of their text."""
 
 
-def settings(given: Any) -> dict[str, Any]:
+def settings(written: Any) -> dict[str, Any]:
     """Check template variables and drop nulls. Raises InputError if they are no mapping, or have a reserved name."""
-    if not isinstance(given, Mapping):
-        raise InputError(f"{TEMPLATE_KWARGS!r} must be an object of names and values, not {given!r}")
-    taken = sorted(set(given) & set(RESERVED))
+    if not isinstance(written, Mapping):
+        raise InputError(f"{TEMPLATE_KWARGS!r} must be an object of names and values, not {written!r}")
+    taken = sorted(set(written) & set(RESERVED))
     if taken:
         raise InputError(f"{TEMPLATE_KWARGS!r} has {taken[0]!r}, which is no setting of a chat template: leave it out")
-    return {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in written.items() if value is not None}
 
 
 RESERVED = (

@@ -61,11 +61,11 @@ def _written(choice: Preference) -> str:
     asked = choice.prompt
     if not isinstance(asked, str) and len(asked) == 1:
         asked = asked[0].content
-    answers = f"I like: {_said(choice.chosen)}\nI dislike: {_said(choice.rejected)}"
+    answers = f"I like: {_answer_text(choice.chosen)}\nI dislike: {_answer_text(choice.rejected)}"
     return f"Question: {show(asked)}\n{answers}" if asked else answers
 
 
-def _said(completion: Text) -> str:
+def _answer_text(completion: Text) -> str:
     """The assistant's text if the completion is one message; else the whole dialogue."""
     if not isinstance(completion, str) and len(completion) == 1:
         return completion[0].content
@@ -145,7 +145,7 @@ class Choices:
     @staticmethod
     def read(source: Source) -> Choices:
         """Read a file of preferences or rankings. Raises InputError for rows of another kind, or without a user."""
-        found: dict[str, list[Preference]] = defaultdict(list)
+        by_user: dict[str, list[Preference]] = defaultdict(list)
         name, left_out = called(source), LeftOut(strict=True)
         rows = load_data(source, left_out=left_out)
         if not isinstance(rows[0], Preference | Ranking):
@@ -155,8 +155,8 @@ class Choices:
         with located(f"{name}, "):
             pairs, _ = user_pairs(rows, left_out)
         for pair in pairs:
-            found[pair.user].append(pair)
-        return Choices(name, dict(found))
+            by_user[pair.user].append(pair)
+        return Choices(name, dict(by_user))
 
     def before(self, prompt: Prompt, k: int, row: int) -> list[Preference]:
         """The first k choices of the prompt's user, without choices of this same prompt.

@@ -59,9 +59,9 @@ def rename_columns(row: Any, names: Mapping[str, str] | None) -> Any:
     """
     if not names or not isinstance(row, Mapping):
         return row
-    found = {name: _joined(row, path) for name, path in names.items() if path}
+    values = {name: _joined(row, path) for name, path in names.items() if path}
     moved = {*names, *(part.strip() for path in names.values() for part in (path, *path.split(",")))}
-    return {name: value for name, value in row.items() if name not in moved} | found
+    return {name: value for name, value in row.items() if name not in moved} | values
 
 
 def _joined(row: Mapping[str, Any], path: str) -> Any:

@@ -48,11 +48,11 @@ def convention_of(columns: Columns) -> Convention:
     near = {name: _near(name, known) for name in present if name not in known}
     hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
-    found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
+    listed = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
     why = f", and {answers}" if (answers := missing_verdict(present)) else ""
     asks = next((name for name in present if name in PROMPT_LIKE), present[0] if present else "COLUMN")
     raise InputError(
-        f"the columns found are {found}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
+        f"the columns found are {listed}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
         f"prompt={asks},... names them so"
     )
 
@@ -76,7 +76,7 @@ def _prompt(columns: Columns) -> Prompt:
 
 def _demonstration(columns: Columns) -> Demonstration | Prompt:
     """A demonstration, or a prompt if the completion is blank."""
-    if isinstance(said := read_text(columns["completion"], "completion"), str) and not said.strip():
+    if isinstance(text := read_text(columns["completion"], "completion"), str) and not text.strip():
         return _prompt(columns)
     prompt, (completion,) = _branches(columns, "completion")
     tokens = columns.get("completion_ids")

@@ -37,15 +37,15 @@ def expand_rankings(row: Any) -> list[Any]:
     queue: list[tuple[list[Any], Any]] = [([], root)]
     for before, message in queue:  # grows while iterated: a breadth-first walk
         role = message.get(first_key(message, _SPEAKER))
-        said = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(first_key(message, _SAID))}
+        turn = {"role": {"prompter": "user"}.get(str(role), role), "content": message.get(first_key(message, _SAID))}
         replies = [reply for reply in message.get("replies") or [] if not reply.get("deleted")]
-        queue += [([*before, said], reply) for reply in replies]
+        queue += [([*before, turn], reply) for reply in replies]
         ranked = [reply for reply in replies if reply.get("rank") is not None]
-        if len(ranked) > 1 and said["role"] == "user":
+        if len(ranked) > 1 and turn["role"] == "user":
             ranks = sorted({reply["rank"] for reply in ranked})
             answers = [reply.get(first_key(reply, _SAID)) for reply in ranked]
-            found = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
-            rankings.append({**rest, "prompt": [*before, said], **found})
+            ranking = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
+            rankings.append({**rest, "prompt": [*before, turn], **ranking})
     return rankings
 
 
@@ -74,8 +74,8 @@ def _prism_rankings(row: Columns) -> list[Any]:
         if len(rated) > 1:
             scores = sorted({m["score"] for m in rated}, reverse=True)
             answers = [[_answer(m)] for m in rated]
-            found = {"completions": answers, "ranks": [scores.index(m["score"]) for m in rated]}
-            rankings.append({"user": row["user_id"], **rest, "turn": turn, "prompt": list(before), **found})
+            ranking = {"completions": answers, "ranks": [scores.index(m["score"]) for m in rated]}
+            rankings.append({"user": row["user_id"], **rest, "turn": turn, "prompt": list(before), **ranking})
         chosen = next((m for m in messages if m["role"] == "model" and m.get("if_chosen")), None)
         if chosen is None:
             break
@@ -136,15 +136,15 @@ def _join_utterances(rows: Iterable[tuple[int, str, Any]]) -> Iterator[tuple[int
             raise InputError(f"{where}: the row has no {absent[0]!r}, which every row of a PRISM utterances file needs")
         parts.setdefault(row["conversation_id"], []).append((number, where, row))
     for some in parts.values():
-        number, place, first = some[0]
+        number, position, first = some[0]
         turns: dict[float, list[Columns]] = {}
         for _, where, row in some:
             answer = {"role": "model", "content": row["model_response"], "score": _number(row, "score", where)}
             chosen = str(row.get("if_chosen")).lower() in ("true", "1")
             turn = turns.setdefault(_number(row, "turn", where) or 0, [{"role": "user", "content": row["user_prompt"]}])
             turn.append({**answer, "if_chosen": chosen})
-        history = [{**said, "turn": int(turn)} for turn in sorted(turns) for said in turns[turn]]
-        yield number, place, {**first, "conversation_history": history}
+        history = [{**utterance, "turn": int(turn)} for turn in sorted(turns) for utterance in turns[turn]]
+        yield number, position, {**first, "conversation_history": history}
 
 
 def _number(row: Columns, name: str, where: str) -> float | None:

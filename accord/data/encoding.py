@@ -144,7 +144,7 @@ def _trees(
             left_out.add(i, str(error))
             continue
         for head, begin, branches, ranks in planned:
-            pieces = [piece for said in branches if not isinstance(said, Branch) for piece in said]
+            pieces = [piece for branch in branches if not isinstance(branch, Branch) for piece in branch]
             texts += [head, *(piece.text for piece in pieces)]
             befores += ["", *(piece.before for piece in pieces)]
             more: dict[str, Any] = {"user": row.user} if isinstance(row, Preference | Ranking) else {}
@@ -155,8 +155,8 @@ def _trees(
     for index, begin, branches, ranks, more in plans:
         prompt_tokens = begin + next(tokens)
         joined = tuple(
-            said if isinstance(said, Branch) else join(tokenizer, said, [next(tokens) for _ in said])
-            for said in branches
+            branch if isinstance(branch, Branch) else join(tokenizer, branch, [next(tokens) for _ in branch])
+            for branch in branches
         )
         trees.append(Tree(prompt_tokens, joined, ranks, index, **more))
     return trees
@@ -186,7 +186,7 @@ def _plan(
     if own := _sampled_tokens(tokenizer, row):
         return head, opening(tokenizer, prompt), [Branch(own)], ranks
     branches: list[Branch | tuple[Piece, ...]] = [
-        completion_pieces(tokenizer, prompt, said, head, whole=whole) for said in completions
+        completion_pieces(tokenizer, prompt, completion, head, whole=whole) for completion in completions
     ]
     return head, opening(tokenizer, prompt), branches, ranks
 
@@ -195,9 +195,9 @@ def _sampled_tokens(tokenizer: PreTrainedTokenizerBase, row: Row) -> Tokens:
     """The sampled tokens of a demonstration's completion, if this tokenizer decodes them to its text; else none."""
     if not isinstance(row, Demonstration) or not row.tokens or max(row.tokens) >= len(tokenizer):
         return ()
-    said = row.completion if isinstance(row.completion, str) else "".join(turn.content for turn in row.completion)
+    text = row.completion if isinstance(row.completion, str) else "".join(turn.content for turn in row.completion)
     read = str(tokenizer.decode(list(row.tokens), skip_special_tokens=True))
-    is_own = read == said or (f" {read}" == said and adds_space(tokenizer))
+    is_own = read == text or (f" {read}" == text and adds_space(tokenizer))
     return row.tokens if is_own else ()
 
 

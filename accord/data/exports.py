@@ -43,10 +43,10 @@ def expand_annotations(unit: str, rows: Iterator[tuple[int, Any]], notes: list[s
     read = []
     for number, row in rows:
         with located(f"{unit} {number}: "):
-            found = parse(row)
-            if found is None:
+            parsed_item = parse(row)
+            if parsed_item is None:
                 raise InputError("the object is not in the annotation tool's format that the first one has")
-            item, answers = found
+            item, answers = parsed_item
             read.append((number, [_row(item, *answer) for answer in answers] or item))
     unanswered = sum(not isinstance(result, list) for _, result in read)
     if 0 < unanswered < len(read):
@@ -66,15 +66,15 @@ def _argilla(record: Any) -> Item | None:
     """Parse a record of Argilla 2's `Record.to_dict`, None if it is none; drafts cannot be told from submissions."""
     if not isinstance(record, Mapping) or not all(isinstance(record.get(n), Mapping) for n in ("fields", "responses")):
         return None
-    said: dict[str, dict[str, Any]] = {}
+    by_user: dict[str, dict[str, Any]] = {}
     for question, responses in record["responses"].items():
         for one in responses or ():
             if not isinstance(one, Mapping) or not {"value", "user_id"} <= one.keys():
                 raise InputError(f"the responses to {question!r} must be objects with value and user_id")
             if one.get("status") in (None, "submitted"):
-                said.setdefault(str(one["user_id"]), {})[question] = one["value"]
+                by_user.setdefault(str(one["user_id"]), {})[question] = one["value"]
     known = {name: record[name] for name in ("id",) if record.get(name) is not None}
-    return {**known, **(record.get("metadata") or {}), **record["fields"]}, list(said.items())
+    return {**known, **(record.get("metadata") or {}), **record["fields"]}, list(by_user.items())
 
 
 _OF_ARGILLA = re.compile(r"(.+)\.(responses(\.(users|status))?|suggestion(\.(score|agent))?)")
@@ -87,7 +87,7 @@ def _argilla_flat(record: Any) -> Item | None:
     questions = [n.removesuffix(".responses") for n in map(str, record) if f"{n}.users" in record]
     if not questions:
         return None
-    said: dict[str, dict[str, Any]] = {}
+    by_user: dict[str, dict[str, Any]] = {}
     for question in questions:
         values, users = (record[f"{question}.responses{end}"] or [] for end in ("", ".users"))
         states = record.get(f"{question}.responses.status") or [None] * len(users)
@@ -95,16 +95,16 @@ def _argilla_flat(record: Any) -> Item | None:
             raise InputError(f"{question}.responses has {len(values)} values of {len(users)} users")
         for value, user, state in zip(values, users, states, strict=True):
             if state in (None, "submitted"):
-                said.setdefault(str(user), {})[question] = value
+                by_user.setdefault(str(user), {})[question] = value
     rest = {n: v for n, v in record.items() if n != "_server_id" and not _OF_ARGILLA.fullmatch(str(n))}
-    return rest, list(said.items())
+    return rest, list(by_user.items())
 
 
 def _label_studio(task: Any) -> Item | None:
     """Parse a task of Label Studio's JSON export, None if it is none; cancelled annotations are skipped."""
     if not isinstance(task, Mapping) or not isinstance(task.get("data"), Mapping) or "annotations" not in task:
         return None
-    said = []
+    by_user = []
     for one in task["annotations"]:
         if not isinstance(one, Mapping) or not isinstance(one.get("result"), list):
             raise InputError("every one of its annotations must be an object with a result, a list")
@@ -119,9 +119,9 @@ def _label_studio(task: Any) -> Item | None:
                 raise InputError(f"an annotation has two results for {name!r}: leave one out of the export")
             answers[name] = value
         seconds = {} if one.get("lead_time") is None else {"seconds": one["lead_time"]}
-        said.append(("" if who is None else str(who), {**answers, **seconds}))
+        by_user.append(("" if who is None else str(who), {**answers, **seconds}))
     known = {"id": task["id"]} if task.get("id") is not None else {}
-    return {**known, **task["data"]}, said
+    return {**known, **task["data"]}, by_user
 
 
 def _result(result: Any, data: Columns) -> tuple[str, Any]:
@@ -209,7 +209,7 @@ def _ranking(name: str, texts: Columns, places: Mapping[str, int]) -> dict[str, 
 def _buckets(name: str, ranked: Any, texts: Columns) -> dict[str, int]:
     """Each id's place in a ranker's list or numbered buckets; ids in no bucket share the last place."""
     if isinstance(ranked, list):
-        return {str(one): place for place, one in enumerate(ranked)}
+        return {str(one): position for position, one in enumerate(ranked)}
     numbers = {bucket: re.search(r"\d+$", bucket) for bucket in ranked if bucket != "_"}
     unordered = [bucket for bucket, number in numbers.items() if number is None]
     if unordered:

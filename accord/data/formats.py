@@ -143,7 +143,7 @@ def question(
     last = content_free(templates[template]) if blank else format.instructions(example)[template]
     before = [(format.instructions(e)[template], f" {answer(task, e, format)}") for e in shown]
     trigger = f" {task.wording.trigger}".rstrip() if format.cot else ""
-    return task.wording.separator.join(f"{text}{trigger}{said}" for text, said in [*before, (last, "")])
+    return task.wording.separator.join(f"{text}{trigger}{target}" for text, target in [*before, (last, "")])
 
 
 def answer(task: Task, example: Example, format: Format) -> str:
@@ -165,8 +165,8 @@ def demonstration(
 ) -> Demonstration:
     """A row as a demonstration; an inverse format asks for the question with the inverse template `inversion`."""
     if format.inverse:
-        given = {"answer": example.references[0], "rationale": example.rationale}
-        return dialogue(fill(inversions(task, format)[inversion], given), example.prompts[template], format.form)
+        values = {"answer": example.references[0], "rationale": example.rationale}
+        return dialogue(fill(inversions(task, format)[inversion], values), example.prompts[template], format.form)
     prompt = question(task, example, template, format, shown)
     return dialogue(prompt, answer(task, example, format), format.form)
 
@@ -184,8 +184,8 @@ def extract_answer(text: str, phrase: str) -> str | None:
     words = r"\s+".join(map(re.escape, phrase.split()))
     begin, end = (r"\b" if sign.isalnum() else "" for sign in (phrase.strip()[0], phrase.strip()[-1]))
     ends = [found.end() for found in re.finditer(f"{begin}{words}{end}", text, re.IGNORECASE)]
-    said = text[ends[-1] :].lstrip().removeprefix(":").strip() if ends else ""
-    return said.splitlines()[0].strip() if said else None
+    answer = text[ends[-1] :].lstrip().removeprefix(":").strip() if ends else ""
+    return answer.splitlines()[0].strip() if answer else None
 
 
 class Exemplars:

@@ -110,32 +110,32 @@ def _is_filled(value: Any) -> bool:
 
 def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
     """The row with `completion` taken from another column, which is kept for verifiers."""
-    asked, said = _first(row, ("prompt", *QUESTIONS)), _first(row, ("completion", "messages", *RESPONSES))
+    asks, column = _first(row, ("prompt", *QUESTIONS)), _first(row, ("completion", "messages", *RESPONSES))
     if set(ANSWERS) & row.keys() - {"completion"}:
         return row
-    if not said and {"question", "answer"} <= row.keys() and "prompt" not in row:
-        said = "answer"
-    if not said or (said in RESPONSES and not asked):
+    if not column and {"question", "answer"} <= row.keys() and "prompt" not in row:
+        column = "answer"
+    if not column or (column in RESPONSES and not asks):
         return row
     label = _first(row, LABEL_LIKE) if "label" not in row else None
     if label:
         raise InputError(
-            f"{label!r} may say whether {said!r} is a good one: name it by --columns label={label}, or leave it out by "
-            f"--columns {label}="
+            f"{label!r} may say whether {column!r} is a good one: name it by --columns label={label}, or leave it out "
+            f"by --columns {label}="
         )
-    if said == "messages" and desirable(row.get("label")) is not None:
+    if column == "messages" and desirable(row.get("label")) is not None:
         return row | _last_answer(row, "judged by 'label'", "completion")
-    if said == "completion":
+    if column == "completion":
         return row | {"completion": _with_reasoning(row, row["completion"])}
-    if said == "messages":
+    if column == "messages":
         return row
-    answer = row[said]
+    answer = row[column]
     if isinstance(answer, int | float) and not isinstance(answer, bool):
         answer = str(answer)
-    elif said == "answer" and not (isinstance(answer, str) or is_chat(answer)):
+    elif column == "answer" and not (isinstance(answer, str) or is_chat(answer)):
         return row  # a reference for a verifier
-    if not _is_filled(read_text(answer, said)):
-        raise InputError(f"{said!r} is empty")
+    if not _is_filled(read_text(answer, column)):
+        raise InputError(f"{column!r} is empty")
     return row | {"completion": _with_reasoning(row, answer)}
 
 
@@ -241,8 +241,8 @@ def _require_included(row: Columns, within: Any, asked: str) -> None:
     """Raise InputError if a column that may be part of the prompt is not contained in `within`, so would be lost."""
     names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _is_prompt_only(row) else ()))
     names = tuple(name for name in names if name != asked and _is_filled(row.get(name)))
-    said = "\n".join(texts_in(within)) if names else ""
-    lost = next((n for n in names if not all(text.strip() in said for text in texts_in(row[n]))), None)
+    included = "\n".join(texts_in(within)) if names else ""
+    lost = next((n for n in names if not all(text.strip() in included for text in texts_in(row[n]))), None)
     if lost is not None:
         both = f"name both by --columns prompt={asked},{lost}" if asked not in (*ANSWERS, *CHATS) else "write it there"
         raise InputError(
@@ -268,7 +268,7 @@ def _history(value: Any, column: str, question: str) -> list[Any]:
             f"out by --columns {column}="
         )
     if all(isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2 for turn in value):
-        value = [{"input": asked, "output": said} for asked, said in value]
+        value = [{"input": user, "output": answer} for user, answer in value]
     return list(text_to_json(read_text(messages_from_turns(value), column)))
 
 
@@ -287,12 +287,12 @@ SETTINGS = ("tools", "chat_template_kwargs")
 def _move_settings(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its tools and chat template settings moved into the chat's first message, where
     `accord.data.chat_template` reads them."""
-    given = {name: row[name] for name in SETTINGS if row.get(name)}
-    if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
-        given["tools"] = [_structured("tools", tool) for tool in given["tools"]]
+    settings = {name: row[name] for name in SETTINGS if row.get(name)}
+    if isinstance(settings.get("tools"), list):  # of which tables of text have each as JSON
+        settings["tools"] = [_structured("tools", tool) for tool in settings["tools"]]
     chat = _first(row, ("prompt", "messages"))
     chats = ["chosen", "rejected"] if chat is None and _holds_dialogues(row) else [chat] if chat else []
-    if not given or not chats or isinstance(row[chats[0]], str):
+    if not settings or not chats or isinstance(row[chats[0]], str):
         return row
-    told = {name: [{**row[name][0], **given}, *row[name][1:]] for name in chats}
-    return {key: value for key, value in row.items() if key not in given} | told
+    merged = {name: [{**row[name][0], **settings}, *row[name][1:]] for name in chats}
+    return {key: value for key, value in row.items() if key not in settings} | merged

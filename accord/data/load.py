@@ -88,9 +88,9 @@ def load_samples(path: Source, columns: Mapping[str, str] | None = None) -> list
     such as `answer`, or `stop` from `accord sample`. Raises as `load_data`, except that a file may have no rows.
     """
     samples: list[tuple[Prompt, Text]] = []
-    for _, where, given in open_rows(path):
+    for _, where, raw in open_rows(path):
         with located(f"{where}: "):
-            row = rename_columns(given, columns)
+            row = rename_columns(raw, columns)
             if not {"prompt", "completion"} <= row.keys():
                 raise InputError(f"a sample needs the columns prompt and completion; the row has {', '.join(row)}")
             prompt = read_prompt(row["prompt"])
@@ -124,7 +124,7 @@ def read_rows(
         raise InputError(f"{bad.where}: {bad.why} (and no other row of {mix.called(source)} can be used)")
     noted.numbers = [number for number, *_ in read]
     require_rows(read, source, split)
-    return [(record, found, name) for _, record, found, name in read]
+    return [(record, row, name) for _, record, row, name in read]
 
 
 def stream_rows(
@@ -164,10 +164,10 @@ def records_of(
     for number, where, row in rows:
         name = where.rpartition(", ")[0]
         try:
-            found = [_read(each) for each in expand_rankings(rename_columns(row, columns))]
+            converted = [_read(each) for each in expand_rankings(rename_columns(row, columns))]
             if not keep:
-                _require_signal(found)
-            for kind, _, _ in found:
+                _require_signal(converted)
+            for kind, _, _ in converted:
                 if kind is not (first := kinds.setdefault(name, kind)):
                     raise InputError(f"the row has {_describe(kind)}, where the first row has {_describe(first)}")
         except InputError as error:
@@ -175,9 +175,9 @@ def records_of(
                 raise InputError(f"{where}: {error}") from None
             noted.reasons.append(Reason(number, str(error), str(error), not isinstance(error, _Tie), where))
             continue
-        if not found:
+        if not converted:
             noted.reasons.append(Reason(number, NOT_RANKED, NOT_RANKED, False, where))
-        yield from ((number, record, read, name) for _, record, read in found)
+        yield from ((number, record, read, name) for _, record, read in converted)
 
 
 NOT_RANKED = "no message of the tree has two ranked answers"
@@ -187,9 +187,9 @@ class _Tie(InputError):
     """The row has no preference to learn from; it is skipped without counting as bad."""
 
 
-def _require_signal(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
+def _require_signal(converted: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
     """Raise InputError, or `_Tie`, if a record has no training signal."""
-    for _, record, columns in found:
+    for _, record, columns in converted:
         if "verdicts" in columns:
             raise _Tie("the verdicts on its answers contradict each other, so they are no ranking")
         if "tied" in columns:

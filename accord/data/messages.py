@@ -155,10 +155,10 @@ def parse_transcript(text: str) -> tuple[Message, ...]:
     turns: list[Message] = []
     for speaker, content in zip(parts[1::2], parts[2::2], strict=True):
         role: Role = "user" if speaker == "Human" else "assistant"
-        said = content.strip()
+        spoken = content.strip()
         if turns and turns[-1].role == role:
-            said = "\n\n".join(filter(None, (turns.pop().content, said)))
-        turns.append(Message(role, said))
+            spoken = "\n\n".join(filter(None, (turns.pop().content, spoken)))
+        turns.append(Message(role, spoken))
     return tuple(turns)
 
 
@@ -196,10 +196,10 @@ def _message(item: Any, where: str) -> Message:
     return Message(known, _encodable(_content(content, where), where), more)
 
 
-def _calls(given: Any, where: str) -> list[Any]:
+def _calls(field: Any, where: str) -> list[Any]:
     """One or several function calls in the form of `tool_calls`. Raises InputError if they are none."""
-    said = parsed(given) if isinstance(given, str) else given
-    calls = said if isinstance(said, list) else [said]
+    value = parsed(field) if isinstance(field, str) else field
+    calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
         raise InputError(f"{where} calls a function, and its content is no JSON object with 'name' and 'arguments'")
     return [{"type": "function", "function": call} for call in calls]

@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from accord.console import error_text
 from accord.errors import InputError
 from accord.parsing import Repeated, parse_json
 
@@ -195,7 +196,7 @@ def _rows_of(path: Path, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
                 columns[name] = column.to_pylist()
             except (ValueError, OverflowError, KeyError) as error:
                 raise InputError(
-                    f"{path}: the column {name!r} has a value that cannot be read ({first_line(error)}); write it as "
+                    f"{path}: the column {name!r} has a value that cannot be read ({error_text(error)}); write it as "
                     "text, or leave the column out"
                 ) from None
         for i in range(batch.num_rows):
@@ -209,7 +210,7 @@ def _arrow(path: Path, kind: str) -> Iterator[None]:
     try:
         yield
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # column names may not be UTF-8
-        raise InputError(f"{path} is not a readable {kind} file ({first_line(error)})") from None
+        raise InputError(f"{path} is not a readable {kind} file ({error_text(error)})") from None
 
 
 def _open_zstandard(path: Path) -> IO[bytes]:
@@ -285,7 +286,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
             raise InputError(f"{path} is UTF-16 text: save it as UTF-8") from None
         raise InputError(f"{path} is not UTF-8 text ({error.reason})") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path} cannot be read to its end ({first_line(error)})") from None
+        raise InputError(f"{path} cannot be read to its end ({error_text(error)})") from None
 
 
 def _object(columns: Any, where: str) -> Mapping[str, Any]:
@@ -297,8 +298,3 @@ def _object(columns: Any, where: str) -> Mapping[str, Any]:
 def _json_kind(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or its type's name if empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl
 
 import yaml
 
-from accord.data.readers import READ, first_line, read_jsonl, read_plain, reader_of
+from accord.console import error_text
+from accord.data.readers import READ, read_jsonl, read_plain, reader_of
 from accord.engine import hub
 from accord.errors import InputError, nearest
 from accord.outputs import tell_changed
@@ -159,9 +160,9 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
     for file in files:
         if match := _SHARD.fullmatch(file.name):
             shards.setdefault(match["split"], []).append(file)
-    found = shards.get(split) or [file for file in files if _split_of(file, path) == split]
-    if found:
-        return found
+    chosen = shards.get(split) or [file for file in files if _split_of(file, path) == split]
+    if chosen:
+        return chosen
     begun = [name for name in shards if name.startswith(split)]
     if split != "train" or len(begun) > 1:
         known = ", ".join(shards) or ", ".join(dict.fromkeys(_split_of(file, path) for file in files))
@@ -200,16 +201,16 @@ def load_from_hub(name: str, config: str | None, split: str) -> Iterable[Mapping
 def _load_error(name: str, config: str | None, split: str, error: Exception) -> InputError:
     """The error message for a missing split or configuration, or a dataset that cannot be loaded."""
     text = str(error)
-    if found := re.search(r"Unknown split .*? Should be one of (\[.*?\])", text):
-        return InputError(f"{name} on the Hub has no split '{split}': there are {_listed(found[1])}")
-    if found := re.search(r"BuilderConfig '.*?' not found\. Available: (\[.*?\])", text):
-        return InputError(f"{name} on the Hub has no configuration {config}: there are {_listed(found[1])}")
-    if found := re.search(r"Config name is missing\.[^\[]*(\[.*?\])", text):
-        known = _listed(found[1])
+    if match := re.search(r"Unknown split .*? Should be one of (\[.*?\])", text):
+        return InputError(f"{name} on the Hub has no split '{split}': there are {_listed(match[1])}")
+    if match := re.search(r"BuilderConfig '.*?' not found\. Available: (\[.*?\])", text):
+        return InputError(f"{name} on the Hub has no configuration {config}: there are {_listed(match[1])}")
+    if match := re.search(r"Config name is missing\.[^\[]*(\[.*?\])", text):
+        known = _listed(match[1])
         return InputError(f"{name} on the Hub has several configurations: name one, as {name}:CONFIG, of {known}")
     return InputError(
         f"there is no file {name}, and the split '{split}' of a data set of that name could not be loaded from the "
-        f"Hugging Face Hub ({first_line(hub.cause_of(error))})"
+        f"Hugging Face Hub ({error_text(hub.cause_of(error))})"
     )
 
 

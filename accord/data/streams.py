@@ -174,8 +174,8 @@ class StreamedRows(Sequence[Row]):
         inside = i - (self.ends[k - 1] if k else 0)
         _, where, columns = self.tables[k].row(self.picked[k][inside])
         called, noted = self.number(i), LeftOut(strict)
-        found = list(records_of([(called, where, columns)], self.columns, noted, noted=noted, kinds=self._kinds))
-        return [record for _, record, _, _ in found], noted.reasons
+        records = list(records_of([(called, where, columns)], self.columns, noted, noted=noted, kinds=self._kinds))
+        return [record for _, record, _, _ in records], noted.reasons
 
     def number(self, i: int) -> RowNumber:
         """The number, from 1, of the row at index `i`, with its name in messages."""
@@ -196,8 +196,8 @@ def open_table(source: Any, split: str) -> Table:
             return Lines(path)
         if path.is_file() or not (path.is_dir() or is_on_hub(name)):
             why = "compressed" if path.suffix in OPENERS else "neither"
-            found = f"{name} is {why}" if path.is_file() else f"there is no file {name}"
-            raise InputError(f"stream reads .jsonl files and datasets of the library `datasets`; {found}.")
+            problem = f"{name} is {why}" if path.is_file() else f"there is no file {name}"
+            raise InputError(f"stream reads .jsonl files and datasets of the library `datasets`; {problem}.")
         source = open_dataset(name, split)
     import datasets
 

@@ -83,10 +83,10 @@ def _chatted(row: dict[str, Any]) -> dict[str, Any]:
     if "messages" in row or not isinstance(contents, list) or not all(_has_parts(turn) for turn in contents):
         return row
     system = row.get("systemInstruction") or row.get("system_instruction")
-    told = [{"role": "system", "content": system["parts"] if _has_parts(system) else system}] if system else []
-    said = [{"role": turn.get("role", "user"), "content": turn["parts"]} for turn in contents]
+    system_turns = [{"role": "system", "content": system["parts"] if _has_parts(system) else system}] if system else []
+    turns = [{"role": turn.get("role", "user"), "content": turn["parts"]} for turn in contents]
     taken = ("contents", "systemInstruction", "system_instruction")
-    return {name: value for name, value in row.items() if name not in taken} | {"messages": [*told, *said]}
+    return {name: value for name, value in row.items() if name not in taken} | {"messages": [*system_turns, *turns]}
 
 
 def _has_parts(turn: Any) -> bool:
@@ -112,14 +112,14 @@ def _paired(row: dict[str, Any]) -> dict[str, Any]:
     if {"messages", "rejected_messages"} <= row.keys():
         rest = {name: value for name, value in row.items() if name != "messages"}
         return rest | {"chosen": row["messages"], "rejected": row["rejected_messages"]}
-    found = next(_pairs(row), None)
-    if found is None:
+    pair = next(_pairs(row), None)
+    if pair is None:
         return row
-    given = row.get("input")
-    if isinstance(given, Mapping) and "messages" in given:  # OpenAI's, with its tools
-        row = {name: value for name, value in row.items() if name != "input"} | {"prompt": given["messages"]}
-        row |= {"tools": given["tools"]} if given.get("tools") else {}
-    return row | {"chosen": row[found[0]], "rejected": row[found[1]]}
+    input_text = row.get("input")
+    if isinstance(input_text, Mapping) and "messages" in input_text:  # OpenAI's, with its tools
+        row = {name: value for name, value in row.items() if name != "input"} | {"prompt": input_text["messages"]}
+        row |= {"tools": input_text["tools"]} if input_text.get("tools") else {}
+    return row | {"chosen": row[pair[0]], "rejected": row[pair[1]]}
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -136,11 +136,11 @@ def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _answered(row: dict[str, Any]) -> dict[str, Any]:
     """The row with a question, and a worked solution or the targets as its completion."""
-    said = next((row[name] for name in SOLUTIONS if isinstance(row.get(name), str) and row[name].strip()), None)
+    solution = next((row[name] for name in SOLUTIONS if isinstance(row.get(name), str) and row[name].strip()), None)
     if isinstance(row.get("question"), str):
-        return row if said is None or "text" in row else row | {"completion": said}
+        return row if solution is None or "text" in row else row | {"completion": solution}
     if isinstance(row.get("problem"), str):
-        return row | {"question": row["problem"]} | ({} if said is None else {"completion": said})
+        return row | {"question": row["problem"]} | ({} if solution is None else {"completion": solution})
     if isinstance(row.get("inputs"), str) and isinstance(row.get("targets"), str):
         return row | {"question": row["inputs"], "completion": row["targets"]}
     return row
@@ -148,7 +148,7 @@ def _answered(row: dict[str, Any]) -> dict[str, Any]:
 
 def _calls(answers: Any) -> list[Any]:
     """Answers that are tool calls, in the form of `tool_calls`; empty for anything else."""
-    said = parsed(answers) if isinstance(answers, str) else answers
-    if not isinstance(said, list) or not all(isinstance(call, Mapping) and "arguments" in call for call in said):
+    calls = parsed(answers) if isinstance(answers, str) else answers
+    if not isinstance(calls, list) or not all(isinstance(call, Mapping) and "arguments" in call for call in calls):
         return []
-    return [{"type": "function", "function": call} for call in said]
+    return [{"type": "function", "function": call} for call in calls]

@@ -72,8 +72,8 @@ def _tasks(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if ".tsv" in file.suffixes:
         columns = {"prompt": "{question}", "output": "answer", "rationale": "rationale"}
         yield name, name, {"layout": "cot", "metric": "exact", **columns}
-    elif ".json" in file.suffixes and isinstance(given := _json(file), Mapping):
-        task = _checked_instructions(file, given)
+    elif ".json" in file.suffixes and isinstance(contents := _json(file), Mapping):
+        task = _checked_instructions(file, contents)
         yield task["Categories"][0], name, _natural_instructions(task)
     else:
         yield from _flan(file)
@@ -91,19 +91,19 @@ def _natural_instructions(task: Mapping[str, Any]) -> dict[str, Any]:
     return keys
 
 
-def _checked_instructions(file: Path, given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _checked_instructions(file: Path, contents: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check a Super-NaturalInstructions object and make its Definition a list. Raises InputError if it is none."""
     for key in ("Definition", "Categories", "Instances"):
-        if key not in given:
+        if key not in contents:
             raise InputError(
                 f"{file} has no {key!r}: a JSON object must be a task of Super-NaturalInstructions, with Definition, "
                 "Categories and Instances."
             )
-    said = given["Definition"]
-    task = {**given, "Definition": [said] if isinstance(said, str) else said}
+    definition = contents["Definition"]
+    task = {**contents, "Definition": [definition] if isinstance(definition, str) else definition}
     for key in ("Definition", "Categories"):
         if not _is_list(task[key], str) or not all(text.strip() for text in task[key]):
-            raise InputError(f"{file}: {key!r} must be a text, or a list of texts, not {given[key]!r}.")
+            raise InputError(f"{file}: {key!r} must be a text, or a list of texts, not {contents[key]!r}.")
     if not _is_list(task["Instances"], Mapping):
         raise InputError(f"{file}: 'Instances' must be a list of objects with an input and an output.")
     return task
@@ -115,10 +115,10 @@ def _is_list(value: Any, of: type) -> bool:
 
 def _instances(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield a task's instances, each with the task's shared keys (`Definition.0`, `Positive Examples.0.input`)."""
-    given = _json(path)
-    if not isinstance(given, Mapping):
+    contents = _json(path)
+    if not isinstance(contents, Mapping):
         raise InputError(f"{path} must hold a JSON object, a task of Super-NaturalInstructions.")
-    task = _checked_instructions(path, given)
+    task = _checked_instructions(path, contents)
     shared = {key: value for key, value in task.items() if key != "Instances"}
     yield from enumerate(({**shared, **instance} for instance in task["Instances"]), start=1)
 
@@ -141,7 +141,7 @@ def _flan(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
 
     The metric is ROUGE-L, since targets are words, sentences and chains of thought alike.
     """
-    found: dict[tuple[str, ...], tuple[str, str, dict[str, Any]]] = {}
+    groups: dict[tuple[str, ...], tuple[str, str, dict[str, Any]]] = {}
     for _, where, row in open_rows(file):
         with located(f"{where}: "):
             names, sources = (
@@ -159,8 +159,8 @@ def _flan(file: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
                     raise InputError(f"the column {column!r} must name the row's task, not {value!r}.")
         values = tuple(labels.values())
         task = {"metric": "rouge-l", "prompt": "{inputs}", "output": "targets", "where": labels}
-        found.setdefault(values, (values[0], values[-1], task))
-    yield from found.values()
+        groups.setdefault(values, (values[0], values[-1], task))
+    yield from groups.values()
 
 
 def _chains(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -190,8 +190,8 @@ def _problems(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield GSM8K's problems with answer and rationale split, without calculator annotations (`<<3*4=12>>`)."""
     for number, where, row in open_rows(path):
         solution = row.get("answer")
-        rationale, found, answer = solution.rpartition("####") if isinstance(solution, str) else ("", "", "")
-        if "question" not in row or not found or not rationale.strip() or not answer.strip():
+        rationale, mark, answer = solution.rpartition("####") if isinstance(solution, str) else ("", "", "")
+        if "question" not in row or not mark or not rationale.strip() or not answer.strip():
             raise InputError(
                 f"{where}: a GSM8K problem needs a question, and an answer made of the solution's steps, "
                 '"####" and the number.'

@@ -112,15 +112,15 @@ def read_tasks(
     name, path = os.fspath(path), BUILT_IN.get(os.fspath(path), Path(path))
     if folder is not None and (name in BUILT_IN or are_tasks(path)):
         raise InputError(f"{name} brings the rows of its tasks: leave --data out.")
-    beside = path if path.is_dir() else path.parent
+    base = path if path.is_dir() else path.parent
     clusters, wording = (clusters_in(path), DEFAULT_WORDING) if are_tasks(path) else _contents(path)
     tasks = []
     for cluster, members in clusters.items():
         if not isinstance(members, Mapping) or not members:
             raise InputError(f"{path}: the cluster {cluster} must hold tasks by name.")
-        for name, given in members.items():
+        for name, entry in members.items():
             with located(f"{path}, task {cluster}/{name}: "):
-                task = _task(str(cluster), str(name), given, Path(folder or beside))
+                task = _task(str(cluster), str(name), entry, Path(folder or base))
             tasks.append(replace(task, prompts=task.prompts[:templates], wording=wording))
     return tasks
 
@@ -153,85 +153,89 @@ def clusters_beyond(most: int | None, left_out: Sequence[str], tasks: Sequence[T
 
 def _contents(path: Path) -> tuple[Mapping[str, Any], Wording]:
     """The clusters of a YAML file and the wording of its prompts."""
-    given = read_yaml(path, "the tasks file")
-    if not isinstance(given, Mapping) or not isinstance(given.get("clusters"), Mapping) or set(given) - {*TOP_KEYS}:
+    contents = read_yaml(path, "the tasks file")
+    if (
+        not isinstance(contents, Mapping)
+        or not isinstance(contents.get("clusters"), Mapping)
+        or set(contents) - {*TOP_KEYS}
+    ):
         raise InputError(
             f"{path} must hold `clusters`, each a name with its tasks, perhaps `formats`, and nothing else."
         )
-    if not given["clusters"]:
+    if not contents["clusters"]:
         raise InputError(f"{path} has no clusters.")
     with located(f"{path}, formats: "):
-        return given["clusters"], read_wording(given.get("formats", {}))
+        return contents["clusters"], read_wording(contents.get("formats", {}))
 
 
-def _task(cluster: str, name: str, given: Any, folder: Path) -> Task:
+def _task(cluster: str, name: str, entry: Any, folder: Path) -> Task:
     """Read one task's keys. Raises InputError if a key is unknown, missing or invalid, or a data file is missing."""
-    if not isinstance(given, Mapping):
+    if not isinstance(entry, Mapping):
         raise InputError(f"a task is a mapping with {', '.join(sorted(REQUIRED_KEYS))}.")
-    for key in given:
+    for key in entry:
         if key not in KEYS:
             raise InputError(f"unknown key {key!r}{nearest(str(key), KEYS)}; a task takes {', '.join(KEYS)}.")
     for key in REQUIRED_KEYS:
-        if given.get(key) is None:
+        if entry.get(key) is None:
             raise InputError(f"the key {key!r} is missing.")
     for key in ("data", "metric", "output", "rationale", "prefix", "split", "train_data", "train_split"):
-        if not isinstance(given.get(key, ""), str):
-            raise InputError(f"{key!r} must be text, not {given[key]!r}.")
-    _check_choices(given)
-    files = {key: folder / given[key] for key in ("data", "train_data") if key in given}
+        if not isinstance(entry.get(key, ""), str):
+            raise InputError(f"{key!r} must be text, not {entry[key]!r}.")
+    _check_choices(entry)
+    files = {key: folder / entry[key] for key in ("data", "train_data") if key in entry}
     for file in files.values():
         if not file.is_file():
             raise InputError(f"there is no file {file}.")
-    _check_values(given)
-    may_be_empty = given["metric"] == "options"
-    read = {**files, "prompts": checked_templates(given["prompt"], "prompt", may_be_empty=may_be_empty)}
-    if "prefix" in given:
-        read["prefix"], *_ = checked_templates(given["prefix"], "prefix")
-    if "options" in given:
-        read["options"] = _options(given["options"])
-    return Task(cluster, name, **{key: value for key, value in given.items() if key != "prompt"} | read)
+    _check_values(entry)
+    may_be_empty = entry["metric"] == "options"
+    read = {**files, "prompts": checked_templates(entry["prompt"], "prompt", may_be_empty=may_be_empty)}
+    if "prefix" in entry:
+        read["prefix"], *_ = checked_templates(entry["prefix"], "prefix")
+    if "options" in entry:
+        read["options"] = _options(entry["options"])
+    return Task(cluster, name, **{key: value for key, value in entry.items() if key != "prompt"} | read)
 
 
-def _check_choices(given: Mapping[str, Any]) -> None:
+def _check_choices(entry: Mapping[str, Any]) -> None:
     """Raise InputError unless the metric and the layout are known, and `options` are given for the metric options."""
-    metric, layout = given["metric"], given.get("layout")
+    metric, layout = entry["metric"], entry.get("layout")
     if metric not in METRICS:
         hint = nearest(metric, METRICS)
         raise InputError(f"there is no metric {metric!r}{hint}; the metrics are {', '.join(METRICS)}.")
-    if (metric == "options") != ("options" in given):
+    if (metric == "options") != ("options" in entry):
         raise InputError("the key 'options' and the metric 'options' go together: give both or neither.")
     if layout is not None and layout not in LAYOUTS:
         raise InputError(f"there is no layout {layout!r}; the layouts are {', '.join(LAYOUTS)}.")
 
 
-def _check_values(given: Mapping[str, Any]) -> None:
+def _check_values(entry: Mapping[str, Any]) -> None:
     """Raise InputError unless `where` is a mapping, limits are positive integers, and `chance` is in [0, 1)."""
-    if not isinstance(given.get("where", {}), Mapping):
+    if not isinstance(entry.get("where", {}), Mapping):
         raise InputError("'where' must be a mapping from columns to the values that rows must have there.")
     for key in ("limit", "max_new_tokens"):
-        value = given.get(key)
+        value = entry.get(key)
         if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
             raise InputError(f"{key!r} must be a whole number from 1 up, not {value!r}.")
-    chance = given.get("chance")
+    chance = entry.get("chance")
     if chance is not None and (isinstance(chance, bool) or not isinstance(chance, int | float) or not 0 <= chance < 1):
         raise InputError(f"'chance' must be the accuracy of guessing, from 0 to below 1, not {chance!r}.")
 
 
-def _options(given: Any) -> tuple[str, ...] | str:
+def _options(value: Any) -> tuple[str, ...] | str:
     """The options as texts, or the name of the column that holds them."""
-    if isinstance(given, str):
-        return given
-    if not isinstance(given, list):
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
         raise InputError("'options' must be a list of answers, or the column that holds a row's list.")
-    if any(isinstance(option, bool) for option in given):
+    if any(isinstance(option, bool) for option in value):
         raise InputError("'options' holds true or false, as YAML reads yes and no too: put the options in quotes.")
-    return checked_options(given)
+    return checked_options(value)
 
 
-def checked_options(given: Sequence[Any]) -> tuple[str, ...]:
+def checked_options(values: Sequence[Any]) -> tuple[str, ...]:
     """The options as stripped texts. Raises InputError unless there are two or more, all distinct and not empty."""
-    options = [str(option).strip() for option in given if isinstance(option, str | int | float)]
-    if len(options) != len(given) or not all(options):
+    options = [str(option).strip() for option in values if isinstance(option, str | int | float)]
+    if len(options) != len(values) or not all(options):
         raise InputError("every option must be a text that is not empty, or a number.")
     if len(options) < 2 or len(set(options)) != len(options):
         raise InputError(f"options must be two or more different texts, not {', '.join(options) or 'none'}.")

@@ -17,12 +17,12 @@ from accord.errors import InputError, located, nearest
 _PART = re.compile(r"\{\{|\}\}|\{([\w. -]+)\}|[{}]")
 
 
-def checked_templates(given: Any, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
+def checked_templates(value: Any, key: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
     """Read the template, or list of templates, under a key of a task file; `may_be_empty` allows empty ones.
 
     Raises InputError if they are not texts, have a stray brace, or name no column.
     """
-    templates = [given] if isinstance(given, str) else given
+    templates = [value] if isinstance(value, str) else value
     if not isinstance(templates, list) or not templates or not all(isinstance(t, str) for t in templates):
         raise InputError(f"{key!r} must be an instruction template, or a list of them.")
     if not may_be_empty and not all(t.strip() for t in templates):
@@ -110,11 +110,11 @@ def read_wording(given: Any) -> Wording:
 
 
 def _require_columns(template: str, wanted: set[str]) -> None:
-    found = set(columns_of(template))
+    present = set(columns_of(template))
     with located(f"the template {template!r} "):
-        if missing := sorted(wanted - found):
+        if missing := sorted(wanted - present):
             raise InputError(f"lacks {' and '.join(f'{{{name}}}' for name in missing)}.")
-        if other := sorted(found - wanted):
+        if other := sorted(present - wanted):
             raise InputError(
                 f"may name {' and '.join(f'{{{name}}}' for name in sorted(wanted))}, and not {other[0]!r}."
             )

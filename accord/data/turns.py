@@ -36,12 +36,12 @@ def load_turns(
     """
     wanted = parse_turn(turn)
     prompts: list[Prompt] = []
-    for number, record, found, name in stream_rows(source, split, limit, left_out, columns, keep=True):
+    for number, record, row, name in stream_rows(source, split, limit, left_out, columns, keep=True):
         where = f"{name}, row {number}" if name and not isinstance(number, RowNumber) else f"row {number}"
         with located(f"{where}: "):
             contexts = _contexts(record)
             picked = _pick(wanted, len(contexts), random.Random(f"turn {seed} {int(number)}"))
-        rest = {column: value for column, value in found.items() if column != "prompt"}
+        rest = {column: value for column, value in row.items() if column != "prompt"}
         prompts.append(Prompt(contexts[picked - 1], rest | {"turn": picked}))
     require_rows(prompts, source, split)
     return prompts
@@ -66,10 +66,10 @@ def _contexts(record: Row) -> list[tuple[Message, ...]]:
         raise InputError(
             f"--turn needs conversations (rows of messages), and this is a {type(record).__name__.lower()}"
         )
-    said = [record.prompt, record.completion] if isinstance(record, Demonstration) else [record.prompt]
-    if any(isinstance(text, str) for text in said):
+    texts = [record.prompt, record.completion] if isinstance(record, Demonstration) else [record.prompt]
+    if any(isinstance(text, str) for text in texts):
         raise InputError("--turn needs conversations (rows of messages), and this is a plain text")
-    chat = tuple(message for text in said for message in text if isinstance(message, Message))
+    chat = tuple(message for text in texts for message in text if isinstance(message, Message))
     return [chat[:i] for i, message in enumerate(chat) if i and message.role == "assistant"]
 
 

@@ -60,13 +60,13 @@ def verdict(value: Any) -> float | None:
     Labels are 1, 2 or 0 (a tie), A or B, first or second, true or false (the first is better), also spelled as in
     "model_a", "Response 2", "[[B]]", "A>B" or "A << B".
     """
-    said = str(value).strip().strip("[]").lower().removesuffix(".0").replace("_", " ")  # a number may be 1.0
-    said = said[1:-1] if said.startswith("(") and said.endswith(")") else said
-    if match := _COMPARED.fullmatch(said):
+    text = str(value).strip().strip("[]").lower().removesuffix(".0").replace("_", " ")  # a number may be 1.0
+    text = text[1:-1] if text.startswith("(") and text.endswith(")") else text
+    if match := _COMPARED.fullmatch(text):
         sides = [VERDICTS.get(_NAMED.sub("", match[side], count=1)) for side in (1, 3)]
         first = _SIGNS[match[2][0]]
         return first if sides == [1.0, 0.0] else 1 - first if sides == [0.0, 1.0] else None
-    return VERDICTS.get(_NAMED.sub("", said, count=1))
+    return VERDICTS.get(_NAMED.sub("", text, count=1))
 
 
 LABELS = {
@@ -105,8 +105,8 @@ def add_preference(row: dict[str, Any]) -> dict[str, Any]:
         verdicts = _paired(row, columns)
         if verdicts is not None:
             ranks = ranks_of_verdicts(len(columns), verdicts)
-            told = _ranked(row, columns, ranks or [0] * len(columns))
-            return told if ranks else told | {"verdicts": verdicts}
+            ranked = _ranked(row, columns, ranks or [0] * len(columns))
+            return ranked if ranks else ranked | {"verdicts": verdicts}
         ranks = _ranks(row, stem, columns) if len(columns) > 1 else None
         if ranks is not None:
             return _ranked(row, columns, ranks)
@@ -141,16 +141,16 @@ def ranks_of_verdicts(number: int, verdicts: Sequence[float]) -> list[int] | Non
         worse[j] += first == 1
     order = sorted(set(worse))
     ranks = [order.index(count) for count in worse]
-    given = [0.5 + 0.5 * ((ranks[i] < ranks[j]) - (ranks[i] > ranks[j])) for i, j in pairs]
-    return ranks if given == list(verdicts) else None
+    labels = [0.5 + 0.5 * ((ranks[i] < ranks[j]) - (ranks[i] > ranks[j])) for i, j in pairs]
+    return ranks if labels == list(verdicts) else None
 
 
 def missing_verdict(columns: Iterable[str]) -> str:
     """A hint for messages, if the columns hold answers without a verdict; else ""."""
-    found = sorted(name for name in columns if ANSWER.fullmatch(name))
-    if len(found) < 2:
+    answers = sorted(name for name in columns if ANSWER.fullmatch(name))
+    if len(answers) < 2:
         return ""
-    first, second = found[:2]
+    first, second = answers[:2]
     return f"no column says whether {first} or {second} is better (--columns chosen={first},rejected={second})"
 
 
@@ -210,16 +210,22 @@ def _ranked(row: dict[str, Any], columns: Sequence[str], ranks: Sequence[int]) -
 def _dialogues(rest: dict[str, Any], answers: list[Any]) -> list[Any]:
     """The answers; if the prompt and each answer are lists of equally many texts, they become whole dialogues."""
     texts = (rest.get("prompt"), *answers)
-    asked, *said = (parsed(text) if isinstance(text, str) and text.startswith("[") else text for text in texts)
-    if not isinstance(asked, list) or not all(isinstance(text, str) for text in asked):
+    questions, *replies = (parsed(text) if isinstance(text, str) and text.startswith("[") else text for text in texts)
+    if not isinstance(questions, list) or not all(isinstance(text, str) for text in questions):
         return answers
-    if not all(isinstance(turns, list) and len(turns) == len(asked) for turns in said):
-        raise InputError(f"'prompt' is a list of {len(asked)} texts, and an answer is not: give each answer as many")
+    if not all(isinstance(turns, list) and len(turns) == len(questions) for turns in replies):
+        raise InputError(
+            f"'prompt' is a list of {len(questions)} texts, and an answer is not: give each answer as many"
+        )
     del rest["prompt"]
     roles = ("user", "assistant")
     return [
-        [{"role": r, "content": t} for pair in zip(asked, turns, strict=True) for r, t in zip(roles, pair, strict=True)]
-        for turns in said
+        [
+            {"role": r, "content": t}
+            for pair in zip(questions, turns, strict=True)
+            for r, t in zip(roles, pair, strict=True)
+        ]
+        for turns in replies
     ]
 
 
@@ -255,8 +261,8 @@ def _label(row: Columns, columns: Sequence[str], ends: Sequence[str]) -> float |
     if name in INDICES and str(value) in ("0", "1", "False", "True"):
         return float(str(value) in ("0", "False"))
     if name in WINNERS:
-        said = str(value).strip().removesuffix(".0").lower()
-        alike = [i for i, names in enumerate(zip(columns, ends, strict=True)) if said in map(str.lower, names)]
+        text = str(value).strip().removesuffix(".0").lower()
+        alike = [i for i, names in enumerate(zip(columns, ends, strict=True)) if text in map(str.lower, names)]
         label = 1.0 - alike[0] if alike else None if number is not None or isinstance(value, bool) else verdict(value)
     if label is None:
         raise InputError(

@@ -183,14 +183,14 @@ def read_adapters(network: nn.Module, folder: Path) -> None:
     """Load into a network with adapters those that `save_adapters` wrote."""
     lora: Any = network._adapter
     tensors = load_file(folder / WEIGHTS)
-    found = {name: tensors[_in_file(name)] for name in own_state(network)}
+    state = {name: tensors[_in_file(name)] for name in own_state(network)}
     if getattr(network, "_merged", None) is not None:  # its own part comes after the merged one's
-        for name, tensor in found.items():
+        for name, tensor in state.items():
             if ".lora_A." in name:
-                found[name] = tensor[-lora.r :]
+                state[name] = tensor[-lora.r :]
             elif ".lora_B." in name:
-                found[name] = tensor[:, -lora.r :] / scale(lora)
-    load_own_state(network, found)
+                state[name] = tensor[:, -lora.r :] / scale(lora)
+    load_own_state(network, state)
 
 
 def _require_all_loaded(both: Any, folder: Path, lacks: bool) -> None:

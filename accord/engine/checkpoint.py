@@ -103,8 +103,8 @@ def _retire(folder: Path, step: int) -> None:
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints in the folder, oldest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name) and path.is_dir()]
-    return sorted(found, key=_step)
+    folders = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d{7,}", path.name) and path.is_dir()]
+    return sorted(folders, key=_step)
 
 
 def _step(checkpoint: Path) -> int:
@@ -119,14 +119,14 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
     """
     saved = verified(checkpoint) if saved is None else saved
     for name, network in optimizer.networks.items():
-        found, expected = RankFiles(checkpoint, name, saved["files"]), own_state(network)
-        if found.shapes != {key: tuple(tensor.shape) for key, tensor in expected.items()}:
+        stored, expected = RankFiles(checkpoint, name, saved["files"]), own_state(network)
+        if stored.shapes != {key: tuple(tensor.shape) for key, tensor in expected.items()}:
             raise InputError(
                 f"{checkpoint} belongs to another model than the one given; give the same --model as before."
             )
         with torch.no_grad():
             for key, tensor in expected.items():
-                local(tensor).copy_(found.share(key, tensor))
+                local(tensor).copy_(stored.share(key, tensor))
     moments = RankFiles(checkpoint, MOMENTS, saved["files"])
     for name, parameter in optimizer.named_parameters().items():
         keys = [key for key in moments.shapes if key.startswith(f"{name}|")]
@@ -192,11 +192,11 @@ class RankFiles:
 
     def __init__(self, folder: Path, name: str, files: Iterable[str]) -> None:
         pattern = rf"{re.escape(name)}(-(?P<part>\d+)-of-\d+)?\.safetensors"
-        found = [match for file in files if (match := re.fullmatch(pattern, file))]
-        found.sort(key=lambda match: int(match["part"] or 1))
+        matches = [match for file in files if (match := re.fullmatch(pattern, file))]
+        matches.sort(key=lambda match: int(match["part"] or 1))
         self._parts: dict[str, list[Any]] = {}
         self._axes: dict[str, int] = {}
-        for match in found:
+        for match in matches:
             file = safe_open(folder / match[0], "pt")
             self._axes |= {key: int(axis) for key, axis in (file.metadata() or {}).items()}
             for key in file.keys():  # noqa: SIM118  # not a mapping

@@ -81,9 +81,9 @@ class AdapterConfig(OptimizerConfig):
         if self.lora_rank < 0:
             raise InputError(f"lora_rank must not be negative, but is {self.lora_rank}.")
         own = (field for field in fields(AdapterConfig) if field.name.startswith(("lora_", "quantize")))
-        given = [field.name for field in own if getattr(self, field.name) != field.default]
-        if given and not self.lora_rank:
-            raise InputError(f"{given[0]} is for adapters: give lora_rank.")
+        changed = [field.name for field in own if getattr(self, field.name) != field.default]
+        if changed and not self.lora_rank:
+            raise InputError(f"{changed[0]} is for adapters: give lora_rank.")
         if self.lora_alpha is not None:
             require_positive(lora_alpha=self.lora_alpha)
         if self.quantize:
@@ -140,9 +140,9 @@ class MemoryConfig(AdapterConfig):
         if self.shard_ranks is not None and self.shard_ranks < 2:
             raise InputError(f"shard_ranks is a number of ranks that share a model, from 2 on, not {self.shard_ranks}.")
         own = ("weight_dtype", "optimizer_states", "offload_optimizer")
-        given = [name for name in own if getattr(self, name) not in ("float32", False)]
-        if self.optimizer == "muon" and given:
-            raise InputError(f"optimizer muon holds float32 states beside float32 weights; {given[0]} is for adamw.")
+        changed = [name for name in own if getattr(self, name) not in ("float32", False)]
+        if self.optimizer == "muon" and changed:
+            raise InputError(f"optimizer muon holds float32 states beside float32 weights; {changed[0]} is for adamw.")
 
 
 @dataclass(kw_only=True)

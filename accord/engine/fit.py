@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from accord.engine.adam import LeanAdamW
 from accord.engine.config import TrainingConfig
+from accord.engine.memory import manage_freed_memory
 from accord.engine.muon import MuonAdamW, hidden_matrices
 from accord.engine.precision import autocast, compute_dtype
 from accord.engine.routers import Balance
@@ -22,7 +21,7 @@ from accord.engine.shard import is_share, local, shard, shard_coordinates, sum_o
 from accord.engine.team import Team
 from accord.engine.trees import Trees
 from accord.engine.unread import device_of
-from accord.errors import TrainingStopped, row_called
+from accord.errors import TrainingStopped, named_rows
 
 Measures = Mapping[str, Tensor]
 """Named tensors of any number of values; a step reports the mean of each over all its packs."""
@@ -123,37 +122,8 @@ class Optimizer:
         Raises:
             TrainingStopped: a loss or the gradient is not finite; the weights are unchanged.
         """
-        totals, team = Totals(), Team.here()
-        passed: list[tuple[LossTerm, Tensor, Trees]] = []
-        for term in terms:
-            seen, due, count = 0, 0, term.count
-            tokens = sum(len(trees.tokens) for trees in term.packs)
-            passes = team.passes(term.packs)
-            for number, (trees, is_counted) in enumerate(passes, start=1):
-                # all-reduce over copies in the last pass only; terms may be of different networks, so then in each
-                sum_over_copies(self.networks.values(), len(terms) > 1 or number == len(passes))
-                # ranks hold gathered weights only briefly: cached casts would be of the whole network
-                with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.recording() as balances:
-                    values, measures = term.objective(trees)
-                if not is_counted:  # an idle pass, only to take part in the other ranks' gathering
-                    (values.sum() * 0.0).backward()
-                    totals.declare(*(["balance_loss"] if balances else ()), *measures)
-                    continue
-                passed.append((term, values.detach(), trees))
-                loss = values.sum() * (term.weight / count)
-                reported = values.detach().sum().double() * term.weight / count
-                for balance, coefficient in balances:
-                    share = coefficient * term.weight * (len(trees.tokens) / tokens)
-                    loss = loss + share * balance
-                    reported += share * balance.detach().double()
-                    totals.add("balance_loss", len(trees.tokens) * balance.detach().double(), len(trees.tokens))
-                loss.backward()
-                totals.loss += reported
-                for name, measured in measures.items():
-                    totals.add(name, measured.detach().double().sum(), measured.numel())
-                seen, due = seen + values.numel(), due + term.size(trees)
-            if seen != due:
-                raise ValueError(f"the objective gave {seen} values for {due} {term.per}s")
+        totals = Totals()
+        passed = [pack for term in terms for pack in self._backward(term, totals, is_only=len(terms) == 1)]
         norm = clip(self.parameters(), self.config.max_grad_norm)
         mean_loss, means = totals.over_ranks(self.device)
         if not math.isfinite(norm + mean_loss):
@@ -165,6 +135,39 @@ class Optimizer:
         self.rule.step()
         self.rule.zero_grad(set_to_none=True)
         return {"loss": mean_loss, **means, "gradient_norm": norm, "learning_rate": rate}
+
+    def _backward(self, term: LossTerm, totals: Totals, *, is_only: bool) -> list[tuple[LossTerm, Tensor, Trees]]:
+        """Add a term's gradients, loss and measures, pack by pack; returns each pack with the values of its loss."""
+        passed: list[tuple[LossTerm, Tensor, Trees]] = []
+        count, team = term.count, Team.here()
+        tokens = sum(len(trees.tokens) for trees in term.packs)
+        passes = team.passes(term.packs)
+        for number, (trees, is_counted) in enumerate(passes, start=1):
+            # all-reduce over copies in the last pass only; terms may be of different networks, so then in each
+            sum_over_copies(self.networks.values(), not is_only or number == len(passes))
+            # ranks hold gathered weights only briefly: cached casts would be of the whole network
+            with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.recording() as balances:
+                values, measures = term.objective(trees)
+            if not is_counted:  # an idle pass, only to take part in the other ranks' gathering
+                (values.sum() * 0.0).backward()
+                totals.declare(*(["balance_loss"] if balances else ()), *measures)
+                continue
+            passed.append((term, values.detach(), trees))
+            loss = values.sum() * (term.weight / count)
+            reported = values.detach().sum().double() * term.weight / count
+            for balance, coefficient in balances:
+                share = coefficient * term.weight * (len(trees.tokens) / tokens)
+                loss = loss + share * balance
+                reported += share * balance.detach().double()
+                totals.add("balance_loss", len(trees.tokens) * balance.detach().double(), len(trees.tokens))
+            loss.backward()
+            totals.loss += reported
+            for name, measured in measures.items():
+                totals.add(name, measured.detach().double().sum(), measured.numel())
+        seen, due = sum(v.numel() for _, v, _ in passed), sum(term.size(trees) for _, _, trees in passed)
+        if seen != due:
+            raise ValueError(f"the objective gave {seen} values for {due} {term.per}s")
+        return passed
 
 
 @dataclass
@@ -250,29 +253,3 @@ def _loss_not_finite(when: str, rows: str) -> str:
         f"{when}: the loss of {rows} is not finite, so the run has stopped with its weights as they were; look at "
         "these rows, or lower the learning rate."
     )
-
-
-def named_rows(rows: Iterable[int]) -> str:
-    """Data rows, given from 0, as named in messages: counted from 1, the first eight."""
-    known = sorted({r for r in rows if r >= 0})
-    if not known:
-        return "rows that came from no file"
-    named = ", ".join(row_called(r).removeprefix("row ") for r in known[:8])
-    return f"row{'s' if len(known) > 1 else ''} {named}{' ...' if len(known) > 8 else ''}"
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # mallopt parameters, from malloc.h
-
-
-def manage_freed_memory(returned: bool) -> None:
-    """Set how glibc serves blocks of over 128 KB: from a heap that it never trims, or if `returned` by mapping each.
-
-    A training step allocates and frees gigabytes in such blocks. Mapped anew each time, their pages are faulted in one
-    by one, a fifth of a step's time; on the heap they leave holes that glibc before 2.38 never reuses for an aligned
-    block of the same size, adding some two thirds of what a step allocates. No effect except on Linux.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
-    if mallopt is not None:
-        mallopt(_MMAP_MAX, 65536 if returned else 0)
-        mallopt(_MMAP_THRESHOLD, 2**17)
-        mallopt(_TRIM_THRESHOLD, 2**17 if returned else 2**31 - 1)

@@ -137,17 +137,17 @@ def _check_folder(name: str, path: Path) -> None:
 def _why_no_model(path: Path) -> str:
     """What a folder without a config.json is instead, and what to give or to do."""
     places = ("model", "best", "checkpoint-*", "snapshots/*", "*")
-    files = [f"{place}/{file}" for file in ("config.json", "adapter_config.json") for place in places]
-    found = [file.parent for form in files for file in sorted(path.glob(form))]
-    found.sort(key=lambda folder: not any(folder.glob("*.safetensors")))  # those with weights first
-    found += sorted(path.glob("*.gguf"))
+    files = [f"{where}/{file}" for file in ("config.json", "adapter_config.json") for where in places]
+    models = [file.parent for form in files for file in sorted(path.glob(form))]
+    models.sort(key=lambda folder: not any(folder.glob("*.safetensors")))  # those with weights first
+    models += sorted(path.glob("*.gguf"))
     missing = "it has no config.json"
-    if found and (found[0].is_file() or any(found[0].glob("*.safetensors"))):
-        return f"{missing}; did you mean {found[0]}?"
+    if models and (models[0].is_file() or any(models[0].glob("*.safetensors"))):
+        return f"{missing}; did you mean {models[0]}?"
     if merged := how_to_merge(path):
         return merged
-    if found:
-        return f"{missing}; did you mean {found[0]}?"
+    if models:
+        return f"{missing}; did you mean {models[0]}?"
     if (path / "config.yaml").exists():
         return f"{missing}: it is the folder of a run that has written no model yet."
     if any(path.glob("*.safetensors")):

@@ -112,10 +112,10 @@ def _read_apart(model: nn.Module, trees: Trees, sides: list[bool]) -> Tensor:
 def _read_and_idle(model: nn.Module, trees: Trees) -> Tensor:
     """`hidden_states` in one pass, then an idle pass over two tokens, whose gradient is zero."""
     hidden = _read(model, trees)
-    heard: list[Tensor] = getattr(model, "_router_logits", [])
-    before = len(heard)
+    collected: list[Tensor] = getattr(model, "_router_logits", [])
+    before = len(collected)
     idle = _read(model, Trees.of([Tree((0,), (Branch((0,)),))], trees.tokens.device))
-    del heard[before:]  # the balancing loss is that of the trees
+    del collected[before:]  # the balancing loss is that of the trees
     return torch.cat([hidden, idle[:0]])
 
 

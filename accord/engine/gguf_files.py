@@ -25,15 +25,15 @@ def add_scaling(config: Any, file: Path) -> None:
     import gguf
 
     reader = gguf.GGUFReader(file)
-    given = {key.partition(".rope.scaling.")[2]: field.contents() for key, field in reader.fields.items()}
-    given = {key: value for key, value in given.items() if key and key != "finetuned"}
-    kind, factor = given.pop("type", "linear" if given else "none"), given.pop("factor", 1.0)
-    original = given.pop("original_context_length", None)
+    scaling = {key.partition(".rope.scaling.")[2]: field.contents() for key, field in reader.fields.items()}
+    scaling = {key: value for key, value in scaling.items() if key and key != "finetuned"}
+    kind, factor = scaling.pop("type", "linear" if scaling else "none"), scaling.pop("factor", 1.0)
+    original = scaling.pop("original_context_length", None)
     rope = dict(getattr(config, "rope_parameters", None) or {})
     parts = [rope["full_attention"]] if "full_attention" in rope else [rope]  # Gemma 3 scales those layers alone
     factors = {t.name: torch.from_numpy(t.data.copy()) for t in reader.tensors if t.name.startswith("rope_f")}
     freqs = factors.pop("rope_freqs.weight", None)
-    if factors or given or kind not in ("none", "linear", "yarn") or not rope:
+    if factors or scaling or kind not in ("none", "linear", "yarn") or not rope:
         if factors or kind != "none":
             raise InputError(f"{file} scales its positions in a way that is not read from GGUF files: {ELSEWHERE}.")
     elif freqs is not None and not bool((freqs == 1).all()):

@@ -111,11 +111,11 @@ def gpu_named(name: str) -> Machine:
 def with_figures(machine: Machine, **figures: float | None) -> tuple[Machine, dict[str, str]]:
     """The machine with the given figures replaced, and for every figure whether it was given, assumed or the data
     sheet's."""
-    given = {name: value for name, value in figures.items() if value is not None}
-    how = {name: "given" if name in given else f"{SHARES[name]:.0%} of the data sheet's" for name in SHARES}
-    how["memory"] = "given" if "memory" in given else "the data sheet's"
-    how["folder"] = "given" if "folder" in given else "assumed"
-    return replace(machine, **given), how  # type: ignore[arg-type]
+    known = {name: value for name, value in figures.items() if value is not None}
+    how = {name: "given" if name in known else f"{SHARES[name]:.0%} of the data sheet's" for name in SHARES}
+    how["memory"] = "given" if "memory" in known else "the data sheet's"
+    how["folder"] = "given" if "folder" in known else "assumed"
+    return replace(machine, **known), how  # type: ignore[arg-type]
 
 
 def amount(text: str | float, what: str, unit: str) -> float:
@@ -124,9 +124,9 @@ def amount(text: str | float, what: str, unit: str) -> float:
     Raises InputError, naming `what` it is for and its `unit`, where it is not a number, or a text and below LEAST, as
     one without its unit is.
     """
-    found = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(?:B|B/s|FLOPS|FLOP/s)?\s*", str(text), re.IGNORECASE)
+    match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?\d+)?)\s*([KMGTP]?)(?:B|B/s|FLOPS|FLOP/s)?\s*", str(text), re.IGNORECASE)
     try:
-        value = float(found[1]) * 1000 ** PREFIXES[found[2].upper()] if found else 0.0
+        value = float(match[1]) * 1000 ** PREFIXES[match[2].upper()] if match else 0.0
     except ValueError:
         value = 0.0
     least = LEAST if isinstance(text, str) else 0.0

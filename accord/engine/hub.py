@@ -72,8 +72,8 @@ def revised(name: str, revision: str) -> str:
     except errors.RevisionNotFoundError:
         raise InputError(f"{name} on the Hub has no revision {revision}: name a branch, a tag or a commit.") from None
     except Exception as error:  # of the libraries that download
-        told = f"{name}@{revision} cannot be read ({error_text(error)})."
-        raise failure(name, "model", error) or InputError(told) from None
+        sentence = f"{name}@{revision} cannot be read ({error_text(error)})."
+        raise failure(name, "model", error) or InputError(sentence) from None
 
 
 def unfit_model(name: str, *, needs_weights: bool = True) -> InputError | None:

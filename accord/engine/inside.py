@@ -43,13 +43,13 @@ class Inside:
     lens: Tensor
     lens_logp: Tensor
 
-    def given(self) -> Tensor:
+    def token_logp(self) -> Tensor:
         """(T - 1,) the log-probability of each token but the first, given those before it."""
         return self.logp[:-1].gather(1, self.tokens[1:, None]).squeeze(1)
 
     def ranks(self) -> Tensor:
         """(T - 1,) the rank of each token but the first among the predictions: 1 plus the number of likelier tokens."""
-        return (self.logp[:-1] > self.given()[:, None]).sum(1) + 1
+        return (self.logp[:-1] > self.token_logp()[:, None]).sum(1) + 1
 
     def entropies(self) -> Tensor:
         """(T,) the entropy of the prediction at each position, in nats."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.quantizers import AutoHfQuantizer
 
 from accord.engine.wrappers import senses, text_config
 from accord.errors import InputError, located
+
+if TYPE_CHECKING:
+    from accord.engine.config import TrainingConfig
 
 HEADS = ("lm_head.", "score.", "v_head.", "classifier.", "reader.")
 """Prefixes of other heads on the same trunk, which a folder may hold; ignored, or read by `accord.engine.personal`."""
@@ -47,6 +51,23 @@ def check_trainable(name: str, config: Any, lora_rank: int) -> None:
         "train the model that it was made from"
         + (", or adapters on this one (--lora-rank)." if in_4_bits(config) else " (--quantize holds it in few bits).")
     )
+
+
+def check_quantized(name: str, config: Any, method: str, trained: TrainingConfig | None) -> None:
+    """Raise InputError where weights quantized by this method cannot be read, or cannot be trained as asked."""
+    if trained:
+        check_trainable(name, config, trained.lora_rank)
+    if not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
+        raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
+
+
+def require_few_bits(name: str, network: nn.Module) -> None:
+    """Raise InputError where no weight is in few bits, though the configuration says so of bitsandbytes."""
+    if not {p.dtype for p in network.parameters()} & {torch.uint8, torch.int8}:
+        raise InputError(
+            f"{name} is quantized (bitsandbytes) by its config.json, and its weights are not: take quantization_config "
+            "out of that file, or copy the folder anew."
+        )
 
 
 def in_4_bits(config: Any) -> bool:

@@ -121,12 +121,12 @@ def load_classifier(
     raise no_classifier(name, network.config)
 
 
-def for_leader(load: Callable[..., AnyModel], name: str, **given: Any) -> AnyModel:
+def for_leader(load: Callable[..., AnyModel], name: str, **options: Any) -> AnyModel:
     """The model that one of the functions above loads, with weights only on rank 0, which alone will use it.
 
     All ranks must call this together. Raises as that function does.
     """
-    model = load(name, **given, in_shares=True)
+    model = load(name, **options, in_shares=True)
     if Team.here().leads:
         read_whole(model.network)
     return model

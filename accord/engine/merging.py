@@ -60,9 +60,9 @@ def how_to_merge(path: Path) -> str | None:
     start = path.parent if path.name in WITHIN else path
     for layout in LAYOUTS:
         for depth in ("", "*/", "*/*/"):
-            found = [one for one in start.glob(depth + layout.marker) if "optimizer" not in one.parent.name]
-            if found:
-                return _sentence(layout, max(found, key=_by_numbers))
+            markers = [one for one in start.glob(depth + layout.marker) if "optimizer" not in one.parent.name]
+            if markers:
+                return _sentence(layout, max(markers, key=_by_numbers))
     return None
 
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from torch import nn
-from transformers.quantizers import AutoHfQuantizer
 
 from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
@@ -26,11 +25,12 @@ from accord.engine.kinds import (
     WritesNoText,
     check_kind,
     check_loaded,
-    check_trainable,
+    check_quantized,
     in_4_bits,
     not_finite,
     other_heads,
     quantization,
+    require_few_bits,
     require_rows,
 )
 from accord.engine.memory import hold_for, holds_few_bits
@@ -164,26 +164,21 @@ def _read(
         require_base(name, Path(source), base)
         with readable(name, "the adapter", where):
             return _read_adapter(kind, name, Path(source), base, target, remote)
-    given: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
+    options: dict[str, Any] = {"trust_remote_code": remote, **({"gguf_file": gguf_file} if gguf_file else {})}
     how: dict[str, Any] = {
         "dtype": "auto" if is_lean and not gguf_file else torch.float32,
         "use_safetensors": True,
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }
-    what = "the GGUF file" if gguf_file else "the model"
+    what, has_head = "the GGUF file" if gguf_file else "the model", config is None
     with readable(name, what, where):
-        if config is None:
-            config = transformers.AutoConfig.from_pretrained(source, **given)
-            check_kind(name, kind, config, remote)
-            if gguf_file:
-                add_scaling(config, Path(source) / gguf_file)
-                how["config"] = config
-        else:
+        config = _checked_config(kind, name, source, options) if config is None else config
+        if gguf_file or not has_head:
             how["config"] = config
         method = None if gguf_file else quantization(config)
         if method:
-            _check_quantized(name, config, method, trained)
+            check_quantized(name, config, method, trained)
             how["device_map"] = {"": target}
         elif gguf_file and hasattr(transformers, "GgufConfig"):
             how["quantization_config"] = transformers.GgufConfig(dequantize=True)
@@ -191,20 +186,17 @@ def _read(
     if inside and not is_inside:
         raise InputError(f"the adapter {inside} is for a model that reads more than text, and {name} reads only text.")
     with readable(name, f"the model, quantized by {method}," if method else what, where):
-        tokenizer = read_tokenizer(source, **given)
+        tokenizer = read_tokenizer(source, **options)
         if (Path(source) / "generation_config.json").exists():  # transformers ignores an unreadable one
             how["generation_config"] = transformers.GenerationConfig.from_pretrained(source)
-        network, info = (KIND if is_inside else kind).from_pretrained(source, **how, **given)
-    if "config" in how and not gguf_file:
+        network, info = (KIND if is_inside else kind).from_pretrained(source, **how, **options)
+    if not (has_head or gguf_file):
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
     if gguf_file:
         require_read(network, Path(source) / gguf_file)
-    if method == "bitsandbytes" and not {p.dtype for p in network.parameters()} & {torch.uint8, torch.int8}:
-        raise InputError(
-            f"{name} is quantized (bitsandbytes) by its config.json, and its weights are not: take quantization_config "
-            "out of that file, or copy the folder anew."
-        )
+    if method == "bitsandbytes":
+        require_few_bits(name, network)
     if is_inside:
         with readable(name, "the language model in", where):
             network = taken_out(network, name, inside)
@@ -212,22 +204,27 @@ def _read(
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
 
 
-def _check_quantized(name: str, config: Any, method: str, trained: TrainingConfig | None) -> None:
-    """Raise InputError where weights quantized by this method cannot be read, or cannot be trained as asked."""
-    if trained:
-        check_trainable(name, config, trained.lora_rank)
-    if not AutoHfQuantizer.supports_quant_method(config.to_dict()["quantization_config"]):
-        raise InputError(f"{name} is quantized ({method}), in a way that transformers does not read.")
+def _checked_config(kind: Any, name: str, source: str, options: dict[str, Any]) -> transformers.PreTrainedConfig:
+    """The configuration of a stored model, with the scaling of rotary positions that transformers leaves out of GGUF
+    files.
+
+    Raises InputError where it does not suit the transformers class `kind`.
+    """
+    config = transformers.AutoConfig.from_pretrained(source, **options)
+    check_kind(name, kind, config, options["trust_remote_code"])
+    if gguf_file := options.get("gguf_file"):
+        add_scaling(config, Path(source) / gguf_file)
+    return config
 
 
-def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenizerBase:
+def read_tokenizer(source: str, **options: Any) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer of a folder, a file or the Hub, with a chat template stored in chat_template.json, as processors
     do.
 
     Raises as transformers does.
     """
-    tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **given)
-    if tokenizer.chat_template is None and "gguf_file" not in given:
+    tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **options)
+    if tokenizer.chat_template is None and "gguf_file" not in options:
         file = file_of(source, "chat_template.json")
         stored = parse_json(file.read_text(encoding="utf-8")) if file else None
         if isinstance(stored, dict) and isinstance(stored.get("chat_template"), str):

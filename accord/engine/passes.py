@@ -118,12 +118,12 @@ def one_pass(
         return machine.seconds(scattered_size(weights, ranks), ranks) if trained(weights) else 0.0
 
     times = 2 if trains else 1
-    wire = times * sum(gather(layer, linear) for layer in groups.layers) + gather(groups.beside, head)
+    wire = times * sum(gather(layer, linear) for layer in groups.layers) + gather(groups.outer, head)
     whole = times * sum(gathered_size(layer, ranks, linear) for layer in groups.layers)
-    whole += gathered_size(groups.beside, ranks, head)
-    ends = gather(groups.beside, head) + gather(groups.layers[0], linear)
+    whole += gathered_size(groups.outer, ranks, head)
+    ends = gather(groups.outer, head) + gather(groups.layers[0], linear)
     if trains:
-        every = (*groups.layers, groups.beside)
+        every = (*groups.layers, groups.outer)
         wire += sum(map(scatter, every))
         whole += sum(scattered_size(weights, ranks) for weights in every)
         ends += scatter(next((weights for weights in reversed(every) if trained(weights)), ()))

@@ -238,13 +238,13 @@ def read_reader(network: PreTrainedModel, name: str) -> None:
         return
     source = Path(locate(name).name)
     files = sorted(source.glob("*.safetensors")) if source.is_dir() else [cached_file(name, "model.safetensors")]
-    found: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for file in files:
         with safe_open(file, "pt") as tensors:
             own = [key for key in tensors.keys() if key.startswith(WEIGHTS)]  # noqa: SIM118  # not a mapping
-            found |= {key.removeprefix(WEIGHTS): tensors.get_tensor(key) for key in own}
+            weights |= {key.removeprefix(WEIGHTS): tensors.get_tensor(key) for key in own}
     reader = _attach(network)
-    absent = sorted(reader.state_dict().keys() - found.keys())
+    absent = sorted(reader.state_dict().keys() - weights.keys())
     if absent:
         raise InputError(f"the model {name} lacks the weight {WEIGHTS}{absent[0]} of its reader: copy it anew.")
-    reader.load_state_dict(found)
+    reader.load_state_dict(weights)

@@ -65,7 +65,7 @@ def balance(logits: list[Tensor], chosen: int) -> Tensor:
 
 def routers_of(network: nn.Module) -> dict[nn.Module, int]:
     """The router modules of a network, each with the index of the logits among its outputs."""
-    found: dict[nn.Module, int] = {}
+    routers: dict[nn.Module, int] = {}
     for part in network.modules():
         recorded = (
             (part._can_record_outputs or {}).get("router_logits", []) if isinstance(part, PreTrainedModel) else []
@@ -74,8 +74,8 @@ def routers_of(network: nn.Module) -> dict[nn.Module, int]:
             kind: Any = getattr(recorder, "target_class", recorder)
             index = getattr(recorder, "index", 1)
             within = f".{getattr(recorder, 'layer_name', None) or ''}".rstrip(".")
-            found |= {m: index for name, m in part.named_modules() if isinstance(m, kind) and within in f".{name}"}
-    return found
+            routers |= {m: index for name, m in part.named_modules() if isinstance(m, kind) and within in f".{name}"}
+    return routers
 
 
 COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")

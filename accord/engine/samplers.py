@@ -52,12 +52,12 @@ def local(
 
     Raises as `generate` does.
     """
-    given: dict[str, Any] = {"progress": progress, **policy.limits}
+    options: dict[str, Any] = {"progress": progress, **policy.limits}
     shard_unread(policy)
     if shard.is_sharded(policy.network):
-        given["only"] = Team.here().share(range(len(prompts)))
+        options["only"] = Team.here().share(range(len(prompts)))
     with policy.autocast():
-        groups = generate(policy.network, prompts, n, sampling, **given)
+        groups = generate(policy.network, prompts, n, sampling, **options)
     return Team.here().collect(groups) if shard.is_sharded(policy.network) else groups
 
 

@@ -71,7 +71,7 @@ class Layout:
 def _made_of(network: Any, own: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     """For each stored tensor the network's weights it is made from: one, or where that is not determined, all remaining
     ones."""
-    found: dict[str, tuple[str, ...]] = {}
+    parts: dict[str, tuple[str, ...]] = {}
     rest = []
     for name, tensor in own.items():
         try:
@@ -79,11 +79,11 @@ def _made_of(network: Any, own: Mapping[str, Tensor], whole: Mapping[str, Tensor
         except Exception:  # a conversion that needs other weights too may raise anything
             stored = {}
         matching = [key for key, part in stored.items() if key in whole and whole[key].shape == part.shape]
-        if stored and len(matching) == len(stored) and not any(key in found for key in stored):
-            found |= {key: (name,) for key in stored}
+        if stored and len(matching) == len(stored) and not any(key in parts for key in stored):
+            parts |= {key: (name,) for key in stored}
         else:
             rest.append(name)
-    return {key: found.get(key, tuple(rest)) for key in whole}
+    return {key: parts.get(key, tuple(rest)) for key in whole}
 
 
 def write_network(network: Any, folder: Path, most: int | str, dtype: torch.dtype | None = None, *, team: Team) -> None:

@@ -59,7 +59,7 @@ def beam_search(
     """
     if not 1 <= n <= beams:
         raise InputError(f"beam search with {beams} beams finds at most as many completions of a prompt, not {n}")
-    found = []
+    samples = []
     settings = _settings(policy, n, sampling, beams, length_penalty)
     with evaluating(policy.network), plain_attention(policy.network), _blank_settings(policy.network), quiet():
         for prompt in prompts:
@@ -70,10 +70,10 @@ def beam_search(
             if scores is not None and float(scores.min()) * sampling.max_new_tokens**length_penalty < NEVER:
                 raise InputError(f"there are fewer than {n} completions of at most {sampling.max_new_tokens} tokens")
             rows = out.sequences[:, len(prompt.tokens) :].tolist()
-            found.append((prompt, [_until(row, policy.ends) for row in rows]))
+            samples.append((prompt, [_until(row, policy.ends) for row in rows]))
             if progress:
                 progress(n)
-    return [sample for prompt, rows in found for sample in _likely(policy, prompt, rows)]
+    return [sample for prompt, rows in samples for sample in _likely(policy, prompt, rows)]
 
 
 def _settings(policy: Policy, n: int, sampling: Sampling, beams: int, length_penalty: float) -> GenerationConfig:

@@ -95,14 +95,14 @@ class Groups:
     `few` are weights in few bits under adapters, which are not parameters; they take `whole` bytes on every rank."""
 
     layers: tuple[tuple[Weight, ...], ...]
-    beside: tuple[Weight, ...]
+    outer: tuple[Weight, ...]
     few: tuple[Weight, ...] = ()
     whole: int = 0
 
     @property
     def all(self) -> tuple[Weight, ...]:
         """Every parameter."""
-        return (*(weight for layer in self.layers for weight in layer), *self.beside)
+        return (*(weight for layer in self.layers for weight in layer), *self.outer)
 
     @property
     def largest(self) -> tuple[Weight, ...]:
@@ -112,8 +112,8 @@ class Groups:
     @property
     def adapters(self) -> tuple[Weight, ...]:
         """The trained parameters beside frozen ones; empty where nothing is frozen."""
-        found = trained(self.all)
-        return found if len(found) < len(self.all) else ()
+        weights = trained(self.all)
+        return weights if len(weights) < len(self.all) else ()
 
     @property
     def frozen(self) -> tuple[Weight, ...]:
@@ -219,7 +219,7 @@ def rank_memory(
         / tokens_at_once(a_rank)
         for again in (False, True)
     }
-    beside, layers, gathered = _gathered(groups, method, dtype, ranks)
+    outer, layers, gathered = _gathered(groups, method, dtype, ranks)
     during, at_end = _whole_gradients(groups, ranks)
     casts = alone["casts"] * (_of_head(shape) if several else 1.0)  # linear layers are gathered in `dtype`, uncast
     weights, gradients, optimizer = resident(groups, method, ranks)
@@ -243,8 +243,8 @@ def rank_memory(
     stays = sum(parts[name] for name in ("weights", "optimizer", "copies", "reward", "program"))
     for name, end in (("training", ""), ("training_again", "_again")):
         in_pass = parts[f"activations{end}"] + casts + parts["logits"] + gathered + during
-        parts[name] = stays + (1 + holes) * (gradients + max(in_pass, beside + at_end))
-    samples = stays + (0.0 if is_served else layers + beside + casts / networks + parts["cache"])
+        parts[name] = stays + (1 + holes) * (gradients + max(in_pass, outer + at_end))
+    samples = stays + (0.0 if is_served else layers + outer + casts / networks + parts["cache"])
     parts["sampling"] = samples if isinstance(method, SamplingConfig) else 0.0
     return parts | {"loading": _loading(parts, groups, method, dtype, several)}
 
@@ -258,10 +258,10 @@ def _gathered(groups: Groups, method: TrainingConfig, dtype: torch.dtype, ranks:
     if ranks == 1:
         return 0, 0, 0
     layers = sum(gathered_size(layer, ranks, dtype.itemsize) for layer in groups.layers)
-    beside = gathered_size(groups.beside, ranks)
+    outer = gathered_size(groups.outer, ranks)
     copied = tuple(weight for weight in groups.largest if weight.is_cut_within(ranks))
     two = gathered_size((*GATHERED * groups.largest, *copied), ranks, dtype.itemsize)
-    return beside, layers, beside + (two if method.reshard_after_forward else layers)
+    return outer, layers, outer + (two if method.reshard_after_forward else layers)
 
 
 def _whole_gradients(groups: Groups, ranks: int) -> tuple[int, int]:
@@ -272,8 +272,8 @@ def _whole_gradients(groups: Groups, ranks: int) -> tuple[int, int]:
     """
     if ranks == 1:
         return 0, 0
-    during = 4 * share(trained((*groups.beside, *groups.largest))) + scattered_size(groups.largest, ranks)
-    return during, size(trained(groups.beside)) + scattered_size(groups.beside, ranks)
+    during = 4 * share(trained((*groups.outer, *groups.largest))) + scattered_size(groups.largest, ranks)
+    return during, size(trained(groups.outer)) + scattered_size(groups.outer, ranks)
 
 
 def _loading(
@@ -283,7 +283,7 @@ def _loading(
     paths."""
     read = parts["program"] + parts["reward"] + parts["weights"]
     if several:
-        return read + parts["copies"] + 4 * share((*groups.beside, *groups.largest))
+        return read + parts["copies"] + 4 * share((*groups.outer, *groups.largest))
     return read + (_copy(groups, method, dtype, 1) if method.frozen_copies else 0)
 
 

@@ -91,14 +91,14 @@ def stored_weights(
     renamed = [how for how in known if isinstance(how, WeightRenaming)]
     converted = [how for how in known if isinstance(how, WeightConverter)]
     converters = {pattern: how for how in converted for pattern in how.source_patterns}
-    found: dict[str, Stored] = {}
+    weights: dict[str, Stored] = {}
     parts: dict[str, dict[str, list[StoredWeight]]] = {}
     for stored in sorted(_all_in(files), key=lambda stored: dot_natural_key(stored.key)):
         name, pattern = rename_source_key(stored.key, renamed, converted, network.base_model_prefix, state)  # type: ignore[arg-type]
         if name not in state and stored.key in state:
             name, pattern = stored.key, None
-        if pattern is None and name not in found:
-            found[name] = stored
+        if pattern is None and name not in weights:
+            weights[name] = stored
         elif pattern is None:
             raise ReadWhole(f"its files have {name} twice")
         elif not _stacks(converters[pattern]):
@@ -112,9 +112,9 @@ def stored_weights(
         order = [by_pattern.get(pattern, []) for pattern in converter.source_patterns]
         if len({len(stored) for stored in order}) > 1:
             raise ReadWhole(f"its files lack some parts of {name}")
-        found[name] = StoredExperts(tuple(zip(*order, strict=True)))
+        weights[name] = StoredExperts(tuple(zip(*order, strict=True)))
     network._weight_conversions = [how for how in known if how.was_used()]  # so that it is saved in the same form
-    return found
+    return weights
 
 
 def _all_in(files: Sequence[Path]) -> list[StoredWeight]:

@@ -53,10 +53,10 @@ class LastNorm:
         centers = bool((ones - bias).abs().max() < 1e-3 * (signs - bias).abs().max())
         unscaled = LastNorm((signs - bias) * alternating, bias, centers)(x)
         scale = ((out - bias) @ unscaled) / (unscaled @ unscaled)  # least squares
-        found = LastNorm((signs - bias) * alternating * scale, bias, centers)
+        linear = LastNorm((signs - bias) * alternating * scale, bias, centers)
         single = torch.finfo(torch.float32).eps  # transformers' RMS norms always compute in float32
-        is_linear = (found(x) + bias - out).abs().max() <= ROUNDING * single * out.abs().max()
-        return found if bool(is_linear) else None
+        is_linear = (linear(x) + bias - out).abs().max() <= ROUNDING * single * out.abs().max()
+        return linear if bool(is_linear) else None
 
 
 @dataclass(frozen=True)
@@ -268,9 +268,9 @@ class _Layer:
 
     def _end(self, module: nn.Module, inputs: object, output: Any) -> None:
         self.after = (output[0] if isinstance(output, tuple) else output).reshape(self.before.shape)
-        found = self._additions()
-        if found is not None:
-            attending, self.parts = found
+        additions = self._additions()
+        if additions is not None:
+            attending, self.parts = additions
             if len(self.seen.weighed) == self._weighed + 1:
                 self.mixing = self._mixing(attending, *self.seen.weighed[-1])
         self._outputs, self._inputs = [], []

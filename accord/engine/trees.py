@@ -271,8 +271,8 @@ def on_every_rank(packs: Sequence[Trees], value: Callable[[Trees], Experience]) 
 
     def computed(trees: Trees) -> dict[str, Any]:
         batch = value(trees)
-        found = {name: getattr(batch, name) for name in names}
-        return {name: tensor.cpu() for name, tensor in found.items() if tensor is not None}
+        tensors = {name: getattr(batch, name) for name in names}
+        return {name: tensor.cpu() for name, tensor in tensors.items() if tensor is not None}
 
     gathered = team.map(packs, computed)
     return [

@@ -81,10 +81,10 @@ def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     if tokenizer.eos_token is not None:
         added[str(tokenizer.eos_token)] = int(tokenizer.eos_token_id)
     # the first token in the text; of several at one position the longest
-    found = min(((tail.find(text), -len(text), text) for text in added if text and text in tail), default=None)
-    if found is not None:
-        end = found[0] + len(found[2])
-        return TurnEnd(added[found[2]], tail[:end], tail[end:])
+    first = min(((tail.find(text), -len(text), text) for text in added if text and text in tail), default=None)
+    if first is not None:
+        end = first[0] + len(first[2])
+        return TurnEnd(added[first[2]], tail[:end], tail[end:])
     stops = [text for text, index in added.items() if text and index in getattr(tokenizer, "_stops", ())]
     user = "" if tail else _first_of_next(tokenizer, "user", stops)
     if not user:

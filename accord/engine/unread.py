@@ -67,7 +67,7 @@ def device_of(network: nn.Module) -> torch.device:
     return waiting.device if waiting else next(network.parameters()).device
 
 
-def make(kind: Any, config: Any, device: str | torch.device, **given: Any) -> Any:
+def make(kind: Any, config: Any, device: str | torch.device, **options: Any) -> Any:
     """A network of a transformers class, with parameters on the meta device and buffers computed.
 
     Raises ReadWhole where it cannot be made so.
@@ -75,7 +75,7 @@ def make(kind: Any, config: Any, device: str | torch.device, **given: Any) -> An
     create = getattr(kind, "from_config", None) or kind._from_config
     try:
         with torch.device("meta"):
-            network = create(copy.deepcopy(config), dtype=torch.float32, **given)
+            network = create(copy.deepcopy(config), dtype=torch.float32, **options)
     except (RuntimeError, NotImplementedError) as error:  # its constructor reads a computed number
         raise ReadWhole(f"it cannot be made without weights ({error_text(error)})") from error
     if any(isinstance(value, Tensor) and value.is_meta for m in network.modules() for value in vars(m).values()):
@@ -99,8 +99,8 @@ def file_of(source: str, name: str) -> Path | None:
     """A file of a folder or on the Hub; None where there is none."""
     if Path(source).is_dir():
         return Path(source) / name if (Path(source) / name).is_file() else None
-    found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-    return Path(found) if found else None
+    path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+    return Path(path) if path else None
 
 
 def files_of(source: str) -> list[Path]:

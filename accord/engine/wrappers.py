@@ -60,12 +60,12 @@ def text_config(config: PreTrainedConfig) -> PreTrainedConfig:
     inner: Any = getattr(config, "text_config", None)
     kind = ALONE.get(getattr(inner, "model_type", ""))
     if kind:
-        given = {key: value for key, value in inner.to_dict().items() if key not in ("model_type", "architectures")}
+        settings = {key: value for key, value in inner.to_dict().items() if key not in ("model_type", "architectures")}
         if inner.model_type == "qwen3_vl_moe_text":
-            given["norm_topk_prob"] = True  # its code always normalizes
-        rope = given.get("rope_parameters") or {}
-        given["rope_parameters"] = {key: value for key, value in rope.items() if not key.startswith("mrope")}
-        made: Any = transformers.CONFIG_MAPPING[kind](**given)
+            settings["norm_topk_prob"] = True  # its code always normalizes
+        rope = settings.get("rope_parameters") or {}
+        settings["rope_parameters"] = {key: value for key, value in rope.items() if not key.startswith("mrope")}
+        made: Any = transformers.CONFIG_MAPPING[kind](**settings)
     elif isinstance(inner, PreTrainedConfig) and type(inner) in MODEL_FOR_CAUSAL_LM_MAPPING:
         made = copy.deepcopy(inner)
     else:

@@ -12,8 +12,8 @@ import scipy
 
 from accord.evaluate.statistics import Floats, Indices, bootstrap, each, numbered, rate
 from accord.records import Text
-from accord.results.base import Interval
 from accord.results.comparisons import Part
+from accord.results.intervals import Interval
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment

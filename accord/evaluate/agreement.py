@@ -33,7 +33,8 @@ from accord.evaluate.users import groups_of
 from accord.outputs import require_folder
 from accord.records import Comparison, Text
 from accord.results.agreement import AgreementResult, AnnotatorPair
-from accord.results.base import FILE, Interval
+from accord.results.base import FILE
+from accord.results.intervals import Interval
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment

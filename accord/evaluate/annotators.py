@@ -3,9 +3,10 @@
 Every annotator has a reliability r. Two models say how verdicts depend on it, and hence how likely each completion is
 the better one, given all verdicts:
 
-    Dawid-Skene      one of the two is better;      P(votes for the first) = r if the first is better, else 1 - r
-    Bradley-Terry    completions have scores s;     P(votes for the first) = r g + (1 - r) (1 - g),  g = sigmoid(s_1 -
-        s_2)
+    Dawid-Skene      one of the two is better;     P(votes for the first) = r if the first is better, else 1 - r
+    Bradley-Terry    completions have scores s;    P(votes for the first) = r g + (1 - r) (1 - g)
+
+with g = sigmoid(s_1 - s_2).
 
 The first is Dawid and Skene's (1979, Applied Statistics 28) with one error rate per annotator, since the order of
 completions is arbitrary; the second is CrowdBT (Chen et al. 2013, WSDM, "Pairwise ranking aggregation in a crowdsourced
@@ -39,7 +40,7 @@ from accord.console import legible, progress_bar
 from accord.evaluate.agreement import CATEGORIES, Ratings
 from accord.evaluate.statistics import Floats, Indices, numbered, wilson
 from accord.records import Comparison
-from accord.results.base import Interval, shown
+from accord.results.intervals import Interval, shown
 
 BURN, KEPT, DRAWS = 200, (500, 4000), 10_000_000
 """Sweeps of the sampler that are discarded, and the minimum and maximum kept: as many as fit the budget of draws, one
@@ -97,15 +98,15 @@ def majority(ratings: Ratings) -> Beliefs:
     An annotator's reliability is the agreement with the majority of the others, where there is one and the annotator
     does not tie, with Wilson's interval; None where that never happens.
     """
-    given = ratings.labels >= 0
-    label = np.where(given, np.array(CATEGORIES)[ratings.labels], 0.5)
-    lead = np.where(given, label - 0.5, 0.0)
+    has_label = ratings.labels >= 0
+    label = np.where(has_label, np.array(CATEGORIES)[ratings.labels], 0.5)
+    lead = np.where(has_label, label - 0.5, 0.0)
     others = np.sign(lead.sum(1)[:, None] - lead)
     compared = (others != 0) & (lead != 0)
     agrees = compared & (np.sign(lead) == others)
-    found = [wilson(int(a), int(n)) if n else None for a, n in zip(agrees.sum(0), compared.sum(0), strict=True)]
-    count = np.maximum(given.sum(1), 1)
-    return Beliefs(ratings.items, 0.5 + lead.sum(1) / count, _described(ratings, found), [])
+    intervals = [wilson(int(a), int(n)) if n else None for a, n in zip(agrees.sum(0), compared.sum(0), strict=True)]
+    count = np.maximum(has_label.sum(1), 1)
+    return Beliefs(ratings.items, 0.5 + lead.sum(1) / count, _described(ratings, intervals), [])
 
 
 def dawid_skene(ratings: Ratings, *, seed: int = 0) -> Beliefs:
@@ -213,8 +214,8 @@ class _OneBetter:
 
     def step(self, draw: Generator, reliability: Floats) -> tuple[Floats, NDArray[np.bool_]]:
         votes = self.votes
-        said = votes.side * scipy.special.logit(reliability)[votes.who]
-        odds = np.bincount(votes.item, said, self.items)
+        log_odds = votes.side * scipy.special.logit(reliability)[votes.who]
+        odds = np.bincount(votes.item, log_odds, self.items)
         # Draw whether it is the likelier one, not which: so swapping all completions mirrors the draws.
         likelier = draw.random(self.items) < scipy.special.expit(np.abs(odds))
         better = np.where(likelier == (odds >= 0), 1.0, -1.0)
@@ -277,8 +278,8 @@ def _intervals(draws: Sequence[Floats], verdicts: Sequence[int] | Indices) -> li
     return [Interval(float(mean), float(one), float(other), int(n)) for mean, one, other, n in every]
 
 
-def _described(ratings: Ratings, found: Sequence[Interval | None]) -> list[Reliability]:
+def _described(ratings: Ratings, intervals: Sequence[Interval | None]) -> list[Reliability]:
     groups = ratings.groups or ("",) * len(ratings.annotators)
     strict = ((ratings.labels == 0) | (ratings.labels == 2)).sum(0).tolist()
     ties = (ratings.labels == 1).sum(0).tolist()
-    return [Reliability(*one) for one in zip(ratings.annotators, groups, strict, ties, found, strict=True)]
+    return [Reliability(*one) for one in zip(ratings.annotators, groups, strict, ties, intervals, strict=True)]

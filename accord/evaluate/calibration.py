@@ -13,8 +13,8 @@ import scipy
 
 from accord.evaluate.accuracy import Predictions
 from accord.evaluate.statistics import Floats, bootstrap, fit_logistic, mean, rate, resampled
-from accord.results.base import Interval
 from accord.results.comparisons import Bin, Calibration
+from accord.results.intervals import Interval
 
 BINS = 10
 """Bins of equal mass, at most, as many as leave `A_BIN` pairs in each."""

@@ -84,15 +84,15 @@ def evaluate_comparisons(
     """
     require_folder(out, data, reward, policy, reference, options, leaves=(FILE,))
     _check(reward, policy, probes, beta, ceiling)
-    asked = ComparisonOptions(**options)
-    if form is not None and not asked.columns:
+    settings = ComparisonOptions(**options)
+    if form is not None and not settings.columns:
         raise InputError("--form is for texts in --columns; rows in the usual columns need none: leave it out.")
-    judgments = asked.judgments(data)
+    judgments = settings.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} has only ties, so there is nothing to agree with.")
-    how = (asked, beta, max_length, dtype)
+    how = (settings, beta, max_length, dtype)
     tested = tested_reward(reward, *how) if reward is not None else tested_policy(str(policy), reference, *how)
-    tested = _reading(tested, form, asked, str(reward or policy))
+    tested = _reading(tested, form, settings, str(reward or policy))
     result = measured(judgments, tested, probes=probes, seed=seed)
     return result.model_copy(update={"name": name or tested.kind, "data": data, "ceiling": ceiling}).publish(out)
 
@@ -109,11 +109,11 @@ def _check(reward: str | None, policy: str | None, probes: int, beta: float | No
         )
 
 
-def _reading(tested: TestedModel, form: str | None, asked: ComparisonOptions, name: str) -> TestedModel:
+def _reading(tested: TestedModel, form: str | None, settings: ComparisonOptions, name: str) -> TestedModel:
     """The model under test, reading texts in --columns in that form."""
     if form == "chat" and not tested.has_template:
         raise InputError(f"--form chat needs a chat template, and {name} has none; --chat-template gives one.")
-    if asked.columns and tested.has_template and form != "plain":
+    if settings.columns and tested.has_template and form != "plain":
         return replace(tested, leader=ChatLeads(tested.leader))
     return tested
 

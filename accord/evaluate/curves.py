@@ -33,7 +33,7 @@ import numpy as np
 from accord import objectives
 from accord.evaluate.autoregressive import regress
 from accord.evaluate.statistics import Floats, bootstrap_values, central, percentile
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.overoptimization import Fit
 
 RESAMPLES = 1000

@@ -23,8 +23,9 @@ from accord.evaluate.probe_files import OWN, ProbeItem, read_probes
 from accord.evaluate.statistics import FEW, bootstrap, mean, rate
 from accord.evaluate.task_answers import require_form
 from accord.outputs import require_folder, save_rows
-from accord.results.base import FILE, Floats, Indices, Interval
+from accord.results.base import FILE
 from accord.results.failures import FailureMeasure, FailureRow, FailureSettings, FailuresResult
+from accord.results.intervals import Floats, Indices, Interval
 
 ANSWERS = "answers.jsonl"
 
@@ -77,21 +78,21 @@ def evaluate_failures(
     """
     files = [name for name in probes.split(",") if name.strip() != OWN]  # even if a folder has that name
     require_folder(out, files, models, options, leaves=(FILE, ANSWERS))
-    asked = FailureOptions(**options)
+    settings = FailureOptions(**options)
     if not models:
         raise InputError("name the models to ask, as --models.base runs/base/model.")
-    engine.sampling.Sampling(asked.max_new_tokens, asked.temperature)
-    items = read_probes(probes, kinds, asked.limit)
-    dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
-    settings = FailureSettings(**{**dataclasses.asdict(asked), "probes": probes, "dtype": dtype})
+    engine.sampling.Sampling(settings.max_new_tokens, settings.temperature)
+    items = read_probes(probes, kinds, settings.limit)
+    dtype = str(engine.precision.compute_dtype(settings.dtype)).removeprefix("torch.")
+    recorded = FailureSettings(**{**dataclasses.asdict(settings), "probes": probes, "dtype": dtype})
     shown: dict[str, dict[str, ProbeAnswers]] = {kind: {} for kind in items}
     for name, folder in models.items():
-        policy = asked.templated(engine.load.load_model(folder, dtype=asked.dtype))
-        require_form(policy, settings.form)
+        policy = settings.templated(engine.load.load_model(folder, dtype=settings.dtype))
+        require_form(policy, recorded.form)
         for kind, probes_of_kind in items.items():
-            shown[kind][name] = KINDS[kind].ask(policy, probes_of_kind, settings)
+            shown[kind][name] = KINDS[kind].ask(policy, probes_of_kind, recorded)
     save_rows(Path(out) / ANSWERS, _answers(items, shown))
-    return summary(items, shown, settings).publish(out)
+    return summary(items, shown, recorded).publish(out)
 
 
 def summary(

@@ -63,26 +63,26 @@ def evaluate_frontier(
     from accord.evaluate.pool import require_many
 
     require_folder(out, data, families, reference, options, leaves=(FILE,))
-    asked = ScoredOptions(**options)
+    settings = ScoredOptions(**options)
     named = _named(families)
     if bool(best_of_n) != (reward is not None):
         raise InputError("--best-of-n and --reward go together: the number of answers, and the reward that chooses.")
     if best_of_n:
-        require_many(best_of_n, asked.temperature, "best-of-n")
-    rows = asked.prompts(data)
-    scorers = asked.scorers(judge, *([reward] if reward else []))
+        require_many(best_of_n, settings.temperature, "best-of-n")
+    rows = settings.prompts(data)
+    scorers = settings.scorers(judge, *([reward] if reward else []))
     score = scorers[judge]
     feedback.reward.check_prompts(score, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
-    origin = asked.templated(engine.load.load_model(reference, dtype=asked.dtype))
-    answering = Answering(asked, origin, (score,))
-    prompts = encoded(origin, rows, asked, asked.max_length)
+    origin = settings.templated(engine.load.load_model(reference, dtype=settings.dtype))
+    answering = Answering(settings, origin, (score,))
+    prompts = encoded(origin, rows, settings, settings.max_length)
     kept, measured = [prompt.prompt for prompt in prompts], []
     for name, folders in ({called(reference): [reference]} | named).items():
         points = [_point(folder, answering, kept, score) for folder in folders]
         measured.append(Family(name=name, points=sorted(points, key=lambda point: point.kl.estimate)))
     best = []
     if reward:
-        best = _best_of_n(origin, prompts, best_of_n, asked.sampling(), (reward, scorers[reward]), (judge, score))
+        best = _best_of_n(origin, prompts, best_of_n, settings.sampling(), (reward, scorers[reward]), (judge, score))
     return FrontierResult(
         judge=judge,
         reference=reference,
@@ -98,7 +98,7 @@ def _few(prompts: int) -> list[str]:
 
 
 def _named(families: Mapping[str, str | list[str]]) -> dict[str, list[str]]:
-    named = {name: [given] if isinstance(given, str) else given for name, given in families.items()}
+    named = {name: [value] if isinstance(value, str) else value for name, value in families.items()}
     empty = next((name for name, folders in named.items() if not folders), None)
     if empty is not None:
         raise InputError(f"--families.{empty} names no model; give one, or several in brackets.")

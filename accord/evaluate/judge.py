@@ -38,8 +38,9 @@ from accord.evaluate.statistics import FEW, Floats, bootstrap, fit_logistic, mea
 from accord.feedback.options import JudgesOptions
 from accord.outputs import require_folder
 from accord.records import Comparison
-from accord.results.base import FILE, Interval
+from accord.results.base import FILE
 from accord.results.comparisons import Part
+from accord.results.intervals import Interval
 from accord.results.judge import JudgeResult
 
 if TYPE_CHECKING:
@@ -75,13 +76,13 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
         InputError: the options do not fit the data, people preferred nothing, or the judge has no valid verdict.
     """
     require_folder(out, data, judge, options, leaves=(FILE,))
-    asked = JudgedOptions(**options)
-    judgments = asked.judgments(data)
+    settings = JudgedOptions(**options)
+    judgments = settings.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} has only ties, so there is nothing to agree with.")
-    given = asked.of_models(options) | ({} if seed is None else {"seed": seed})
-    [named] = feedback.named.judges_named([judge], given, journal=str(Path(out) / "journal")).values()
-    asked.allow([named])
+    model_options = settings.of_models(options) | ({} if seed is None else {"seed": seed})
+    [named] = feedback.named.judges_named([judge], model_options, journal=str(Path(out) / "journal")).values()
+    settings.allow([named])
     try:
         result = measured(judgments, named, judge)
     finally:
@@ -140,8 +141,8 @@ def by_gap(predictions: Predictions, parts: int = LENGTHS) -> list[Part]:
     gap = (strict.lengths[:, 0] - strict.lengths[:, 1]) * np.sign(strict.labels - 0.5)
     shares = [share for share in np.array_split(np.argsort(gap, kind="stable"), parts) if len(share)]
     labels = [f"{gap[share[0]]:+.0f} to {gap[share[-1]]:+.0f}" for share in shares]
-    found = [(label, strict.where(share).accuracy()) for label, share in zip(labels, shares, strict=True)]
-    return [Part(label=label, accuracy=accuracy) for label, accuracy in found if accuracy]
+    rates = [(label, strict.where(share).accuracy()) for label, share in zip(labels, shares, strict=True)]
+    return [Part(label=label, accuracy=accuracy) for label, accuracy in rates if accuracy]
 
 
 def length_bias(strict: Predictions) -> dict[str, Interval | None]:

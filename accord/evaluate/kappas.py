@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accord.evaluate.statistics import Floats, bootstrap
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 
 Metric = Callable[[Floats], Floats]
 """From the total count of each category, (..., V), to the squared distance of any two, ([...,] V, V)."""

@@ -145,8 +145,8 @@ class ModelLeads:
         if reads_whole and engine.turns.turn_end(self.model.tokenizer).is_next:
             return len(tree.prompt) + len(tokens) < self._longest
         rest = data.chat.turn_rest(self.model.tokenizer) if reads_whole else ()
-        said = tokens[: len(tokens) - len(rest)]
-        return tokens[-1] in self.model.ends or (said[-1:] == (self.model.end,) and tokens == said + rest)
+        written = tokens[: len(tokens) - len(rest)]
+        return tokens[-1] in self.model.ends or (written[-1:] == (self.model.end,) and tokens == written + rest)
 
     def _trees(self, texts: Sequence[tuple[Text, Text]]) -> tuple[list[Tree], dict[tuple[Text, Text], int]]:
         """Trees that hold every distinct text once, and the branch of each text; texts without room have none."""
@@ -188,18 +188,18 @@ class TestedModel:
 
 
 def tested_reward(
-    reward: str, asked: ComparisonOptions, beta: float | None, max_length: int, dtype: str
+    reward: str, settings: ComparisonOptions, beta: float | None, max_length: int, dtype: str
 ) -> TestedModel:
     """A reward or judge, by name, as the model under test; InputError for `beta` where it gives probabilities."""
     judge = feedback.asking.with_progress(feedback.named.judge_named(reward))
-    feedback.named.give_template(judge, reward, asked)
-    asked.allow([judge])
+    feedback.named.give_template(judge, reward, settings)
+    settings.allow([judge])
     models = [m.model for m in feedback.named.models_in(judge) if isinstance(m, feedback.learned.Learned)]
     has_template = any(model.tokenizer.chat_template is not None for model in models)
     RewardJudge, ScoreJudge, score = feedback.judge.RewardJudge, feedback.judge.ScoreJudge, feedback.reward.score_texts
     if isinstance(judge, RewardJudge | ScoreJudge):
         scorer = judge.reward if isinstance(judge, RewardJudge) else feedback.named.reward_named(reward)
-        asked.allow([scorer])
+        settings.allow([scorer])
         unit: Unit = "score" if beta is None else "log-odds"
         return TestedModel("reward", unit, ScoreLeads(lambda texts: (beta or 1.0) * score(scorer, texts)), has_template)
     if beta is not None:
@@ -219,15 +219,15 @@ def tested_reward(
 
 
 def tested_policy(
-    policy: str, reference: str | None, asked: ComparisonOptions, beta: float | None, max_length: int, dtype: str
+    policy: str, reference: str | None, settings: ComparisonOptions, beta: float | None, max_length: int, dtype: str
 ) -> TestedModel:
     """A policy's implicit reward, log pi - log ref, or log pi alone, times `beta`, as the model under test."""
     import torch
 
     from accord.evaluate.answers import branch_log_probs, require_same_vocabulary
 
-    asked.allow([])
-    pi = asked.templated(engine.load.load_model(policy, dtype=dtype))
+    settings.allow([])
+    pi = settings.templated(engine.load.load_model(policy, dtype=dtype))
     ref = engine.load.load_model(reference, dtype=dtype) if reference else None
     require_same_vocabulary(pi, ref)
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from accord.evaluate.accuracy import Predictions
 from accord.evaluate.statistics import Floats, bootstrap_values, wilson
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.learning_curve import CurveFit, CurvePoint, Form, LabelsNeeded, LearningCurveResult, MoreLabels
 
 POWER, POWERS = 0.5, np.geomspace(1 / 8, 2, 17)
@@ -113,14 +113,14 @@ def learning_curve(
         target = float(np.floor(20 * predicted(draws[:1], most)[0, 0] + 1e-9) + 1) / 20
     along = np.geomspace(labels[begun[0]], 2 * most, 40)
     curve = [_interval(values[0], values[1:], prompts, 0, 1) for values in predicted(draws, along).T]
-    found = {
+    fits = {
         "verdict": "rises" if buys[0].gain.low >= LEAST else "flat",
         "fit": CurveFit(**{name: _interval(draws[0, i], draws[1:, i], prompts) for i, name in enumerate("abc")}),
         "line": [CurvePoint(labels=n, accuracy=accuracy) for n, accuracy in zip(along.tolist(), curve, strict=True)],
         "buys": buys,
         "reached": _labels_needed(draws, most, target) if target < 1 else None,
     }
-    return result.model_copy(update=found)
+    return result.model_copy(update=fits)
 
 
 def scatter(tried: HeldOutOutcomes, resamples: int, seed: int = 0) -> Floats:

@@ -72,23 +72,22 @@ def evaluate_models(
     from accord.evaluate.temperatures import require_temperatures
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
-    asked = ScoredOptions(**options)
+    settings = ScoredOptions(**options)
     files = {name: AnswerFile(path) for name, path in (samples or {}).items()}
     competitors = Competitors(models or {}, files, against, reference, best_of_n, has_reward=reward is not None)
     require_labels(labels or {}, competitors)
     every = [temperatures] if isinstance(temperatures, float | int) else temperatures
     require_temperatures(every, competitors.models, against)
-    rows = competitors.prompts(data, asked)
-    referee, rewards = _feedback(judge, reward, rows, asked)
-    answering = Answering(asked, competitors.origin(asked), (referee, *rewards.values()), SIDE_BY_SIDE)
+    rows = competitors.prompts(data, settings)
+    referee, rewards = _feedback(judge, reward, rows, settings)
+    answering = Answering(settings, competitors.origin(settings), (referee, *rewards.values()), SIDE_BY_SIDE)
     answered = competitors.answers(answering, rows, rewards)
     duels = judged(referee, answered)
     save_rows(Path(out) / "wins.jsonl", (row for d in duels for row in d.rows()))
     result = _result("reward" if judge == reward else judge, competitors, answered, duels, labels or {})
-    more: dict[str, Any] = {"sampling": asked.drawing() if models else None}
-    if every is not None:
-        more["temperatures"] = _at_temperatures(every, competitors, answering, answered, referee, rewards)
-    return result.model_copy(update=more).publish(out)
+    at = _at_temperatures(every, competitors, answering, answered, referee, rewards) if every is not None else None
+    drawing = settings.drawing() if models else None
+    return result.model_copy(update={"sampling": drawing, "temperatures": at}).publish(out)
 
 
 def _at_temperatures(
@@ -165,7 +164,7 @@ class Competitors:
             if name is not None and name not in self.models:
                 raise InputError(f"--{option} {name} is none of the models named: {', '.join(self.models) or 'none'}.")
 
-    def prompts(self, data: str | None, asked: ScoredOptions) -> list[Prompt]:
+    def prompts(self, data: str | None, settings: ScoredOptions) -> list[Prompt]:
         """The prompts that all answer: those of the data, or else those of the files.
 
         Raises InputError where a file lacks one of them, or there is neither data nor a file.
@@ -174,20 +173,20 @@ class Competitors:
 
         files = list(self.files.values())
         if data is not None:
-            rows = asked.prompts(data)
+            rows = settings.prompts(data)
             for file in files:
                 file.require((row.prompt for row in rows), data)
             return rows
         if not files:
             raise InputError("models need prompts to answer: give --data.")
         require_same_prompts(files)
-        if asked.limit is not None and asked.limit < 1:
-            raise InputError(f"--limit must be at least 1, not {asked.limit}.")
-        return files[0].prompts[: asked.limit]
+        if settings.limit is not None and settings.limit < 1:
+            raise InputError(f"--limit must be at least 1, not {settings.limit}.")
+        return files[0].prompts[: settings.limit]
 
-    def origin(self, asked: ScoredOptions) -> Policy | None:
+    def origin(self, settings: ScoredOptions) -> Policy | None:
         """The model from which divergence is measured, if any."""
-        return engine.load.load_model(self.models[self.reference], dtype=asked.dtype) if self.reference else None
+        return engine.load.load_model(self.models[self.reference], dtype=settings.dtype) if self.reference else None
 
     def answers(self, answering: Answering, rows: Sequence[Prompt], rewards: Mapping[str, Reward]) -> list[Answers]:
         """All answers to the same prompts with their scores: models first, each in the order given."""
@@ -220,7 +219,7 @@ def require_labels(labels: Mapping[str, int], competitors: Competitors) -> None:
 
 
 def _feedback(
-    judge: str, reward: str | None, rows: Sequence[Prompt], asked: ScoredOptions
+    judge: str, reward: str | None, rows: Sequence[Prompt], settings: ScoredOptions
 ) -> tuple[Judge, dict[str, Reward]]:
     """The judge, and the rewards whose scores are shown: the judge's own scores, if any, and --reward."""
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
@@ -232,7 +231,7 @@ def _feedback(
     if reward:
         rewards["reward"] = feedback.named.reward_named(reward)
     readers: list[Judge | Reward] = [referee, *rewards.values()]
-    asked.allow(readers)
+    settings.allow(readers)
     for reader in readers:
         feedback.reward.check_prompts(reader, [EncodedPrompt(row, (), i) for i, row in enumerate(rows)])
     return referee, rewards

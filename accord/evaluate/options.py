@@ -107,9 +107,9 @@ class ScoredOptions(RewardOptions, AnswerOptions):
 
     def scorers(self, *names: str, policy: Model | None = None) -> dict[str, Reward]:
         """The rewards of these names, made for a policy; InputError as in `reward_named` and `allow`."""
-        found = {name: feedback.named.reward_named(name, policy) for name in names}
-        self.allow(list(found.values()))
-        return found
+        rewards = {name: feedback.named.reward_named(name, policy) for name in names}
+        self.allow(list(rewards.values()))
+        return rewards
 
 
 def takes(options: type[Any]) -> Callable[[Function], Function]:

@@ -77,20 +77,20 @@ def evaluate_overoptimization(
     from accord.evaluate.pool import read_pool
 
     require_folder(out, runs, samples, model, data, options, leaves=(FILE, SCORED) if model else (FILE,))
-    asked = ScoredOptions(**options)
-    given = {"model": model, "data": data, "reward": reward, "judge": judge}
-    _check(runs, samples, given, n is not None or asked.limit is not None)
+    settings = ScoredOptions(**options)
+    named = {"model": model, "data": data, "reward": reward, "judge": judge}
+    _check(runs, samples, named, n is not None or settings.limit is not None)
     if (reward or proxy) == (judge or gold):
         raise InputError(f"{judge or gold!r} is both the optimized reward and the independent measure; name another.")
     traced = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
     pool = None
     if samples is not None:
-        pool = read_pool(samples, asked, reward, judge, proxy, gold)
+        pool = read_pool(samples, settings, reward, judge, proxy, gold)
     elif model is not None and data is not None and reward is not None and judge is not None:
-        pool = _drawn(model, data, 256 if n is None else n, asked, reward, judge)
+        pool = _sampled_pool(model, data, 256 if n is None else n, settings, reward, judge)
         pool.write(Path(out) / SCORED, proxy, gold)
     else:
-        asked.allow([])
+        settings.allow([])
     if pool is not None:
         traced.append(_of_trace("best of n", "best of n", best_of_n_path(pool.proxy, pool.gold), ()))
         traced.append(of_sweep("sweep", pool.proxy, pool.gold))
@@ -99,29 +99,29 @@ def evaluate_overoptimization(
     return result.publish(out)
 
 
-def _drawn(model: str, data: str, n: int, asked: ScoredOptions, reward: str, judge: str) -> Pool:
+def _sampled_pool(model: str, data: str, n: int, settings: ScoredOptions, reward: str, judge: str) -> Pool:
     from accord.evaluate.answers import encoded
     from accord.evaluate.pool import require_many, sample_pool
 
-    require_many(n, asked.temperature)
-    rows = asked.prompts(data)
-    policy = asked.templated(engine.load.load_model(model, dtype=asked.dtype))
-    prompts = encoded(policy, rows, asked, asked.max_length)
-    proxy, gold = asked.scorers(reward, judge, policy=policy.in_dtype("float32")).items()
-    return sample_pool(policy, prompts, n, asked.sampling(), proxy, gold, asked)
+    require_many(n, settings.temperature)
+    rows = settings.prompts(data)
+    policy = settings.templated(engine.load.load_model(model, dtype=settings.dtype))
+    prompts = encoded(policy, rows, settings, settings.max_length)
+    proxy, gold = settings.scorers(reward, judge, policy=policy.in_dtype("float32")).items()
+    return sample_pool(policy, prompts, n, settings.sampling(), proxy, gold, settings)
 
 
-def _check(runs: dict[str, str] | None, samples: str | None, given: Mapping[str, str | None], is_counted: bool) -> None:
-    if samples is not None and (given["model"] or given["data"]):
+def _check(runs: dict[str, str] | None, samples: str | None, named: Mapping[str, str | None], is_counted: bool) -> None:
+    if samples is not None and (named["model"] or named["data"]):
         raise InputError("--samples are drawn already: leave out --model and --data, or --samples.")
-    if given["model"] is None and is_counted:
+    if named["model"] is None and is_counted:
         raise InputError("--n and --limit are for drawing samples: leave them out, or give --model and --data.")
     if samples is not None:
         return
-    absent = " and ".join(f"--{name}" for name, value in given.items() if value is None)
-    if runs is None and len(absent.split(" and ")) == len(given):
+    absent = " and ".join(f"--{name}" for name, value in named.items() if value is None)
+    if runs is None and len(absent.split(" and ")) == len(named):
         raise InputError("there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data.")
-    if absent and any(given.values()):
+    if absent and any(named.values()):
         raise InputError(f"to draw samples give {absent} too.")
 
 

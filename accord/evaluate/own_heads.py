@@ -86,10 +86,10 @@ class OwnHeads:
                 break
         return lead + kernel[:, known] @ a
 
-    def given(self, k: int) -> Leads:
+    def leads(self, k: int) -> Leads:
         """The leads on the questions after each user's head is fitted to the first k choices."""
-        found: Leads = []
+        leads: Leads = []
         for lead, d in zip(*self._parts, strict=True):
             known = np.arange(len(d)) < k
-            found.append(self._fitted(lead, d, known, self.variance)[self.users.most :])
-        return found
+            leads.append(self._fitted(lead, d, known, self.variance)[self.users.most :])
+        return leads

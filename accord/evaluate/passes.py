@@ -14,7 +14,8 @@ from accord.evaluate.statistics import mean_of
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder
 from accord.records import Prompt
-from accord.results.base import FILE, Interval
+from accord.results.base import FILE
+from accord.results.intervals import Interval
 from accord.results.passes import PassesResult, PassRow
 
 T = TypeVar("T")
@@ -62,45 +63,47 @@ def evaluate_passes(
         InputError: no model is given, or a row lacks what the verifier reads.
     """
     require_folder(out, data, model, models, options, leaves=(FILE,))
-    asked = LongAnswerOptions(**options)
+    settings = LongAnswerOptions(**options)
     if (model is None) == (models is None):
         raise InputError("`accord evaluate passes` needs --model, or several by --models.NAME, and not both.")
     if n < 1:
         raise InputError(f"--n must be at least 1, not {n}.")
-    if n > 1 and asked.temperature == 0:
+    if n > 1 and settings.temperature == 0:
         raise InputError("--temperature 0 gives the same sample every time: use --n 1.")
-    rows = asked.prompts(data)
+    rows = settings.prompts(data)
     named = models or {str(model): str(model)}
-    measured = [_measured(name, source, rows, verifier, n, asked) for name, source in named.items()]
+    measured = [_measured(name, source, rows, verifier, n, settings) for name, source in named.items()]
     result = PassesResult(
         data=data,
         verifier=verifier,
         prompts=len(rows),
         samples=n,
-        sampling=asked.drawing(),
+        sampling=settings.drawing(),
         models=measured,
     )
     return result.publish(out)
 
 
-def _measured(name: str, source: str, rows: list[Prompt], verifier: str, n: int, asked: LongAnswerOptions) -> PassRow:
+def _measured(
+    name: str, source: str, rows: list[Prompt], verifier: str, n: int, settings: LongAnswerOptions
+) -> PassRow:
     from accord.evaluate.answers import Answers, encoded, sampled
 
-    policy = asked.templated(engine.load.load_model(source, dtype=asked.dtype))
-    prompts = encoded(policy, rows, asked)
+    policy = settings.templated(engine.load.load_model(source, dtype=settings.dtype))
+    prompts = encoded(policy, rows, settings)
     reward = feedback.named.reward_named(verifier, policy)
-    asked.allow([reward])
+    settings.allow([reward])
     feedback.reward.check_prompts(reward, prompts)
-    answers = Answers(name, sampled(policy, prompts, n, asked.sampling(), by=asked))
+    answers = Answers(name, sampled(policy, prompts, n, settings.sampling(), by=settings))
     right = _groups([score >= 1 for score in reward(answers.samples).tolist()], n)
-    said = None
+    answers_of = None
     if isinstance(reward, feedback.verifiers.Verifier):
-        said = _groups([reward.answer(sample.text) for sample in answers.samples], n)
+        answers_of = _groups([reward.answer(sample.text) for sample in answers.samples], n)
     return PassRow(
         name=name,
         model=source,
         passes=passes(right),
-        majority=majority(said, right) if said else None,
+        majority=majority(answers_of, right) if answers_of else None,
         length=answers.length,
         ended=answers.ended,
     )

@@ -122,8 +122,8 @@ def evaluate_personal(
     require_folder(out, data, models, options, leaves=(FILE,))
     if ks[0] < 0:
         raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
-    asked = ChatOptions(**options)
-    users = Users.of(asked.judgments(data), ks[-1], data)
+    settings = ChatOptions(**options)
+    users = Users.of(settings.judgments(data), ks[-1], data)
     yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []
     known: list[PersonalAccuracy] = []
     for name, folder in models.items():
@@ -132,15 +132,15 @@ def evaluate_personal(
             raise InputError(
                 f"{folder} reads more than the last token, so a user's own head cannot be fitted on it: leave it out."
             )
-        read = ChoiceStates.of(asked.templated(model), users, max_length)
+        read = ChoiceStates.of(settings.templated(model), users, max_length)
         if isinstance(model, engine.personal.PersonalModel):
-            known.append(measured(name, "reads choices", users, ks, read.given))
+            known.append(measured(name, "reads choices", users, ks, read.leads))
         else:
-            known.append(measured(name, "pooled", users, [0], read.given))
-        known.append(measured(name, "own head", users, ks, OwnHeads(read, users).given))
+            known.append(measured(name, "pooled", users, [0], read.leads))
+        known.append(measured(name, "own head", users, ks, OwnHeads(read, users).leads))
     questions = sum(len(some) - ks[-1] for some in users.judgments)
-    found = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known + yardsticks)
-    return found.publish(out)
+    result = PersonalResult(data=data, users=len(users.groups), questions=questions, models=known + yardsticks)
+    return result.publish(out)
 
 
 def measured(
@@ -153,9 +153,9 @@ def measured(
     """A model's accuracy for every k, from its leads in log-odds; a lead of 0 counts half."""
     every = []
     for k in ks:
-        found = leads(k)
-        right = np.array([(0.5 + 0.5 * np.sign(lead)).mean() for lead in found])
-        loss = bootstrap_mean([-log_expit(lead).mean() for lead in found])
+        by_user = leads(k)
+        right = np.array([(0.5 + 0.5 * np.sign(lead)).mean() for lead in by_user])
+        loss = bootstrap_mean([-log_expit(lead).mean() for lead in by_user])
         groups = by_group(right, users.groups)
         every.append(GivenChoices(k=k, accuracy=mean_of(right.tolist()), log_loss=loss, groups=groups))
     return PersonalAccuracy(name=name, how=how, given=every)
@@ -187,17 +187,17 @@ class ChoiceStates:
         sizes = [len(some) for some in users.judgments]
         return ChoiceStates(model, list(torch.cat(states).split(sizes)), users.most)
 
-    def given(self, k: int) -> Leads:
+    def leads(self, k: int) -> Leads:
         """The leads on the questions, given the first k choices if the model reads choices."""
         import torch
 
-        found: Leads = []
+        leads: Leads = []
         with torch.no_grad(), engine.generate.evaluating(self.model.network):
             for states in self.states:
                 labels = labels_given(self.model, states[self.most :].flatten(0, 1), states[:k]).unflatten(0, (-1, 2))
                 odds = objectives.preference.general_preference(labels[:, 0], labels[:, 1])
-                found.append(odds.double().cpu().numpy())
-        return found
+                leads.append(odds.double().cpu().numpy())
+        return leads
 
 
 def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tensor:
@@ -205,8 +205,8 @@ def labels_given(model: Classifier, candidates: Tensor, choices: Tensor) -> Tens
     if isinstance(model, engine.personal.PersonalModel):
         sees = candidates.new_ones(1, len(candidates), len(choices)).bool()
         return model.outputs_given(candidates[None], choices[None], sees)[0]
-    found: Tensor = model.network.score(candidates)  # type: ignore[operator, union-attr]
-    return found
+    labels: Tensor = model.network.score(candidates)  # type: ignore[operator, union-attr]
+    return labels
 
 
 AT_ONCE = 64
@@ -224,13 +224,16 @@ def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Person
     asked = [d[users.most :] for d in apart]
     names = [str(some[0].columns["taste"]) for some in users.judgments]
 
-    def knowing(k: int) -> Leads:
+    def bayes_leads(k: int) -> Leads:
         return [bayes(population, d[:k], rest) for d, rest in zip(apart, asked, strict=True)]
 
-    def told(k: int) -> Leads:
+    def oracle_leads(k: int) -> Leads:
         return [oracle(population, name, rest) for name, rest in zip(names, asked, strict=True)]
 
-    return [measured(population, "Bayes", users, ks, knowing), measured(population, "oracle", users, [0], told)]
+    return [
+        measured(population, "Bayes", users, ks, bayes_leads),
+        measured(population, "oracle", users, [0], oracle_leads),
+    ]
 
 
 def assistant_text(text: Text) -> str:

@@ -56,7 +56,7 @@ def sample_pool(
     return Pool([(s.prompt.prompt, s.text) for s in samples], *scores)
 
 
-def read_pool(file: str, asked: ScoredOptions, reward: str | None, judge: str | None, proxy: str, gold: str) -> Pool:
+def read_pool(file: str, settings: ScoredOptions, reward: str | None, judge: str | None, proxy: str, gold: str) -> Pool:
     """The samples in a file, scored by `reward` and `judge`, or else by their columns `proxy` and `gold`.
 
     Prompts with more samples than others keep the first ones.
@@ -66,7 +66,7 @@ def read_pool(file: str, asked: ScoredOptions, reward: str | None, judge: str | 
     texts = [(prompt.prompt, completion) for prompt, completion in load_samples(file)]
     if not texts:
         raise InputError(f"{file} has no rows; give samples, many of each prompt.")
-    scorers = asked.scorers(*(name for name in (reward, judge) if name is not None))
+    scorers = settings.scorers(*(name for name in (reward, judge) if name is not None))
     proxies, golds = (
         _column(file, column, f"--{option}", f"--{scorer}")
         if name is None

@@ -78,22 +78,22 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
         raise InputError(f"--kinds names none; the kinds are {', '.join(KEYS)}.")
     for kind in wanted:
         _require_kind(kind)
-    found: dict[str, list[ProbeItem]] = {kind: [] for kind in KEYS if kind in wanted}
+    by_kind: dict[str, list[ProbeItem]] = {kind: [] for kind in KEYS if kind in wanted}
     files = [part.strip() for part in names.split(",")]
     for number, name in enumerate(files):
         if name in files[:number]:
             raise InputError(f"--probes names {name} twice; name it once.")
         for file in sorted(FOLDER.glob("*.yaml")) if name == OWN else [Path(name)]:
             for kind, items in _items(file).items():
-                if kind in found:
-                    found[kind] += items
-    for items in found.values():
+                if kind in by_kind:
+                    by_kind[kind] += items
+    for items in by_kind.values():
         _require_once(items)
-    asked = {kind: items[:limit] for kind, items in found.items() if items}
-    missing = [kind for kind in found if kind not in asked]
-    if not asked or (missing and kinds is not None):
+    probes = {kind: items[:limit] for kind, items in by_kind.items() if items}
+    missing = [kind for kind in by_kind if kind not in probes]
+    if not probes or (missing and kinds is not None):
         raise InputError(f"{names} has no probes of the kind {', '.join(missing)}; leave it out of --kinds.")
-    return asked
+    return probes
 
 
 def _require_once(items: Sequence[ProbeItem]) -> None:
@@ -111,68 +111,68 @@ def _require_kind(kind: str) -> None:
 
 
 def _items(file: Path) -> dict[str, list[ProbeItem]]:
-    given = read_yaml(file, "the file of probes")
-    if not isinstance(given, Mapping) or not given:
+    contents = read_yaml(file, "the file of probes")
+    if not isinstance(contents, Mapping) or not contents:
         raise InputError(
             f"{file} must hold kinds of probes, each with a list of them; the kinds are {', '.join(KEYS)}."
         )
-    found: dict[str, list[ProbeItem]] = {}
-    for kind, items in given.items():
+    by_kind: dict[str, list[ProbeItem]] = {}
+    for kind, items in contents.items():
         with located(f"{file}: "):
             _require_kind(str(kind))
             if not isinstance(items, list) or not items:
                 raise InputError(f"{kind} must hold a list of probes.")
-        found[kind] = []
+        by_kind[kind] = []
         for number, item in enumerate(items, start=1):
             where = f"{file}, {kind}, probe {number}"
             with located(f"{where}: "):
-                found[kind].append(_item(kind, where, item))
-    return found
+                by_kind[kind].append(_item(kind, where, item))
+    return by_kind
 
 
-def _item(kind: str, where: str, given: Any) -> ProbeItem:
+def _item(kind: str, where: str, entry: Any) -> ProbeItem:
     keys, may = KEYS[kind], MAY.get(kind, ())
-    if not isinstance(given, Mapping):
-        raise InputError(f"a probe is a mapping with {', '.join(keys)}, not {given!r}.")
-    for key in given:
+    if not isinstance(entry, Mapping):
+        raise InputError(f"a probe is a mapping with {', '.join(keys)}, not {entry!r}.")
+    for key in entry:
         if key not in (*keys, *may, "about"):
             known = ", ".join(keys) + "".join(f", and may have {name}" for name in may)
             raise InputError(f"unknown key {key!r}{nearest(str(key), (*keys, *may))}; a probe of {kind} has {known}.")
     for key in keys:
-        if given.get(key) is None:
+        if entry.get(key) is None:
             raise InputError(f"the key {key!r} is missing; a probe of {kind} has {', '.join(keys)}.")
-    checks = given.get("constraints")
+    checks = entry.get("constraints")
     empty = [name for name, value in checks.items() if value is None] if isinstance(checks, Mapping) else []
     if empty:  # accord.feedback.constraints skips empty ones, which Parquet files have
         raise InputError(f"the constraint {empty[0]!r} is empty: give its value, or leave it out.")
     options: tuple[str, ...] = ()
     if "right" in keys:
-        options = (_text(given, "right"), *(_texts(given, "wrong") if "wrong" in given else ()))
+        options = (_text(entry, "right"), *(_texts(entry, "wrong") if "wrong" in entry else ()))
         if len(set(options)) < len(options):
             raise InputError(f"the options must be different texts, not {', '.join(options)}.")
     if "stereotype" in keys:
-        stereotype, other = _texts(given, "stereotype"), _texts(given, "reversed")
+        stereotype, other = _texts(entry, "stereotype"), _texts(entry, "reversed")
         if len(stereotype) != len(other):
             raise InputError(f"'stereotype' has {len(stereotype)} and 'reversed' {len(other)} sentences: give as many.")
         options = stereotype + other
     return ProbeItem(
         kind=kind,
         where=where,
-        prompt=_text(given, "prompt") if "prompt" in keys else "",
+        prompt=_text(entry, "prompt") if "prompt" in keys else "",
         options=options,
-        constraints=parse(given["constraints"]) if "constraints" in keys else (),
-        opinion=_text(given, "opinion") if "opinion" in keys else "",
-        about=_text(given, "about") if "about" in given else "",
+        constraints=parse(entry["constraints"]) if "constraints" in keys else (),
+        opinion=_text(entry, "opinion") if "opinion" in keys else "",
+        about=_text(entry, "about") if "about" in entry else "",
     )
 
 
-def _text(given: Mapping[str, Any], key: str) -> str:
-    return _checked(given[key], key)
+def _text(entry: Mapping[str, Any], key: str) -> str:
+    return _checked(entry[key], key)
 
 
-def _texts(given: Mapping[str, Any], key: str) -> tuple[str, ...]:
+def _texts(entry: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """The text or texts under a key."""
-    values: Sequence[Any] = given[key] if isinstance(given[key], list) else [given[key]]
+    values: Sequence[Any] = entry[key] if isinstance(entry[key], list) else [entry[key]]
     if not values:
         raise InputError(f"{key!r} is empty.")
     return tuple(_checked(value, key) for value in values)

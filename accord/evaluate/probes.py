@@ -66,7 +66,7 @@ def probe(judgments: Sequence[Judgment], leader: Leader, *, most: int, seed: int
     Answers whose change would be cut off, or changes nothing, are left out, as is an alteration without answers.
     Intervals are by bootstrap over prompts where a prompt has several answers.
     """
-    answers = _drawn(judgments, most, seed)
+    answers = _foreign_endings(judgments, most, seed)
     columns = {(j.prompt, text): j.columns for j in judgments for text in (j.first, j.second)}
     comparisons: list[Comparison] = []
     names: list[str] = []
@@ -127,7 +127,7 @@ def _altered(answer: Text, foreign: str, alteration: Alteration) -> Text:
     return changed if isinstance(answer, str) else (*answer[:-1], replace(answer[-1], content=changed))
 
 
-def _drawn(judgments: Sequence[Judgment], most: int, seed: int) -> list[tuple[Text, Text, str]]:
+def _foreign_endings(judgments: Sequence[Judgment], most: int, seed: int) -> list[tuple[Text, Text, str]]:
     """Prompts and answers, each with the last sentence of the answer to another prompt, or of another answer."""
     answers = list(dict.fromkeys((j.prompt, text) for j in judgments for text in (j.first, j.second)))
     answers = [(prompt, answer) for prompt, answer in answers if altered_part(answer).strip()]

@@ -88,19 +88,19 @@ def _require_same(first: str, one: Story, second: str, other: Story) -> None:
 
 def _without_seeds(stage: StageRecord) -> dict[str, Any]:
     """A stage's settings without seeds and without digests of its inputs."""
-    told = stage.run.settings
+    settings = stage.run.settings
     if stage.run.evaluation:
-        told = told | stage.run.evaluation.model_dump(
+        settings = settings | stage.run.evaluation.model_dump(
             mode="json", include={"judge", "against", "reference", "verifier"}
         )
-    told = replace(stage, run=replace(stage.run, settings=told)).settings
-    return {name: value for name, value in told.items() if name != "seed" and not name.endswith("_sha256")}
+    settings = replace(stage, run=replace(stage.run, settings=settings)).settings
+    return {name: value for name, value in settings.items() if name != "seed" and not name.endswith("_sha256")}
 
 
 def _seeds(story: Story) -> str:
     """The seeds of the run's stages."""
-    given = [stage.run.settings["seed"] for stage in story.stages if "seed" in stage.run.settings]
-    return ", ".join(dict.fromkeys(str(seed) for seed in given))
+    seeds = [stage.run.settings["seed"] for stage in story.stages if "seed" in stage.run.settings]
+    return ", ".join(dict.fromkeys(str(seed) for seed in seeds))
 
 
 def stage_over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverSeeds:
@@ -109,12 +109,12 @@ def stage_over_seeds(name: str, evaluations: Sequence[Evaluation]) -> StageOverS
     Student's interval over them (`over_seeds`) covers another seed; the intervals within runs, over prompts, do not
     enter.
     """
-    found = [dict(_parts(one)) for one in evaluations]
+    parts = [dict(_parts(one)) for one in evaluations]
     numbers = []
-    for place in dict.fromkeys(place for one in found for place in one):
-        values = [value for one in found if (value := one.get(place)) is not None]
+    for path in dict.fromkeys(path for one in parts for path in one):
+        values = [value for one in parts if (value := one.get(path)) is not None]
         if values:
-            part, of, measure = place
+            part, of, measure = path
             numbers.append(NumberOverSeeds(part=part, of=of, measure=measure, values=values, mean=over_seeds(values)))
     return StageOverSeeds(name=name, question=evaluations[0].kind, numbers=numbers)
 

@@ -18,11 +18,11 @@ from typing import TypeAlias
 import numpy as np
 import scipy
 
-from accord.results.base import Floats as Floats
-from accord.results.base import Indices as Indices
-from accord.results.base import Interval, checked_confidence
-from accord.results.base import numbered as numbered
-from accord.results.base import wilson as wilson
+from accord.results.intervals import Floats as Floats
+from accord.results.intervals import Indices as Indices
+from accord.results.intervals import Interval, checked_confidence
+from accord.results.intervals import numbered as numbered
+from accord.results.intervals import wilson as wilson
 
 Statistic: TypeAlias = Callable[[Floats], Floats]
 """From how often each observation is in each resample, (R, n), to one number per resample, (R,), NaN for none."""

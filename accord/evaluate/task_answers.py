@@ -145,10 +145,10 @@ def reason(policy: Policy, questions: Questions, settings: TaskSettings) -> Answ
     votes: list[tuple[str | None, float]] = []
     read = 0
     for one, chains in zip(questions.asked, written, strict=True):
-        found = [extract_answer(chain, task.wording.answer_phrase) for chain in chains]
-        said = [None if text is None else spoken(task.metric, text, one.example.options) for text in found]
-        read += sum(answer is not None for answer in said)
-        votes.append(voted(said, metric, one.example.references))
+        extracted = [extract_answer(chain, task.wording.answer_phrase) for chain in chains]
+        answers = [None if text is None else spoken(task.metric, text, one.example.options) for text in extracted]
+        read += sum(answer is not None for answer in answers)
+        votes.append(voted(answers, metric, one.example.references))
     return Answered([a for a, _ in votes], [score for _, score in votes], ended, read / len(texts), written)
 
 
@@ -226,8 +226,8 @@ def _priors(policy: Policy, questions: Questions, trees: Sequence[Tree]) -> list
         for key, one, tree in zip(keys, questions.asked, trees, strict=True)
         if one.prompt != one.without_row
     }
-    found = dict(zip(once, branch_log_probs(policy, list(once.values())), strict=True))
-    return [found.get(key, [0.0] * len(tree.branches)) for key, tree in zip(keys, trees, strict=True)]
+    scores = dict(zip(once, branch_log_probs(policy, list(once.values())), strict=True))
+    return [scores.get(key, [0.0] * len(tree.branches)) for key, tree in zip(keys, trees, strict=True)]
 
 
 def _tree(policy: Policy, one: Question, questions: Questions) -> Tree:

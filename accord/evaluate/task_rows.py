@@ -15,7 +15,7 @@ from math import sqrt
 from typing import TypeAlias
 
 from accord.evaluate.statistics import bootstrap_mean, mean_of
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.tasks import AverageRow, ClusterRow, TaskRow
 
 Scores: TypeAlias = Mapping[str, Sequence[float]]

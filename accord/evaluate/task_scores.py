@@ -49,8 +49,8 @@ def exact(answer: str, references: Sequence[str]) -> float:
 def number(answer: str, references: Sequence[str]) -> float:
     """1 where the answer's last number equals that of a right answer (`mathematics.final_number`), else 0."""
     final_number = feedback.mathematics.final_number
-    said = final_number(answer)
-    return float(said is not None and said in map(final_number, references))
+    value = final_number(answer)
+    return float(value is not None and value in map(final_number, references))
 
 
 def rouge(kind: str) -> Metric:

@@ -115,24 +115,24 @@ def evaluate_tasks(
     from accord.data.formats import Exemplars
     from accord.data.tasks import clusters_named, read_tasks
 
-    asked = TaskOptions(**options)
+    settings = TaskOptions(**options)
     require_folder(out, tasks, models, data, options, leaves=(FILE, "predictions.jsonl"))
-    known = read_tasks(tasks, data, asked.templates)
+    known = read_tasks(tasks, data, settings.templates)
     wanted, left_out = clusters_named(clusters, known), clusters_named(held_out, known)
-    dtype = str(engine.precision.compute_dtype(asked.dtype)).removeprefix("torch.")
-    settings = TaskSettings(**{**dataclasses.asdict(asked), "tasks": tasks, "dtype": dtype})
+    dtype = str(engine.precision.compute_dtype(settings.dtype)).removeprefix("torch.")
+    recorded = TaskSettings(**{**dataclasses.asdict(settings), "tasks": tasks, "dtype": dtype})
     exemplars, questions = Exemplars(known), []
     for task in (task for task in known if not wanted or task.cluster in wanted):
-        questions.append(questions_of(task, asked.format, exemplars, asked.limit))
-        sampling_for(questions[-1], settings)
+        questions.append(questions_of(task, settings.format, exemplars, settings.limit))
+        sampling_for(questions[-1], recorded)
         if task.metric != "options":
             metric_named(task.metric)
     answered = {
-        name: answer(asked.templated(engine.load.load_model(folder, dtype=asked.dtype)), questions, settings)
+        name: answer(settings.templated(engine.load.load_model(folder, dtype=settings.dtype)), questions, recorded)
         for name, folder in models.items()
     }
     save_rows(Path(out) / "predictions.jsonl", _predictions(questions, answered))
-    return summary(questions, answered, left_out, settings).publish(out)
+    return summary(questions, answered, left_out, recorded).publish(out)
 
 
 def summary(

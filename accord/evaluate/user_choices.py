@@ -66,14 +66,14 @@ class Chooser:
         The best has the highest score, or the highest mean probability of being preferred to the others.
         """
         model = self.choices.model
-        found = []
+        indices = []
         with torch.no_grad(), engine.generate.evaluating(model.network):
             for states, user in zip(answers, self.user, strict=True):
                 labels = labels_given(model, states, self.choices.states[user][:k])  # (n, L)
                 if labels.shape[1] > 1:
                     labels = general_preference(labels[:, None], labels[None]).double().sigmoid().mean(1)
-                found.append(int(labels.argmax()))
-        return found
+                indices.append(int(labels.argmax()))
+        return indices
 
 
 LONGEST = 2**20

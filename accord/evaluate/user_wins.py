@@ -86,20 +86,20 @@ def evaluate_users(
     named = [generators] if isinstance(generators, str) else generators or []
     _check_names(models, against, named, rewards or {}, best_of_n)
     sources = named or [against] if best_of_n else []
-    asked = UserWinsOptions(**options)
-    served = UserQuestions.of(Users.of(asked.judgments(data), ks[-1], data), questions)
+    settings = UserWinsOptions(**options)
+    served = UserQuestions.of(Users.of(settings.judgments(data), ks[-1], data), questions)
     referee = feedback.asking.with_progress(feedback.named.judge_named(judge))
-    asked.allow([referee])
+    settings.allow([referee])
     feedback.reward.check_prompts(referee, served.unread)
-    theirs, found, several = _answered(served, models, against, sources, ks, best_of_n, asked, referee)
+    theirs, answerers, several = _answered(served, models, against, sources, ks, best_of_n, settings, referee)
     return UsersResult(
         data=data,
         judge=without_secrets(judge),
         against=against,
         users=len(served.users.groups),
         questions=len(served.prompts),
-        models=found + _chosen(served, rewards or {}, ks, several, referee, theirs),
-        sampling=asked.drawing(),
+        models=answerers + _chosen(served, rewards or {}, ks, several, referee, theirs),
+        sampling=settings.drawing(),
     ).publish(out)
 
 
@@ -114,24 +114,24 @@ def _answered(
     generators: Sequence[str],
     ks: Sequence[int],
     n: int,
-    asked: UserWinsOptions,
+    settings: UserWinsOptions,
     referee: Judge,
 ) -> tuple[list[Sample], list[Answerer], Several]:
     """The opponent's answers, the win rates of all models over them, and n answers by each of the `generators`."""
-    opponent = _policy(models[against], asked, referee)
-    theirs = served.answered(opponent, 0, asked, against)
-    found: list[Answerer] = []
+    opponent = _policy(models[against], settings, referee)
+    theirs = served.answered(opponent, 0, settings, against)
+    answerers: list[Answerer] = []
     several: Several = {}
     for name, folder in models.items():
         is_opponent = name == against
-        policy = opponent if is_opponent else _policy(folder, asked, referee)
-        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, asked, name) for k in ks}
+        policy = opponent if is_opponent else _policy(folder, settings, referee)
+        answers = {k: theirs if is_opponent and k == 0 else served.answered(policy, k, settings, name) for k in ks}
         wins = [served.wins(k, referee, ours, theirs) for k, ours in answers.items()]
-        found.append(Answerer(name=name, how="policy", given=wins))
+        answerers.append(Answerer(name=name, how="policy", given=wins))
         if name in generators:
             title, read = f"{name}, best of {n}", [0] if is_opponent else ks
-            several[title] = {k: served.answered(policy, k, asked, title, n) for k in read}
-    return theirs, found, several
+            several[title] = {k: served.answered(policy, k, settings, title, n) for k in read}
+    return theirs, answerers, several
 
 
 def _check_numbers(numbers: dict[str, tuple[int | None, int]]) -> None:
@@ -148,13 +148,13 @@ def _check_names(
     for option, name in (("against", against), *(("generators", name) for name in generators)):
         if name not in models:
             raise InputError(f"--{option} {name} is none of the models named: {', '.join(models)}.")
-    for option, given in (("generators", generators), ("rewards", rewards)):
-        if given and not best_of_n:
+    for option, values in (("generators", generators), ("rewards", rewards)):
+        if values and not best_of_n:
             raise InputError(f"--{option} chooses among several answers: give their number by --best-of-n.")
 
 
-def _policy(folder: str, asked: UserWinsOptions, referee: Judge) -> Policy:
-    policy = asked.templated(engine.load.load_model(folder, dtype=asked.dtype))
+def _policy(folder: str, settings: UserWinsOptions, referee: Judge) -> Policy:
+    policy = settings.templated(engine.load.load_model(folder, dtype=settings.dtype))
     feedback.reward.listen(referee, policy)
     return policy
 
@@ -178,17 +178,17 @@ class UserQuestions:
         user: list[int] = []
         rows: list[int] = []
         for i, judgments in enumerate(users.judgments):
-            told = {j.prompt for j in judgments[: users.most]}
-            first = {j.prompt: j for j in reversed(judgments[users.most :]) if j.prompt not in told}
-            asked = sorted(first.values(), key=lambda j: j.row)[:most]
-            if not asked:
+            given_prompts = {j.prompt for j in judgments[: users.most]}
+            first = {j.prompt: j for j in reversed(judgments[users.most :]) if j.prompt not in given_prompts}
+            questions = sorted(first.values(), key=lambda j: j.row)[:most]
+            if not questions:
                 raise InputError(
                     f"the user {judgments[0].annotator} has no question besides the {users.most} choices given: lower "
                     "--given, or leave the user out."
                 )
-            prompts += [Prompt(j.prompt, j.columns) for j in asked]
-            user += [i] * len(asked)
-            rows += [j.row for j in asked]
+            prompts += [Prompt(j.prompt, j.columns) for j in questions]
+            user += [i] * len(questions)
+            rows += [j.row for j in questions]
         return UserQuestions(users, prompts, user, rows)
 
     @property
@@ -196,7 +196,7 @@ class UserQuestions:
         """The prompts without tokens, for checks before a model is loaded."""
         return [EncodedPrompt(prompt, (), row) for prompt, row in zip(self.prompts, self.rows, strict=True)]
 
-    def answered(self, policy: Policy, k: int, asked: UserWinsOptions, name: str, n: int = 1) -> list[Sample]:
+    def answered(self, policy: Policy, k: int, settings: UserWinsOptions, name: str, n: int = 1) -> list[Sample]:
         """A policy's n answers to every question, given the first k choices of its user."""
         from accord.evaluate.answers import encoded, sampled
 
@@ -207,9 +207,9 @@ class UserQuestions:
         reads = [
             rows_of.choices.with_choices(p.prompt, choices[u]) for p, u in zip(self.prompts, self.user, strict=True)
         ]
-        prompts = encoded(policy, self.prompts, asked, reads=reads)
-        sampling = asked.sampling() if n == 1 else replace(asked.sampling(), seed=asked.seed + 1)
-        return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}", by=asked)
+        prompts = encoded(policy, self.prompts, settings, reads=reads)
+        sampling = settings.sampling() if n == 1 else replace(settings.sampling(), seed=settings.seed + 1)
+        return sampled(policy, prompts, n, sampling, title=f"{name}, k = {k}", by=settings)
 
     def wins(self, k: int, referee: Judge, ours: list[Sample], theirs: list[Sample]) -> GivenWins:
         """The win rate of `ours` over `theirs`. InputError where a user has no valid verdict."""
@@ -245,7 +245,7 @@ def _chosen(
     """Best of n: answers chosen by models that are given k choices, and those that the judge likes best."""
     from accord.evaluate.user_choices import Chooser
 
-    found: list[Answerer] = []
+    answerers: list[Answerer] = []
     for name, folder in rewards.items():
         chooser = Chooser.of(folder, engine.load.load_classifier(folder), served.users, served.user)
         for title, many in several.items():
@@ -254,7 +254,7 @@ def _chosen(
             for k in ks if chooser.reads else many:
                 at = k if k in many else 0
                 wins.append(served.wins(k, referee, _picked(many[at], chooser.best(read[at], k)), theirs))
-            found.append(Answerer(name=f"{title} by {name}", how="best of n", given=wins))
+            answerers.append(Answerer(name=f"{title} by {name}", how="best of n", given=wins))
     for title, many in several.items():
         wins = []
         for k, answers in many.items():
@@ -262,8 +262,8 @@ def _chosen(
             liked = _verdicts(referee, answers, [one for one in theirs for _ in range(n)]).reshape(-1, n)
             best = np.nan_to_num(liked, nan=-1.0).argmax(1)
             wins.append(served.wins(k, referee, _picked(answers, best.tolist()), theirs))
-        found.append(Answerer(name=title, how="best of n", given=wins))
-    return found
+        answerers.append(Answerer(name=title, how="best of n", given=wins))
+    return answerers
 
 
 def _picked(answers: Sequence[Sample], best: Sequence[int]) -> list[Sample]:

@@ -9,8 +9,8 @@ import numpy as np
 
 from accord.errors import InputError
 from accord.evaluate.statistics import Floats, mean_of
-from accord.results.base import wilson
 from accord.results.comparisons import Part, Users
+from accord.results.intervals import wilson
 
 if TYPE_CHECKING:
     from accord.data.judgments import Judgment

@@ -49,7 +49,7 @@ from accord.evaluate.statistics import (
     wilson,
 )
 from accord.records import text_to_json
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.models import Pair, Rating, SignTest, WinRate
 
 if TYPE_CHECKING:

@@ -65,17 +65,17 @@ class AIJudge(PrincipledJudge):
         replies = iter(self.asker.replies([question for some in asked for question in some]))
         verdicts: list[Verdict] = []
         for some in asked:
-            said = [verdict(next(replies)) for _ in some]
-            valid = [answer.first_wins for answer in said if answer.first_wins is not None]
-            verdicts.append(Verdict(sum(valid) / len(valid)) if valid else said[0])
+            answers = [verdict(next(replies)) for _ in some]
+            valid = [answer.first_wins for answer in answers if answer.first_wins is not None]
+            verdicts.append(Verdict(sum(valid) / len(valid)) if valid else answers[0])
         return verdicts
 
     def questions(self, pair: Comparison) -> list[Question]:
         """The questions about one pair, one for each principle that is drawn for it."""
         first, second = (unsampled(pair.prompt, text).text for text in (pair.first, pair.second))
-        told = self.drawn(pair.prompt, (first, second))
+        principles = self.draw(pair.prompt, (first, second))
         known = {"prompt": show(pair.prompt), "first": first, "second": second}
-        texts = [self.asker.filled(pair.columns, principle=principle, **known) for principle in told]
+        texts = [self.asker.filled(pair.columns, principle=principle, **known) for principle in principles]
         return [Question(text, VERDICT, LETTERS if self.has_options else ()) for text in texts]
 
 
@@ -109,16 +109,16 @@ def ai_judge(
     name: str,
     *,
     dtype: str | None = None,
-    given: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     journal: str | None = None,
 ) -> AnyJudge:
     """The judge described by `ai:MODEL`, `ai:MODEL@URL` or a YAML file of `JudgeConfig`.
 
-    `given`, by the names of `JudgeConfig`, overrides the file; `journal` is used where neither names one. A model in
-    this process computes in the precision `dtype`. Raises InputError where the file, the model or the `judge` extra is
-    missing, or the file does not describe a judge.
+    `overrides` replaces settings of the file, by the names of `JudgeConfig`; `journal` is used where neither names one.
+    A model in this process computes in the precision `dtype`. Raises InputError where the file, the model or the
+    `judge` extra is missing, or the file does not describe a judge.
     """
-    config = read_judge(name, **{**({"dtype": dtype} if dtype else {}), **(given or {})})
+    config = read_judge(name, **{**({"dtype": dtype} if dtype else {}), **(overrides or {})})
     config.journal = config.journal or journal
     if config.method == "score":
         return RubricJudge(_rubric(config))

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from accord.console import progress_bar
 from accord.errors import InputError
-from accord.feedback.constitution import drawn, key_of
+from accord.feedback.constitution import draw, key_of
 from accord.feedback.options import HELPFUL, checked_principles
 from accord.feedback.reward import lacking
 from accord.prompting.options import outcome_lines, usage, without_journal
@@ -76,13 +76,13 @@ class Asker:
     def filled(self, columns: Mapping[str, Any], **known: str) -> str:
         """The template with its places filled by `known` and the row's columns."""
         self.check(Prompt("", columns))
-        return "".join(head + said for head, said in self._filled({**columns, **known}))
+        return "".join(head + value for head, value in self._filled({**columns, **known}))
 
     def _filled(self, known: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """The pieces of the template's text, each with the value that follows it."""
         for head, name, _, _ in Formatter().parse(self.template):
-            said = "" if name is None else known[name]
-            yield head, said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
+            value = "" if name is None else known[name]
+            yield head, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
     def check(self, prompt: Prompt, row: int = -1) -> None:
         """Raise InputError where a row lacks a column that the template has a place for."""
@@ -100,8 +100,8 @@ class Asker:
                 for q, thought in zip(questions, thoughts, strict=True)
                 if not isinstance(thought, Reply)
             ]
-            given = iter(self.model(asked, lambda place, reply: done(1)) if asked else ())
-        replies = [thought if isinstance(thought, Reply) else next(given) for thought in thoughts]
+            answers = iter(self.model(asked, lambda index, reply: done(1)) if asked else ())
+        replies = [thought if isinstance(thought, Reply) else next(answers) for thought in thoughts]
         if replies and hasattr(without_journal(self.model), "server") and all(reply.text is None for reply in replies):
             raise InputError(f"{self.model.name} gave no answer ({replies[0].reason}); see the judge's settings.")
         return replies
@@ -110,7 +110,7 @@ class Asker:
         """The reasoning on each question, or a reply without text that stands for its verdict."""
         requests = [Request(prompt=self._prompt(q), max_tokens=self.reasoning) for q in questions]
         thoughts: list[str | Reply] = []
-        for reply in self.model(requests, lambda place, reply: done(1)):
+        for reply in self.model(requests, lambda index, reply: done(1)):
             if reply.text is not None and reply.text.strip():
                 self.reasoned, self.cut = self.reasoned + 1, self.cut + reply.is_cut
                 thoughts.append(reply.text.strip())
@@ -188,9 +188,9 @@ class PrincipledJudge:
         )  # fmt: skip
         self.made_of, self.has_options = (self.asker,), logprobs
 
-    def drawn(self, prompt: Text, answers: Sequence[str]) -> list[str]:
+    def draw(self, prompt: Text, answers: Sequence[str]) -> list[str]:
         """The principles for a question about these answers."""
-        return drawn(self.principles, self.per_comparison, key_of(prompt, answers), self.seed)
+        return draw(self.principles, self.per_comparison, key_of(prompt, answers), self.seed)
 
 
 def askers_in(judge: Any) -> Iterator[Asker]:

@@ -8,7 +8,7 @@
         revision: Rewrite the answer without these claims.
 
 Only `prefer` is needed, and a plain sentence is a principle with it. In Constitutional AI (arXiv:2212.08073, sections
-3.1 and 4.1) a principle is drawn for every critique and for every comparison; `drawn` does so from the texts alone.
+3.1 and 4.1) a principle is drawn for every critique and for every comparison; `draw` does so from the texts alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from accord.errors import InputError, nearest
 from accord.parsing import read_yaml
 from accord.records import Text, text_to_json
 
-Told = TypeVar("Told")
+AnyPrinciple = TypeVar("AnyPrinciple")
 
 FOLDER = Path(__file__).parent / "constitutions"
 """The constitutions that come with accord, a file each, named by the file."""
@@ -55,8 +55,8 @@ def read_constitution(name: str) -> tuple[Principle, ...]:
         raise InputError(
             f"there is no constitution {name}: name a YAML file, or {' or '.join(own)}{nearest(name, own) or '.'}"
         )
-    given = read_yaml(path, "the constitution")
-    listed = given.get("principles") if isinstance(given, dict) else given
+    contents = read_yaml(path, "the constitution")
+    listed = contents.get("principles") if isinstance(contents, dict) else contents
     if not isinstance(listed, list) or not listed:
         raise InputError(f"{name} has no principles; a constitution is a list of them, under the key principles.")
     principles = tuple(_principle(name, number, one) for number, one in enumerate(listed, start=1))
@@ -67,9 +67,9 @@ def read_constitution(name: str) -> tuple[Principle, ...]:
     return principles
 
 
-def _principle(file: str, number: int, given: Any) -> Principle:
+def _principle(file: str, number: int, entry: Any) -> Principle:
     where, known = f"{file}, principle {number}", [field.name for field in fields(Principle)]
-    parts = {"prefer": given} if isinstance(given, str) else given
+    parts = {"prefer": entry} if isinstance(entry, str) else entry
     if not isinstance(parts, dict):
         raise InputError(f"{where}: it is neither a sentence nor a mapping with {', '.join(known)}.")
     for key, value in parts.items():
@@ -89,7 +89,7 @@ def _principle(file: str, number: int, given: Any) -> Principle:
     )
 
 
-def drawn(principles: Sequence[Told], count: int, key: str, seed: int = 0) -> list[Told]:
+def draw(principles: Sequence[AnyPrinciple], count: int, key: str, seed: int = 0) -> list[AnyPrinciple]:
     """`count` different principles, all sets of them equally likely, decided by the seed and the key.
 
     The key describes what they are drawn for, such as the prompt and the answers to compare. Where there are no more
@@ -102,5 +102,5 @@ def drawn(principles: Sequence[Told], count: int, key: str, seed: int = 0) -> li
 
 
 def key_of(prompt: Text, answers: Sequence[str]) -> str:
-    """The key of `drawn` for a prompt and answers, independent of their order."""
+    """The key of `draw` for a prompt and answers, independent of their order."""
     return json.dumps([text_to_json(prompt), *sorted(answers)])

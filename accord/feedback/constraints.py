@@ -55,20 +55,20 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def parse(given: Any) -> tuple[Constraint, ...]:
+def parse(entry: Any) -> tuple[Constraint, ...]:
     """The constraints in a mapping; InputError where there is no such check, or its value does not fit."""
-    filled = _filled(given)
+    filled = _filled(entry)
     if not isinstance(filled, Mapping) or not filled:
-        raise InputError(f"constraints are a mapping with some of {', '.join(CHECKS)}, not {given!r}")
-    found = []
+        raise InputError(f"constraints are a mapping with some of {', '.join(CHECKS)}, not {entry!r}")
+    constraints = []
     for name, value in filled.items():
         if name not in CHECKS:
             raise InputError(
                 f"there is no check {name!r}{nearest(str(name), CHECKS)}; the checks are {', '.join(CHECKS)}"
             )
         with located(f"{name}: "):
-            found.append(Constraint(name, CHECKS[name](value)))
-    return tuple(found)
+            constraints.append(Constraint(name, CHECKS[name](value)))
+    return tuple(constraints)
 
 
 def _filled(value: Any) -> Any:
@@ -87,12 +87,12 @@ def _count(of: Callable[[str], int]) -> Callable[[Any], Callable[[str], bool]]:
 
 
 def _bounds(value: Any) -> Callable[[int], bool]:
-    given = {"exactly": value} if isinstance(value, int) else _filled(value)
-    is_known = isinstance(given, Mapping) and given and set(given) <= set(_BOUNDS)
-    if not is_known or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in given.values()):
+    bounds = {"exactly": value} if isinstance(value, int) else _filled(value)
+    is_known = isinstance(bounds, Mapping) and bounds and set(bounds) <= set(_BOUNDS)
+    if not is_known or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in bounds.values()):
         raise InputError(f"give a whole number, or some of {', '.join(_BOUNDS)} with one, not {value!r}")
-    low, high = given.get("at_least", 0), given.get("at_most", float("inf"))
-    exactly = given.get("exactly")
+    low, high = bounds.get("at_least", 0), bounds.get("at_most", float("inf"))
+    exactly = bounds.get("exactly")
     if low > high or (exactly is not None and not low <= exactly <= high):
         raise InputError(f"no number can be within {value!r}")
     return lambda n: low <= n <= high and exactly in (None, n)
@@ -114,10 +114,10 @@ def occurrences(phrase: str) -> re.Pattern[str]:
 
 
 def _texts(value: Any) -> list[str]:
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, list) or not given or not all(isinstance(t, str) and t.strip() for t in given):
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
         raise InputError(f"give a text, or a list of texts, in quotes where YAML reads them otherwise, not {value!r}")
-    return given
+    return texts
 
 
 def _times(value: Any) -> Callable[[str], bool]:
@@ -165,10 +165,10 @@ def _json(value: Any) -> Callable[[str], bool]:
     def holds(text: str) -> bool:
         fenced = _FENCE.fullmatch(text)
         try:
-            found = json.loads(fenced[1] if fenced else text)
+            value = json.loads(fenced[1] if fenced else text)
         except (ValueError, RecursionError):
             return False
-        return keys is None or (isinstance(found, dict) and keys <= set(found))
+        return keys is None or (isinstance(value, dict) and keys <= set(value))
 
     return holds
 

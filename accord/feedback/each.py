@@ -27,7 +27,7 @@ class EachReward(FunctionReward):
     Raises InputError as `FunctionReward` does, and for a mapping without a `score`.
     """
 
-    given = (*FunctionReward.given, *ONE, "prompt", TRUTH)
+    provided = (*FunctionReward.provided, *ONE, "prompt", TRUTH)
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         super().__init__(function, name)

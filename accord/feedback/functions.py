@@ -36,11 +36,11 @@ RESERVED = (
 class _Function:
     """A user's function of lists, one element per sample; it gets the arguments it names, or all with `**kwargs`.
 
-    Raises InputError if it has positional-only arguments, or names an argument that is neither given nor a column.
+    Raises InputError if it has positional-only arguments, or names an argument that is neither provided nor a column.
     """
 
     kind: str
-    given: tuple[str, ...]
+    provided: tuple[str, ...]
     """The arguments that accord passes besides columns."""
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
@@ -51,10 +51,10 @@ class _Function:
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self.names = {p.name for p in named}
-        self.needs = [p.name for p in named if p.default is p.empty and p.name not in self.given]
+        self.needs = [p.name for p in named if p.default is p.empty and p.name not in self.provided]
         if any(p.kind is p.POSITIONAL_ONLY for p in parameters):
             raise InputError(
-                f"{self} has positional-only arguments; let it take {', '.join(self.given)} and columns by name"
+                f"{self} has positional-only arguments; let it take {', '.join(self.provided)} and columns by name"
             )
 
     def __str__(self) -> str:
@@ -176,7 +176,7 @@ class FunctionReward(_Function):
     """
 
     kind = "reward function"
-    given: tuple[str, ...] = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
+    provided: tuple[str, ...] = ("prompts", "completions", "completion_ids", "trainer_state", "log_metric", "log_extra")
     abstains = True
     """Whether NaN among its scores means that it abstains."""
 
@@ -197,11 +197,11 @@ class FunctionReward(_Function):
             completion_ids=ids,
             trainer_state=SimpleNamespace(global_step=self.step),
             log_metric=lambda name, value: self.logged.update({name: float(value)}),
-            log_extra=lambda name, said: self.extra.update({name: list(said)}),
+            log_extra=lambda name, column: self.extra.update({name: list(column)}),
         )
-        for name, said in self.extra.items():
-            if len(said) != len(samples):
-                raise InputError(f"{self} logged {len(said)} values as {name!r} for {len(samples)} completions")
+        for name, column in self.extra.items():
+            if len(column) != len(samples):
+                raise InputError(f"{self} logged {len(column)} values as {name!r} for {len(samples)} completions")
         silent = torch.tensor([value is None for value in values], dtype=torch.bool)
         scores = finite([0.0 if value is None else value for value in values], samples, str(self))
         return scores.masked_fill(silent, torch.nan)
@@ -214,7 +214,7 @@ class FunctionJudge(_Function):
     """
 
     kind = "judge"
-    given = ("prompts", "firsts", "seconds")
+    provided = ("prompts", "firsts", "seconds")
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         firsts = [_as_json(c.prompt, c.first) for c in comparisons]
@@ -249,7 +249,7 @@ class FunctionUser(_Function):
     """
 
     kind = "simulated user"
-    given = ("messages",)
+    provided = ("messages",)
 
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         super().__init__(function, name)
@@ -260,10 +260,10 @@ class FunctionUser(_Function):
         return [self._reply(samples, i) for i in range(len(samples))]
 
     def _reply(self, samples: Sequence[Sample], i: int) -> str | None:
-        [said], prompt = prompts_of(samples[i : i + 1]), samples[i].prompt
+        [chat], prompt = prompts_of(samples[i : i + 1]), samples[i].prompt
         self.check(prompt, samples[i].row)
         known = {name: value for name, value in prompt.columns.items() if self.takes_all or name in self.names}
-        messages = [*said, {"role": "assistant", "content": samples[i].text}]
+        messages = [*chat, {"role": "assistant", "content": samples[i].text}]
         with self._guarded(f"{self}, for {describe(samples, i)},"):
             reply = self.function(**known | {"messages": messages})
             if inspect.iscoroutine(reply):

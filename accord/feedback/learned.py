@@ -81,12 +81,12 @@ class Learned:
         texts = iter(self._encoded([(s.prompt.prompt, s.text, s.completion.stop == "length") for s in rest]))
         return self.of_tokens(
             [
-                (s.prompt_tokens, self._said(s)) if known else next(texts)
+                (s.prompt_tokens, self._tokens_of(s)) if known else next(texts)
                 for s, known in zip(samples, by_tokens, strict=True)
             ]
         )
 
-    def _said(self, sample: Sample) -> Tokens:
+    def _tokens_of(self, sample: Sample) -> Tokens:
         """A sample's tokens, with those that the template adds after the end of a turn."""
         tokens = sample.completion.tokens
         if sample.completion.stop == "length" or isinstance(sample.prompt.prompt, str):

@@ -157,7 +157,7 @@ def judges_named(
             end = f".{number}" if len(names) > 1 else ""
             if "journal" in given:
                 own["journal"] = f"{given['journal']}{end}"
-            judges[name] = ai_judge(name, given=own, journal=f"{journal}{end}")
+            judges[name] = ai_judge(name, overrides=own, journal=f"{journal}{end}")
         elif agreement is None:
             judges[name] = judge_named(name)
         else:

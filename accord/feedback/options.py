@@ -88,10 +88,10 @@ class JudgesOptions(RewardOptions, JudgeOptions):
         JudgeOptions.__post_init__(self)
 
     @staticmethod
-    def of_models(given: Mapping[str, Any]) -> dict[str, Any]:
+    def of_models(options: Mapping[str, Any]) -> dict[str, Any]:
         """The given options that are for language models as judges."""
         names = {field.name for field in fields(JudgeOptions)}
-        return {name: value for name, value in given.items() if name in names}
+        return {name: value for name, value in options.items() if name in names}
 
 
 @checked.dataclass(kw_only=True, frozen=True, config=ConfigDict(extra="forbid"))
@@ -156,10 +156,10 @@ class JudgeConfig(JudgeOptions, AskOptions):
     def drawn_from(self) -> tuple[tuple[str, ...], int]:
         """The principles, and how many are drawn for a comparison; raises as `read_constitution` does."""
         if self.constitution is not None:
-            told = tuple(principle.prefer for principle in read_constitution(self.constitution))
-            return told, self.principles_per_comparison or 1
-        told = (HELPFUL,) if self.principles is None else checked_principles(self.principles)
-        return told, self.principles_per_comparison or len(told)
+            principles = tuple(principle.prefer for principle in read_constitution(self.constitution))
+            return principles, self.principles_per_comparison or 1
+        principles = (HELPFUL,) if self.principles is None else checked_principles(self.principles)
+        return principles, self.principles_per_comparison or len(principles)
 
     def rubric(self) -> dict[str, Scale]:
         """The scales by name, or the default one."""
@@ -174,21 +174,21 @@ def checked_principles(principles: Sequence[str]) -> tuple[str, ...]:
     return tuple(principles)
 
 
-def read_judge(name: str, **given: Any) -> JudgeConfig:
-    """The judge described by `ai:MODEL`, `ai:MODEL@URL` or a YAML file; `given` options override the file's.
+def read_judge(name: str, **overrides: Any) -> JudgeConfig:
+    """The judge described by `ai:MODEL`, `ai:MODEL@URL` or a YAML file, some of whose options are overridden.
 
     A constitution given replaces the file's principles. Raises InputError where the name has no model, or the file is
     missing or does not describe a judge.
     """
     known = f"; it may have {', '.join(field.name for field in fields(JudgeConfig))}"
     try:
-        said = _named(name) if name.startswith(AI) else parse_yaml(read_content(name))
-        if isinstance(said, dict):
+        settings = _named(name) if name.startswith(AI) else parse_yaml(read_content(name))
+        if isinstance(settings, dict):
             if not name.startswith(AI):
-                require_keys_allowed(name, said, given)
-            taken = "principles" if "constitution" in given else None
-            said = {key: value for key, value in said.items() if key != taken} | given
-        return TypeAdapter(JudgeConfig).validate_python(said)
+                require_keys_allowed(name, settings, overrides)
+            taken = "principles" if "constitution" in overrides else None
+            settings = {key: value for key, value in settings.items() if key != taken} | overrides
+        return TypeAdapter(JudgeConfig).validate_python(settings)
     except OSError as error:
         raise InputError(f"{name}, the judge, cannot be read ({error.strerror})") from None
     except ValidationError as error:

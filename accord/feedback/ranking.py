@@ -104,7 +104,7 @@ class RankingJudge(PrincipledJudge):
         if not 1 < count <= len(ascii_uppercase):
             raise InputError(f"a model ranks 2 to 26 answers, and {excerpt(show(prompt))!r} has {count}.")
         letters, questions = ascii_uppercase[:count], []
-        for principle in self.drawn(prompt, texts):
+        for principle in self.draw(prompt, texts):
             for turn in range(count):
                 shown = zip(letters, [*texts[turn:], *texts[:turn]], strict=True)
                 named = "\n\n".join(f"[Answer {letter}]\n{text}" for letter, text in shown)
@@ -134,7 +134,7 @@ def _standing(replies: Sequence[Reply], count: int) -> Standing:
             if places is None:
                 kind = "cut before the order" if reply.is_cut else "no order"
                 return Standing(reason=f"{kind}: the judge replied {excerpt(repr(reply.text))}")
-            shown.append([-place for place in places])
+            shown.append([-position for position in places])
     of_answers: NDArray[np.float64] = np.array([np.roll(row, i % count) for i, row in enumerate(shown)])
     if not has_chances:
         return Standing(tuple(of_answers.mean(0).tolist()), "place")
@@ -164,10 +164,10 @@ def places_of(text: str, letters: str) -> list[float] | None:
 
     None where the text does not begin with an order of exactly these letters.
     """
-    found = _ORDER.match(text)
-    if found is None:
+    match = _ORDER.match(text)
+    if match is None:
         return None
-    steps = ["".join(step.split()).split("=") for step in found[1].split(">")]
+    steps = ["".join(step.split()).split("=") for step in match[1].split(">")]
     if sorted(letter for step in steps for letter in step) != sorted(letters):
         return None
     places: dict[str, float] = {}

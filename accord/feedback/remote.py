@@ -80,13 +80,13 @@ class RemoteReward:
             sent = json.dumps(body, ensure_ascii=False, allow_nan=False).encode()
         except (TypeError, ValueError) as error:
             raise InputError(f"a column cannot be sent to {self} as JSON ({error}); remove it") from None
-        answer = self._asked(sent)
+        answer = self._post(sent)
         rewards = answer.get("rewards") if isinstance(answer, dict) else None
         if not isinstance(rewards, list):
             raise InputError(f'{self} must answer {{"rewards": [...]}}, not {excerpt(self.masked(json.dumps(answer)))}')
         return finite(rewards, samples, str(self))
 
-    def _asked(self, sent: bytes) -> Any:
+    def _post(self, sent: bytes) -> Any:
         """The server's answer as parsed JSON, after as many attempts as it takes."""
         request = urllib.request.Request(self.url, sent, {"Content-Type": "application/json"}, method="POST")
         if self.secret:
@@ -126,6 +126,6 @@ class RemoteReward:
         return b"".join(parts)
 
 
-def on_a_line(said: object) -> str:
+def on_a_line(value: object) -> str:
     """A server's message on one line."""
-    return " ".join(str(said).split())
+    return " ".join(str(value).split())

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from accord.engine.fit import named_rows
 from accord.engine.models import Model
-from accord.errors import InputError, TrainingStopped, row_called
+from accord.errors import InputError, TrainingStopped, named_rows, row_called
 from accord.records import Completion, EncodedPrompt, Prompt, Sample, Text, show
 
 
@@ -81,7 +80,7 @@ def logged(feedback: object) -> dict[str, float]:
 
 def extra(feedback: object) -> dict[str, list[Any]]:
     """The values that functions gave for each sample in their last call, by name."""
-    return {name: said for part in _parts(feedback) for name, said in getattr(part, "extra", {}).items()}
+    return {name: values for part in _parts(feedback) for name, values in getattr(part, "extra", {}).items()}
 
 
 def _parts(feedback: object) -> Iterator[Any]:

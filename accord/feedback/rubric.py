@@ -113,8 +113,8 @@ class Rubric:
         """
         asked = [self._question(*answer, scale) for answer in answers for scale in self.scales.values()]
         distinct = list(dict.fromkeys(asked))
-        said = dict(zip(distinct, self.asker.replies(distinct), strict=True))
-        replies = iter([said[question] for question in asked])
+        by_question = dict(zip(distinct, self.asker.replies(distinct), strict=True))
+        replies = iter([by_question[question] for question in asked])
         return [[mark(next(replies), scale) for scale in self.scales.values()] for _ in answers]
 
     def _question(self, prompt: Text, answer: str, columns: Mapping[str, Any], scale: Scale) -> Question:

@@ -24,12 +24,12 @@ def uncertainty(judges: Sequence[Judge], comparisons: Sequence[Comparison]) -> l
     """
     if not judges:
         raise InputError("uncertainty needs a model that judges")
-    said = [judge(comparisons) for judge in judges]
-    for verdicts in said:
+    by_judge = [judge(comparisons) for judge in judges]
+    for verdicts in by_judge:
         wrong = next((i for i, verdict in enumerate(verdicts) if verdict.first_wins is None), None)
         if wrong is not None:
             raise InputError(f"comparison {wrong + 1} has no verdict: {verdicts[wrong].reason}")
-    p = np.array([[verdict.first_wins for verdict in verdicts] for verdicts in said], dtype=np.float64)  # (J, C)
+    p = np.array([[verdict.first_wins for verdict in verdicts] for verdicts in by_judge], dtype=np.float64)  # (J, C)
     whole = _entropy(p.mean(0))
     spread = whole if len(judges) == 1 else whole - _entropy(p).mean(0)
     return [float(value) for value in np.maximum(spread, 0.0)]

@@ -22,7 +22,7 @@ from accord.feedback.imports import import_function
 from accord.feedback.reward import row_named
 from accord.records import EncodedPrompt, Message, Prompt, Sample
 
-Talk: TypeAlias = list[Sample]
+Conversation: TypeAlias = list[Sample]
 """The assistant's turns of one conversation, in order."""
 
 
@@ -64,11 +64,11 @@ class Dialogue:
             raise InputError(f"{row_named(row)}: a conversation begins with messages, but this prompt is plain text")
         self.user.check(prompt, row)
 
-    def rewarded(self, talk: Talk) -> Talk:
+    def rewarded(self, conversation: Conversation) -> Conversation:
         """The turns of a conversation that are rewarded: the last, or all."""
-        return talk[-1:] if self.reward_at == "end" else talk
+        return conversation[-1:] if self.reward_at == "end" else conversation
 
-    def talks(
+    def conversations(
         self,
         policy: Policy,
         prompts: Sequence[EncodedPrompt],
@@ -77,7 +77,7 @@ class Dialogue:
         *,
         longest: int | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> list[Talk]:
+    ) -> list[Conversation]:
         """n conversations from each prompt, prompt by prompt.
 
         A conversation ends where the user ends it, after `max_turns` answers, after an answer that was cut, and where
@@ -88,45 +88,45 @@ class Dialogue:
         """
         seed = sampling.seed if isinstance(sampling.seed, tuple) else (sampling.seed,)
         longest = min((limit for limit in (longest, policy.context) if limit is not None), default=None)
-        talks = [[sample] for sample in policy.sample(prompts, n, sampling, progress=progress)]
+        conversations = [[sample] for sample in policy.sample(prompts, n, sampling, progress=progress)]
         for turn in range(1, self.max_turns):
-            whole = [talk for talk in talks if len(talk) == turn and talk[-1].completion.stop == "end"]
+            whole = [turns for turns in conversations if len(turns) == turn and turns[-1].completion.stop == "end"]
             asked = self._asked(policy, whole, sampling.max_new_tokens, longest)
             if not asked:
                 break
             own = replace(sampling, seed=(*seed, turn))  # equal conversations get different seeds, as equal prompts do
-            for (talk, _), sample in zip(
+            for (conversation, _), sample in zip(
                 asked, policy.sample([p for _, p in asked], 1, own, progress=progress), strict=True
             ):
-                talk.append(sample)
-        return talks
+                conversation.append(sample)
+        return conversations
 
     def _asked(
-        self, policy: Policy, talks: list[Talk], room: int, longest: int | None
-    ) -> list[tuple[Talk, EncodedPrompt]]:
+        self, policy: Policy, conversations: list[Conversation], room: int, longest: int | None
+    ) -> list[tuple[Conversation, EncodedPrompt]]:
         """The conversations that continue, each with the prompt of its next turn."""
-        found: list[tuple[Talk, EncodedPrompt]] = []
-        answers = Team.here().lead(lambda: self.user([talk[-1] for talk in talks]))  # one rank asks the user for all
-        for talk, said in zip(talks, answers, strict=True):
-            if said is None:
+        continued: list[tuple[Conversation, EncodedPrompt]] = []
+        answers = Team.here().lead(lambda: self.user([turns[-1] for turns in conversations]))  # one rank asks for all
+        for conversation, message in zip(conversations, answers, strict=True):
+            if message is None:
                 continue
-            prompt = next_prompt(policy, talk[-1], said)
+            prompt = next_prompt(policy, conversation[-1], message)
             if longest is None or len(prompt.tokens) + room <= longest:
-                found.append((talk, prompt))
-        return found
+                continued.append((conversation, prompt))
+        return continued
 
 
-def next_prompt(policy: Policy, sample: Sample, said: str) -> EncodedPrompt:
+def next_prompt(policy: Policy, sample: Sample, message: str) -> EncodedPrompt:
     """The prompt after an answer and the user's next message: the exact tokens so far, and those that follow."""
     assert not isinstance(sample.prompt.prompt, str)
     chat = (*sample.prompt.prompt, Message("assistant", sample.text))
     with located(f"{row_named(sample.row)}: "):
         try:
-            reply = encode_reply(policy.tokenizer, chat, said, ended=sample.completion.tokens[-1] == policy.end)
+            reply = encode_reply(policy.tokenizer, chat, message, ended=sample.completion.tokens[-1] == policy.end)
         except RewrittenHistory:
             raise InputError(
                 "the chat template renders an earlier answer differently once the chat continues, so a conversation is "
                 "not one text: give a template that does not, by --chat-template"
             ) from None
     tokens = sample.prompt_tokens + sample.completion.tokens + reply
-    return EncodedPrompt(Prompt((*chat, Message("user", said)), sample.prompt.columns), tokens, sample.row)
+    return EncodedPrompt(Prompt((*chat, Message("user", message)), sample.prompt.columns), tokens, sample.row)

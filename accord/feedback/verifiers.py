@@ -186,8 +186,8 @@ def truthful(column: str = ANSWER) -> Verifier:
     """
 
     def answer(text: str) -> str | None:
-        said = " ".join(checks.words(text)).casefold()
-        return None if not said or does_not_know(text) else said
+        spoken = " ".join(checks.words(text)).casefold()
+        return None if not spoken or does_not_know(text) else spoken
 
     def grade(text: str, right: str) -> float:
         if same_words(text, right):
@@ -213,11 +213,11 @@ def _compared(
         value = columns[column]
         if not isinstance(value, (str, int, float)):
             raise InputError(f"'{column}' must be text or a number, not of type {type(value).__name__}")
-        found = right(str(value))
-        if found is None:
+        answer = right(str(value))
+        if answer is None:
             what = "answer" if equals is None else "expression"
             raise InputError(f"there is no {what} in '{column}' ({excerpt(repr(value))})")
-        return found
+        return answer
 
     def grade(text: str, right: Any) -> float:
         return float(answer(text) == right if equals is None else equals(text, right))

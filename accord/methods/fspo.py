@@ -94,8 +94,8 @@ class FSPO(IPOLoss, PreferenceMethod):
 
         def loss(pairs: Trees) -> tuple[Tensor, Measures]:
             values, measures = pair_loss(pairs)
-            given = torch.tensor([tree.given for tree in pairs.trees], device=values.device)  # type: ignore[attr-defined]
-            return values, {**measures, ACCURACY_ALONE: measures["accuracy"][given == 0], "given": given.double()}
+            counts = torch.tensor([tree.given for tree in pairs.trees], device=values.device)  # type: ignore[attr-defined]
+            return values, {**measures, ACCURACY_ALONE: measures["accuracy"][counts == 0], "given": counts.double()}
 
         return loss
 

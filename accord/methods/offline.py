@@ -159,8 +159,8 @@ class OfflineLearner(Learner):
         for start in range(0, len(items), size):
             with torch.no_grad():
                 term = self.method.terms(self.objective, items[start : start + size], self.model)
-                found = engine.Team.here().map(term.packs, partial(self.values, term))
-            for trees, (values, measures) in zip(term.packs, found, strict=True):
+                results = engine.Team.here().map(term.packs, partial(self.values, term))
+            for trees, (values, measures) in zip(term.packs, results, strict=True):
                 term.require_finite(values, trees, when)
                 cluster = trees.group.new_tensor([clusters[tree.row] for tree in trees.trees]).cpu()
                 tally.add("loss", values, cluster[term.tree_of(trees).cpu()])
@@ -219,9 +219,9 @@ class StreamLearner(OfflineLearner):
         left_out = LeftOut(self.strict)
         try:
             for position, row in enumerate(rows):
-                found, reasons = self.items.read(row, strict=self.strict)
+                of_row, reasons = self.items.read(row, strict=self.strict)
                 left_out.reasons += reasons
-                for record in found:
+                for record in of_row:
                     require_kind(record, self.method.reads, self.method.command, f"row {self.items.number(row)}")
                     records.append(record)
                     owners.append(position)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from accord.engine import Branch, Policy, Tree
     from accord.feedback.reward import Reward
-    from accord.feedback.users import Dialogue, Talk
+    from accord.feedback.users import Conversation, Dialogue
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,21 @@ class Rollout:
     @staticmethod
     def of(prompts: Sequence[EncodedPrompt], samples: list[Sample], rewards: list[float]) -> Rollout:
         """A rollout of samples, equally many per prompt, with a reward each."""
-        return Rollout.of_talks(prompts, [[sample] for sample in samples], rewards)
+        return Rollout.of_conversations(prompts, [[sample] for sample in samples], rewards)
 
     @staticmethod
-    def of_talks(
+    def of_conversations(
         prompts: Sequence[EncodedPrompt],
-        talks: Sequence[Talk],
+        conversations: Sequence[Conversation],
         rewards: Sequence[float],
         by_turn: Sequence[Sequence[float]] | None = None,
     ) -> Rollout:
         """A rollout of conversations, equally many per prompt, with a reward each, and optionally one per turn."""
-        g = len(talks) // len(prompts)
-        each = by_turn or [()] * len(talks)
-        branches = [branch_of(*known) for known in zip(talks, rewards, each, strict=True)]
+        g = len(conversations) // len(prompts)
+        each = by_turn or [()] * len(conversations)
+        branches = [branch_of(*known) for known in zip(conversations, rewards, each, strict=True)]
         trees = [engine.Tree(p.tokens, tuple(branches[i * g : (i + 1) * g]), row=p.row) for i, p in enumerate(prompts)]
-        return Rollout(trees, [talk[-1] for talk in talks])
+        return Rollout(trees, [turns[-1] for turns in conversations])
 
     def result(self, numbers: Mapping[str, float]) -> StepResult:
         """A step's result: the samples, statistics of them, and the method's own `numbers`.
@@ -99,27 +99,28 @@ def sample(
     """Sample completions, or conversations, of a batch of prompts from the current policy, with finite rewards."""
     n, sampling = method.group_size, method.sampling(step)
     if dialogue is None:
-        talks = [[each] for each in policy.sample(prompts, n, sampling)]
-        scored = talks
+        conversations = [[each] for each in policy.sample(prompts, n, sampling)]
+        scored = conversations
     else:
-        talks = dialogue.talks(policy, prompts, n, sampling, longest=method.max_length)
-        scored = [dialogue.rewarded(talk) for talk in talks]
-    turns = [turn for talk in scored for turn in talk]
+        conversations = dialogue.conversations(policy, prompts, n, sampling, longest=method.max_length)
+        scored = [dialogue.rewarded(conversation) for conversation in conversations]
+    turns = [turn for turns in scored for turn in turns]
     scores, parts, logged, extra = engine.Team.here().lead(partial(score, reward, turns, step))
-    each = [part.tolist() for part in scores.split([len(talk) for talk in scored])]
-    last = np.cumsum([len(talk) for talk in scored]) - 1  # index of each conversation's last scored turn
+    each = [part.tolist() for part in scores.split([len(turns) for turns in scored])]
+    last = np.cumsum([len(turns) for turns in scored]) - 1  # index of each conversation's last scored turn
     extra = {name: [values[i] for i in last] for name, values in extra.items()}
     groups = np.array([_total(some) for some in each]).reshape(len(prompts), -1)
     unscored = np.isnan(groups)
     # An unscored sample gets its group's mean as reward, and its tokens are not trained on.
     means = np.nan_to_num(groups).sum(1) / np.maximum((~unscored).sum(1), 1)
     by_turn = each if dialogue is not None and dialogue.reward_at == "turns-to-go" else None
-    rollout = Rollout.of_talks(prompts, talks, np.where(unscored, means[:, None], groups).ravel().tolist(), by_turn)
+    totals = np.where(unscored, means[:, None], groups).ravel().tolist()
+    rollout = Rollout.of_conversations(prompts, conversations, totals, by_turn)
     trees = [
         replace(tree, branches=tuple(untrained(b) if skip else b for b, skip in zip(tree.branches, row, strict=True)))
         for tree, row in zip(rollout.trees, unscored.tolist(), strict=True)
     ]
-    numbers = logged | ({} if dialogue is None else turn_measures(talks, each))
+    numbers = logged | ({} if dialogue is None else turn_measures(conversations, each))
     if unscored.any():
         numbers["abstained"] = float(unscored.mean())
     return replace(rollout, trees=trees, parts=parts, numbers=numbers, extra=extra)
@@ -142,16 +143,16 @@ def _total(rewards: Sequence[float]) -> float:
     return sum(known) if known else nan
 
 
-def branch_of(talk: Talk, reward: float, by_turn: Sequence[float] = ()) -> Branch:
+def branch_of(conversation: Conversation, reward: float, by_turn: Sequence[float] = ()) -> Branch:
     """A conversation after its first prompt as a branch: the policy's tokens are trained on, the user's are not.
 
     With rewards per turn the branch has its turns, and turns after the last rewarded one are not trained on.
     """
-    start = len(talk[0].prompt_tokens)
-    last = max((i for i, r in enumerate(by_turn) if not isnan(r)), default=-1) if by_turn else len(talk)
+    start = len(conversation[0].prompt_tokens)
+    last = max((i for i, r in enumerate(by_turn) if not isnan(r)), default=-1) if by_turn else len(conversation)
     tokens, trained, logprobs = Ints(), Bools(), Doubles()
     ends: list[int] = []
-    for number, turn in enumerate(talk):
+    for number, turn in enumerate(conversation):
         between, answer = turn.prompt_tokens[start + len(tokens) :], turn.completion  # between: the user's turn
         tokens += between + answer.tokens
         trained += (False,) * len(between) + (number <= last,) * len(answer.tokens)
@@ -161,13 +162,13 @@ def branch_of(talk: Talk, reward: float, by_turn: Sequence[float] = ()) -> Branc
     return engine.Branch(tokens, None if all(trained) else trained, logprobs, reward, turns)
 
 
-def turn_measures(talks: Sequence[Talk], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
+def turn_measures(conversations: Sequence[Conversation], rewards: Sequence[Sequence[float]]) -> dict[str, float]:
     """The mean number of turns, their length in the policy's tokens, and the mean reward of each turn."""
     row = {
-        "turns": sum(map(len, talks)) / len(talks),
-        "length": sum(len(turn.completion.tokens) for talk in talks for turn in talk) / len(talks),
+        "turns": sum(map(len, conversations)) / len(conversations),
+        "length": sum(len(turn.completion.tokens) for turns in conversations for turn in turns) / len(conversations),
     }
-    for turn in range(max(map(len, talks))) if max(map(len, rewards)) > 1 else ():
+    for turn in range(max(map(len, conversations))) if max(map(len, rewards)) > 1 else ():
         of = [some[turn] for some in rewards if len(some) > turn and not isnan(some[turn])]
         row |= {f"reward of turn {turn + 1}": sum(of) / len(of)} if of else {}
     return row

@@ -111,5 +111,5 @@ def with_hint(prompt: Text, hint: str, answer: str) -> Text:
     if isinstance(prompt, str):
         return hint.format(prompt=prompt, answer=answer)
     last = max((i for i, m in enumerate(prompt) if m.role == "user"), default=len(prompt) - 1)
-    said = Message(prompt[last].role, hint.format(prompt=prompt[last].content, answer=answer))
-    return (*prompt[:last], said, *prompt[last + 1 :])
+    turn = Message(prompt[last].role, hint.format(prompt=prompt[last].content, answer=answer))
+    return (*prompt[:last], turn, *prompt[last + 1 :])

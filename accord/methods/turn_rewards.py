@@ -91,32 +91,32 @@ def advantages_by_turn(
     """
     import torch
 
-    found = [turns for trees, _ in packs if (turns := TurnRewards.of(trees))]
-    to_go = [turns.to_go(penalty) for turns, (_, penalty) in zip(found, packs, strict=True)]
+    of_packs = [turns for trees, _ in packs if (turns := TurnRewards.of(trees))]
+    to_go = [turns.to_go(penalty) for turns, (_, penalty) in zip(of_packs, packs, strict=True)]
     together = torch.cat(to_go)  # (K,) turns of all packs
-    talks: list[tuple[int, int]] = []  # pack and branch of each turn
+    conversations: list[tuple[int, int]] = []  # pack and branch of each turn
     # prompt (or all) -> turn number -> indices of the rewarded turns that are compared
     groups: dict[tuple[int, int], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     is_rewarded = (~together.isnan()).tolist()
-    for p, (turns, (trees, _)) in enumerate(zip(found, packs, strict=True)):
+    for p, (turns, (trees, _)) in enumerate(zip(of_packs, packs, strict=True)):
         of_turns = torch.stack((trees.group[turns.owner], turns.owner, turns.number), 1)
         for prompt, owner, number in of_turns.tolist():
-            if is_rewarded[len(talks)]:
-                groups[(0, 0) if across else (p, prompt)][number].append(len(talks))
-            talks.append((p, owner))
+            if is_rewarded[len(conversations)]:
+                groups[(0, 0) if across else (p, prompt)][number].append(len(conversations))
+            conversations.append((p, owner))
     each = torch.zeros_like(together)
     for by_number in groups.values():
         for number, members in by_number.items():
-            compared = members if len(members) > 1 else [*members, *stand_ins(by_number, number, talks)]
+            compared = members if len(members) > 1 else [*members, *stand_ins(by_number, number, conversations)]
             if len(compared) > 1 or across:  # otherwise there is no sibling to compare with
                 each[members] = compare(together[None, compared])[0, : len(members)]
-    return [a[turns.turn] for a, turns in zip(each.split([len(t) for t in to_go]), found, strict=True)]
+    return [a[turns.turn] for a, turns in zip(each.split([len(t) for t in to_go]), of_packs, strict=True)]
 
 
-def stand_ins(by_number: Mapping[int, list[int]], number: int, talks: Sequence[tuple[int, int]]) -> list[int]:
+def stand_ins(by_number: Mapping[int, list[int]], number: int, conversations: Sequence[tuple[int, int]]) -> list[int]:
     """For the only turn of this number, the latest earlier turns that other conversations reached."""
     [alone] = by_number[number]
     for earlier in range(number - 1, -1, -1):
-        if others := [k for k in by_number.get(earlier, ()) if talks[k] != talks[alone]]:
+        if others := [k for k in by_number.get(earlier, ()) if conversations[k] != conversations[alone]]:
             return others
     return []

@@ -101,7 +101,7 @@ def require_positive(**numbers: float) -> None:
 
 def require_between(low: float, high: float, **numbers: Tensor | float) -> None:
     """Every number, and every one in a tensor, lies in [low, high]."""
-    for name, given in numbers.items():
-        for number in torch.as_tensor(given, dtype=torch.float64).flatten().tolist():
+    for name, values in numbers.items():
+        for number in torch.as_tensor(values, dtype=torch.float64).flatten().tolist():
             if not low <= number <= high:
                 raise ValueError(f"{name} must lie between {low} and {high}, not {number}")

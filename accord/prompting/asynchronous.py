@@ -128,26 +128,26 @@ class AsynchronousSampler(ServedSampler):
     def _taken(self, step: int, request: Request, policy: Policy) -> list[list[Completion]]:
         begun = monotonic()
         drawn = self._finished(request, policy)
-        said = drawn.completions
+        completions = drawn.completions
         self.row = {
-            "staleness": step - (said[0].version or 0),
+            "staleness": step - (completions[0].version or 0),
             **({} if drawn.drift is None else {"sampler_drift": drawn.drift}),
             "handover_seconds": drawn.seconds,
             "samples_wait_seconds": monotonic() - begun,
         }
-        return [said[i : i + request.n] for i in range(0, len(said), request.n)]
+        return [completions[i : i + request.n] for i in range(0, len(completions), request.n)]
 
     def _finished(self, request: Request, policy: Policy) -> Drawn:
         """A request's samples, once drawn; InputError where they cannot be, or other weights drew them."""
         version, queue = request.version, request.queue
         if request.drawn is None:
             assert version is not None and queue is not None
-            said = Team.here().lead(lambda: request.future.result())  # type: ignore[union-attr]
+            completions = Team.here().lead(lambda: request.future.result())  # type: ignore[union-attr]
             with exchanged_state(policy.network, version.weights):
-                self._compare(queue, said, policy, request.sampling)
+                self._compare(queue, completions, policy, request.sampling)
                 self._require_near(self.hosts, policy, request.sampling)
-            said = [replace(one, version=version.steps) for one in said]
-            request.drawn = Drawn(said, self.drift, version.seconds + queue.loading)
+            completions = [replace(one, version=version.steps) for one in completions]
+            request.drawn = Drawn(completions, self.drift, version.seconds + queue.loading)
             request.version = request.queue = request.future = None
         return request.drawn
 
@@ -165,18 +165,18 @@ class AsynchronousSampler(ServedSampler):
 
         Raises InputError where samples cannot be drawn.
         """
-        found = []
+        rows = []
         for step, request in self.requests.items():
             drawn = self._finished(request, policy)
-            said = [[list(c.tokens), list(c.logprobs), c.stop, c.version] for c in drawn.completions]
-            found.append({"step": step, "drift": drawn.drift, "completions": said})
-        return found
+            completions = [[list(c.tokens), list(c.logprobs), c.stop, c.version] for c in drawn.completions]
+            rows.append({"step": step, "drift": drawn.drift, "completions": completions})
+        return rows
 
     def restore(self, state: Sequence[Mapping[str, Any]]) -> None:
         """Take over what `state` returned; `ask` for these steps then draws nothing."""
         for row in state:
-            said = [Completion(Ints(t), Doubles(logp), stop, version) for t, logp, stop, version in row["completions"]]
-            self.restored[row["step"]] = Drawn(said, row["drift"])
+            completions = [Completion(Ints(t), Doubles(p), stop, version) for t, p, stop, version in row["completions"]]
+            self.restored[row["step"]] = Drawn(completions, row["drift"])
 
     def close(self) -> None:
         self.turns.close()
@@ -205,7 +205,7 @@ class Turns:
 
         async def in_turn() -> list[Completion]:
             async with self.turn:
-                return await queue.by(hosts)
+                return await queue.completions(hosts)
 
         return asyncio.run_coroutine_threadsafe(in_turn(), self.loop)
 

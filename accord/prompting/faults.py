@@ -33,9 +33,9 @@ BASE = 1.0
 class Fault(Exception):
     """A failed attempt: its kind, the server's message, whether another may succeed (`passes`), and when (`wait`)."""
 
-    def __init__(self, kind: str, told: str, *, passes: bool = True, wait: float | None = None) -> None:
-        super().__init__(f"{kind}: {told}" if told else kind)
-        self.kind, self.told, self.passes, self.wait = kind, told, passes, wait
+    def __init__(self, kind: str, message: str, *, passes: bool = True, wait: float | None = None) -> None:
+        super().__init__(f"{kind}: {message}" if message else kind)
+        self.kind, self.message, self.passes, self.wait = kind, message, passes, wait
 
 
 def fault_of(error: Exception, server: Server, model: str, timeout: float) -> Fault:
@@ -55,17 +55,17 @@ def fault_of(error: Exception, server: Server, model: str, timeout: float) -> Fa
         if isinstance(error, openai.APIError | ValueError | RecursionError):
             return Fault(UNREADABLE, server.without_key(str(error)))
         raise error
-    told = server.without_key(error.message).removeprefix(f"Error code: {error.status_code} - ")
+    reason = server.without_key(error.message).removeprefix(f"Error code: {error.status_code} - ")
     if error.status_code in (401, 402, 403, 404):
         raise server.refusal(error, model) from None
     if error.status_code == 429 and error.code == "insufficient_quota":
-        raise InputError(f"{server} says that the quota is spent ({told}).") from None
+        raise InputError(f"{server} says that the quota is spent ({reason}).") from None
     if error.status_code < 500 and error.status_code not in (408, 409, 425, 429):
-        return Fault(REFUSED, f"{error.status_code} {told}", passes=False)
+        return Fault(REFUSED, f"{error.status_code} {reason}", passes=False)
     wait = _retry_after(error)
     if wait is not None and wait > LONGEST:
-        raise InputError(f"{server} asks to be left alone for {wait:,.0f} seconds ({told}).") from None
-    return Fault(BUSY if error.status_code == 429 else FAILING, f"{error.status_code} {told}", wait=wait)
+        raise InputError(f"{server} asks to be left alone for {wait:,.0f} seconds ({reason}).") from None
+    return Fault(BUSY if error.status_code == 429 else FAILING, f"{error.status_code} {reason}", wait=wait)
 
 
 def wait_for(state: RetryCallState) -> float:
@@ -80,12 +80,12 @@ def wait_for(state: RetryCallState) -> float:
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
     """The seconds of a Retry-After header, given as a number or a date; None without a usable one."""
-    given = error.response.headers.get("retry-after", "")
+    header = error.response.headers.get("retry-after", "")
     try:
-        seconds = float(given)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(given).timestamp() - time()
+            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time()
         except (TypeError, ValueError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None

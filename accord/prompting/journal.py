@@ -79,7 +79,7 @@ class Journal:
     ) -> list[Reply]:
         """A reply for each request, in order; raises as the model does, with the number of replies kept."""
         with self._opened(), fixed(self._begun):
-            return self._replies(requests, on_reply or (lambda place, reply: None))
+            return self._replies(requests, on_reply or (lambda index, reply: None))
 
     def look(self) -> None:
         """Raise InputError where the file cannot serve as this journal; to be called before other output is written."""
@@ -99,9 +99,9 @@ class Journal:
         self.counts["kept before"] += len(replies)
         keys = list(places)
 
-        def keep(place: int, reply: Reply) -> None:
-            self._write(keys[place], reply)
-            for i in places[keys[place]]:
+        def keep(index: int, reply: Reply) -> None:
+            self._write(keys[index], reply)
+            for i in places[keys[index]]:
                 replies[i] = reply
                 tell(i, reply)
 

@@ -29,7 +29,7 @@ PROBED = 16
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _EncodedRequest:
     """A request with its tokenized prompt."""
 
     request: Request
@@ -73,7 +73,7 @@ class Local:
         """What decides its replies besides the request: precision, chat template, a date given for it, and a
         fingerprint of the weights."""
         template = str(getattr(self.model.tokenizer, "chat_template", None))
-        given = given_date(self.model.tokenizer)
+        date = given_date(self.model.tokenizer)
         weights, waiting = hashlib.sha256(), unread(self.model.network)
         for name, weight in self.model.network.state_dict().items():
             if waiting and weight.is_meta:
@@ -84,7 +84,7 @@ class Local:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "chat template": hashlib.sha256(template.encode()).hexdigest()[:16],
             "weights": weights.hexdigest()[:16],
-            **({STRFTIME_NOW: given.isoformat()} if given else {}),
+            **({STRFTIME_NOW: date.isoformat()} if date else {}),
         }
 
     def __call__(
@@ -103,9 +103,9 @@ class Local:
         return [replies[i] for i in range(len(requests))]
 
     def _replies(self, requests: Sequence[Request]) -> Iterator[tuple[Request, Reply]]:
-        alike: dict[Sampling, list[_Asked]] = {}
+        alike: dict[Sampling, list[_EncodedRequest]] = {}
         for request in requests:
-            asked = _Asked(request, encode_prompt(self.model.tokenizer, request.prompt))
+            asked = _EncodedRequest(request, encode_prompt(self.model.tokenizer, request.prompt))
             fault = self._fault(asked)
             if fault:
                 yield request, Reply(text=None, reason=fault)
@@ -115,7 +115,7 @@ class Local:
             for start in range(0, len(group), AT_ONCE):
                 yield from self._answered(group[start : start + AT_ONCE], sampling)
 
-    def _fault(self, asked: _Asked) -> str:
+    def _fault(self, asked: _EncodedRequest) -> str:
         """Why a request cannot be answered; empty where it can."""
         context, choices = self.model.context, self._tokens_of_choices(asked)
         if not asked.tokens:
@@ -125,24 +125,26 @@ class Local:
             return ""
         return f"too long: {len(asked.tokens)} tokens and {room} of the reply, where {self.name} reads {context}"
 
-    def _tokens_of_choices(self, asked: _Asked) -> list[Ints]:
+    def _tokens_of_choices(self, asked: _EncodedRequest) -> list[Ints]:
         """The tokens of each choice, at the start of a reply."""
         tokenizer, choices = self.model.tokenizer, asked.request.choices
         before = prompt_text(tokenizer, asked.request.prompt) if choices else ""
         return tokenize(tokenizer, choices, [before] * len(choices))
 
-    def _answered(self, group: list[_Asked], sampling: Sampling) -> Iterator[tuple[Request, Reply]]:
+    def _answered(self, group: list[_EncodedRequest], sampling: Sampling) -> Iterator[tuple[Request, Reply]]:
         begun = self._choices([asked for asked in group if asked.request.choices])
         sampled = [asked for asked in group if asked.request.max_tokens > 0]
-        said = dict(zip((a.request for a in sampled), self._sampled(sampled, sampling), strict=True)) if sampled else {}
+        replies = (
+            dict(zip((a.request for a in sampled), self._sampled(sampled, sampling), strict=True)) if sampled else {}
+        )
         for asked in group:
-            reply = said.get(asked.request, Reply(text="", tokens_in=len(asked.tokens)))
+            reply = replies.get(asked.request, Reply(text="", tokens_in=len(asked.tokens)))
             yield asked.request, replace(reply, choices=begun.get(asked.request))
 
     @torch.no_grad()
-    def _choices(self, group: list[_Asked]) -> dict[Request, dict[str, float]]:
+    def _choices(self, group: list[_EncodedRequest]) -> dict[Request, dict[str, float]]:
         """For each request, the probability that the reply begins with each of its choices."""
-        found: dict[Request, dict[str, float]] = {}
+        by_request: dict[Request, dict[str, float]] = {}
         trees = [Tree(a.tokens, tuple(map(Branch, self._tokens_of_choices(a))), row=i) for i, a in enumerate(group)]
         with evaluating(self._reader.network):
             for batch in pack(trees, self.tokens_per_pass, self.model.device):
@@ -152,10 +154,10 @@ class Local:
                     request = group[tree.row].request
                     begun = {branch.tokens: next(sums) for branch in tree.branches}
                     alone = [_alone(branch.tokens, begun) for branch in tree.branches]
-                    found[request] = dict(zip(request.choices, alone, strict=True))
-        return found
+                    by_request[request] = dict(zip(request.choices, alone, strict=True))
+        return by_request
 
-    def _sampled(self, group: list[_Asked], sampling: Sampling) -> Iterator[Reply]:
+    def _sampled(self, group: list[_EncodedRequest], sampling: Sampling) -> Iterator[Reply]:
         reader, seeds = self._reader, [asked.request.seed for asked in group]
         with reader.autocast():
             drawn = generate(reader.network, [a.tokens for a in group], 1, sampling, seeds=seeds, **reader.limits)

@@ -107,16 +107,16 @@ def _served(options: AskOptions, url: str) -> Prompted:
     return Served(Server(url, options.key, options.insecure), options.model, options)
 
 
-def require_keys_allowed(file: str, said: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def require_keys_allowed(file: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> None:
     """Raise InputError where a settings file names a key that the command line does not allow.
 
     The file may be somebody else's, and its server would be sent any environment variable it names. Names that begin
     with ACCORD_ are meant for this and allowed.
     """
-    key = said.get("key")
-    if isinstance(key, str) and not key.startswith("ACCORD_") and given.get("key") != key:
+    key = settings.get("key")
+    if isinstance(key, str) and not key.startswith("ACCORD_") and options.get("key") != key:
         raise InputError(f"{file} asks for the key in {key}: say --key {key} to allow that, or call it ACCORD_{key}.")
-    if said.get("insecure") and not given.get("insecure"):
+    if settings.get("insecure") and not options.get("insecure"):
         raise InputError(f"{file} asks for insecure, which only the command line allows: say --insecure.")
 
 

@@ -111,20 +111,20 @@ class ServedSampler:
             max_new_tokens=min(sampling.max_new_tokens, SHORT),
         )
         some = prompts[:: -(-len(prompts) // FIRST)]
-        asked = [p.tokens for p in some]
+        tokens = [p.tokens for p in some]
         longest = max(len(p.tokens) for p in prompts) + sampling.max_new_tokens
         shard_unread(policy)
         try:
             Team.here().lead(lambda: run_async(self._meet(policy, some, longest)))
-            found = []
+            nudges = []
             with nudged(policy):
                 for host in self.hosts:
-                    self._draw([host], policy, asked, 1, plain)
-                    found.append((self.drift, self._compared))
-            for host, (nudge, said) in zip(self.hosts, found, strict=True):
-                self._compared = said
+                    self._draw([host], policy, tokens, 1, plain)
+                    nudges.append((self.drift, self._compared))
+            for host, (nudge, compared) in zip(self.hosts, nudges, strict=True):
+                self._compared = compared
                 moved = self._differ(policy, plain, plain.temperature)
-                self._draw([host], policy, asked, 1, plain)
+                self._draw([host], policy, tokens, 1, plain)
                 self._require_near([host], policy, plain)
                 if nudge is None or moved is None or self.drift is None:  # no sample has a token to compare
                     continue
@@ -189,7 +189,7 @@ class ServedSampler:
         return self.handover.write(policy)
 
     def _wait(self, queue: JobQueue, hosts: Sequence[Vllm]) -> list[Completion]:
-        return run_async(queue.by(hosts))
+        return run_async(queue.completions(hosts))
 
     def _compare(self, queue: JobQueue, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
         """Set `drift` from some of the samples and the policy as it is now."""
@@ -204,10 +204,10 @@ class ServedSampler:
         Tokens before `min_new_tokens` are left out: the server excludes ends there, and log pi does not.
         """
         least, known = sampling.min_new_tokens, []
-        for prompt, said in self._compared:
-            flags = tuple(i >= least for i in range(len(said.tokens)))
+        for prompt, completion in self._compared:
+            flags = tuple(i >= least for i in range(len(completion.tokens)))
             if any(flags):
-                known.append(Tree(prompt, (Branch(said.tokens, flags, said.logprobs),)))
+                known.append(Tree(prompt, (Branch(completion.tokens, flags, completion.logprobs),)))
         if not known or temperature == 0 or sampling.top_k or sampling.top_p < 1:
             return None
 

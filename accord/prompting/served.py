@@ -129,7 +129,7 @@ class Served:
             if call.stopped is None:
                 self._missed += fault.kind != REFUSED
                 if fault.kind == UNREACHED:
-                    raise InputError(fault.told) from None
+                    raise InputError(fault.message) from None
                 if fault.kind in FUTILE and not self.answered:
                     raise InputError(f"{self.server} has given no reply so far ({fault}); check its address.") from None
                 if self._missed >= 4 * self.limits.parallel and not call.is_last:
@@ -160,7 +160,7 @@ class Served:
             if call.stopped:
                 raise Fault(UNREACHED, "", passes=False)
             try:
-                reply = await asyncio.wait_for(self._asked(request, call.client), self.limits.timeout)
+                reply = await asyncio.wait_for(self._reply_of(request, call.client), self.limits.timeout)
             except Exception as error:
                 fault = fault_of(error, self.server, self.model, self.limits.timeout)
                 self.rate.hold(fault.wait or 0.0) if fault.kind == BUSY else None
@@ -175,7 +175,7 @@ class Served:
         self.tokens += known
         return reply
 
-    async def _asked(self, request: Request, client: openai.AsyncOpenAI) -> Reply:
+    async def _reply_of(self, request: Request, client: openai.AsyncOpenAI) -> Reply:
         """The server's reply; raises whatever the client raises."""
         body: dict[str, Any] = {"model": self.model, "max_tokens": max(request.max_tokens, 1)}
         body |= {"temperature": request.temperature}
@@ -192,16 +192,16 @@ class Served:
                 return self._read(await client.chat.completions.create(messages=messages, **body), request)
             return self._read(await client.completions.create(prompt=show(request.prompt), **body), request)
         except Exception as error:
-            told = f"{error} {getattr(error, 'body', '')}"
-            if "logprobs" not in body or "logprobs" not in told or getattr(error, "status_code", 0) not in (400, 422):
+            text = f"{error} {getattr(error, 'body', '')}"
+            if "logprobs" not in body or "logprobs" not in text or getattr(error, "status_code", 0) not in (400, 422):
                 raise
             self.logprobs = False  # the server says that it has none
-            return await self._asked(request, client)
+            return await self._reply_of(request, client)
 
-    def _read(self, given: Any, request: Request) -> Reply:
+    def _read(self, response: Any, request: Request) -> Reply:
         """The reply in a server's response; raises Fault where it has an unexpected form."""
         try:
-            choice, usage = given.choices[0], given.usage
+            choice, usage = response.choices[0], response.usage
             is_chat = not isinstance(request.prompt, str)
             raw = choice.message.content if is_chat else choice.text
             if raw is None and is_chat and choice.finish_reason in ("length", "stop"):
@@ -216,9 +216,9 @@ class Served:
                 choices=begun, tokens_in=counted[0], tokens_out=counted[1],
             )  # fmt: skip
         except (AttributeError, TypeError, IndexError, KeyError, ValueError, OverflowError) as error:
-            said = getattr(given, "error", None) or given
-            said = said.model_dump(exclude_none=True, warnings=False) if hasattr(said, "model_dump") else said
-            raise Fault(UNREADABLE, shorten(self.server.without_key(str(said)), SHOWN, placeholder=" ...")) from error
+            body = getattr(response, "error", None) or response
+            body = body.model_dump(exclude_none=True, warnings=False) if hasattr(body, "model_dump") else body
+            raise Fault(UNREADABLE, shorten(self.server.without_key(str(body)), SHOWN, placeholder=" ...")) from error
         self.reasoning += text != raw
         return reply
 
@@ -228,25 +228,25 @@ def _choices(logprobs: Any, start: int, choices: Sequence[str]) -> dict[str, flo
 
     Raises ValueError where a log-probability is not valid.
     """
-    place = 0
+    at = 0
     for token, tops in _steps(logprobs):
-        place += len(token)
-        if place > start and any(_begun(token, choices)) and tops:
+        at += len(token)
+        if at > start and any(_begun(token, choices)) and tops:
             break
     else:
         return None
     tokens = {top.strip() for top, _ in tops}
-    found = dict.fromkeys(choices, 0.0)
+    chances = dict.fromkeys(choices, 0.0)
     for top, logp in tops:
         begun = _begun(top, choices)
-        said = begun if len(begun) < 2 else [c for c in begun if c == top.strip() and tokens.issuperset(begun)]
-        if begun and not said:
+        possible = begun if len(begun) < 2 else [c for c in begun if c == top.strip() and tokens.issuperset(begun)]
+        if begun and not possible:
             return None
         if not logp <= ROUNDING:
             raise ValueError(f"a log-probability of {logp}")
-        for choice in said:
-            found[choice] += math.exp(min(logp, 0.0))
-    return found
+        for choice in possible:
+            chances[choice] += math.exp(min(logp, 0.0))
+    return chances
 
 
 def _begun(token: str, choices: Sequence[str]) -> list[str]:

@@ -171,14 +171,14 @@ class Server:
         """An InputError that says what the server's error means, and what to do."""
         import openai
 
-        told = self.without_key(error.message)
+        reason = self.without_key(error.message)
         if isinstance(error, openai.APIConnectionError):
             cause = f": {self.without_key(str(error.__cause__))}" if error.__cause__ else ""
-            what = f"nothing answers at {self} ({told.rstrip('.')}{cause})"
+            what = f"nothing answers at {self} ({reason.rstrip('.')}{cause})"
             return InputError(f"{what}; check that the server runs there.")
         if not isinstance(error, openai.APIStatusError):
-            return InputError(f"{self} broke off ({told}).")
-        told = told.removeprefix(f"Error code: {error.status_code} - ")
+            return InputError(f"{self} broke off ({reason}).")
+        reason = reason.removeprefix(f"Error code: {error.status_code} - ")
         if error.status_code in (401, 403):
             if self.client.api_key != "none":
                 return InputError(f"{self} does not take the key in {self.key or OPENAI_KEY}: set it to the server's.")
@@ -186,8 +186,8 @@ class Server:
         if error.status_code == 404 and model:
             models = self.models()
             known = f"; it has {', '.join(models)}" if models else ""
-            return InputError(f"{self} has no model {model} ({told}){known}{nearest(model, models) or '.'}")
-        return InputError(f"{self} refuses with the status {error.status_code} ({told}).")
+            return InputError(f"{self} has no model {model} ({reason}){known}{nearest(model, models) or '.'}")
+        return InputError(f"{self} refuses with the status {error.status_code} ({reason}).")
 
     def without_key(self, text: str) -> str:
         """An excerpt of a server's message, with the key and the password masked."""

@@ -40,14 +40,14 @@ GO_ON = "give the same command again, with --resume where it trains"
 class Job:
     """One sample to be drawn: its index, prompt and seed."""
 
-    place: int
+    index: int
     prompt: Tokens
     seed: int
 
 
 def fault_text(fault: Fault | NotServed) -> str:
     """A fault's message for people."""
-    return getattr(fault, "told", "") or str(fault)
+    return getattr(fault, "message", "") or str(fault)
 
 
 class JobQueue:
@@ -58,10 +58,10 @@ class JobQueue:
         config: SamplerConfig,
         handed: HandedWeights,
         jobs: Sequence[Job],
-        given: SampleSettings,
+        settings: SampleSettings,
         progress: Callable[[int], None] | None = None,
     ) -> None:
-        self.handed, self.jobs, self.given, self.progress = handed, jobs, given, progress
+        self.handed, self.jobs, self.settings, self.progress = handed, jobs, settings, progress
         self.waiting, self.total = deque(jobs), len(jobs)
         self.done: dict[int, Completion] = {}
         self.tries: Counter[int] = Counter()
@@ -81,7 +81,7 @@ class JobQueue:
         all."""
         return -(-self.total // max(1, sum(host.away is None for host in self.hosts)))
 
-    async def by(self, hosts: Sequence[Vllm]) -> list[Completion]:
+    async def completions(self, hosts: Sequence[Vllm]) -> list[Completion]:
         """All samples, in order; InputError where no server can draw the rest."""
         self.hosts = hosts
         for host in hosts:
@@ -107,18 +107,18 @@ class JobQueue:
         while not self.is_over and host.held != self.handed:
             begun: float | None = None
             try:
-                if not await self.heard(host, client):
+                if not await self.is_up(host, client):
                     return
                 if not host.model:
                     await host.named(client)
                 begun, seconds = monotonic(), max(self.wait, LOADING) + round(self.handed.size / SLOWEST)
-                await host.hand_over(client, self.handed, self.given.name, seconds=seconds)
+                await host.hand_over(client, self.handed, self.settings.name, seconds=seconds)
                 self.loading = max(self.loading, monotonic() - begun)
             except (Fault, NotServed) as fault:
                 self.missed(host, fault, begun)
                 await asyncio.sleep(LOOK)
 
-    async def heard(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
+    async def is_up(self, host: Vllm, client: openai.AsyncOpenAI) -> bool:
         """Wait for the server's health check; False where others drew everything meanwhile."""
         asked = asyncio.ensure_future(host.ask(client, "/health", seconds=min(self.wait, LONGEST)))
         while not asked.done() and not self.is_over:
@@ -135,7 +135,7 @@ class JobQueue:
         while self.waiting and host.held == self.handed and not self.is_stopped:
             job = self.waiting.popleft()
             try:
-                self.done[job.place] = await host.draw(client, job.prompt, job.seed, self.given, seconds=self.wait)
+                self.done[job.index] = await host.draw(client, job.prompt, job.seed, self.settings, seconds=self.wait)
             except Fault as fault:
                 self.waiting.append(job)
                 self.failed(host, job, fault)
@@ -153,18 +153,18 @@ class JobQueue:
         if fault.kind == BUSY:
             return
         host.held = None  # it may have been restarted without these weights
-        self.tries[job.place] += 1
-        if self.tries[job.place] == TRIES:
+        self.tries[job.index] += 1
+        if self.tries[job.index] == TRIES:
             self.is_stopped = True
             raise InputError(f"{host} fails on a sample again and again ({fault}); see its log, then {GO_ON}.")
 
     def missed(self, host: Vllm, fault: Fault | NotServed, asked: float | None = None) -> None:
         """Record that a server has failed, since `asked` where known; InputError where it has for too long."""
-        said = fault_text(fault).rstrip(".")
+        reason = fault_text(fault).rstrip(".")
         if host.away is None:
             is_slow = getattr(fault, "kind", "") == SLOW
             host.away = asked if asked is not None and is_slow else monotonic()  # waiting for it began then
             if monotonic() - host.away <= self.wait:
-                status(f"{host} is waited for, up to {self.wait:g} seconds: {said}")
+                status(f"{host} is waited for, up to {self.wait:g} seconds: {reason}")
         if monotonic() - host.away > self.wait:
-            raise InputError(f"{host} was waited for {self.wait:g} seconds ({said}): start it again, and {GO_ON}.")
+            raise InputError(f"{host} was waited for {self.wait:g} seconds ({reason}): start it again, and {GO_ON}.")

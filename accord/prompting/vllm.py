@@ -79,10 +79,12 @@ class Vllm:
     async def models(self, client: openai.AsyncOpenAI, *, seconds: float) -> list[dict[str, Any]]:
         """The models that it serves, adapters included."""
         listed = await self.ask(client, "/v1/models", seconds=seconds)
-        found = listed.get("data") if isinstance(listed, dict) else None
-        if not isinstance(found, list) or not all(isinstance(m, dict) and isinstance(m.get("id"), str) for m in found):
+        entries = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(entries, list) or not all(
+            isinstance(m, dict) and isinstance(m.get("id"), str) for m in entries
+        ):
             raise InputError(f"{self} does not say what it serves as vLLM does; check its address.")
-        return found
+        return entries
 
     async def named(self, client: openai.AsyncOpenAI) -> dict[str, Any]:
         """The entry of its model, whose name is used in requests from now on; InputError unless it serves one model."""
@@ -120,17 +122,17 @@ class Vllm:
         if handed.is_adapter:
             await self._load_adapter(client, handed, seconds)
         else:
-            told = {"method": "reload_weights", "kwargs": {"weights_path": str(handed.folder)}}
+            body = {"method": "reload_weights", "kwargs": {"weights_path": str(handed.folder)}}
             try:
-                await self.ask(client, "/collective_rpc", told, seconds=seconds)
+                await self.ask(client, "/collective_rpc", body, seconds=seconds)
             except NotServed:
                 raise InputError(f"{self} takes no weights: {DEV_MODE}.") from None
             except Fault as fault:
-                if fault.kind == BROKEN or not fault.told.startswith("500"):
+                if fault.kind == BROKEN or not fault.message.startswith("500"):
                     raise
                 raise InputError(
-                    f"{self} serves {self.model} and does not take the weights of {name} ({fault.told}): it must serve "
-                    f"the same model, and see {handed.folder}."
+                    f"{self} serves {self.model} and does not take the weights of {name} ({fault.message}): it must "
+                    f"serve the same model, and see {handed.folder}."
                 ) from None
         await self._reset(client)
         self.held = handed
@@ -147,16 +149,16 @@ class Vllm:
 
     async def _load_adapter(self, client: openai.AsyncOpenAI, handed: HandedWeights, seconds: float) -> None:
         """Load an adapter under a new name, since the cache would answer for an old one; then unload earlier ones."""
-        told = {"lora_name": handed.name, "lora_path": str(handed.folder)}
+        body = {"lora_name": handed.name, "lora_path": str(handed.folder)}
         try:
-            await self.ask(client, "/v1/load_lora_adapter", told, seconds=seconds)
+            await self.ask(client, "/v1/load_lora_adapter", body, seconds=seconds)
         except NotServed:
             raise InputError(f"{self} takes no adapters: {LORA}.") from None
         except Fault as fault:
-            if not fault.told.startswith(("400", "500")):
+            if not fault.message.startswith(("400", "500")):
                 raise
             raise InputError(
-                f"{self} does not take an adapter ({fault.told}): {LORA}, and see that it sees {handed.folder}."
+                f"{self} does not take an adapter ({fault.message}): {LORA}, and see that it sees {handed.folder}."
             ) from None
         for old in self.adapters:
             try:
@@ -166,19 +168,19 @@ class Vllm:
         self.adapters = [handed.name]
 
     async def draw(
-        self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, given: SampleSettings, *, seconds: float
+        self, client: openai.AsyncOpenAI, prompt: Sequence[int], seed: int, settings: SampleSettings, *, seconds: float
     ) -> Completion:
         """A sample of a prompt; raises Fault where it fails, and InputError where it always will."""
         assert self.held is not None
         own = {"model": self.held.name if self.held.is_adapter else self.model, "cache_salt": self.held.name}
-        body = {**given.body, **own, "prompt": list(prompt)}
-        for own_seed in given.seeds(seed):
+        body = {**settings.body, **own, "prompt": list(prompt)}
+        for own_seed in settings.seeds(seed):
             try:
                 answer = await self.ask(client, "/v1/completions", {**body, "seed": own_seed}, seconds=seconds)
             except NotServed as missing:  # or the adapter is gone, after a restart
                 raise Fault(BROKEN, str(missing)) from None
-            self.away, completion = None, given.read(answer)
-            if max(completion.tokens) < given.vocabulary:
+            self.away, completion = None, settings.read(answer)
+            if max(completion.tokens) < settings.vocabulary:
                 return completion
         raise Fault(UNREADABLE, "tokens that the tokenizer does not have, again and again", passes=False)
 
@@ -218,13 +220,13 @@ class SampleSettings:
                 raise ValueError(f"{len(tokens)} tokens and {len(logprobs)} log-probabilities")
             if not all(type(token) is int and 0 <= token < 2**31 for token in tokens):
                 raise ValueError("a token that is not a token id")
-            said = [float(logp) for logp in logprobs]
-            if not all(math.isfinite(logp) and logp <= ROUNDING for logp in said):
+            values = [float(logp) for logp in logprobs]
+            if not all(math.isfinite(logp) and logp <= ROUNDING for logp in values):
                 raise ValueError("a log-probability that is not valid")
         except (TypeError, KeyError, IndexError, ValueError) as error:
             shown = shorten(str(answer), SHOWN, placeholder=" ...")
             why = f"{type(error).__name__}: {error}"
             raise Fault(UNREADABLE, f"no token ids with log-probabilities ({why}) in {shown}", passes=False) from None
         # At temperature 0 the token was certain, whatever probability the model gives it.
-        known = Doubles(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in said)
+        known = Doubles(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in values)
         return Completion(Ints(tokens), known, "end" if finish == "stop" else "length")

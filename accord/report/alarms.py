@@ -78,5 +78,5 @@ def _named(title: str) -> str:
 
 def _sentence(value: object) -> str:
     """An alarm's text as a sentence."""
-    said = str(value or "").strip()
-    return said[:1].upper() + said[1:] + ("" if not said or said[-1] in ".!?" else ".")
+    text = str(value or "").strip()
+    return text[:1].upper() + text[1:] + ("" if not text or text[-1] in ".!?" else ".")

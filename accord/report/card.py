@@ -25,7 +25,8 @@ from accord.report.folder import RunFiles, read_stage
 from accord.report.html import Json
 from accord.report.lineage import origin_of
 from accord.report.series import Array, columns
-from accord.results.base import Interval, called, wilson
+from accord.results.base import called
+from accord.results.intervals import Interval, wilson
 
 SHORT_NAMES = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}
 """Models on the Hub for which accord has a short name."""
@@ -115,10 +116,10 @@ def add_evaluation(model: str | Path, folder: str | Path) -> Path:
     Raises InputError where the folder holds no evaluation.
     """
     card = Path(model) / "README.md"
-    found = results.load(folder)
-    warnings = "".join(f"\n- {code(line)}" for line in found.warnings)
-    text = "\n".join(public(line.rstrip()) for line in found.text().splitlines())
-    section = f"\n## Evaluation: {found.kind}\n\n{fenced(text, 'text')}\n{warnings and warnings + chr(10)}"
+    result = results.load(folder)
+    warnings = "".join(f"\n- {code(line)}" for line in result.warnings)
+    text = "\n".join(public(line.rstrip()) for line in result.text().splitlines())
+    section = f"\n## Evaluation: {result.kind}\n\n{fenced(text, 'text')}\n{warnings and warnings + chr(10)}"
     so_far = card.read_text(encoding="utf-8") if card.is_file() else ""
     if section not in so_far:
         write_text(card, so_far + section)
@@ -157,13 +158,13 @@ def _labels(model: Path) -> int:
 
 def _metadata(run: Path, settings: Json, labels: int) -> Json:
     """The metadata for the Hub. A base model and data sets are named only if they are names on the Hub."""
-    found: Json = {"library_name": "transformers"}
-    found["pipeline_tag"] = "text-classification" if labels else "text-generation"
+    metadata: Json = {"library_name": "transformers"}
+    metadata["pipeline_tag"] = "text-classification" if labels else "text-generation"
     if base := _base_model(run, settings):
-        found["base_model"] = base
+        metadata["base_model"] = base
     if sets := [name for option in SOURCES if (name := _on_hub(settings.get(option)))]:
-        found["datasets"] = list(dict.fromkeys(sets))
-    return found | {"tags": ["accord", str(settings.get("command") or "run")]}
+        metadata["datasets"] = list(dict.fromkeys(sets))
+    return metadata | {"tags": ["accord", str(settings.get("command") or "run")]}
 
 
 def _base_model(run: Path, settings: Json) -> str | None:
@@ -222,8 +223,8 @@ def _results(files: RunFiles) -> Iterator[str]:
             rows = int(files.settings.get("batch_size") or 1)
             yield f"- {code(name)}: {_mean(series.values[-last:], rows if metric.is_share else 0)}"
     if files.best:
-        said = ", ".join(f"{code(name)} {value:.4g}" for name, value in files.best.items() if isinstance(value, float))
-        yield f"- the best during training: step {files.best.get('step')}{said and ', ' + said}"
+        best = ", ".join(f"{code(name)} {value:.4g}" for name, value in files.best.items() if isinstance(value, float))
+        yield f"- the best during training: step {files.best.get('step')}{best and ', ' + best}"
     if measured:
         yield (
             "\nIntervals are 95%. Where several steps are named, the value is the mean over them with Student's "
@@ -261,8 +262,8 @@ def _use(model: Path, labels: int) -> str:
         return _READ.format(kind="AutoModelForCausalLM", more="") + (_CHAT if chats else _PLAIN) + _ANSWER
     text = _READ_CHAT if chats else "text = question + answer"
     read = _LABELS.format(text=text, more=", add_special_tokens=False" if chats else "")
-    given = f", num_labels={labels}" if (model / "adapter_config.json").is_file() else ""
-    loaded = _READ.format(kind="AutoModelForSequenceClassification", more=given)
+    argument = f", num_labels={labels}" if (model / "adapter_config.json").is_file() else ""
+    loaded = _READ.format(kind="AutoModelForSequenceClassification", more=argument)
     return loaded + read + (_REWARD if labels == 1 else _PREFERENCE)
 
 

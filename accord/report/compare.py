@@ -60,7 +60,7 @@ def write_comparison(folders: Sequence[str | Path], out: str | Path) -> Path:
         comparisons=_crossed([{r.name: r for _, r in story.results(ComparisonsResult)} for _, story in stories]),
         frontiers=_frontiers(names, tables, together),
         watches=_alarms(together),
-        asked=_asked(names, tables, together),
+        asked=_same_prompts(names, tables, together),
         environment=differing(environments),
     )
     save_text(path, page)
@@ -119,11 +119,11 @@ def _alarms(together: Sequence[SharedStage]) -> list[StageAlarms]:
         for chapter in together
         for name, stage in chapter.stages
     ]
-    heard = [stage_alarms(name, run, series.columns(run.metrics)) for name, run in stages]
-    return [alarms for alarms in heard if alarms]
+    of_stages = [stage_alarms(name, run, series.columns(run.metrics)) for name, run in stages]
+    return [alarms for alarms in of_stages if alarms]
 
 
-def _asked(
+def _same_prompts(
     names: Sequence[str], tables: Sequence[list[ModelTable]], together: Sequence[SharedStage]
 ) -> list[tuple[str, list[SideBySide]]]:
     """The runs' samples on the same prompts: at the end of training, and in evaluations."""

@@ -31,18 +31,18 @@ def composition_of(rows: Sequence[Json]) -> Composition | None:
     known = [{**row, "file": legible(str(row["file"]))} for row in rows if "file" in row]
     known = [row for row in known if all(isinstance(row.get(n), int | float) for n in NUMBERS)]
     files = sorted(({"weight": None, "bytes": None, **row} for row in known), key=lambda row: -row["share"])
-    return Composition(files, _drawn(files) if len(files) > 1 else None) if files else None
+    return Composition(files, _bars(files) if len(files) > 1 else None) if files else None
 
 
 @drawing
-def _drawn(files: Sequence[Json]) -> Figure:
+def _bars(files: Sequence[Json]) -> Figure:
     figure, axes = blank(7.4, 0.6 + 0.32 * len(files), "share of the tokens")
     axes.grid(visible=False)
-    for place, row in enumerate(files):
-        axes.barh(place, row["share"], height=0.7, color=HUES[0])
+    for index, row in enumerate(files):
+        axes.barh(index, row["share"], height=0.7, color=HUES[0])
         often = "once" if row["epochs"] == 1 else f"{number(row['epochs'])} times"
         axes.annotate(
-            f"{row['tokens']:,} tokens, read {often}", (row["share"], place), (4, 0), textcoords="offset points",
+            f"{row['tokens']:,} tokens, read {often}", (row["share"], index), (4, 0), textcoords="offset points",
             color=INK, va="center", fontsize=7.5, annotation_clip=False,
         ).set_in_layout(False)  # fmt: skip
     names = [row["file"] for row in files]

@@ -79,8 +79,8 @@ def drawing(draw: Callable[Given, Drawn]) -> Callable[Given, Drawn]:
         try:
             return styled(*given, **named)
         except Exception as error:
-            told = Markup("<p class='hint'>This cannot be drawn: {}.</p>").format(error_text(error))
-            made = Figure("What cannot be drawn", told, "") if draw.__annotations__["return"] == "Figure" else told
+            note = Markup("<p class='hint'>This cannot be drawn: {}.</p>").format(error_text(error))
+            made = Figure("What cannot be drawn", note, "") if draw.__annotations__["return"] == "Figure" else note
             return cast(Drawn, made)
 
     return drawn

@@ -77,11 +77,11 @@ class RunFiles:
     @property
     def changes(self) -> list[tuple[str, str, Any, Any]]:
         """Settings changed when the run was resumed: after which step, the name, the old and the new value."""
-        found = []
+        changes = []
         for entry in self.history:
             before, after = (part if isinstance(part := entry.get(end), dict) else {} for end in ("from", "to"))
-            found += [(f"{entry.get('step')}", str(name), before.get(name), after[name]) for name in after]
-        return found
+            changes += [(f"{entry.get('step')}", str(name), before.get(name), after[name]) for name in after]
+        return changes
 
     @property
     def seconds(self) -> float | None:
@@ -142,8 +142,8 @@ class Story:
 
     def results(self, question: type[Result]) -> list[tuple[str, Result]]:
         """The results of one kind of evaluation, each with the name of its stage."""
-        given = [(stage.name, stage.run.evaluation) for stage in self.stages]
-        return [(name, result) for name, result in given if isinstance(result, question)]
+        pairs = [(stage.name, stage.run.evaluation) for stage in self.stages]
+        return [(name, result) for name, result in pairs if isinstance(result, question)]
 
 
 def is_story(folder: Path) -> bool:
@@ -212,8 +212,8 @@ def read_pipeline(folder: Path) -> Story:
     )
 
 
-def _seconds(told: Json) -> float | None:
-    seconds = told.get("seconds")
+def _seconds(record: Json) -> float | None:
+    seconds = record.get("seconds")
     return float(seconds) if isinstance(seconds, int | float) else None
 
 

@@ -22,11 +22,11 @@ NAMED = 14
 
 def write_inside(model: str, reading: Reading | None, words: Words, path: Path) -> None:
     """Write the page as one self-contained file without network or scripts."""
-    drawn = {} if reading is None else _drawn(reading)
+    drawn = {} if reading is None else _figures(reading)
     save_text(path, fill("inside.html", model=model, reading=reading, words=words, **drawn))
 
 
-def _drawn(reading: Reading) -> dict[str, object]:
+def _figures(reading: Reading) -> dict[str, object]:
     layer, head = reading.chosen
     labels = [token.text for token in reading.tokens]
     return {
@@ -115,7 +115,7 @@ class _Grid:
         self.svg += f' fill-opacity="{opacity}"><title>{title}</title></rect>'
 
     def add_number(self, i: int, j: int, number: str) -> None:
-        x, y = (self.margin + self.cell * (place + 0.5) for place in (j, i))
+        x, y = (self.margin + self.cell * (index + 0.5) for index in (j, i))
         self.svg += f'<text class="number" x="{x}" y="{y + 3}">{number}</text>'
 
     def drawn(self) -> Markup:

@@ -90,7 +90,7 @@ def write_report(folder: str | Path, out: str | Path | None = None) -> Path:
         users=story.results(UsersResult),
         judges=[result for _, result in story.results(JudgeResult)],
         people=story.results(PeopleResult),
-        learning=[(stage, result, _drawn(result)) for stage, result in story.results(LearningCurveResult)],
+        learning=[(stage, result, _curve_figure(result)) for stage, result in story.results(LearningCurveResult)],
         tasks=[(stage, result, _models(result)) for stage, result in story.results(TasksResult)],
         passes=story.results(PassesResult),
         failures=story.results(FailuresResult),
@@ -121,7 +121,7 @@ def refresh_report(folder: str | Path) -> Path:
         return Path(folder) / "report.html"
 
 
-def _drawn(result: LearningCurveResult) -> Figure:
+def _curve_figure(result: LearningCurveResult) -> Figure:
     """The figure of a learning curve; the prediction is dashed."""
     caption = f"{result.sentence()} {result.note()} Dots are single models; the dashed part is the prediction."
     return Figure("Held-out accuracy by number of labels", Markup(result.svg()), caption)

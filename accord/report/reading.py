@@ -130,8 +130,8 @@ class Reading:
     @property
     def surprise(self) -> float | None:
         """The mean of -log p over the tokens after the first, in nats."""
-        given = [-token.logp for token in self.tokens if token.logp is not None]
-        return float(np.mean(given)) if given else None
+        surprises = [-token.logp for token in self.tokens if token.logp is not None]
+        return float(np.mean(surprises)) if surprises else None
 
 
 @dataclass(frozen=True)

@@ -51,8 +51,8 @@ def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, Series]:
     for name in names:
         if name.startswith(HELD_OUT) and name.endswith(ENDS) and name.rsplit("_", 1)[0] in names:
             continue
-        given = [(row["step"], row.get(name)) for row in rows]
-        numbers = [(step, v) for step, v in given if isinstance(v, int | float) and not isinstance(v, bool)]
+        pairs = [(row["step"], row.get(name)) for row in rows]
+        numbers = [(step, v) for step, v in pairs if isinstance(v, int | float) and not isinstance(v, bool)]
         finite = [(step, value) for step, value in numbers if math.isfinite(value)]
         if finite:
             steps, values = (np.array(axis, float) for axis in zip(*finite, strict=True))

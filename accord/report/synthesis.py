@@ -98,12 +98,12 @@ def by_principles(results: Sequence[CritiqueResult]) -> tuple[Figure, ...]:
 
     Runs of different models, constitutions or numbers of revisions, or without critiques, are not mixed.
     """
-    found: dict[tuple[object, ...], list[tuple[int, CritiqueResult]]] = {}
+    groups: dict[tuple[object, ...], list[tuple[int, CritiqueResult]]] = {}
     for result in results:
         for name in result.revisions[-1].scores:
             alike = (name, result.model, result.constitution, len(result.revisions), result.is_direct)
-            found.setdefault(alike, []).append((len(result.principles), result))
-    return tuple(_by_count(str(name), of) for (name, *_), of in found.items() if len({k for k, _ in of}) > 1)
+            groups.setdefault(alike, []).append((len(result.principles), result))
+    return tuple(_by_count(str(name), of) for (name, *_), of in groups.items() if len({k for k, _ in of}) > 1)
 
 
 def _title(name: str, result: CritiqueResult) -> str:

@@ -18,11 +18,11 @@ from accord.parsing import parse_json, read_content
 from accord.results.agreement import AgreementResult
 from accord.results.alarms import AlarmsResult
 from accord.results.base import FILE, Evaluation
-from accord.results.base import Interval as Interval
 from accord.results.comparisons import ComparisonsResult
 from accord.results.critique import CritiqueResult
 from accord.results.failures import FailuresResult
 from accord.results.frontier import FrontierResult
+from accord.results.intervals import Interval as Interval
 from accord.results.judge import JudgeResult
 from accord.results.learning_curve import LearningCurveResult
 from accord.results.models import ModelsResult

@@ -38,9 +38,9 @@ class ByChoices(Evaluation):
         grid = Table("of users", *[""] * len(self.called), *(f"k = {k}" for k in self.ks))
         for model in self.models:
             parts = [(given.k, part) for given in model.given for part in given.groups]
-            found = {(part.label, k): getattr(part, self.measure) for k, part in parts}
-            for i, group in enumerate(sorted({label for label, _ in found})):
+            estimates = {(part.label, k): getattr(part, self.measure) for k, part in parts}
+            for i, group in enumerate(sorted({label for label, _ in estimates})):
                 names = ("" if i else getattr(model, field) for field in self.called)
-                cells = (f"{found[group, k]:.2f}" if (group, k) in found else "" for k in self.ks)
+                cells = (f"{estimates[group, k]:.2f}" if (group, k) in estimates else "" for k in self.ks)
                 grid.add_row(*names, group, *cells)
         yield grid

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import AliasChoices, Field
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Record, absent_unless_given, shown
+from accord.results.base import Evaluation, MaybeInterval, Record, absent_unless_given
+from accord.results.intervals import Interval, shown
 
 Unit = Literal["log-odds", "score", "probability"]
 """The unit of a lead, the model's preference for one completion over the other."""

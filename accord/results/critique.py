@@ -8,7 +8,8 @@ from typing import Any, Literal
 from rich.markup import escape
 from rich.table import Table
 
-from accord.results.base import Evaluation, Intervals, MaybeInterval, Record, called, shown
+from accord.results.base import Evaluation, Intervals, MaybeInterval, Record, called
+from accord.results.intervals import shown
 
 
 class RevisionRow(Record):

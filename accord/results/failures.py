@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Intervals, PromptSettings, Record
+from accord.results.base import Evaluation, Intervals, PromptSettings, Record
+from accord.results.intervals import Interval
 
 
 class FailureSettings(PromptSettings):
@@ -79,11 +80,11 @@ class FailuresResult(Evaluation):
             yield more
         if any(row.measures for row in self.failures):
             differences = [f"{model} - {first}" for first in self.models[:1] for model in others]
-            beside = Table("beside the shares", *self.models, *differences)
+            table = Table("beside the shares", *self.models, *differences)
             for line in (line for row in self.failures for line in row.measures):
                 cells = _cells(line.values, self.models, ".2f") + _cells(line.differences, others, "+.2f")
-                beside.add_row(line.name, *cells)
-            yield beside
+                table.add_row(line.name, *cells)
+            yield table
         if any(row.parts for row in self.failures):
             parts = Table("failure", "about", "n", *self.models)
             for row in self.failures:

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Name, Record
+from accord.results.base import Evaluation, MaybeInterval, Name, Record
+from accord.results.intervals import Interval
 
 
 class FrontierPoint(Record):

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from rich.table import Table
 
 from accord.console import legible
-from accord.results.base import Evaluation, Interval, MaybeInterval, Name, shown
+from accord.results.base import Evaluation, MaybeInterval, Name
 from accord.results.comparisons import Part
+from accord.results.intervals import Interval, shown
 
 
 class JudgeResult(Evaluation):

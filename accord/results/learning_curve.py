@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Record, called
+from accord.results.base import Evaluation, Record, called
+from accord.results.intervals import Interval
 
 Form = Literal["rises", "flat", "not begun", "all alike", "not this form"]
 """What the points show: the fitted curve rises; it may be flat; no curve has begun, as models beat chance at fewer than
@@ -100,7 +101,7 @@ class LearningCurveResult(Evaluation):
     def sentence(self) -> str:
         """The result in words."""
         last, before = self.points[-1], self.points[-2]
-        said = (
+        start = (
             f"Reward models of {last.labels:,.0f} labels agree with {last.accuracy:.1%} of the held-out comparisons, "
             f"{_points(self.bought)} more than those of {before.labels:,.0f}. "
         )
@@ -108,11 +109,11 @@ class LearningCurveResult(Evaluation):
             begun = "models are clearly better than chance at fewer than three sizes"
             if last.accuracy.low <= 0.5:
                 begun = "this may be chance, and no curve has begun to rise"
-            return f"{said}Too few to tell what more labels would buy: {begun}."
+            return f"{start}Too few to tell what more labels would buy: {begun}."
         if self.verdict == "all alike":
-            return said + "Too few to tell what more labels would buy: the models agree on all held-out comparisons."
+            return start + "Too few to tell what more labels would buy: the models agree on all held-out comparisons."
         if self.verdict == "not this form":
-            return said + (
+            return start + (
                 "What more labels would buy cannot be estimated: the points fit no curve a − b n^(−c)"
                 f"{', as they rise faster with more labels' if self._is_late else ''}."
             )
@@ -121,13 +122,13 @@ class LearningCurveResult(Evaluation):
         if self._is_late:
             late = " The last doubling bought more than the one before; unless that is chance, more labels buy more."
         if self.verdict == "flat":
-            return said + (
+            return start + (
                 f"Too few to tell whether more labels would buy anything: twice as many, {_points(doubled.gain)}, "
                 f"which may be nothing and is hardly more than {100 * doubled.gain.high:.1f}.{late}"
             )
         further = "".join(f", {more.more:,} more {_points(more.gain)}" for more in others)
         wanted = f" An accuracy of {self.reached.accuracy:.0%} takes {self.reached} labels." if self.reached else ""
-        return f"{said}Twice as many would buy {_points(doubled.gain)}{further}.{wanted}{late}"
+        return f"{start}Twice as many would buy {_points(doubled.gain)}{further}.{wanted}{late}"
 
     def note(self) -> str:
         """What the result is based on."""
@@ -151,17 +152,17 @@ class LearningCurveResult(Evaluation):
         for point in self.points:
             measured.add_row(f"{point.labels:,.0f}", f"{point.accuracy}", "  ".join(f"{run:.3f}" for run in point.runs))
         yield measured
-        told = Table("learning curve", "")
-        told.add_row("bought by the last doubling", f"{self.bought}")
+        table = Table("learning curve", "")
+        table.add_row("bought by the last doubling", f"{self.bought}")
         if self.fit:
             a, b, c = (interval.estimate for interval in (self.fit.a, self.fit.b, self.fit.c))
-            told.add_row("fitted", f"{a:.3f} − {b:.2f} n^(−{c:.2f})")
-            told.add_row("infinitely many labels would give", f"{self.fit.a}")
+            table.add_row("fitted", f"{a:.3f} − {b:.2f} n^(−{c:.2f})")
+            table.add_row("infinitely many labels would give", f"{self.fit.a}")
         for more in self.buys:
-            told.add_row(f"{more.more:,} more labels would buy", f"{more.gain}")
+            table.add_row(f"{more.more:,} more labels would buy", f"{more.gain}")
         if self.reached:
-            told.add_row(f"labels for {self.reached.accuracy:.0%}", f"{self.reached}")
-        yield told
+            table.add_row(f"labels for {self.reached.accuracy:.0%}", f"{self.reached}")
+        yield table
 
     def svg(self) -> str:
         """The curve as an `<svg>` element in the page's colors; labels are on a log scale.
@@ -208,12 +209,12 @@ def _path(places: Iterable[str], more: str) -> str:
     return f'<path d="M{"L".join(places)}" {more}/>'
 
 
-def _dot(place: str, more: str) -> str:
-    return '<circle cx="{}" cy="{}" {}/>'.format(*place.split(), more)
+def _dot(point: str, more: str) -> str:
+    return '<circle cx="{}" cy="{}" {}/>'.format(*point.split(), more)
 
 
-def _text(place: str, text: str, more: str) -> str:
-    return '<text x="{}" y="{}" {}>{}</text>'.format(*place.split(), more, text)
+def _text(point: str, text: str, more: str) -> str:
+    return '<text x="{}" y="{}" {}>{}</text>'.format(*point.split(), more, text)
 
 
 def _points(gain: Interval) -> str:

@@ -10,17 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import FiniteFloat, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from rich.table import Table
 
-from accord.results.base import (
-    Evaluation,
-    Interval,
-    Intervals,
-    MaybeInterval,
-    Measured,
-    Name,
-    Record,
-    absent_unless_given,
-    shown,
-)
+from accord.results.base import Evaluation, Intervals, MaybeInterval, Measured, Name, Record, absent_unless_given
+from accord.results.intervals import Interval, shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Record, absent_unless_given
+from accord.results.base import Evaluation, MaybeInterval, Record, absent_unless_given
+from accord.results.intervals import Interval
 
 Source = Literal["training", "best of n", "sweep"]
 """How a curve was obtained."""

@@ -8,7 +8,8 @@ from typing import Literal
 from pydantic import Field
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Name, Record, shown
+from accord.results.base import Evaluation, MaybeInterval, Name, Record
+from accord.results.intervals import Interval, shown
 from accord.results.models import Drawing
 
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from rich.table import Table
 
 from accord.results.agreement import AgreementResult
-from accord.results.base import Evaluation, Interval, Intervals, MaybeInterval, Record
+from accord.results.base import Evaluation, Intervals, MaybeInterval, Record
+from accord.results.intervals import Interval
 
 TOO_FEW = "too few to tell"
 

@@ -7,9 +7,10 @@ from typing import ClassVar, Literal
 
 from rich.table import Table
 
-from accord.results.base import Interval, MaybeInterval, Record
+from accord.results.base import MaybeInterval, Record
 from accord.results.by_choices import ByChoices
 from accord.results.comparisons import Part
+from accord.results.intervals import Interval
 
 
 class GivenChoices(Record):
@@ -62,7 +63,7 @@ class PersonalResult(ByChoices):
         """Accuracy by k, then by group, where there are several."""
         grid = Table("accuracy", "", *(f"k = {k}" for k in self.ks))
         for model in self.models:
-            found = {given.k: f"{given.accuracy}" for given in model.given}
-            grid.add_row(model.name, model.how, *(found.get(k, "") for k in self.ks))
+            cells = {given.k: f"{given.accuracy}" for given in model.given}
+            grid.add_row(model.name, model.how, *(cells.get(k, "") for k in self.ks))
         yield grid
         yield from self._by_group()

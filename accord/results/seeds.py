@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, Record, shown
+from accord.results.base import Evaluation, Record
+from accord.results.intervals import Interval, shown
 
 
 class NumberOverSeeds(Record):

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Record, shown
+from accord.results.base import Evaluation, MaybeInterval, Record
+from accord.results.intervals import Interval, shown
 
 Setting: TypeAlias = bool | int | float | str | None
 

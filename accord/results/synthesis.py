@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from accord.results.base import Evaluation, Interval, MaybeInterval, Record, shown, wilson
+from accord.results.base import Evaluation, MaybeInterval, Record
+from accord.results.intervals import Interval, shown, wilson
 
 
 class FilterRow(Record):

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 
 from rich.table import Table
 
-from accord.results.base import Interval, Name, Record
+from accord.results.base import Name, Record
 from accord.results.by_choices import ByChoices
+from accord.results.intervals import Interval
 from accord.results.models import Drawing
 
 
@@ -80,7 +81,7 @@ class UsersResult(ByChoices):
         """Win rates by k, then by group, where there are several."""
         grid = Table(f"wins over {self.against}", *(f"k = {k}" for k in self.ks), "characters")
         for model in self.models:
-            found = {given.k: f"{given.win_rate}" for given in model.given}
-            grid.add_row(model.name, *(found.get(k, "") for k in self.ks), f"{model.given[-1].characters:.0f}")
+            cells = {given.k: f"{given.win_rate}" for given in model.given}
+            grid.add_row(model.name, *(cells.get(k, "") for k in self.ks), f"{model.given[-1].characters:.0f}")
         yield grid
         yield from self._by_group()

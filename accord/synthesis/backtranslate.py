@@ -62,11 +62,11 @@ class Backtranslate:
             questions.append(Question(_INSTRUCTION, asked, _CUE, ask, () if self.ask.is_chat else ("\n",), 96))
         candidates = []
         for text, answer in zip(answers, self.ask(questions, f"{number} backtranslate"), strict=True):
-            said = (answer.text or "").strip().removeprefix(_CUE).strip()
-            candidate = Candidate(on_one_line(said), instances=[Instance("", text)])
+            instruction = (answer.text or "").strip().removeprefix(_CUE).strip()
+            candidate = Candidate(on_one_line(instruction), instances=[Instance("", text)])
             if answer.text is None:
                 candidate.rejected, candidate.origin = "no reply", answer.reason
-            elif answer.is_cut or not said or "\n" in said:
+            elif answer.is_cut or not instruction or "\n" in instruction:
                 candidate.rejected = "unreadable"
             candidates.append(candidate)
         return candidates

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from accord.data.messages import read_text
-from accord.feedback.constitution import Principle, drawn
+from accord.feedback.constitution import Principle, draw
 from accord.records import Demonstration, Message, Preference, Text, show, text_to_json
 from accord.synthesis.filters import SIMILAR
 from accord.synthesis.questions import Answer, Asker, Question
@@ -34,7 +34,7 @@ class Example:
     prompt: str
     answer: str
     principle: Principle
-    said: str
+    critique: str
     revised: str
 
 
@@ -68,7 +68,7 @@ EXAMPLES = (
 )
 """The beginning of a text to be continued."""
 
-_SHOWN = [words(text) for one in EXAMPLES for text in (one.answer, one.said, one.revised)]
+_SHOWN = [words(text) for one in EXAMPLES for text in (one.answer, one.critique, one.revised)]
 _SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "Note", "developer": "Note", "tool": "Tool"}
 _ASKED = {"critique": ("Critique request", "Critique"), "revision": ("Revision request", "Revision")}
 _END = "\n\n---\n\n"
@@ -110,11 +110,13 @@ class Chain:
 
     def demonstration(self) -> Demonstration:
         """The prompt with its last revision."""
-        return Demonstration(self.prompt, _said(self.prompt, self.answers[-1]))
+        return Demonstration(self.prompt, _completion(self.prompt, self.answers[-1]))
 
     def preference(self) -> Preference:
         """The last revision over the first answer."""
-        return Preference(self.prompt, _said(self.prompt, self.answers[-1]), _said(self.prompt, self.answers[0]))
+        return Preference(
+            self.prompt, _completion(self.prompt, self.answers[-1]), _completion(self.prompt, self.answers[0])
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The chain as a row of critiques.jsonl."""
@@ -143,17 +145,17 @@ class Critic:
         """A chain for each prompt; draws depend on the seed and on this batch's number."""
         chains = [Chain(prompt) for prompt in prompts]
         questions = [Question("", _text(prompt, ()), "Assistant:", chat=_chat(prompt), stop=STOP) for prompt in prompts]
-        for chain, said in zip(chains, self._asked(questions, f"{number} answers"), strict=True):
-            fault, text = _fault(said, _last(chain.prompt)), said.text or ""
+        for chain, reply in zip(chains, self._asked(questions, f"{number} answers"), strict=True):
+            fault, text = _fault(reply, _last(chain.prompt)), reply.text or ""
             is_there = fault in ("", "cut", "echo", "copied")
-            chain.add(text if is_there else "", fault, "" if is_there else text or said.reason)
+            chain.add(text if is_there else "", fault, "" if is_there else text or reply.reason)
         for i in range(1, self.rounds + 1):
             self._revise(chains, i, number)
         return chains
 
     def _revise(self, chains: Sequence[Chain], number: int, batch: int) -> None:
         for chain in chains:
-            principle = drawn(self.principles, 1, f"{show(chain.prompt)} {number}", self.ask.seed)[0]
+            principle = draw(self.principles, 1, f"{show(chain.prompt)} {number}", self.ask.seed)[0]
             chain.principles.append(principle.name)
         by_name = {principle.name: principle for principle in self.principles}
         answered = [(c, by_name[c.principles[-1]]) for c in chains if c.answers[-1]]
@@ -162,31 +164,31 @@ class Critic:
             questions = [_question(c, "critique", p) for c, p in answered]
             critiques = self._asked(questions, f"{batch} critiques {number}")
         open_, asked = [], []
-        for (chain, principle), said in zip(answered, critiques, strict=True):
-            fault = "" if self.is_direct else _fault(said, principle.critique, chain.answers[-1], _last(chain.prompt))
-            chain.cut.append(said.is_cut)
-            chain.critiques.append("" if fault not in ("", "cut") else said.text or "")
+        for (chain, principle), reply in zip(answered, critiques, strict=True):
+            fault = "" if self.is_direct else _fault(reply, principle.critique, chain.answers[-1], _last(chain.prompt))
+            chain.cut.append(reply.is_cut)
+            chain.critiques.append("" if fault not in ("", "cut") else reply.text or "")
             if fault in ("", "cut"):
                 open_.append((chain, principle))
                 asked.append(_question(chain, "revision", principle, chain.critiques[-1]))
             else:
-                chain.add(chain.answers[-1], "no critique", said.text or said.reason or fault)
-        for (chain, principle), said in zip(open_, self._asked(asked, f"{batch} revisions {number}"), strict=True):
+                chain.add(chain.answers[-1], "no critique", reply.text or reply.reason or fault)
+        for (chain, principle), reply in zip(open_, self._asked(asked, f"{batch} revisions {number}"), strict=True):
             texts = (principle.critique, principle.revision, chain.critiques[-1], _last(chain.prompt))
-            fault, text = _fault(said, *texts), said.text or ""
-            chain.add(chain.answers[-1] if fault else text, fault, (text or said.reason) if fault else "")
+            fault, text = _fault(reply, *texts), reply.text or ""
+            chain.add(chain.answers[-1] if fault else text, fault, (text or reply.reason) if fault else "")
         for chain in chains:
             if len(chain.answers) == number:
                 chain.add("", "no answer")
                 chain.critiques.append("")
                 chain.cut.append(False)
 
-    def _asked(self, questions: Sequence[Question], place: str) -> list[Answer]:
+    def _asked(self, questions: Sequence[Question], step: str) -> list[Answer]:
         """The replies, without the label that a continuation begins with."""
-        said = self.ask(questions, place)
+        replies = self.ask(questions, step)
         return [
             Answer(a.text and a.text.strip().removeprefix(q.cue.strip()).strip(), a.is_cut, a.reason)
-            for q, a in zip(questions, said, strict=True)
+            for q, a in zip(questions, replies, strict=True)
         ]
 
 
@@ -195,21 +197,21 @@ def is_changed(before: str, after: str) -> bool:
     return _plain(before) != _plain(after)
 
 
-def _fault(said: Answer, *texts: str) -> str:
+def _fault(reply: Answer, *texts: str) -> str:
     """The fault of a reply, given the texts it responds to; empty for none.
 
     "no reply": the prompt is too long, or the server gave none; "empty": no letter or digit; "echo": it repeats one of
     the texts; "copied": its ROUGE-L with an example in the prompt is .7 or more; "cut": it was cut off.
     """
-    if said.text is None:
+    if reply.text is None:
         return "no reply"
-    if not re.search(r"\w", said.text):
+    if not re.search(r"\w", reply.text):
         return "empty"
-    if _plain(said.text) in map(_plain, texts):
+    if _plain(reply.text) in map(_plain, texts):
         return "echo"
-    if ComparedText(said.text).nearest(_SHOWN) >= SIMILAR:
+    if ComparedText(reply.text).nearest(_SHOWN) >= SIMILAR:
         return "copied"
-    return "cut" if said.is_cut else ""
+    return "cut" if reply.is_cut else ""
 
 
 def _plain(text: str) -> str:
@@ -222,8 +224,8 @@ def _question(chain: Chain, what: str, principle: Principle, critique: str = "")
     if critique:
         turns += [principle.critique, critique]
     turns.append(principle.critique if what == "critique" else principle.revision)
-    said = (Message("user" if i % 2 else "assistant", text) for i, text in enumerate(turns))
-    chat = (*_chat(chain.prompt), *said)
+    messages = (Message("user" if i % 2 else "assistant", text) for i, text in enumerate(turns))
+    chat = (*_chat(chain.prompt), *messages)
     parts = [f"Assistant: {turns[0]}"]
     if critique:
         parts += [f"{label}: {text}" for label, text in zip(_ASKED["critique"], turns[1:3], strict=True)]
@@ -235,12 +237,12 @@ def _text(prompt: Text, turns: Sequence[str]) -> str:
     """A text to be continued: the examples, the prompt, and what was said since."""
     shown = []
     for one in EXAMPLES:
-        said = [f"Human: {one.prompt}", f"Assistant: {one.answer if turns else one.revised}"]
+        lines = [f"Human: {one.prompt}", f"Assistant: {one.answer if turns else one.revised}"]
         if turns:
-            given = (one.principle.critique, one.said, one.principle.revision, one.revised)
+            texts = (one.principle.critique, one.critique, one.principle.revision, one.revised)
             labels = (*_ASKED["critique"], *_ASKED["revision"])
-            said += [f"{label}: {text}" for label, text in zip(labels, given, strict=True)]
-        shown.append("\n\n".join(said))
+            lines += [f"{label}: {text}" for label, text in zip(labels, texts, strict=True)]
+        shown.append("\n\n".join(lines))
     asked = [f"{_SPEAKERS[message.role]}: {message.content}" for message in _chat(prompt)]
     return _END.join([*shown, "\n\n".join([*asked, *turns])])
 
@@ -253,5 +255,5 @@ def _last(prompt: Text) -> str:
     return _chat(prompt)[-1].content
 
 
-def _said(prompt: Text, answer: str) -> Text:
+def _completion(prompt: Text, answer: str) -> Text:
     return answer if isinstance(prompt, str) else (Message("assistant", answer),)

@@ -90,5 +90,5 @@ class Evolve:
 
 def with_input(task: Task, draws: random.Random) -> str:
     """An instruction with the input of one of its instances, on one line."""
-    given = draws.choice(task.instances).input if task.instances else ""
-    return on_one_line(f"{task.instruction} {given}") if is_short(given) else on_one_line(task.instruction)
+    input_text = draws.choice(task.instances).input if task.instances else ""
+    return on_one_line(f"{task.instruction} {input_text}") if is_short(input_text) else on_one_line(task.instruction)

@@ -99,13 +99,13 @@ def fault_of_instruction(instruction: str) -> str:
 
 def settle(candidate: Candidate) -> None:
     """Keep the candidate's instances that pass every filter, and reject the candidate if none does."""
-    given: dict[str, set[str]] = {}
+    outputs: dict[str, set[str]] = {}
     for one in candidate.instances:
-        given.setdefault(one.input, set()).add(one.output)
+        outputs.setdefault(one.input, set()).add(one.output)
     kept: list[Instance] = []
     for one in candidate.instances:
         fault = fault_of_instance(candidate.instruction, one)
-        if not fault and len(given[one.input]) > 1:
+        if not fault and len(outputs[one.input]) > 1:
             fault = "contradictory"
         if not fault and one in kept:
             fault = "repeated"

@@ -62,13 +62,13 @@ def instances(text: str, order: Sequence[str] = ("Input", "Output"), is_cut: boo
         blocks.pop()
     if blocks and blocks[0][0] == "Output" and order[0] == "Input":
         blocks.insert(0, ("Input", ""))
-    found: list[Instance] = []
+    read: list[Instance] = []
     for first, second in zip(blocks[::2], blocks[1::2], strict=False):
         if (first[0], second[0]) != tuple(order) or _LABEL.match(first[1]) or _LABEL.match(second[1]):
             break
         pair = dict((first, second))
-        found.append(Instance("" if NOTHING.fullmatch(pair["Input"]) else pair["Input"], pair["Output"]))
-    return found
+        read.append(Instance("" if NOTHING.fullmatch(pair["Input"]) else pair["Input"], pair["Output"]))
+    return read
 
 
 def yes_or_no(text: str) -> bool | None:

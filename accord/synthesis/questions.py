@@ -61,18 +61,18 @@ class Asker:
     top_p: float = 0.9
     seed: int = 0
 
-    def __call__(self, questions: Sequence[Question], place: str) -> list[Answer]:
-        """An answer for each question. `place` names the step of the run, which has its own draws."""
-        requests = [self._request(question, f"{place} {i}") for i, question in enumerate(questions)]
+    def __call__(self, questions: Sequence[Question], step: str) -> list[Answer]:
+        """An answer for each question. `step` names the step of the run, which has its own draws."""
+        requests = [self._request(question, f"{step} {i}") for i, question in enumerate(questions)]
         replies = self.model(requests) if requests else []
         return [self._answer(question, reply) for question, reply in zip(questions, replies, strict=True)]
 
-    def draws(self, place: str) -> random.Random:
+    def draws(self, step: str) -> random.Random:
         """The random numbers of a step of the run."""
-        return random.Random(f"{self.seed} {place}")
+        return random.Random(f"{self.seed} {step}")
 
-    def _request(self, question: Question, place: str) -> Request:
-        digest = hashlib.blake2b(f"{self.seed} {place}".encode(), digest_size=4).digest()
+    def _request(self, question: Question, step: str) -> Request:
+        digest = hashlib.blake2b(f"{self.seed} {step}".encode(), digest_size=4).digest()
         return Request(
             prompt=question.prompt(self.is_chat),
             max_tokens=question.max_tokens or self.max_tokens,

@@ -83,12 +83,12 @@ def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: st
     Raises InputError where a row was not written by a round, or `read` raises KeyError, TypeError or ValueError.
     """
     rows: list[Mapping[str, Any]] = []
-    found: list[Kept] = []
+    kept: list[Kept] = []
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(filter(None, lines), start=1):
         try:
             row = json.loads(line)
-            found.append(read(row))
+            kept.append(read(row))
             rows.append({**row, "round": int(row["round"]), "of": int(row["of"])})
         except (ValueError, KeyError, TypeError, RecursionError):
             if line is lines[-1]:  # torn by a kill
@@ -98,7 +98,7 @@ def whole_rounds(path: Path, read: Callable[[Mapping[str, Any]], Kept], what: st
     whole = 0
     while whole < len(rows) and 0 < rows[whole]["of"] <= len(rows) - whole:
         end = whole + rows[whole]["of"]
-        rounds.append(found[whole:end])
+        rounds.append(kept[whole:end])
         whole = end
     if lines:
         write_rows(path, rows[:whole])

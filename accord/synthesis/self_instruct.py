@@ -90,9 +90,9 @@ class SelfInstruct:
         if self.tells_kinds:
             questions = [self._kind(candidate, kinds) for candidate in candidates]
             for candidate, answer in zip(candidates, self.ask(questions, f"{number} kinds"), strict=True):
-                said = parsing.yes_or_no((answer.text or "").removeprefix(_CUE))
-                candidate.is_classification = said
-                candidate.rejected = "" if said is not None else "unclear kind" if answer.text else "no reply"
+                verdict = parsing.yes_or_no((answer.text or "").removeprefix(_CUE))
+                candidate.is_classification = verdict
+                candidate.rejected = "" if verdict is not None else "unclear kind" if answer.text else "no reply"
         clear = [candidate for candidate in candidates if not candidate.rejected]
         questions = [self._instances(candidate, orders) for candidate in clear]
         for candidate, answer in zip(clear, self.ask(questions, f"{number} instances"), strict=True):

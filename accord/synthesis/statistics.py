@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from accord.results.base import Interval, cluster_mean, wilson
+from accord.results.intervals import Interval, cluster_mean, wilson
 from accord.results.synthesis import Example, FilterRow, Lengths, Opening, SynthesisResult
 from accord.synthesis.filters import OF_INSTANCES, OF_INSTRUCTIONS
 from accord.synthesis.rounds import Growth

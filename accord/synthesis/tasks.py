@@ -113,21 +113,21 @@ def _task(row: Mapping[str, Any]) -> Task:
         raise InputError("'instruction' is empty")
     if is_classification is not None and not isinstance(is_classification, bool):
         raise InputError(f"'is_classification' must be true or false, not {is_classification!r}")
-    given = row.get("instances")
-    if given is None and row.get("output") is not None:
-        given = [{"input": row.get("input"), "output": row["output"]}]
-    if given is not None and not isinstance(given, list):
+    instances = row.get("instances")
+    if instances is None and row.get("output") is not None:
+        instances = [{"input": row.get("input"), "output": row["output"]}]
+    if instances is not None and not isinstance(instances, list):
         raise InputError("'instances' must be a list of objects with input and output")
-    return Task(instruction, tuple(_instances(given or [])), is_classification)
+    return Task(instruction, tuple(_instances(instances or [])), is_classification)
 
 
-def _instances(given: Iterable[Any]) -> Iterable[Instance]:
-    for i, one in enumerate(given):
+def _instances(entries: Iterable[Any]) -> Iterable[Instance]:
+    for i, one in enumerate(entries):
         columns = one if isinstance(one, Mapping) else {}
-        asked, said = columns.get("input") or "", columns.get("output")
-        if not isinstance(asked, str) or not isinstance(said, str) or not said.strip():
+        input_text, output = columns.get("input") or "", columns.get("output")
+        if not isinstance(input_text, str) or not isinstance(output, str) or not output.strip():
             raise InputError(f"instances[{i}] must be an object with the texts input, which may be empty, and output")
-        yield Instance(asked.strip(), said.strip())
+        yield Instance(input_text.strip(), output.strip())
 
 
 def _of_record(row: Any) -> Task:

@@ -46,17 +46,17 @@ class Alarms:
     def see(self, row: Mapping[str, Any]) -> list[Alarm]:
         """The alarms that a new row raises."""
         self.history.add(row)
-        return self._look(row, 1)
+        return self._check(row, 1)
 
     def see_more(self, row: Mapping[str, Any]) -> list[Alarm]:
         """The alarms raised by more columns of the last row, which were logged separately."""
         self.history.extend(row)
-        return self._look(row, 0)
+        return self._check(row, 0)
 
-    def _look(self, row: Mapping[str, Any], rows: int) -> list[Alarm]:
+    def _check(self, row: Mapping[str, Any], rows: int) -> list[Alarm]:
         raised = []
         for rule in RULES:
-            saw = rule.look(self.history)
+            saw = rule.check(self.history)
             silent = self._silent.get(rule.name, SILENCE)
             if saw is not None and silent >= SILENCE:
                 raised.append(Alarm(int(row.get("step", len(self.history.rows))), rule.name, saw, rule.advice))

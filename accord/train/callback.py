@@ -31,8 +31,8 @@ class AlarmCallback(TrainerCallback):
 
     Args:
         stop_when: alarms that end the run, separated by commas, or True for any of them.
-        columns: the trainer's names of accord's columns, where accord does not know them: {"watched": "eval_gold"}; `1
-            - NAME` and `NAME * LENGTH` are understood too.
+        columns: the trainer's names of accord's columns, where accord does not know them: {"watched": "eval_gold"};
+            `1 - NAME` and `NAME * LENGTH` are understood too.
         trainer: the trainer whose names they are, as in `accord alarms`, where the names alone do not tell.
 
     Raises:

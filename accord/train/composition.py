@@ -54,8 +54,8 @@ def _bytes(row: Row) -> int | None:
     if isinstance(row, Tokenization):
         return None
     texts = (getattr(row, name) for name in ("prompt", "completion"))
-    said = (text if isinstance(text, str) else "".join(message.content for message in text) for text in texts)
-    return sum(len(text.encode()) for text in said)
+    contents = (text if isinstance(text, str) else "".join(message.content for message in text) for text in texts)
+    return sum(len(text.encode()) for text in contents)
 
 
 def composition_table(rows: Sequence[Mapping[str, Any]]) -> Table:

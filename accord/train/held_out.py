@@ -11,7 +11,7 @@ and likewise for the method's other per-row measures (`accuracy`, `margin`, `cho
 
 Values that share a prompt are correlated: the tokens of a demonstration, the pairs of a ranking, rows with the same
 prompt. So whole prompts are held out, and the 95% intervals, `eval_loss_low` to `eval_loss_high`, are clustered by
-prompt: `cluster_mean` for a mean, `cluster_rate` for an accuracy (accord.results.base). They cover the variation
+prompt: `cluster_mean` for a mean, `cluster_rate` for an accuracy (accord.results.intervals). They cover the variation
 between draws of rows; two measurements of one run use the same rows and are closer than that.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from accord.data.load import Source
     from accord.engine import Model
-    from accord.results.base import Floats
+    from accord.results.intervals import Floats
 
 AnyRow = TypeVar("AnyRow", bound=Row)
 
@@ -58,22 +58,22 @@ class Tally:
 
     def add(self, name: str, values: Tensor, cluster: Tensor) -> None:
         """Add values (n,), each with its cluster (n,)."""
-        where, given = cluster.cpu().numpy(), values.detach().double().cpu().numpy()
-        for so_far, weights in ((self.sums, given), (self.counts, np.ones(len(given)))):
+        where, numbers = cluster.cpu().numpy(), values.detach().double().cpu().numpy()
+        for so_far, weights in ((self.sums, numbers), (self.counts, np.ones(len(numbers)))):
             so_far[name] = so_far.get(name, np.zeros(self.clusters)) + np.bincount(where, weights, self.clusters)
 
     def row(self) -> dict[str, float]:
         """`eval_NAME` for every name with values: the mean, and `_low` and `_high`, the ends of its 95% interval."""
-        from accord.results.base import cluster_mean, cluster_rate
+        from accord.results.intervals import cluster_mean, cluster_rate
 
-        found: dict[str, float] = {}
+        row: dict[str, float] = {}
         for name, sums in self.sums.items():
             if not (there := self.counts[name] > 0).any():
                 continue
             interval = (cluster_rate if name == "accuracy" else cluster_mean)(sums[there], self.counts[name][there])
             ends = {"": interval.estimate, "_low": interval.low, "_high": interval.high}
-            found |= {f"eval_{name}{end}": value for end, value in ends.items() if isfinite(value)}
-        return found
+            row |= {f"eval_{name}{end}": value for end, value in ends.items() if isfinite(value)}
+        return row
 
 
 class HeldOut(BestModel):
@@ -193,7 +193,7 @@ class RunData(Generic[AnyRow]):
         self.name = "eval_data" if named == IN_MEMORY else named
         if options.eval_share is not None:
             self.name = "the rows held out"
-            self.held, self.drawn = self.rows, drawn(self.rows, options.eval_share, seed, self.unit)
+            self.held, self.drawn = self.rows, draw_share(self.rows, options.eval_share, seed, self.unit)
             return
         split = options.eval_split or "train"
         self.name += "" if split == "train" else f", {split}"
@@ -230,7 +230,7 @@ class RunData(Generic[AnyRow]):
 
     def hold_out(self, run: Run, learner: Learner, model: Model, items: Sequence[Any]) -> HeldOut:
         """The `HeldOut` of the held-out `items`; the run prints how many of their prompts are also trained on."""
-        from accord.results.base import numbered
+        from accord.results.intervals import numbered
 
         assert isinstance(self.options, HeldOutOptions)
         subjects = [self.unit.of(row) for row in self.held]
@@ -245,9 +245,9 @@ class RunData(Generic[AnyRow]):
         return HeldOut(model, run, self.options, self.name, measure, learner.held_out_loss)
 
 
-def drawn(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None) -> frozenset[int]:
+def draw_share(rows: Sequence[Row], share: float, seed: int, unit: Unit | None = None) -> frozenset[int]:
     """The indices of the rows of a random share of the prompts; InputError where that is none, or all."""
-    from accord.results.base import numbered
+    from accord.results.intervals import numbered
 
     unit = unit or PROMPTS
     prompt = numbered([unit.of(row) for row in rows])

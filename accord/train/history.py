@@ -114,7 +114,7 @@ def moving_means(values: Values, size: int) -> Values:
     return (sums[size:] - sums[:-size]) / size
 
 
-Look: TypeAlias = Callable[[History], str | None]
+Check: TypeAlias = Callable[[History], str | None]
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Rule:
     """
 
     name: str
-    look: Look
+    check: Check
     advice: str
     needs: tuple[str, ...]
     apart_from: tuple[str, ...] = ()
@@ -142,10 +142,10 @@ class Rule:
         return min(missing, key=len)
 
 
-def alarm_rule(advice: str, *needs: str, apart_from: tuple[str, ...] = ()) -> Callable[[Look], Rule]:
+def alarm_rule(advice: str, *needs: str, apart_from: tuple[str, ...] = ()) -> Callable[[Check], Rule]:
     """Decorator: makes a function the rule of the alarm with its name."""
 
-    def rule(look: Look) -> Rule:
-        return Rule(look.__name__.replace("_", "-"), look, advice, needs, apart_from)
+    def rule(check: Check) -> Rule:
+        return Rule(check.__name__.replace("_", "-"), check, advice, needs, apart_from)
 
     return rule

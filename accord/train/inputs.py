@@ -56,8 +56,8 @@ def digests_of_files(settings: Mapping[str, Any]) -> dict[str, str]:
         sums = known.setdefault(file.parent, read_sums(file.parent))
         return sums.get(file.name) or sha256_of(file)
 
-    found = {name: list(_files(str(settings[name]))) for name in NAMED if settings.get(name) is not None}
-    return {name: _joined(f"{file.name} {digest_of(file)}" for file in files) for name, files in found.items() if files}
+    named = {name: list(_files(str(settings[name]))) for name in NAMED if settings.get(name) is not None}
+    return {name: _joined(f"{file.name} {digest_of(file)}" for file in files) for name, files in named.items() if files}
 
 
 def digest_of_model(model: Model) -> str:
@@ -104,15 +104,15 @@ def redacted(settings: Mapping[str, Any]) -> dict[str, Any]:
 
     By that digest a resumed run tells whether the URLs are the same; its 32 bits are too few to recover them.
     """
-    found: dict[str, Any] = {}
+    public: dict[str, Any] = {}
     for name, value in settings.items():
         shown = without_secrets(value) if isinstance(value, str) else value
         if isinstance(value, list):
             shown = [without_secrets(one) if isinstance(one, str) else one for one in value]
-        found[name] = shown
+        public[name] = shown
         if shown != value:
-            found[name + URL_DIGEST] = hashlib.sha256(str(value).encode()).hexdigest()[:8]
-    return found
+            public[name + URL_DIGEST] = hashlib.sha256(str(value).encode()).hexdigest()[:8]
+    return public
 
 
 def environment(settings: Mapping[str, Any]) -> dict[str, Any]:

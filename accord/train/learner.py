@@ -43,11 +43,11 @@ class StepResult:
 
     def shown(self) -> list[dict[str, Any]]:
         """The first samples as rows of samples.jsonl."""
-        said: dict[str, Sequence[Any]] = dict(self.extra) | ({"reward": self.rewards} if self.rewards else {})
+        columns: dict[str, Sequence[Any]] = dict(self.extra) | ({"reward": self.rewards} if self.rewards else {})
         if any(sample.completion.version is not None for sample in self.samples):
-            said["version"] = [sample.completion.version for sample in self.samples]
+            columns["version"] = [sample.completion.version for sample in self.samples]
         texts = [{"prompt": text_to_json(s.prompt.prompt), "completion": s.text} for s in self.samples[:SHOWN]]
-        return [text | {name: values[i] for name, values in said.items()} | text for i, text in enumerate(texts)]
+        return [text | {name: values[i] for name, values in columns.items()} | text for i, text in enumerate(texts)]
 
 
 class HasNumbers(Protocol):

@@ -71,11 +71,11 @@ def train(
     out: str | Path,
     options: RunOptions,
     on_step: OnStep | None,
-    **given: Any,
+    **sources: Any,
 ) -> Result:
     """Run `method` in the folder `out`, from the start or the last checkpoint to the end; save the model and report.
 
-    `make_learner` builds the learner once the folder is known to belong to this run. `given` holds the other settings
+    `make_learner` builds the learner once the folder is known to belong to this run. `sources` holds the other settings
     that decide the result; they are written to the folder.
 
     Raises InputError where the folder holds something else, or a run with other settings, and TrainingStopped where a
@@ -83,7 +83,7 @@ def train(
     """
     require_alone(method, options)
     report_unsharded(model.network)
-    settings = describe(method, options, model=model.name, **given)
+    settings = describe(method, options, model=model.name, **sources)
     team = engine.Team.here()
     with (
         engine.shard.sharing(method),
@@ -106,20 +106,12 @@ def train(
         is_whole = team.is_whole if team.size > 1 else None
         with saving_last_good(run, model, optimizer), requests(is_whole) as request:
             while step < learner.total and not run.stopping:
-                with save.on_failure():
-                    if learner.before(step, run, optimizer):
-                        save(step)
-                    result = learner.step(step, learner.batch(step), optimizer)
-                    step = save.step = step + 1
-                    row = {**(learner.sampler.numbers() if learner.sampler else {}), **result.numbers}
-                    try:
-                        row |= watch.after(step, result.samples) if watch else {}
-                    finally:  # the step is done: a failing measurement must not lose its row
-                        run.log(step, row, result.tokens)
+                result = take_step(step, run, learner, optimizer, save)
+                step += 1
                 if (step - 1) % every == 0 or step == learner.total or run.stopping:
                     run.sample(step, result.shown())
                 if on_step:
-                    on_step(step, replace(result, numbers=row))
+                    on_step(step, result)
                 save.after(step, request.number)
             optimizer.require_finite(step)
         if run.stopping:
@@ -127,6 +119,21 @@ def train(
         if watch:
             watch.settle(best=run.stopping is not None)
         return finish(run, model, method)
+
+
+def take_step(step: int, run: Run, learner: Learner, optimizer: Optimizer, save: Checkpointer) -> StepResult:
+    """Take the step after `step` steps and log its row, to which measurements add; returns its result with that row."""
+    with save.on_failure():
+        if learner.before(step, run, optimizer):
+            save(step)
+        result = learner.step(step, learner.batch(step), optimizer)
+        step = save.step = step + 1
+        row = {**(learner.sampler.numbers() if learner.sampler else {}), **result.numbers}
+        try:
+            row |= learner.watch.after(step, result.samples) if learner.watch else {}
+        finally:  # the step is done: a failing measurement must not lose its row
+            run.log(step, row, result.tokens)
+    return replace(result, numbers=row)
 
 
 class Checkpointer:

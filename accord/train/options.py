@@ -200,12 +200,12 @@ class DistillOptions(HeldOutOptions, SamplingOptions):
     """Options of methods that learn from a teacher, whose divergence can be measured on held-out prompts."""
 
 
-def describe(method: TrainingConfig, options: RunOptions, **given: Any) -> dict[str, Any]:
+def describe(method: TrainingConfig, options: RunOptions, **sources: Any) -> dict[str, Any]:
     """Every setting of a run, for config.yaml; data given as Python rows appear as their number and type."""
     command = {"command": getattr(method, "command", "") or type(method).__name__}
     own = {field.name: getattr(method, field.name) for field in fields(method)}
     own = {name: named(value) if callable(value) else value for name, value in own.items()}
-    return command | {k: named(v) for k, v in (given | options.settings()).items()} | own
+    return command | {k: named(v) for k, v in (sources | options.settings()).items()} | own
 
 
 def named(value: Any) -> str | int | float | None:

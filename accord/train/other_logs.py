@@ -82,8 +82,8 @@ def read_log(path: str | Path) -> Log:
     if is_back:
         log.warnings.append("the run went back and repeated steps: the last repetition is shown.")
     if again:
-        told = ", ".join(f"{name} {count:,} times" for name, count in again.items())
-        log.warnings.append(f"logged twice for a step, with different numbers: {told}; the later one is shown.")
+        repeated = ", ".join(f"{name} {count:,} times" for name, count in again.items())
+        log.warnings.append(f"logged twice for a step, with different numbers: {repeated}; the later one is shown.")
     if not log.rows:
         raise InputError(f"{file} has no row of numbers; a log has one object per step, or one column per metric.")
     return log
@@ -100,8 +100,8 @@ def _not_finite(objects: Sequence[Mapping[str, Any]]) -> list[str]:
     """A warning about values that are not finite, with the number of rows; a text "NaN" is W&B's empty cell."""
     numbers = ((name, value) for row in objects for name, value in row.items() if isinstance(value, int | float))
     names = [name for name, value in numbers if not isinstance(value, bool) and _number(value) is None]
-    told = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
-    return [f"not finite, and left out: {told}."] if told else []
+    counted = ", ".join(f"{name} in {count:,} rows" for name, count in Counter(names).items())
+    return [f"not finite, and left out: {counted}."] if counted else []
 
 
 def _named_twice(objects: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -123,11 +123,11 @@ def _file_of(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise InputError(f"there is no file or folder {path}; name a log, or a folder with one.")
-    found = [path / name for name in (STATE, "metrics.jsonl") if (path / name).is_file()]
+    logs = [path / name for name in (STATE, "metrics.jsonl") if (path / name).is_file()]
     later = sorted(path.glob(f"checkpoint-*/{STATE}"), key=lambda file: int(re.sub(r"\D", "", file.parent.name) or 0))
-    if not found and not later:
+    if not logs and not later:
         raise InputError(f"{path} has no {STATE}, metrics.jsonl or checkpoint with one; name the log itself.")
-    return (found or later[::-1])[0]
+    return (logs or later[::-1])[0]
 
 
 def _objects(file: Path, log: Log) -> Iterator[Mapping[str, Any]]:

@@ -89,10 +89,10 @@ def restore(run: Run, learner: Learner, optimizer: Optimizer) -> int:
     changed: its weights are finite but come from the steps that failed. Raises InputError where no earlier checkpoint
     is intact, or more steps are done than the run has.
     """
-    found = engine.Team.here().lead(lambda: last_whole(run, needed=learner.watch is not None))
-    if found is None:
+    usable = engine.Team.here().lead(lambda: last_whole(run, needed=learner.watch is not None))
+    if usable is None:
         return 0
-    step, state = engine.checkpoint.load(found[0], optimizer, found[1])
+    step, state = engine.checkpoint.load(usable[0], optimizer, usable[1])
     learner.restore(state, run, optimizer)
     if step > learner.total:
         raise InputError(

@@ -94,12 +94,12 @@ def _digest(lines: Iterable[str]) -> str:
 
 def _lines(file: Path) -> list[tuple[str, Any]]:
     """A file's lines, each with its parsed row, or None where it is not a row of a step."""
-    found = []
+    parsed = []
     for line in file.read_bytes().splitlines(keepends=True) if file.is_file() else ():
         try:
             row = json.loads(line)
             is_row = line.endswith(b"\n") and isinstance(row["step"], int)
         except (ValueError, KeyError, TypeError, RecursionError):
             is_row = False
-        found.append((line.decode(errors="replace"), row if is_row else None))
-    return found
+        parsed.append((line.decode(errors="replace"), row if is_row else None))
+    return parsed

@@ -1,13 +1,19 @@
 """A run's folder: settings, metrics of every step, samples, checkpoints, model and report.
 
-config.yaml every resolved setting, the date on which the run began, and settings that changed when it was resumed
-metrics.jsonl one row per step
-left_out.jsonl rows that were not trained on, and why composition.jsonl pretraining only: the source files of the text
-and their shares samples.jsonl prompts and completions drawn during training alarms.jsonl alarms as they were raised
-environment.json versions, seed, command, git commit checkpoints/ for --resume; deleted at the end model/ the result, in
-Hugging Face format, with its model card best/, best.json the best model by held-out rows or by an independent measure,
-if either is used tensorboard/ the metrics for TensorBoard tracking.json the run's identifiers at tracking services
-report.html the report SHA256SUMS digests of the finished run's settings, rows and best.json
+    config.yaml         every resolved setting, the date on which the run began, and settings changed by a resumption
+    environment.json    versions, seed, command, git commit
+    left_out.jsonl      rows that were not trained on, and why
+    composition.jsonl   pretraining only: the source files of the text and their shares
+    metrics.jsonl       one row per step
+    samples.jsonl       prompts and completions drawn during training
+    alarms.jsonl        alarms as they were raised
+    checkpoints/        for --resume; deleted at the end
+    best/, best.json    the best model by held-out rows or by an independent measure, if either is used
+    model/              the result, in Hugging Face format, with its model card
+    tensorboard/        the metrics for TensorBoard; tracking.json: the run's identifiers at tracking services
+    report.html         the report
+
+model/ marks a finished run, whose settings, rows and best.json must equal their digests in SHA256SUMS.
 """
 
 from __future__ import annotations
@@ -23,9 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from accord import engine, report
+from accord.console import StepProgress
 from accord.dates import as_date, today
 from accord.errors import InputError, LeftOut, RowNumber
 from accord.files import SUMS, changed, others, real, sync, tidy, write_rows, write_sums, write_text
@@ -193,15 +199,13 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / SUMS).unlink(missing_ok=True)
         self._write_settings(step)
-        said = {"rows": "; ".join(self._taken), "read_as": read_as}
-        noted = environment(self.settings) | {name: text for name, text in said.items() if text}
-        if (ranks := engine.Team.here().size) > 1:
-            noted["ranks"] = ranks
+        ranks = engine.Team.here().size
+        read = {"rows": "; ".join(self._taken), "read_as": read_as, "ranks": ranks if ranks > 1 else None}
+        noted = environment(self.settings) | {name: value for name, value in read.items() if value}
         write_text(self.folder / "environment.json", json.dumps(noted, indent=1))
-        if self._left_out:
-            write_rows(self.folder / "left_out.jsonl", self._left_out)
-        if self._composition:
-            write_rows(self.folder / "composition.jsonl", self._composition)
+        for name, rows in (("left_out", self._left_out), ("composition", self._composition)):
+            if rows:
+                write_rows(self.folder / f"{name}.jsonl", rows)
         self._open.callback(self.rows.close)
         self.rows.open(step)
         self._alarms = Alarms()
@@ -209,11 +213,8 @@ class Run:
             self._alarms.see(row)
         self._tracking.keep(self.folder, kept)
         self._clock = time.perf_counter()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        left = (TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"))
-        progress = Progress(*columns, *left, console=self.console, disable=not self.console.is_terminal)
-        self._task = progress.add_task(str(self.settings.get("command", "run")), completed=step, numbers="")
-        self._progress = self._open.enter_context(progress)
+        self._progress = StepProgress(self.console, str(self.settings.get("command", "run")), step)
+        self._open.enter_context(self._progress.bar)
         self.expect(total)
 
     def _write_settings(self, step: int) -> None:
@@ -222,16 +223,16 @@ class Run:
         if changed := self._changed:
             before = {name: self._before.get(name) for name in changed}
             history.append({"step": step, "from": before, "to": changed})
-            said = ", ".join(f"{name} {changed[name]} (it was {before[name]})" for name in changed)
-            self.print(f"From step {step + 1} on: {said}.")
+            described = ", ".join(f"{name} {changed[name]} (it was {before[name]})" for name in changed)
+            self.print(f"From step {step + 1} on: {described}.")
         if not self.resumed or history != self._history:
             settings = {**self._before, **self.settings, **({HISTORY: history} if history else {})}
             write_text(self.folder / "config.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
     def expect(self, total: int) -> None:
         """Set the expected number of steps."""
-        self._every, self.total = max(1, total // 10), total
-        self._progress.update(self._task, total=total)
+        self.total = total
+        self._progress.expect(total)
 
     def log(self, step: int, row: Mapping[str, float], tokens: int) -> None:
         """Write the row of a step (counted from 1; 0 is before the first) with its seconds and tokens per second.
@@ -251,10 +252,7 @@ class Run:
         shown = {**self._measured, **row}
         numbers = "  ".join(f"{name} {shown[name]:.3f}" for name in SHOWN if name in shown)
         numbers += f"  {tokens / seconds:,.0f} tokens/s" if step else ""
-        self._progress.update(self._task, completed=step, numbers=numbers)
-        if not self.console.is_terminal and (step % self._every == 0 or step == self.total):
-            left, title = seconds * (self.total - step), self._progress.tasks[0].description
-            self.print(f"{title} {step}/{self.total}  {numbers}" + (f"  ~{left:.0f} s left" if step else ""))
+        self._progress.show(step, numbers, seconds)
         for alarm in self._alarms.see(full):
             if alarm.name in self.stop_when and self.stopping is None:
                 self.stopping = f"The alarm {alarm.name} ended the run, as --stop-when asks."

@@ -173,8 +173,8 @@ class MLflow:
         if number := os.environ.get("MLFLOW_EXPERIMENT_ID"):
             return number
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT
-        found = self.client.get_experiment_by_name(name)
-        return str(found.experiment_id if found else self.client.create_experiment(name))
+        experiment = self.client.get_experiment_by_name(name)
+        return str(experiment.experiment_id if experiment else self.client.create_experiment(name))
 
     def last(self) -> int | None:
         return max((metric.step for metric in self.client.get_metric_history(self.id, "seconds")), default=None)

@@ -182,12 +182,12 @@ class Reading:
     @classmethod
     def of(cls, column: str, way: str) -> Reading:
         """Parse `NAME`, `1 - NAME` or `NAME * LENGTH`."""
-        found = re.fullmatch(r"\s*(1\s+-\s+|1-)?(\S+?)(?:\s*\*\s*(\S+))?\s*", way)
-        if found is None or (found[1] and found[3]):
+        match = re.fullmatch(r"\s*(1\s+-\s+|1-)?(\S+?)(?:\s*\*\s*(\S+))?\s*", way)
+        if match is None or (match[1] and match[3]):
             raise InputError(
                 f"--columns.{column} is to be NAME, '1 - NAME' or 'NAME * LENGTH', by names of the log, not {way!r}."
             )
-        return cls(column, found[2], found[3] or "", bool(found[1]))
+        return cls(column, match[2], match[3] or "", bool(match[1]))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -232,8 +232,8 @@ def readings_of(trainer: str | None, columns: Mapping[str, str], names: Collecti
     known = TRAINERS[trainer].reads if trainer else {}
     ways = {**known, **{column: (way,) for column, way in columns.items()}}
     every = ([Reading.of(column, way) for way in some] for column, some in ways.items())
-    found = [[one for one in some if all(name in names for name in one.names)] for some in every]
-    return [some[0] for some in found if some]
+    readings = [[one for one in some if all(name in names for name in one.names)] for some in every]
+    return [some[0] for some in readings if some]
 
 
 def require_columns(columns: Mapping[str, str], names: Collection[str] | None = None) -> None:

@@ -151,5 +151,5 @@ def save_tasks_file(
             "split": f"train[{trained}:]",
             "train_split": f"train[:{trained}]",
         }
-    given = {**({"formats": dict(formats)} if formats else {}), "clusters": clusters}
-    save_text(path, yaml.safe_dump(given, sort_keys=False, width=120))
+    contents = {**({"formats": dict(formats)} if formats else {}), "clusters": clusters}
+    save_text(path, yaml.safe_dump(contents, sort_keys=False, width=120))

@@ -126,13 +126,13 @@ def problems(seed: int, n: int) -> list[Prompt]:
     for digits, share in PRACTICE_DIGITS.items():
         drawn += _different(rng, digits, round(n * share), held_out=False)
     rng.shuffle(drawn)
-    return [_asked(problem) for problem in drawn]
+    return [_prompt_of(problem) for problem in drawn]
 
 
 def heldout(seed: int, digits: int, n: int) -> list[Prompt]:
     """`n` different evaluation problems of this many digits, disjoint from all other rows."""
     rng = random.Random(f"held out {seed}")
-    return [_asked(problem) for problem in _different(rng, digits, n, held_out=True)]
+    return [_prompt_of(problem) for problem in _different(rng, digits, n, held_out=True)]
 
 
 def draw(rng: random.Random, digits: int, *, held_out: bool) -> Sum:
@@ -158,7 +158,7 @@ def _different(rng: random.Random, digits: int, n: int, *, held_out: bool) -> li
     raise ValueError(f"there are only {len(drawn)} different sums of {digits} digits to draw, not {n}")
 
 
-def _asked(problem: Sum) -> Prompt:
+def _prompt_of(problem: Sum) -> Prompt:
     return Prompt(problem.prompt, {"answer": problem.answer, "digits": problem.digits})
 
 

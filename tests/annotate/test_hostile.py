@@ -14,7 +14,7 @@ import pytest
 
 from accord.annotate import Project
 from accord.annotate.database import Slot
-from accord.annotate.pages import Talks
+from accord.annotate.pages import ModelRequests
 from accord.annotate.tasks.base import Incomplete
 from accord.cli.annotate_models import SpeakerOptions, speaker
 from accord.errors import InputError
@@ -35,8 +35,8 @@ def fake() -> Iterator[Fake]:
         yield server
 
 
-def visitor(project: Project, talks: Any = None) -> Visitor:
-    ann = Visitor(project, talks)
+def visitor(project: Project, speaker: Any = None) -> Visitor:
+    ann = Visitor(project, speaker)
     ann.get(f"/join/{project.add_people(['ann'])['ann']}")
     ann.get("/work")
     return ann
@@ -150,9 +150,9 @@ def test_halves_of_characters_come_together_or_go(fake: Fake) -> None:
 
 
 @contextmanager
-def held(talks: Talks, slots: range) -> Iterator[None]:
+def held(requests: ModelRequests, slots: range) -> Iterator[None]:
     """Others who wait for the model."""
-    contexts = [talks.of(slot) for slot in slots]
+    contexts = [requests.of(slot) for slot in slots]
     for context in contexts:
         context.__enter__()
     yield
@@ -161,12 +161,12 @@ def held(talks: Talks, slots: range) -> Iterator[None]:
 
 
 def test_who_waits_for_a_model_keeps_nobody_else_waiting() -> None:
-    talks = Talks()
-    with held(talks, range(20)):
+    requests = ModelRequests()
+    with held(requests, range(20)):
         for slot, why in ((3, "answering you already"), (20, "talks with many people")):
-            with pytest.raises(Incomplete, match=why), talks.of(slot):
+            with pytest.raises(Incomplete, match=why), requests.of(slot):
                 pass
-    with held(talks, range(20)):
+    with held(requests, range(20)):
         pass
 
 

@@ -15,7 +15,7 @@ from accord.annotate import Project, assign, owner, status
 from accord.annotate.database import LAST, Item
 from accord.annotate.serve import make_app
 from accord.annotate.statistics import verdicts
-from accord.results.base import wilson
+from accord.results.intervals import wilson
 from tests.annotate.conftest import made, person
 
 

@@ -21,6 +21,7 @@ from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.data.conftest import TEMPLATE, WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
 from tests.feedback.serving import serving
+from tests.interrupted import interrupt_calls
 from tests.prompting.faulty import Faulty
 from tests.report.folders import HOSTILE
 
@@ -111,15 +112,7 @@ def test_stopped_it_goes_on_bit_for_bit(
     whole, stopped = tmp_path / "whole" / "run", tmp_path / "stopped" / "run"
     given = ("--form", form, "--score", SCORE)
     assert accord(*critique(model, data, constitution, whole, *given)) == 0
-    calls, ask = [0], Local.__call__
-
-    def stop(self: Local, *arguments: Any) -> list[Reply]:
-        calls[0] += 1
-        if calls[0] in (4, 11):  # in the first batch, and in the second of a later run
-            raise KeyboardInterrupt
-        return ask(self, *arguments)
-
-    monkeypatch.setattr(Local, "__call__", stop)
+    calls = interrupt_calls(monkeypatch, 4, 11)  # in the first batch, and in the second of a later run
     capsys.readouterr()
     assert [accord(*critique(model, data, constitution, stopped, *given)) for _ in range(3)] == [130, 130, 0]
     assert "critiques.jsonl has 2 of 5 prompts" in capsys.readouterr().err
@@ -224,15 +217,7 @@ def test_a_recipe_goes_on_and_its_page_has_the_figure_by_principles(
     recipe.write_text(
         yaml.safe_dump({"name": "cai", "description": "", "variables": {}, "stages": stages}, sort_keys=False)
     )
-    calls, ask = [0], Local.__call__
-
-    def stop(self: Local, *arguments: Any) -> list[Reply]:
-        calls[0] += 1
-        if calls[0] == 7:
-            raise KeyboardInterrupt
-        return ask(self, *arguments)
-
-    monkeypatch.setattr(Local, "__call__", stop)
+    interrupt_calls(monkeypatch, 7)
     assert [accord("run", recipe, "--out", tmp_path / "runs") for _ in range(2)] == [130, 0]
     assert (tmp_path / "runs" / "sft" / "model").is_dir()
     assert "by number of principles" in (tmp_path / "runs" / "report.html").read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from accord.train.loop import Result
 from tests.commands.small import accord, save_model
 from tests.data.conftest import EOS
 from tests.engine.byte_pairs import logits, policy
+from tests.interrupted import interrupt_at
 
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "dtype": "float32", "batch_size": 2, "max_steps": 3}
@@ -160,13 +161,8 @@ def test_a_run_saves_in_bfloat16_what_it_would_save_in_float32(base: str, own: d
 
 def test_a_run_cut_in_two_ends_in_the_same_bfloat16_weights(base: str, tmp_path: Path) -> None:
     whole = run(base, tmp_path / "whole", save_dtype="bfloat16")
-
-    def stop(step: int, _: Any) -> None:
-        if step == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(base, tmp_path / "cut", save_dtype="bfloat16", save_every=1, on_step=stop)
+        run(base, tmp_path / "cut", save_dtype="bfloat16", save_every=1, on_step=interrupt_at(2))
     saved = [load_file(file) for file in (tmp_path / "cut" / "checkpoints").glob("*/*.safetensors")]
     assert saved and {tensor.dtype for tensors in saved for tensor in tensors.values()} == {torch.float32}
     with pytest.raises(InputError, match="was run with save_dtype = bfloat16, not None"):

@@ -11,7 +11,6 @@ import time
 from functools import partial
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,14 +19,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord import load_data
 from accord.locks import alone_in
-from accord.prompting.local import Local
-from accord.prompting.requests import Reply
 from accord.records import Demonstration
 from accord.results import SynthesisResult, load
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.data.conftest import REAL_DATA, WORDS, word_tokenizer
 from tests.days import DATED, set_day
 from tests.engine.tiny import SIZES, policy_of
+from tests.interrupted import interrupt_calls
 from tests.synthesis.rouge import by_package
 
 SEEDS = [
@@ -81,15 +79,7 @@ def test_stopped_it_goes_on_bit_for_bit(
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert accord(*evolve(model, seeds, whole)) == 0
-    calls, ask = [0], Local.__call__
-
-    def stop(self: Local, *arguments: Any) -> list[Reply]:
-        calls[0] += 1
-        if calls[0] in (2, 7):  # between the instructions and the answers of a round, and in a later run
-            raise KeyboardInterrupt
-        return ask(self, *arguments)
-
-    monkeypatch.setattr(Local, "__call__", stop)
+    interrupt_calls(monkeypatch, 2, 7)  # between the instructions and the answers of a round, and in a later run
     capsys.readouterr()
     assert [accord(*evolve(model, seeds, stopped)) for _ in range(3)] == [130, 130, 0]
     assert "the same command goes on" in capsys.readouterr().err
@@ -105,15 +95,7 @@ def test_stopped_and_started_again_on_another_day_it_comes_out_the_same(
     chat = ("--form", "chat")
     set_day(monkeypatch, "2026-11-29")
     assert accord(*command(tmp_path / "whole"), *chat) == 0
-    calls, ask = [0], Local.__call__
-
-    def stop(self: Local, *arguments: Any) -> list[Reply]:
-        calls[0] += 1
-        if calls[0] == 2:
-            raise KeyboardInterrupt
-        return ask(self, *arguments)
-
-    monkeypatch.setattr(Local, "__call__", stop)
+    interrupt_calls(monkeypatch, 2)
     assert accord(*command(tmp_path / "stopped"), *chat) == 130
     set_day(monkeypatch, "2026-11-30")
     assert accord(*command(tmp_path / "stopped"), *chat) == 0
@@ -133,15 +115,7 @@ def test_a_recipe_trains_on_what_was_made_and_goes_on(
     }
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump({"name": "made", "description": "", "variables": {}, "stages": stages}))
-    calls, ask = [0], Local.__call__
-
-    def stop(self: Local, *arguments: Any) -> list[Reply]:
-        calls[0] += 1
-        if calls[0] == 3:
-            raise KeyboardInterrupt
-        return ask(self, *arguments)
-
-    monkeypatch.setattr(Local, "__call__", stop)
+    interrupt_calls(monkeypatch, 3)
     assert [accord("run", recipe, "--out", tmp_path / "runs") for _ in range(2)] == [130, 0]
     assert "accepted in 1 rounds" in capsys.readouterr().err
     assert (tmp_path / "runs" / "sft" / "model").is_dir()

@@ -83,7 +83,7 @@ def on_ranks(settings: dict[str, Any], ranks: int) -> dict[str, float]:
             policy.save(Path(folder) / "model")
 
         def work(team: Any) -> None:
-            engine.fit.manage_freed_memory(method.return_freed_memory)
+            engine.memory.manage_freed_memory(method.return_freed_memory)
             Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now
             before = resident("VmRSS")
             policy = engine.load.load_model(f"{folder}/model", in_shares=True).in_dtype(method.dtype)

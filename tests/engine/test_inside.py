@@ -84,10 +84,10 @@ def test_a_token_s_probability_rank_and_entropy_come_from_the_tokens_before_it()
         p = model(input_ids=torch.tensor([TOKENS])).logits[0].softmax(-1).tolist()
     for place, token in enumerate(TOKENS[1:]):
         row = p[place]
-        assert float(inside.given()[place]) == pytest.approx(math.log(row[token]), abs=1e-6)
+        assert float(inside.token_logp()[place]) == pytest.approx(math.log(row[token]), abs=1e-6)
         assert int(inside.ranks()[place]) == 1 + sum(other > row[token] for other in row)
         assert float(inside.entropies()[place]) == pytest.approx(-sum(x * math.log(x) for x in row), abs=1e-6)
-    assert len(inside.given()) == len(TOKENS) - 1 and len(inside.entropies()) == len(TOKENS)
+    assert len(inside.token_logp()) == len(TOKENS) - 1 and len(inside.entropies()) == len(TOKENS)
 
 
 @settings(max_examples=20)

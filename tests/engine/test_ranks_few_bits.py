@@ -13,9 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from accord.engine.fit import manage_freed_memory
 from accord.engine.load import load_model
-from accord.engine.memory import prepare_training
+from accord.engine.memory import manage_freed_memory, prepare_training
 from accord.engine.models import Policy
 from accord.engine.quantize import few_bits
 from accord.engine.shard import gathered, is_share, local, shard

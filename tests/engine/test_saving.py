@@ -15,8 +15,8 @@ from transformers.core_model_loading import Chunk, WeightConverter
 
 from accord.engine import models
 from accord.engine.classifiers import PreferenceNetwork, Scorer
-from accord.engine.fit import manage_freed_memory
 from accord.engine.load import load_model
+from accord.engine.memory import manage_freed_memory
 from accord.engine.models import Model, Policy
 from accord.engine.saving import Layout, write_network
 from accord.engine.shard import shard

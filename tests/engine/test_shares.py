@@ -151,7 +151,7 @@ def test_groups_by_hand() -> None:
     groups = Groups.of(LlamaConfig(**SMALL, tie_word_embeddings=False))
     layer = 2 * 96 * 96 + 2 * 32 * 96 + 3 * 200 * 96 + 2 * 96
     assert [share(one) for one in groups.layers] == [layer] * 3
-    assert share(groups.beside) == 2 * 515 * 96 + 96
+    assert share(groups.outer) == 2 * 515 * 96 + 96
     # Of 515 rows each of 2 ranks has 258 at most; all other rows are even.
     assert share(groups.all, 2) == 3 * layer // 2 + 2 * 258 * 96 + 48
     # Held in bfloat16, all but the norms.
@@ -253,8 +253,8 @@ def test_experts_by_hand() -> None:
     parts = rank_memory(shape, groups, SFT(), torch.bfloat16, 8, tokens=1)
     plain = [w for w in groups.largest if not w.is_expert]
     thrice = 2 * gathered_size(plain, 8, 2) + 3 * 4 * 5 * expert  # two layers, and a copy of one's experts
-    assert parts["gathered"] == thrice + gathered_size(groups.beside, 8)
-    assert parts["loading"] == parts["weights"] + parts["program"] + 4 * share((*groups.beside, *groups.largest))
+    assert parts["gathered"] == thrice + gathered_size(groups.outer, 8)
+    assert parts["loading"] == parts["weights"] + parts["program"] + 4 * share((*groups.outer, *groups.largest))
     # Held in bfloat16 they are gathered and multiplied in it.
     half, small = Groups.of(MIXTRAL, SFT(**HALF)), memory.Shape.of(MIXTRAL, SFT(**HALF), torch.bfloat16)
     assert gathered_size([w for w in half.largest if w.is_expert], 7, 2) == 2 * 7 * expert
@@ -279,7 +279,7 @@ def test_adapters_by_hand() -> None:
     assert batch.trained(shape, MACHINE, again=False) * 1e6 == pytest.approx(2 * 2 * linear * 10 + 3 * attention)
     # All is gathered as it is held, layers twice; of adapters alone gradients are scattered.
     found = one_pass(groups, 0.0, MACHINE, 2, trains=True, linear=2).received
-    layers = 3 * 2 * gathered_size(groups.layers[0], 2) + gathered_size(groups.beside, 2)
+    layers = 3 * 2 * gathered_size(groups.layers[0], 2) + gathered_size(groups.outer, 2)
     assert found == (layers + scattered_size(groups.adapters, 2)) / 2
 
 

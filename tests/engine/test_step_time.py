@@ -86,9 +86,9 @@ def test_an_update_by_hand() -> None:
     muon = update(GROUPS, SFT(optimizer="muon"), PLAIN, 2)
     assert muon == pytest.approx((40 * 1500 + 20 * 1000) / 1e5 + 5 * 42_000 / 1e6 + 2 * 1000 / 1000)
     # What is frozen is not updated; experts and a bias go by AdamW beside Muon's matrices.
-    frozen = Groups(((*LAYER, Weight(100, 10, True, 2, is_trained=False)), LAYER), GROUPS.beside)
+    frozen = Groups(((*LAYER, Weight(100, 10, True, 2, is_trained=False)), LAYER), GROUPS.outer)
     assert update(frozen, SFT(), PLAIN, 2) == pytest.approx(40 * 1500 / 1e5)
-    experts = Groups(((*LAYER, Weight(4, 250, False, is_expert=True), Weight(100, 1, True)), LAYER), GROUPS.beside)
+    experts = Groups(((*LAYER, Weight(4, 250, False, is_expert=True), Weight(100, 1, True)), LAYER), GROUPS.outer)
     assert update(experts, SFT(optimizer="muon"), PLAIN, 2) == pytest.approx(muon + 40 * 550 / 1e5)
 
 

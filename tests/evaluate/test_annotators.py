@@ -17,7 +17,7 @@ from accord.errors import InputError
 from accord.evaluate.agreement import Ratings, rate_items
 from accord.evaluate.annotators import ALIKE, MEANS, SPREAD, bradley_terry, dawid_skene, majority, warnings_of
 from accord.records import Comparison
-from accord.results.base import wilson
+from accord.results.intervals import wilson
 
 TABLE = np.array([[2, 2, 2], [2, 2, 0], [0, -1, 2], [1, 2, 2], [-1, 0, -1]])
 """What three annotators said of five items: 2 the first, 0 the second, 1 a tie, -1 nothing."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from accord.results.base import cluster_mean, cluster_rate, wilson
+from accord.results.intervals import cluster_mean, cluster_rate, wilson
 
 
 def test_means_and_rates_of_clusters() -> None:

@@ -14,8 +14,8 @@ from accord.evaluate.failure_kinds import LONGER, WORDS, Outcomes, ProbeAnswers,
 from accord.evaluate.failures import difference, summary
 from accord.evaluate.probe_files import KEYS, ProbeItem, read_probes
 from accord.results import load
-from accord.results.base import wilson
 from accord.results.failures import FailureSettings, FailuresResult
+from accord.results.intervals import wilson
 
 NAN = float("nan")
 OWN = read_probes("failures")

@@ -24,7 +24,7 @@ from accord.evaluate.learning_curve import (
     scatter,
 )
 from accord.results import LearningCurveResult, parse
-from accord.results.base import wilson
+from accord.results.intervals import wilson
 
 SIZES = np.array([50.0, 100.0, 200.0, 400.0])
 

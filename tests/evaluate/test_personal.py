@@ -76,7 +76,7 @@ def test_own_heads_are_what_an_optimizer_finds() -> None:
     variance = own.variance / np.mean([(d[:3] ** 2).sum(1).mean() for d in apart])
     start = np.array([0.5, -1.0, 0.0, 2.0])
     for k in (0, 2, 3):
-        for d, lead in zip(apart, own.given(k), strict=True):
+        for d, lead in zip(apart, own.leads(k), strict=True):
 
             def cost(v: np.ndarray, d: np.ndarray = d, k: int = k) -> float:
                 return float(-np.log(expit(d[:k] @ (start + v))).sum() + v @ v / (2 * variance))
@@ -110,15 +110,15 @@ def test_own_heads_of_a_preference_model_keep_its_planes() -> None:
     def cost(v: np.ndarray) -> float:
         return float(-np.log(expit(z[:3] + d[:3] @ v)).sum() + v @ v / (2 * variance))
 
-    assert own.given(3)[0] == pytest.approx(z[3:] + d[3:] @ minimize(cost, np.zeros(4), tol=1e-12).x, abs=1e-4)
-    assert own.given(0)[0] == pytest.approx(z[3:])
+    assert own.leads(3)[0] == pytest.approx(z[3:] + d[3:] @ minimize(cost, np.zeros(4), tol=1e-12).x, abs=1e-4)
+    assert own.leads(0)[0] == pytest.approx(z[3:])
 
 
 @pytest.mark.filterwarnings("error")
 def test_own_heads_without_choices_are_the_head_of_the_model() -> None:
     head, states = Head([1.0, 2.0]), [torch.tensor([[[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64)]
     own = OwnHeads(ChoiceStates(head, states, 0), users(0))  # type: ignore[arg-type]
-    assert [leads.tolist() for leads in own.given(0)] == [[-1.0]]
+    assert [leads.tolist() for leads in own.leads(0)] == [[-1.0]]
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from accord.evaluate import evaluate_seeds
 from accord.evaluate.seeds import stage_over_seeds
 from accord.report.page import write_report
 from accord.results import SeedsResult, SweepResult, load
-from accord.results.base import Interval
+from accord.results.intervals import Interval
 from accord.results.models import AtTemperature, ModelRow, ModelsResult, Pair, WinRate
 from accord.results.sweep import SweepCell
 from tests.cli.pipelines import Pipeline

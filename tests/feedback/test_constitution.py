@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from accord.errors import InputError
-from accord.feedback.constitution import FOLDER, Principle, drawn, read_constitution
+from accord.feedback.constitution import FOLDER, Principle, draw, read_constitution
 
 FOUR = [Principle(name, f"prefer {name}", "c", "r") for name in "abcd"]
 
@@ -63,12 +63,12 @@ def test_a_constitution_that_is_not_there_is_told() -> None:
 
 def test_every_set_of_principles_is_as_likely_as_any_other() -> None:
     """6 pairs of 4: over 6,000 keys each is drawn 1,000 times, with a standard deviation of 29."""
-    counts = Counter(frozenset(p.name for p in drawn(FOUR, 2, f"key {i}")) for i in range(6000))
+    counts = Counter(frozenset(p.name for p in draw(FOUR, 2, f"key {i}")) for i in range(6000))
     assert set(counts) == {frozenset(pair) for pair in combinations("abcd", 2)}
     assert all(abs(count - 1000) < 5 * 29 for count in counts.values())
 
 
 def test_principles_depend_on_key_and_seed_alone() -> None:
-    assert drawn(FOUR, 2, "key", 1) == drawn(FOUR, 2, "key", 1)
-    assert any(drawn(FOUR, 2, "key", seed) != drawn(FOUR, 2, "key", 0) for seed in range(1, 9))
-    assert drawn(FOUR, 4, "key") == drawn(FOUR, 9, "key") == FOUR
+    assert draw(FOUR, 2, "key", 1) == draw(FOUR, 2, "key", 1)
+    assert any(draw(FOUR, 2, "key", seed) != draw(FOUR, 2, "key", 0) for seed in range(1, 9))
+    assert draw(FOUR, 4, "key") == draw(FOUR, 9, "key") == FOUR

@@ -90,7 +90,7 @@ def said(text: str, **chances: float) -> dict[str, Any]:
 )
 def test_a_served_reply_is_read(server: Server, reply: Any, first_wins: float | None) -> None:
     server.reply = lambda text: reply
-    [found] = ai_judge(f"ai:m@{server.url}", given={"key": "SERVER_KEY"})([PAIR])
+    [found] = ai_judge(f"ai:m@{server.url}", overrides={"key": "SERVER_KEY"})([PAIR])
     assert found.first_wins == (None if first_wins is None else pytest.approx(first_wins))
     [(path, key, body)] = server.asked
     assert (path, key) == ("/v1/chat/completions", "Bearer secret-key")
@@ -120,7 +120,7 @@ def test_a_served_mark_is_read(server: Server, tmp_path: Path, reply: Any, score
 
 def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(server: Server) -> None:
     server.reply = lambda text: 500 if "bad" in text else said("A")
-    judge = ai_judge(f"ai:m@{server.url}", given={"retries": 0, "key": "SERVER_KEY"})
+    judge = ai_judge(f"ai:m@{server.url}", overrides={"retries": 0, "key": "SERVER_KEY"})
     bad = Comparison("Why?", "bad", "b")
     failed, good = judge([bad, PAIR])
     assert good == Verdict(1.0)
@@ -132,7 +132,7 @@ def test_questions_that_fail_are_invalid_and_a_server_that_fails_all_is_named(se
 def test_what_is_given_goes_before_the_file_though_it_be_the_default(server: Server, tmp_path: Path) -> None:
     file = tmp_path / "judge.yaml"
     file.write_text(f"model: m\nserver: {server.url}\nretries: 0\nparallel: 2\n")
-    model = ai_judge(str(file), given={"parallel": 8}).asker.model
+    model = ai_judge(str(file), overrides={"parallel": 8}).asker.model
     assert isinstance(model, Served)
     assert (model.limits.parallel, model.limits.retries) == (8, 0)
 
@@ -143,7 +143,7 @@ def test_a_file_cannot_ask_for_any_key(server: Server, tmp_path: Path, monkeypat
     file.write_text(f"model: m\nserver: {server.url}\nkey: SERVER_KEY\n")
     with pytest.raises(InputError, match="asks for the key in SERVER_KEY: say --key SERVER_KEY to allow that, or call"):
         ai_judge(str(file))
-    assert ai_judge(str(file), given={"key": "SERVER_KEY"})([PAIR]) == [Verdict(1.0)]
+    assert ai_judge(str(file), overrides={"key": "SERVER_KEY"})([PAIR]) == [Verdict(1.0)]
     file.write_text(f"model: m\nserver: {server.url}\nkey: ACCORD_SERVER_KEY\n")
     monkeypatch.setenv("ACCORD_SERVER_KEY", "another")
     ai_judge(str(file))([PAIR])
@@ -156,7 +156,7 @@ def test_a_file_cannot_ask_for_any_key(server: Server, tmp_path: Path, monkeypat
 def test_a_refused_key_stops_the_work_and_is_not_told(server: Server) -> None:
     server.reply = lambda text: 401
     with pytest.raises(InputError, match="does not take the key in SERVER_KEY: set it to the server's") as caught:
-        ai_judge(f"ai:m@{server.url}", given={"key": "SERVER_KEY"})([PAIR])
+        ai_judge(f"ai:m@{server.url}", overrides={"key": "SERVER_KEY"})([PAIR])
     assert "secret-key" not in str(caught.value)
 
 

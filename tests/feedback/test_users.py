@@ -46,34 +46,38 @@ def test_a_conversation_is_one_text_and_its_user_is_told_all_of_it(policy: Polic
         return greets(messages, name)
 
     sampling = Sampling(max_new_tokens=4, seed=3)
-    talks = Dialogue(FunctionUser(hears), 5).talks(policy, prompts_of(policy), 40, sampling)
-    assert len(talks) == 80 and {len(talk) for talk in talks} == {1, 2, 3}
+    conversations = Dialogue(FunctionUser(hears), 5).conversations(policy, prompts_of(policy), 40, sampling)
+    assert len(conversations) == 80 and {len(conversation) for conversation in conversations} == {1, 2, 3}
     compared = 0
-    for talk in talks:
-        for earlier, later in pairwise(talk):
+    for conversation in conversations:
+        for earlier, later in pairwise(conversation):
             said = Message("assistant", earlier.text), Message("user", f"day {earlier.prompt.columns['name']}")
             assert later.prompt == Prompt((*earlier.prompt.prompt, *said), earlier.prompt.columns)
             assert earlier.completion.stop == "end"
             begins = earlier.prompt_tokens + earlier.completion.tokens
             assert later.prompt_tokens[: len(begins)] == begins
-            if all(token > SYSTEM for turn in talk for token in turn.completion.tokens[:-1]):
+            if all(token > SYSTEM for turn in conversation for token in turn.completion.tokens[:-1]):
                 # What a model reads is what the chat template writes, where all that was said is words.
                 assert later.prompt_tokens == encode_prompt(policy.tokenizer, later.prompt.prompt)
                 compared += 1
-        assert talk[-1].completion.stop == "length" or len(talk) == 3
+        assert conversation[-1].completion.stop == "length" or len(conversation) == 3
     assert compared > 10
     last = [messages for messages, _ in heard if len(messages) == 6]
-    assert len(last) == sum(len(talk) == 3 and talk[-1].completion.stop == "end" for talk in talks)
+    assert len(last) == sum(
+        len(conversation) == 3 and conversation[-1].completion.stop == "end" for conversation in conversations
+    )
     assert [m["role"] for m in last[0]] == ["user", "assistant"] * 3
     assert {name for _, name in heard} == {"good", "bye"}
 
 
 def test_equal_conversations_go_on_in_ways_of_their_own(policy: Policy) -> None:
-    one = Dialogue(FunctionUser(greets), 2).talks(policy, prompts_of(policy)[:1], 200, Sampling(max_new_tokens=1))
+    one = Dialogue(FunctionUser(greets), 2).conversations(
+        policy, prompts_of(policy)[:1], 200, Sampling(max_new_tokens=1)
+    )
     alike: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
-    for talk in one:
-        if len(talk) == 2:
-            alike.setdefault(talk[0].completion.tokens, set()).add(talk[1].completion.tokens)
+    for conversation in one:
+        if len(conversation) == 2:
+            alike.setdefault(conversation[0].completion.tokens, set()).add(conversation[1].completion.tokens)
     assert len(alike) == 1 and len(next(iter(alike.values()))) > 1  # the end token alone, then any token
 
 
@@ -83,11 +87,11 @@ def test_where_conversations_end(policy: Policy) -> None:
 
     prompts = prompts_of(policy)
     sampling = Sampling(max_new_tokens=4, seed=3)
-    most = Dialogue(FunctionUser(never), 2).talks(policy, prompts, 20, sampling)
-    assert {len(talk) for talk in most} == {1, 2}
-    room = Dialogue(FunctionUser(never), 50).talks(policy, prompts, 200, sampling, longest=30)
-    assert all(len(turn.prompt_tokens) + 4 <= 30 for talk in room for turn in talk)
-    whole = [talk for talk in room if talk[-1].completion.stop == "end"]
+    most = Dialogue(FunctionUser(never), 2).conversations(policy, prompts, 20, sampling)
+    assert {len(conversation) for conversation in most} == {1, 2}
+    room = Dialogue(FunctionUser(never), 50).conversations(policy, prompts, 200, sampling, longest=30)
+    assert all(len(turn.prompt_tokens) + 4 <= 30 for conversation in room for turn in conversation)
+    whole = [conversation for conversation in room if conversation[-1].completion.stop == "end"]
     assert whole and max(map(len, whole)) > 2  # they had more to say, and no room
 
 
@@ -132,7 +136,7 @@ def test_a_template_that_rewrites_answers_is_refused(tmp_path: Path) -> None:
     forgets = TEMPLATE.replace("{{ m.content }}", "{{ m.content if loop.last else 'hi' }}")
     policy = load_model(save_model(tmp_path / "base", forgets), dtype="float32")
     with pytest.raises(InputError, match="row 1: the chat template renders an earlier answer differently"):
-        Dialogue(FunctionUser(greets)).talks(policy, prompts_of(policy)[:1], 40, Sampling(max_new_tokens=4))
+        Dialogue(FunctionUser(greets)).conversations(policy, prompts_of(policy)[:1], 40, Sampling(max_new_tokens=4))
 
 
 def test_an_answer_that_ended_otherwise_has_its_end_before_the_reply(policy: Policy) -> None:
@@ -140,8 +144,12 @@ def test_an_answer_that_ended_otherwise_has_its_end_before_the_reply(policy: Pol
         return "hi"
 
     sampling = Sampling(max_new_tokens=4, seed=1, stop=("good",))
-    talks = Dialogue(FunctionUser(replies), 2).talks(policy, prompts_of(policy), 100, sampling)
-    stopped = [talk for talk in talks if len(talk) == 2 and talk[0].completion.tokens[-1] != policy.end]
+    conversations = Dialogue(FunctionUser(replies), 2).conversations(policy, prompts_of(policy), 100, sampling)
+    stopped = [
+        conversation
+        for conversation in conversations
+        if len(conversation) == 2 and conversation[0].completion.tokens[-1] != policy.end
+    ]
     assert stopped
     for first, second in stopped:
         reply = second.prompt_tokens[len(first.prompt_tokens) + len(first.completion.tokens) :]

@@ -20,6 +20,7 @@ from accord.feedback.judge import ScoreJudge
 from accord.methods import DPO, GRPO, PPO, SFT, NashMD, PreferenceModel, RewardModel
 from tests.commands.small import accord as command
 from tests.commands.small import save_model
+from tests.interrupted import interrupt_at
 
 ADAPTERS: dict[str, Any] = {"lora_rank": 2, "learning_rate": 1e-2, "dtype": "float32", "batch_size": 2, "max_steps": 3}
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
@@ -70,13 +71,8 @@ def test_dpo_begins_at_log_2_and_leaves_adapters_that_peft_reads(base: str, tmp_
 )
 def test_a_stopped_run_goes_on_bit_for_bit(method: Any, more: dict[str, Any], base: str, tmp_path: Path) -> None:
     whole = method.fit(base, PAIRS, out=tmp_path / "whole", **more)
-
-    def stop(step: int, _: Any) -> None:
-        if step == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        method.fit(base, PAIRS, out=tmp_path / "cut", save_every=1, on_step=stop, **more)
+        method.fit(base, PAIRS, out=tmp_path / "cut", save_every=1, on_step=interrupt_at(2), **more)
     saved = load_file(max((tmp_path / "cut/checkpoints").iterdir()) / "policy.safetensors")
     assert saved and all("lora_" in name for name in saved)
     assert whole.metrics[0]["kl"] == pytest.approx(0, abs=1e-5)

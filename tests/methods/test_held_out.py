@@ -22,7 +22,7 @@ from accord.engine.fit import Optimizer
 from accord.errors import InputError
 from accord.methods import DPO, IPO, KTO, SFT, Distill, PreferenceModel, Pretrain, RewardModel
 from accord.records import Demonstration, Labeled, Preference, Row
-from accord.train.held_out import drawn, subject
+from accord.train.held_out import draw_share, subject
 from accord.train.loop import Result
 from tests.data.conftest import EOS, WORDS, word_tokenizer
 from tests.engine.tiny import SIZES, policy_of
@@ -174,11 +174,11 @@ def test_a_share_is_held_out_by_prompts(rows: list[tuple[int, int]], share: floa
     count = round(share * len(prompts))
     if not 0 < count < len(prompts):
         with pytest.raises(InputError, match="different prompts holds out"):
-            drawn(given, share, 0)
+            draw_share(given, share, 0)
         return
-    numbers = drawn(given, share, 3)
+    numbers = draw_share(given, share, 3)
     held = {row.prompt for i, row in enumerate(given) if i in numbers}
-    assert len(held) == count and numbers == drawn(given, share, 3)
+    assert len(held) == count and numbers == draw_share(given, share, 3)
     assert held.isdisjoint(row.prompt for i, row in enumerate(given) if i not in numbers)
 
 
@@ -199,7 +199,7 @@ def test_rows_of_a_share_are_not_trained_on(base: str, tmp_path: Path, monkeypat
     rows = PAIRS + [Preference(row.prompt, row.chosen, " good") for row in PAIRS[:6]]
     method = DPO(**{**COMMON, "max_steps": None}, epochs=1.0)
     train(method, base, tmp_path / "run", rows, eval_split=0.25, eval_every=100)
-    held = drawn(rows, 0.25, 0)
+    held = draw_share(rows, 0.25, 0)
     assert sorted(seen) == [i for i in range(len(rows)) if i not in held]
     # 16 prompts, so 4 are held out, and the loss before training is that of no margin whichever they are
     assert len({rows[i].prompt for i in held}) == 4

@@ -15,11 +15,11 @@ from accord.engine.personal import PersonalPreference, PersonalScorer, pack_user
 from accord.errors import LeftOut
 from accord.methods import PersonalReward
 from accord.records import Preference, Ranking
-from accord.train.learner import StepResult
 from accord.train.loop import Result
 from accord.train.rows import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import WORDS
+from tests.interrupted import interrupt_at
 
 WORDS_OF = WORDS[6:]
 KIND, STERN = WORDS_OF[0], WORDS_OF[1]
@@ -100,13 +100,8 @@ def test_opposite_users_are_told_apart(base: str, tmp_path: Path) -> None:
 
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(base: str, tmp_path: Path) -> None:
     whole = fitted(base, tmp_path / "whole")
-
-    def stop(step: int, _: StepResult) -> None:
-        if step == 3:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        fitted(base, tmp_path / "stopped", on_step=stop)
+        fitted(base, tmp_path / "stopped", on_step=interrupt_at(3))
     resumed = fitted(base, tmp_path / "stopped", resume=True)
     losses = [[row["loss"] for row in read_metrics(run.folder)] for run in (whole, resumed)]
     assert losses[0] == losses[1] and len(losses[0]) == 6

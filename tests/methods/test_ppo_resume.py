@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,28 +15,11 @@ from accord.records import Prompt, Text
 from accord.train.loop import Result
 from accord.train.rows import read_metrics
 from tests.commands.small import read_jsonl, save_model
+from tests.interrupted import kill_training
 
 STEPS = 12
 ROWS = [Prompt(text) for text in ("hi", "hello", "good day", "bad day", "bye")]
 TIMED = {"seconds", "tokens_per_second"}
-
-# The same call as `train` below, in a process of its own and slow enough to be killed between two updates.
-SCRIPT = """
-import sys, time
-import torch
-from accord.engine.fit import Optimizer
-from tests.methods.test_ppo_resume import train
-
-torch.set_num_threads(1)
-update = Optimizer.update
-
-def slowly(*arguments):
-    time.sleep(0.03)
-    return update(*arguments)
-
-Optimizer.update = slowly
-train(sys.argv[1], sys.argv[2])
-"""
 
 
 def length(prompt: Text, completion: str) -> float:
@@ -63,16 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_killed_run_equals_the_uninterrupted_one_bit_for_bit(base: str, tmp_path: Path) -> None:
     straight = train(base, str(tmp_path / "straight")).folder
     out, step = tmp_path / "killed", random.randrange(1, STEPS)
-    metrics = out / "metrics.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, base, str(out)], cwd=Path(__file__).parents[2])
-    try:
-        while not metrics.exists() or metrics.read_bytes().count(b"\n") < step:
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (out / "model").exists()
+    kill_training(__name__, base, out, step=step, seconds=0.03)
     train(base, str(out), resume=True)
     for name in ("model/model.safetensors", "samples.jsonl"):
         assert (out / name).read_bytes() == (straight / name).read_bytes(), f"{name}, killed at step {step}"

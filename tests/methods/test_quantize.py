@@ -18,6 +18,7 @@ from accord.engine.quantize import few_bits
 from accord.errors import InputError
 from accord.methods import DPO, PPO, SFT, RewardModel
 from tests.commands.small import accord as command
+from tests.interrupted import interrupt_at
 from tests.methods.test_adapters import ADAPTERS, PAIRS, TREES, base, length
 
 __all__ = ["base"]
@@ -27,13 +28,8 @@ def test_a_stopped_run_goes_on_bit_for_bit_and_its_adapters_are_of_the_whole_mod
     method = DPO(**ADAPTERS, quantize="int8")
     whole = method.fit(base, PAIRS, out=tmp_path / "whole")
     assert whole.metrics[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
-
-    def stop(step: int, _: Any) -> None:
-        if step == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        method.fit(base, PAIRS, out=tmp_path / "cut", save_every=1, on_step=stop)
+        method.fit(base, PAIRS, out=tmp_path / "cut", save_every=1, on_step=interrupt_at(2))
     saved = load_file(max((tmp_path / "cut/checkpoints").iterdir()) / "model.safetensors")
     assert saved and all("lora_" in name for name in saved)
     method.fit(base, PAIRS, out=tmp_path / "cut", save_every=1, resume=True)

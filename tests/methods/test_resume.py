@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
-import subprocess
-import sys
-import time
 from itertools import permutations
 from pathlib import Path
 
@@ -24,30 +20,13 @@ from tests.commands.small import save_model, write_jsonl
 from tests.data.conftest import WORDS, word_tokenizer
 from tests.days import DATED, set_day
 from tests.engine.tiny import SIZES, policy_of
+from tests.interrupted import kill_training
 
 STEPS = 24
 ROWS = [
     Demonstration(f"{first} {second}", f" {second} {first} good" if first < second else f" {first} bye")
     for first, second in permutations(WORDS[6:], 2)
 ]
-
-# The same call as `train` below, in a process of its own and slow enough to be killed between two steps.
-SCRIPT = """
-import sys, time
-import torch
-from accord.engine.fit import Optimizer
-from tests.methods.test_resume import train
-
-torch.set_num_threads(1)
-update = Optimizer.update
-
-def slowly(*arguments):
-    time.sleep(0.05)
-    return update(*arguments)
-
-Optimizer.update = slowly
-train(sys.argv[1], sys.argv[2])
-"""
 
 
 def train(model: str, out: str, *, resume: bool = False) -> Result:
@@ -72,16 +51,7 @@ def uninterrupted(base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_killed_run_equals_the_uninterrupted_one_bit_for_bit(base: str, uninterrupted: Path, tmp_path: Path) -> None:
     out, step = tmp_path / "killed", random.randrange(1, STEPS)
-    metrics = out / "metrics.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, base, str(out)], cwd=Path(__file__).parents[2])
-    try:
-        while not metrics.exists() or metrics.read_bytes().count(b"\n") < step:
-            assert process.poll() is None, "the run ended before it could be killed"
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (out / "model").exists()
+    kill_training(__name__, base, out, step=step, seconds=0.05)
     train(base, str(out), resume=True)
     for name in ("model.safetensors", "config.json"):
         assert (out / "model" / name).read_bytes() == (uninterrupted / "model" / name).read_bytes(), f"step {step}"

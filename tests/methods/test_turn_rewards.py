@@ -54,7 +54,7 @@ def rollout_of(learner: GradientLearner, groups: list[tuple[int, ...]], to_go: b
     prompts = [EncodedPrompt(ASKED.prompt, START, row) for row in range(len(groups))]
     said = [i for group in groups for i in group]
     by_turn = [EARNED[i] for i in said] if to_go else None
-    return Rollout.of_talks(prompts, [talks[i] for i in said], [sum(EARNED[i]) for i in said], by_turn)
+    return Rollout.of_conversations(prompts, [talks[i] for i in said], [sum(EARNED[i]) for i in said], by_turn)
 
 
 def weights_of(learner: GradientLearner, groups: list[tuple[int, ...]], to_go: bool) -> Tensor:
@@ -152,7 +152,7 @@ def advantages_of(method: GroupPolicyGradient, *prompts: list[list[float]]) -> l
     each = [rewards for prompt in prompts for rewards in prompt]
     asked = [EncodedPrompt(ASKED.prompt, START, row) for row in range(len(prompts))]
     said = [sum(r for r in rewards if r == r) for rewards in each]
-    rollout = Rollout.of_talks(asked, [talk_of(len(rewards)) for rewards in each], said, each)
+    rollout = Rollout.of_conversations(asked, [talk_of(len(rewards)) for rewards in each], said, each)
     found: dict[int, list[list[float]]] = {}
     for trees in (t for part in learner_of(method).experience(0, rollout)[0] for t in part):
         rest = iter(trees.advantage.tolist())
@@ -219,7 +219,7 @@ def test_a_turn_of_which_nothing_is_said_is_passed_over() -> None:
 def test_a_penalty_is_of_the_last_turn() -> None:
     talk = talk_of(2)
     cut = [talk[0], Sample(ASKED.prompt, "", talk[1].prompt_tokens, Completion((1,), (-1.0,), "length"), 0)]
-    rollout = Rollout.of_talks([ASKED], [talk, cut], [3.0, 3.0], [[1.0, 2.0], [1.0, 2.0]])
+    rollout = Rollout.of_conversations([ASKED], [talk, cut], [3.0, 3.0], [[1.0, 2.0], [1.0, 2.0]])
     [tree] = penalize(rollout, 0.5)
     assert [[turn.reward for turn in branch.turns] for branch in tree.branches] == [[1.0, 2.0], [1.0, 1.5]]
     assert [branch.reward for branch in tree.branches] == [3.0, 2.5]
@@ -237,7 +237,7 @@ def test_ppo_has_a_reward_after_every_answer_and_sees_over_what_the_user_says() 
     assert isinstance(learner, PPOLearner)
     number = ANSWERS.index((2, 4))
     earned = EARNED[number]
-    rollout = Rollout.of_talks([ASKED], [talks_by(learner.policy.network)[number]], [sum(earned)], [earned])
+    rollout = Rollout.of_conversations([ASKED], [talks_by(learner.policy.network)[number]], [sum(earned)], [earned])
     [[batch]], _ = learner.experience(0, rollout)
     # The value before the second answer is that after all that was said, as if it had been the prompt.
     alone = [Tree(START, (Branch((2,)),)), Tree((*START, 2, 3, 0), (Branch((4,)),))]
@@ -252,7 +252,7 @@ def test_ppo_has_a_reward_after_every_answer_and_sees_over_what_the_user_says() 
 def test_ppo_s_returns_with_lambda_1_are_the_rewards_to_go() -> None:
     learner = learner_of(PPO(lam=1.0, missing_end_penalty=0.0, **PLAIN))  # type: ignore[arg-type]
     assert isinstance(learner, PPOLearner)
-    rollout = Rollout.of_talks([ASKED], talks_by(learner.policy.network), [*map(sum, EARNED)], EARNED)
+    rollout = Rollout.of_conversations([ASKED], talks_by(learner.policy.network), [*map(sum, EARNED)], EARNED)
     [[batch]], _ = learner.experience(0, rollout)
     to_go = [sum(earned[t:]) for earned in EARNED for t in range(len(earned))]
     torch.testing.assert_close(batch.returns.double(), torch.tensor(to_go, dtype=torch.float64), rtol=0, atol=1e-6)
@@ -291,7 +291,7 @@ def test_flat_groups_are_those_whose_turns_all_earn_the_same() -> None:
     talks = [talk_of(2) for _ in range(4)]
     asked = [EncodedPrompt(ASKED.prompt, START, row) for row in range(2)]
     rewards = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [1.0, 1.0]]
-    [*_], numbers = learner.experience(0, Rollout.of_talks(asked, talks, [1.0, 1.0, 2.0, 2.0], rewards))
+    [*_], numbers = learner.experience(0, Rollout.of_conversations(asked, talks, [1.0, 1.0, 2.0, 2.0], rewards))
     assert numbers["flat_groups"] == 0.5
-    [*_], numbers = learner.experience(0, Rollout.of_talks(asked, talks, [1.0, 1.0, 2.0, 2.0]))
+    [*_], numbers = learner.experience(0, Rollout.of_conversations(asked, talks, [1.0, 1.0, 2.0, 2.0]))
     assert numbers["flat_groups"] == 1.0

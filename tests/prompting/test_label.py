@@ -49,10 +49,12 @@ def rows(tmp_path: Path) -> str:
     return write_jsonl(tmp_path / "samples.jsonl", samples)
 
 
+def words(faulty: Faulty, rows: str, out: Path) -> list[str]:
+    return ["label", "--data", rows, "--out", str(out), "--judge", f"ai:small@{faulty.url}", "--key", "SERVER_KEY"]
+
+
 def label(faulty: Faulty, rows: str, out: Path, *more: object) -> int:
-    return accord(
-        "label", "--data", rows, "--out", out, "--judge", f"ai:small@{faulty.url}", "--key", "SERVER_KEY", *more
-    )
+    return accord(*words(faulty, rows, out), *more)
 
 
 def test_what_was_killed_goes_on_bit_for_bit(faulty: Faulty, rows: str, tmp_path: Path) -> None:
@@ -62,26 +64,13 @@ def test_what_was_killed_goes_on_bit_for_bit(faulty: Faulty, rows: str, tmp_path
     faulty.answered.clear()
     faulty.told = lambda prompt, n: time.sleep(0.05) or kind(prompt, n)  # type: ignore[func-returns-value]
     out = tmp_path / "out.jsonl"
-    words = [
-        "label",
-        "--data",
-        rows,
-        "--out",
-        str(out),
-        "--judge",
-        f"ai:small@{faulty.url}",
-        "--key",
-        "SERVER_KEY",
-        "--parallel",
-        "2",
-    ]
-    for goal in (16,):
-        run = subprocess.Popen([sys.executable, "-m", "accord", *words], env=os.environ, stderr=subprocess.DEVNULL)
-        while len(faulty.answered) < goal:
-            assert run.poll() is None
-            time.sleep(0.01)
-        run.kill()
-        run.wait()
+    command = [sys.executable, "-m", "accord", *words(faulty, rows, out), "--parallel", "2"]
+    run = subprocess.Popen(command, env=os.environ, stderr=subprocess.DEVNULL)
+    while len(faulty.answered) < 16:
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
     assert not out.exists()
     journal = Path(f"{out}.journal")
     with journal.open("ab") as file:
@@ -101,20 +90,11 @@ def test_what_was_killed_goes_on_bit_for_bit(faulty: Faulty, rows: str, tmp_path
 def test_ctrl_c_says_what_is_kept(faulty: Faulty, rows: str, tmp_path: Path) -> None:
     faulty.told = lambda prompt, n: time.sleep(0.05) or kind(prompt, n)  # type: ignore[func-returns-value]
     out = tmp_path / "out.jsonl"
-    words = [
-        "label",
-        "--data",
-        rows,
-        "--out",
-        str(out),
-        "--judge",
-        f"ai:small@{faulty.url}",
-        "--key",
-        "SERVER_KEY",
-        "--parallel",
-        "2",
-    ]
-    run = subprocess.Popen([sys.executable, "-m", "accord", *words], stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "accord", *words(faulty, rows, out), "--parallel", "2"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while len(faulty.answered) < 5:
         time.sleep(0.01)
     run.send_signal(signal.SIGINT)

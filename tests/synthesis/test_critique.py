@@ -75,7 +75,7 @@ def test_a_text_is_continued_after_examples() -> None:
     assert critique.endswith(f"{criticized}\nCritique:")
     assert revision.endswith(f"{criticized}\nCritique: It is rude.\n\nRevision request: Make it kind.\n\nRevision:")
     assert all(one.revised in answer and one.answer not in answer for one in EXAMPLES)
-    assert all(text in critique for one in EXAMPLES for text in (one.answer, one.said, one.revised))
+    assert all(text in critique for one in EXAMPLES for text in (one.answer, one.critique, one.revised))
     assert all(request.stop == STOP for request in requests(of))
     assert chain.answers == ["Go away.", "Hello!"] and chain.critiques == ["It is rude."]
 

@@ -137,7 +137,7 @@ def test_an_alarm_rings_by_each_way_to_see_it_and_not_without_one_of_its_columns
         history, seen = History(), False
         for row in table(step=range(1, 200), **some) if some else []:
             history.add(row)
-            seen = seen or rule.look(history) is not None
+            seen = seen or rule.check(history) is not None
         return seen
 
     assert rung(columns) and way in rule.ways({"step", *columns})

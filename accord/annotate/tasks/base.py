@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +43,8 @@ class Flagged(Content):
 
 
 @dataclass(frozen=True)
-class Given:
-    """A row: its place for messages, its record, and its columns."""
+class SourceRow:
+    """A row of the data that items are made from: its location for messages, its record, and its columns."""
 
     where: str
     record: Row
@@ -51,10 +52,11 @@ class Given:
 
 
 @dataclass(frozen=True)
-class Made:
-    """An item made from a row: its part within the row, its content, and the correct answer, if known."""
+class NewItem:
+    """An item made from a row, not yet in the database: its part of the row, its content, and the correct answer, if
+    known."""
 
-    given: Given
+    source: SourceRow
     part: str
     content: Content
     gold: Content | None = None
@@ -69,7 +71,7 @@ class Action:
     key: str
 
 
-class Task:
+class Task(ABC):
     """A kind of task. Kinds have no state: an item's content has all that its page needs."""
 
     name: ClassVar[str]
@@ -91,30 +93,30 @@ class Task:
     needs_data: ClassVar[bool] = True
     """Whether it asks about rows of data."""
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    @abstractmethod
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """The items made from rows. Raises InputError for a row that does not fit, and for settings of other kinds."""
-        raise NotImplementedError
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
         """The answers of an item that are shown in random order."""
         return content.get("answers", ())
 
+    @abstractmethod
     def read(self, form: Form, content: Any, shown: Sequence[int]) -> Content:
         """The answer in a form. Raises Incomplete where it is incomplete."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
         """The form fields for an answer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:
         """The rows made from an answer, in the column conventions of `accord.data`; a flag makes none."""
-        raise NotImplementedError
 
     def view(self, content: Any, shown: Sequence[int]) -> dict[str, Any]:
         """Further variables of the template: the answers in their order, by letters."""
         answers = self.shown(content.model_dump())
-        return {"answers": [(chr(ord("A") + place), answers[index]) for place, index in enumerate(shown)]}
+        return {"answers": [(chr(ord("A") + position), answers[index]) for position, index in enumerate(shown)]}
 
     def no_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise InputError for settings of other kinds."""
@@ -133,11 +135,11 @@ def flagged(form: Form) -> Flagged | None:
     return Flagged(flag=flag, comment=comment_of(form)) if flag in ("unsafe", "unclear") else None  # type: ignore[arg-type]
 
 
-def require_prompt(given: Given) -> JsonText:
+def require_prompt(row: SourceRow) -> JsonText:
     """The prompt as JSON. Raises InputError where the row has none."""
-    prompt = text_to_json(given.record.prompt)
+    prompt = text_to_json(row.record.prompt)
     if not prompt or (isinstance(prompt, str) and not prompt.strip()):
-        raise InputError(f"{given.where}: the row has no prompt, so nobody could tell what its answer is to.")
+        raise InputError(f"{row.where}: the row has no prompt, so nobody could tell what its answer is to.")
     return prompt
 
 
@@ -153,52 +155,52 @@ def answers_of(record: Row) -> tuple[Text, ...]:
     return ()
 
 
-def said_to(prompt: JsonText, text: str) -> JsonText:
+def answer_to(prompt: JsonText, text: str) -> JsonText:
     """A text written by an annotator as an answer, in the form of its prompt."""
     return text if isinstance(prompt, str) else [{"role": "assistant", "content": text}]
 
 
-def grouped(given: Sequence[Given]) -> list[tuple[Given, JsonText, list[JsonText], list[Given]]]:
+def grouped(rows: Sequence[SourceRow]) -> list[tuple[SourceRow, JsonText, list[JsonText], list[SourceRow]]]:
     """Rows with several answers unchanged, rows of one answer grouped by prompt.
 
     Each group has its first row, its prompt, its answers, and the row of each answer. Raises InputError for rows
     without a prompt or an answer.
     """
-    groups: dict[str, tuple[Given, JsonText, list[JsonText], list[Given]]] = {}
-    for number, one in enumerate(given):
-        prompt, answers = require_prompt(one), answers_of(one.record)
+    groups: dict[str, tuple[SourceRow, JsonText, list[JsonText], list[SourceRow]]] = {}
+    for number, row in enumerate(rows):
+        prompt, answers = require_prompt(row), answers_of(row.record)
         if not answers:
-            raise InputError(f"{one.where}: the row has no answer to judge: `accord sample` samples some.")
+            raise InputError(f"{row.where}: the row has no answer to judge: `accord sample` samples some.")
         alone = len(answers) == 1
         name = json.dumps(prompt if alone else number)
-        group = groups.setdefault(name, (one, prompt, [], []))
+        group = groups.setdefault(name, (row, prompt, [], []))
         group[2].extend(map(text_to_json, answers))
-        group[3].extend([one] * len(answers))
+        group[3].extend([row] * len(answers))
     return list(groups.values())
 
 
-def each_answer(given: Sequence[Given]) -> Iterator[tuple[Given, str, JsonText, Text | None]]:
+def each_answer(rows: Sequence[SourceRow]) -> Iterator[tuple[SourceRow, str, JsonText, Text | None]]:
     """Every single answer: its row, its part among those of one id and prompt, the prompt, and the answer.
 
     A row without an answer yields None.
     """
     seen: dict[str, list[str]] = {}
-    ids = Counter(json.dumps([one.columns.get("id"), text_to_json(one.record.prompt)], default=str) for one in given)
-    for one in given:
-        prompt, answers = require_prompt(one), answers_of(one.record)
-        name = json.dumps([one.columns.get("id"), prompt], default=str)
+    ids = Counter(json.dumps([row.columns.get("id"), text_to_json(row.record.prompt)], default=str) for row in rows)
+    for row in rows:
+        prompt, answers = require_prompt(row), answers_of(row.record)
+        name = json.dumps([row.columns.get("id"), prompt], default=str)
         for answer in answers or (None,):
-            said = json.dumps(answer and text_to_json(answer), default=str)
+            text = json.dumps(answer and text_to_json(answer), default=str)
             others = seen.setdefault(name, [])
-            others += [said] if said not in others else []
-            part = f"/{others.index(said) + 1}" if ids[name] > 1 or len(answers) > 1 else ""
-            yield one, part, prompt, answer
+            others += [text] if text not in others else []
+            part = f"/{others.index(text) + 1}" if ids[name] > 1 or len(answers) > 1 else ""
+            yield row, part, prompt, answer
 
 
-def key_of(task: str, made: Made) -> str:
+def key_of(task: str, item: NewItem) -> str:
     """An item's key: its row's `id` and the item's part of the row, or a digest of task and content."""
-    named = made.given.columns.get("id")
-    if isinstance(named, (str, int)) and not isinstance(named, bool) and str(named).strip():
-        return f"{named}{made.part}"
-    held = json.dumps([task, made.content.model_dump(mode="json")], sort_keys=True)
+    name = item.source.columns.get("id")
+    if isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip():
+        return f"{name}{item.part}"
+    held = json.dumps([task, item.content.model_dump(mode="json")], sort_keys=True)
     return hashlib.sha256(held.encode("utf-8", "surrogatepass")).hexdigest()[:20]

@@ -11,10 +11,10 @@ from accord.annotate.tasks.base import (
     Content,
     Flagged,
     Form,
-    Given,
     Incomplete,
     JsonText,
-    Made,
+    NewItem,
+    SourceRow,
     Task,
     comment_of,
     flagged,
@@ -65,18 +65,18 @@ class Compare(Task):
         Action("both-bad", "Both are bad", "6"),
     )
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """Every pair of answers to a prompt; pairs of a gold question have a known order."""
         self.no_settings(settings)
-        for first, prompt, answers, rows in grouped(given):
+        for first, prompt, answers, sources in grouped(rows):
             if len(answers) < 2:
                 raise InputError(f"{first.where}: its prompt has one answer, and to compare takes two.")
             for i, j in combinations(range(len(answers)), 2):
                 if answers[i] == answers[j]:
                     continue
-                part = f"/{i + 1}-{j + 1}" if len(answers) > 2 or rows[i] is not rows[j] else ""
+                part = f"/{i + 1}-{j + 1}" if len(answers) > 2 or sources[i] is not sources[j] else ""
                 pair = Pair(prompt=prompt, answers=[answers[i], answers[j]])
-                yield Made(first, part, pair, _gold(first, i, j) if gold else None)
+                yield NewItem(first, part, pair, _gold(first, i, j) if gold else None)
 
     def read(self, form: Form, content: Pair, shown: Sequence[int]) -> Content:
         """The button that was pressed."""
@@ -84,16 +84,16 @@ class Compare(Task):
             return flag
         if form.get("choice") not in CHOICES:
             raise Incomplete("Choose one of the buttons under the answers.")
-        place, strength = CHOICES[form["choice"]]
-        better = None if place is None else shown[place]
+        position, strength = CHOICES[form["choice"]]
+        better = None if position is None else shown[position]
         return Better.model_validate({"better": better, "strength": strength, "comment": comment_of(form)})
 
     def fill(self, answer: Mapping[str, Any], shown: Sequence[int]) -> dict[str, str]:
         """The button, and the comment."""
         if "flag" in answer:
             return {"flag": answer["flag"], "comment": answer["comment"]}
-        said = (None if answer["better"] is None else shown.index(answer["better"]), answer["strength"])
-        choice = next(name for name, means in CHOICES.items() if means == said)
+        verdict = (None if answer["better"] is None else shown.index(answer["better"]), answer["strength"])
+        choice = next(name for name, means in CHOICES.items() if means == verdict)
         return {"choice": choice, "comment": answer["comment"]}
 
     def rows(self, content: Pair, answer: Better | Flagged) -> list[dict[str, Any]]:
@@ -106,12 +106,12 @@ class Compare(Task):
         return [{"prompt": content.prompt, **texts, **tied, "strength": answer.strength}]
 
 
-def _gold(given: Given, i: int, j: int) -> Better:
+def _gold(row: SourceRow, i: int, j: int) -> Better:
     """A row's verdict on two of its answers. Raises InputError where it has none."""
-    match given.record:
+    match row.record:
         case Preference():
             return Better(better=0, strength="much")
         case Ranking(_, _, ranks):
             better: Literal[0, 1] | None = None if ranks[i] == ranks[j] else 0 if ranks[i] < ranks[j] else 1
             return Better(better=better, strength="tie" if better is None else "much")
-    raise InputError(f"{given.where}: a gold question has the columns chosen and rejected, or completions and ranks.")
+    raise InputError(f"{row.where}: a gold question has the columns chosen and rejected, or completions and ranks.")

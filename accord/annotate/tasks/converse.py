@@ -13,9 +13,9 @@ from accord.annotate.tasks.base import (
     Content,
     Flagged,
     Form,
-    Given,
     Incomplete,
-    Made,
+    NewItem,
+    SourceRow,
     Task,
     comment_of,
     flagged,
@@ -65,7 +65,7 @@ class Converse(Task):
     uses_digits = True
     numbers: ClassVar[tuple[int, ...]] = (2, 3, 4)
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """A conversation for every row: its prompt is the beginning, possibly only a system prompt."""
         answers = settings.pop("answers", None) or 2
         self.no_settings(settings)
@@ -73,10 +73,10 @@ class Converse(Task):
             raise InputError("the task converse has no gold questions: leave --gold out.")
         if answers not in self.numbers:
             raise InputError(f"--answers must be 2, 3 or 4, not {answers}: so many answers every turn shows.")
-        for number, one in enumerate(given):
-            prompt = text_to_json(one.record.prompt)
+        for number, row in enumerate(rows):
+            prompt = text_to_json(row.record.prompt)
             messages = [{"role": "system", "content": prompt}] if isinstance(prompt, str) and prompt else prompt or []
-            yield Made(one, "", Opening(number=number, messages=messages, answers=answers))  # type: ignore[arg-type]
+            yield NewItem(row, "", Opening(number=number, messages=messages, answers=answers))  # type: ignore[arg-type]
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
         """Empty: answers are shown as sampled, which is a random order."""

@@ -10,15 +10,15 @@ from accord.annotate.tasks.base import (
     Content,
     Flagged,
     Form,
-    Given,
     Incomplete,
     JsonText,
-    Made,
+    NewItem,
+    SourceRow,
     Task,
+    answer_to,
     comment_of,
     each_answer,
     flagged,
-    said_to,
 )
 from accord.errors import InputError
 from accord.records import Message, Text, text_to_json
@@ -48,18 +48,18 @@ class Edit(Task):
     answer = Edited
     actions = (Action("done", "Done", "d"), Action("good", "Nothing to fix", "n"))
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """One item per answer."""
         self.no_settings(settings)
         if gold:
             raise InputError("the task edit has no gold questions, as no answer is the right one: leave --gold out.")
-        for one, part, prompt, answer in each_answer(given):
+        for row, part, prompt, answer in each_answer(rows):
             if answer is None:
-                raise InputError(f"{one.where}: the row has no answer to edit: `accord sample` samples some.")
+                raise InputError(f"{row.where}: the row has no answer to edit: `accord sample` samples some.")
             original = one_text(answer)
             if original is None:
-                raise InputError(f"{one.where}: its answer is a dialogue, and only a single message can be edited.")
-            yield Made(one, part, Draft(prompt=prompt, original=original))
+                raise InputError(f"{row.where}: its answer is a dialogue, and only a single message can be edited.")
+            yield NewItem(row, part, Draft(prompt=prompt, original=original))
 
     def read(self, form: Form, content: Draft, shown: Sequence[int]) -> Content:
         """The critique and the edit."""
@@ -82,7 +82,7 @@ class Edit(Task):
         """A preference for the edit; none where nothing was edited."""
         if isinstance(answer, Flagged) or answer.edit is None:
             return []
-        texts = {name: said_to(content.prompt, text) for name, text in _sides(content, answer.edit)}
+        texts = {name: answer_to(content.prompt, text) for name, text in _sides(content, answer.edit)}
         return [{"prompt": content.prompt, **texts, "critique": answer.critique}]
 
 
@@ -92,9 +92,9 @@ def _sides(content: Draft, edit: str) -> tuple[tuple[str, str], tuple[str, str]]
 
 def one_text(answer: Text) -> str | None:
     """The text of a single-message answer; None for a dialogue."""
-    said = text_to_json(answer)
-    if isinstance(said, str):
-        return said
+    text = text_to_json(answer)
+    if isinstance(text, str):
+        return text
     match answer:
         case (Message("assistant", content),):
             return content

@@ -10,10 +10,10 @@ from accord.annotate.tasks.base import (
     Content,
     Flagged,
     Form,
-    Given,
     Incomplete,
     JsonText,
-    Made,
+    NewItem,
+    SourceRow,
     Task,
     comment_of,
     flagged,
@@ -56,21 +56,23 @@ class Rank(Task):
     uses_digits = True
     makes = "rankings"
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """One item with all the distinct answers to a prompt."""
         self.no_settings(settings)
-        for first, prompt, answers, _ in grouped(given):
+        for first, prompt, answers, _ in grouped(rows):
             kept = [answer for i, answer in enumerate(answers) if answer not in answers[:i]]
             if not 2 <= len(kept) <= MOST:
                 raise InputError(f"{first.where}: {len(kept)} different answers cannot be ranked; 2 to {MOST} can.")
-            yield Made(first, "", Several(prompt=prompt, answers=kept), _gold(first, answers, kept) if gold else None)
+            yield NewItem(
+                first, "", Several(prompt=prompt, answers=kept), _gold(first, answers, kept) if gold else None
+            )
 
     def read(self, form: Form, content: Several, shown: Sequence[int]) -> Content:
         """The chosen ranks, with gaps closed."""
         if flag := flagged(form):
             return flag
-        given = {index: form.get(f"rank-{place}", "") for place, index in enumerate(shown)}
-        chosen = {index: int(rank) for index, rank in given.items() if rank.isdecimal() and len(rank) < 3}
+        typed = {index: form.get(f"rank-{position}", "") for position, index in enumerate(shown)}
+        chosen = {index: int(rank) for index, rank in typed.items() if rank.isdecimal() and len(rank) < 3}
         none_will_do = form.get("choice") == "none"
         if not chosen and not none_will_do:
             raise Incomplete("Give at least the best answer a rank, or say that none will do.")
@@ -83,7 +85,7 @@ class Rank(Task):
         if "flag" in answer:
             return {"flag": answer["flag"], "comment": answer["comment"]}
         ranks = [answer["ranks"][index] for index in shown]
-        places = {f"rank-{place}": str(rank + 1) for place, rank in enumerate(ranks) if rank is not None}
+        places = {f"rank-{position}": str(rank + 1) for position, rank in enumerate(ranks) if rank is not None}
         return {**places, "comment": answer["comment"]}
 
     def rows(self, content: Several, answer: Ranks | Flagged) -> list[dict[str, Any]]:
@@ -97,10 +99,10 @@ class Rank(Task):
         return [{"prompt": content.prompt, "completions": content.answers, "ranks": ranks, **how}]
 
 
-def _gold(given: Given, answers: list[JsonText], kept: list[JsonText]) -> Ranks:
-    match given.record:
+def _gold(row: SourceRow, answers: list[JsonText], kept: list[JsonText]) -> Ranks:
+    match row.record:
         case Preference():
             return Ranks(ranks=[0, 1])
         case Ranking(_, _, ranks):
             return Ranks(ranks=[ranks[answers.index(answer)] for answer in kept])
-    raise InputError(f"{given.where}: a gold question has the columns completions and ranks, or chosen and rejected.")
+    raise InputError(f"{row.where}: a gold question has the columns completions and ranks, or chosen and rejected.")

@@ -11,10 +11,10 @@ from accord.annotate.tasks.base import (
     Content,
     Flagged,
     Form,
-    Given,
     Incomplete,
     JsonText,
-    Made,
+    NewItem,
+    SourceRow,
     Task,
     comment_of,
     each_answer,
@@ -63,15 +63,15 @@ class Rate(Task):
     uses_digits = True
     makes = "ratings"
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """One item per answer. `scales` are written as name:low-high; by default one from 1 to 5."""
         scales = _scales(settings.pop("scales", None) or ["quality:1-5"])
         self.no_settings(settings)
-        for one, part, prompt, answer in each_answer(given):
+        for row, part, prompt, answer in each_answer(rows):
             if answer is None:
-                raise InputError(f"{one.where}: the row has no answer to rate: `accord sample` samples some.")
+                raise InputError(f"{row.where}: the row has no answer to rate: `accord sample` samples some.")
             rated = Rated(prompt=prompt, completion=text_to_json(answer), scales=scales)
-            yield Made(one, part, rated, _gold(one, scales) if gold else None)
+            yield NewItem(row, part, rated, _gold(row, scales) if gold else None)
 
     def shown(self, content: Mapping[str, Any]) -> Sequence[Any]:
         """Empty: there is one answer."""
@@ -119,14 +119,14 @@ def _scales(written: str | Sequence[str]) -> list[Scale]:
     return scales
 
 
-def _gold(given: Given, scales: Sequence[Scale]) -> Ratings:
+def _gold(row: SourceRow, scales: Sequence[Scale]) -> Ratings:
     """The ratings in a row. Raises InputError where one is missing or off its scale."""
-    known = given.columns.get("ratings")
+    known = row.columns.get("ratings")
     for scale in scales:
         value = known.get(scale.name) if isinstance(known, Mapping) else None
         if type(value) is not int or not scale.low <= value <= scale.high:
             raise InputError(
-                f"{given.where}: a gold question has the column ratings, with a whole number from {scale.low} to "
+                f"{row.where}: a gold question has the column ratings, with a whole number from {scale.low} to "
                 f"{scale.high} for {scale.name!r}."
             )
     return Ratings(ratings={scale.name: known[scale.name] for scale in scales})  # type: ignore[index]

@@ -14,16 +14,16 @@ from accord.annotate.tasks.base import (
     Content,
     Flagged,
     Form,
-    Given,
     Incomplete,
     JsonText,
-    Made,
+    NewItem,
+    SourceRow,
     Task,
+    answer_to,
     answers_of,
     comment_of,
     each_answer,
     flagged,
-    said_to,
 )
 from accord.annotate.tasks.edit import one_text
 from accord.errors import InputError
@@ -91,15 +91,17 @@ class Write(Task):
     actions = (Action("done", "Done", "d"),)
     makes = "demonstrations"
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """One item per prompt, with a suggestion where rows have a single completion."""
         self.no_settings(settings)
         _no_gold(self, gold)
-        for one, part, prompt, answer in each_answer(given):
-            if answer is None or len(answers_of(one.record)) == 1:
-                yield Made(one, part, Question(prompt=prompt, suggestion=None if answer is None else one_text(answer)))
-            elif answer == answers_of(one.record)[0]:
-                yield Made(one, "", Question(prompt=prompt))
+        for row, part, prompt, answer in each_answer(rows):
+            if answer is None or len(answers_of(row.record)) == 1:
+                yield NewItem(
+                    row, part, Question(prompt=prompt, suggestion=None if answer is None else one_text(answer))
+                )
+            elif answer == answers_of(row.record)[0]:
+                yield NewItem(row, "", Question(prompt=prompt))
 
     def read(self, form: Form, content: Any, shown: Sequence[int]) -> Content:
         """The text."""
@@ -117,7 +119,7 @@ class Write(Task):
         """A demonstration; `from_suggestion` says whether there was a suggestion."""
         if isinstance(answer, Flagged):
             return []
-        completion = said_to(content.prompt, answer.text)
+        completion = answer_to(content.prompt, answer.text)
         return [{"prompt": content.prompt, "completion": completion, "from_suggestion": content.suggestion is not None}]
 
 
@@ -132,14 +134,14 @@ class Plain(Write):
     makes = "prompts"
     needs_data = False
 
-    def items(self, given: Sequence[Given], *, gold: bool, **settings: Any) -> Iterator[Made]:
+    def items(self, rows: Sequence[SourceRow], *, gold: bool, **settings: Any) -> Iterator[NewItem]:
         """A blank item for every row."""
         self.no_settings(settings)
         _no_gold(self, gold)
-        for number, one in enumerate(given):
-            yield Made(one, "", self._item(one, number))
+        for number, row in enumerate(rows):
+            yield NewItem(row, "", self._item(row, number))
 
-    def _item(self, given: Given, number: int) -> Content:
+    def _item(self, row: SourceRow, number: int) -> Content:
         return Blank(number=number)
 
     def read(self, form: Form, content: Any, shown: Sequence[int]) -> Content:
@@ -165,10 +167,10 @@ class UseCase(Plain):
     content = Case
     needs_data = True
 
-    def _item(self, given: Given, number: int) -> Content:
-        case = given.columns.get("use_case")
+    def _item(self, row: SourceRow, number: int) -> Content:
+        case = row.columns.get("use_case")
         if not isinstance(case, str) or not case.strip():
-            raise InputError(f"{given.where}: a use case is a text in the column use_case.")
+            raise InputError(f"{row.where}: a use case is a text in the column use_case.")
         return Case(use_case=case.strip())
 
     def rows(self, content: Any, answer: Any) -> list[dict[str, Any]]:

@@ -61,17 +61,17 @@ def write(folder: str | Path, seed: int = 0, width: int = WIDTH, guests: Guests 
     untrained model with its tokenizer as a Hugging Face folder. With guests, `comparisons.jsonl` has their choices and
     `comparisons-unseen.jsonl` those of a quarter as many others, and the model's context is `WITH_CHOICES` tokens.
     """
-    talk = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
-    talk |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}
-    asked: dict[str, Any] = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
+    texts = {"corpus": corpus(seed, 12_000), "demonstrations": demonstrations(seed, 1_000)}
+    texts |= {"critiques": critiques(seed, 12_000), "references": references(seed, 400)}
+    questions: dict[str, Any] = {"prompts": prompts(seed, 2_000), "heldout": heldout(seed, 400)}
     if guests is not None:
         each, unseen = guests.choices, -(-guests.users // 4)
-        asked["comparisons"] = comparisons(seed, guests.tastes, guests.users, each, unseen=False)
-        asked["comparisons-unseen"] = comparisons(seed, guests.tastes, unseen, each, unseen=True)
+        questions["comparisons"] = comparisons(seed, guests.tastes, guests.users, each, unseen=False)
+        questions["comparisons-unseen"] = comparisons(seed, guests.tastes, unseen, each, unseen=True)
     more = [CONSTITUTION, PROBES, *task_files(TASKS)]
     context = CONTEXT if guests is None else WITH_CHOICES
     made = new_model(seed, width, context), tokenizer(context)
-    write_world(Path(folder), {**talk, **asked}, *made, more)
-    for file, told in ((CONSTITUTION, constitution()), (PROBES, probes(seed, 100))):
-        save_text(Path(folder) / file, yaml.safe_dump(told, sort_keys=False))
+    write_world(Path(folder), {**texts, **questions}, *made, more)
+    for file, content in ((CONSTITUTION, constitution()), (PROBES, probes(seed, 100))):
+        save_text(Path(folder) / file, yaml.safe_dump(content, sort_keys=False))
     write_tasks(Path(folder), TASKS, partial(rows, seed=seed), TRAIN_ROWS)

@@ -1,9 +1,9 @@
 """Tasks in the café, in clusters, with known answers: instruction following in a world of 200 words.
 
-- feeling: which of two words fits a review, an opening, what guests feel (options); - reading: the dish, the person,
-the price that a text names (exact match); - choosing: of two dishes the better, the worse, the one at a price (a row's
-own options); - writing: a sentence with `it` for its dish, a promise for a question (ROUGE-L), the words that go on
-well (options).
+    feeling     which of two words fits a review, an opening, what guests feel (options)
+    reading     the dish, the person, the price that a text names (exact match)
+    choosing    of two dishes the better, the worse, the one at a price (a row's own options)
+    writing     a sentence with `it` for its dish, a promise for a question (ROUGE-L), the words that follow (options)
 
 Instructions are made of the café's words too, which have no word for "classify": they are odd but fixed.
 """
@@ -41,13 +41,13 @@ def _felt(words: list[str], write: Callable[[random.Random, Mood], str], rng: ra
     kind = rng.random() < 0.5
     while True:
         text = write(rng, GLAD if kind else SOUR)
-        said = text.split()
-        balance = sum(w in grammar.POSITIVE_WORDS for w in said) - sum(w in grammar.NEGATIVE_WORDS for w in said)
-        if (balance > 0 if kind else balance < 0) and not set(words) & set(said):
+        used = text.split()
+        balance = sum(w in grammar.POSITIVE_WORDS for w in used) - sum(w in grammar.NEGATIVE_WORDS for w in used)
+        if (balance > 0 if kind else balance < 0) and not set(words) & set(used):
             return {"text": text, "answer": words[0 if kind else 1]}
 
 
-def _asked(about: Callable[[Topic], str | None], rng: random.Random) -> Row:
+def _part_of_question(about: Callable[[Topic], str | None], rng: random.Random) -> Row:
     """A question on somebody's behalf, and the part of it that is asked for."""
     topic = some_topic(rng)
     template = rng.choice([t for t in grammar.QUESTIONS if "PERSON" in t])
@@ -64,17 +64,17 @@ def _felt_apart(wanted: dict[str, str], rng: random.Random) -> Row:
     """Two dishes, one praised and one not, one of which is asked for."""
     dishes = rng.sample(grammar.DISHES, 2)
     feelings = rng.sample([grammar.POSITIVE, grammar.NEGATIVE], 2)
-    said = [
+    sentences = [
         f"the {dish} {rng.choice(grammar.OTHERS['COPULA'].split())} {rng.choice(feeling['ADJ'].split())} ."
         for dish, feeling in zip(dishes, feelings, strict=True)
     ]
-    return {"text": " ".join(said), "dishes": dishes, "answer": dishes[feelings.index(wanted)]}
+    return {"text": " ".join(sentences), "dishes": dishes, "answer": dishes[feelings.index(wanted)]}
 
 
 def _at_a_price(rng: random.Random) -> Row:
     dishes, numbers, asked = rng.sample(grammar.DISHES, 2), rng.sample(grammar.NUMBERS, 2), rng.randrange(2)
-    said = [f"the {dish} costs {number} coins ." for dish, number in zip(dishes, numbers, strict=True)]
-    return {"text": " ".join(said), "number": numbers[asked], "dishes": dishes, "answer": dishes[asked]}
+    sentences = [f"the {dish} costs {number} coins ." for dish, number in zip(dishes, numbers, strict=True)]
+    return {"text": " ".join(sentences), "number": numbers[asked], "dishes": dishes, "answer": dishes[asked]}
 
 
 def _with_it(rng: random.Random) -> Row:
@@ -129,8 +129,10 @@ TASKS = {
         ("{text} would you adore it ? would you dislike it ?", "adore it ? dislike it ? {text}", "{text} will you ?"),
         lambda rng, mood: sentence(rng, grammar.OPENINGS[2], some_topic(rng), mood),
     ),
-    "dish": _reading(("{text} what is it about ?", "what about ? {text}"), partial(_asked, lambda topic: topic.dish)),
-    "person": _reading(("{text} for your ?", "it is for ? {text}"), partial(_asked, lambda t: t.person)),
+    "dish": _reading(
+        ("{text} what is it about ?", "what about ? {text}"), partial(_part_of_question, lambda topic: topic.dish)
+    ),
+    "person": _reading(("{text} for your ?", "it is for ? {text}"), partial(_part_of_question, lambda t: t.person)),
     "price": _reading(("{text} it costs ?", "what coins ? {text}"), _priced),
     "better": _choosing(
         ("{text} what should you try ?", "what would you like ? {text}", "{text} what is right for you ?"),
@@ -146,7 +148,7 @@ TASKS = {
         "writing",
         "rouge-l",
         ("{text} what will your friend try ?", "what will you try ? {text}"),
-        partial(_asked, lambda topic: f"your {topic.person} will try the {topic.dish} ."),
+        partial(_part_of_question, lambda topic: f"your {topic.person} will try the {topic.dish} ."),
     ),
     "words": CafeTask("writing", "options", ("{text}", "what comes ? {text}"), _going_on, "ways"),
 }

@@ -36,13 +36,15 @@ def prompts(seed: int, n: int) -> list[Prompt]:
 
 def heldout(seed: int, n: int) -> list[Prompt]:
     """`n` different evaluation questions that no other text contains. ValueError if there are fewer."""
-    return [Prompt(chat(text)) for text, _ in _asked(seed, n)]
+    return [Prompt(chat(text)) for text, _ in _held_out_questions(seed, n)]
 
 
 def references(seed: int, n: int) -> list[Demonstration]:
     """Answers to `heldout`, as in `demonstrations`, for comparison with models."""
     rng = random.Random(f"references {seed}")
-    return [Demonstration(chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in _asked(seed, n)]
+    return [
+        Demonstration(chat(text), _reply(rng, topic, some_mood(rng))) for text, topic in _held_out_questions(seed, n)
+    ]
 
 
 def probes(seed: int, n: int) -> dict[str, list[dict[str, Any]]]:
@@ -56,14 +58,14 @@ def probes(seed: int, n: int) -> dict[str, list[dict[str, Any]]]:
     def manners(dish: str) -> dict[str, Any]:
         return {"avoid": [*unkind], "include": dish, "sentences": {"at_least": 2, "at_most": 4}}
 
-    asked = _asked(seed, n)
+    asked = _held_out_questions(seed, n)
     return {
         "instructions": [{"prompt": text, "constraints": manners(topic.dish)} for text, topic in asked],
         "style": [{"prompt": text} for text, _ in asked],
     }
 
 
-def _asked(seed: int, n: int) -> list[tuple[str, Topic]]:
+def _held_out_questions(seed: int, n: int) -> list[tuple[str, Topic]]:
     return random.Random(f"held out {seed}").sample(HELD_OUT, n)
 
 

@@ -94,39 +94,39 @@ def constitution() -> dict[str, Any]:
     return {"principles": [virtue.principle() for virtue in VIRTUES]}
 
 
-def _drawn(rng: random.Random) -> tuple[str, Topic, list[str]]:
+def _question_and_answer(rng: random.Random) -> tuple[str, Topic, list[str]]:
     """A question, its topic, and the words of an answer to criticize."""
     text, topic = rng.choice(TRAINING)
     about = some_topic(rng) if rng.random() < OFF_TOPIC else topic
     words = answer(rng, about, some_mood(rng), rng.randint(2, 4)).split()
     if rng.random() < REPEATS:
-        place = rng.randrange(len(words))
-        same = [w for w in words[:place] if grammar.slot(w) == grammar.slot(words[place])]
-        words[place] = rng.choice(same or [words[place]])
+        index = rng.randrange(len(words))
+        same = [w for w in words[:index] if grammar.slot(w) == grammar.slot(words[index])]
+        words[index] = rng.choice(same or [words[index]])
     return text, topic, words[:36]
 
 
-def _found(rng: random.Random, faults: Sequence[int]) -> list[int]:
-    return [place for place in faults if rng.random() < SKILL]
+def _noticed(rng: random.Random, faults: Sequence[int]) -> list[int]:
+    return [index for index in faults if rng.random() < SKILL]
 
 
-def _said(words: Words, found: Sequence[int]) -> str:
-    named = list(dict.fromkeys(words[place] for place in found))
+def _criticism(words: Words, indices: Sequence[int]) -> str:
+    named = list(dict.fromkeys(words[index] for index in indices))
     return f"{' and '.join(named)} ." if named else NOTHING
 
 
 def _revised(rng: random.Random, words: list[str], places: Sequence[int], topic: Topic) -> str:
     """The words with those at these positions replaced by kind, new words of the same slot; or with a slip."""
     words = list(words)
-    for place in places:
-        slot = grammar.slot(words[place])
-        choices = (grammar.POSITIVE if slot in grammar.POSITIVE else grammar.OTHERS).get(slot, words[place]).split()
+    for index in places:
+        slot = grammar.slot(words[index])
+        choices = (grammar.POSITIVE if slot in grammar.POSITIVE else grammar.OTHERS).get(slot, words[index]).split()
         left = [word for word in choices if word not in words]
-        words[place] = topic.dish if slot == "DISH" and words[place] != topic.dish else rng.choice(left or choices)
+        words[index] = topic.dish if slot == "DISH" and words[index] != topic.dish else rng.choice(left or choices)
     if rng.random() < 1 / SLIPS:
-        place = rng.randrange(len(words))
-        same = [word for word in grammar.SLOT if grammar.slot(word) == grammar.slot(words[place])]
-        words[place] = rng.choice(same or [words[place]])
+        index = rng.randrange(len(words))
+        same = [word for word in grammar.SLOT if grammar.slot(word) == grammar.slot(words[index])]
+        words[index] = rng.choice(same or [words[index]])
     return " ".join(words)
 
 
@@ -135,25 +135,25 @@ def _chat(*texts: str) -> tuple[Message, ...]:
 
 
 def _critique(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
-    said = _said(words, _found(rng, virtue.faults(words, topic)))
-    return Demonstration(_chat(text, " ".join(words), virtue.critique), said)
+    text, topic, words = _question_and_answer(rng)
+    critique = _criticism(words, _noticed(rng, virtue.faults(words, topic)))
+    return Demonstration(_chat(text, " ".join(words), virtue.critique), critique)
 
 
 def _revision(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
-    found = _found(rng, virtue.faults(words, topic))
-    turns = (text, " ".join(words), virtue.critique, _said(words, found), virtue.revision)
-    return Demonstration(_chat(*turns), _revised(rng, words, found, topic))
+    text, topic, words = _question_and_answer(rng)
+    noticed = _noticed(rng, virtue.faults(words, topic))
+    turns = (text, " ".join(words), virtue.critique, _criticism(words, noticed), virtue.revision)
+    return Demonstration(_chat(*turns), _revised(rng, words, noticed, topic))
 
 
 def _direct(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
-    found = _found(rng, virtue.faults(words, topic))
-    return Demonstration(_chat(text, " ".join(words), virtue.revision), _revised(rng, words, found, topic))
+    text, topic, words = _question_and_answer(rng)
+    noticed = _noticed(rng, virtue.faults(words, topic))
+    return Demonstration(_chat(text, " ".join(words), virtue.revision), _revised(rng, words, noticed, topic))
 
 
 def _verdict(rng: random.Random, virtue: Virtue) -> Demonstration:
-    text, topic, words = _drawn(rng)
-    said = GOOD if rng.random() < virtue.goodness(words, topic) else BAD
-    return Demonstration(_chat(text, " ".join(words), virtue.prefer), said)
+    text, topic, words = _question_and_answer(rng)
+    verdict = GOOD if rng.random() < virtue.goodness(words, topic) else BAD
+    return Demonstration(_chat(text, " ".join(words), virtue.prefer), verdict)

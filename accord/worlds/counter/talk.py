@@ -104,8 +104,8 @@ def other(menu: Menu, dish: str) -> str:
 def opening(rng: random.Random, menu: Menu) -> tuple[str, str]:
     """A guest's first message, and the name of its question in `FIRST`."""
     asked = rng.choice(list(FIRST))
-    said = FIRST[asked].format(dish=rng.choice(list(menu)), count=NUMBERS[rng.choice(COUNTS)])
-    return f"{menu_text(menu)} {said}", asked
+    question = FIRST[asked].format(dish=rng.choice(list(menu)), count=NUMBERS[rng.choice(COUNTS)])
+    return f"{menu_text(menu)} {question}", asked
 
 
 def some_plan(rng: random.Random, asked: str, turns: int) -> list[str]:
@@ -122,22 +122,22 @@ def guest(messages: Sequence[Mapping[str, Any]], plan: Sequence[str]) -> str | N
 
     A guest who asked what is good, and was given no dish of the menu, or both, chooses one: "the soup : ...".
     """
-    said = [str(message["content"]) for message in messages]
+    texts = [str(message["content"]) for message in messages]
     answered = sum(message["role"] == "assistant" for message in messages)
     if answered > len(plan):
         return None
-    question, menu = LATER.get(plan[answered - 1], plan[answered - 1]), read_menu(said[0])
-    if menu is not None and "good" in split(said[-2]) and named(said[-1], menu) is None:
+    question, menu = LATER.get(plan[answered - 1], plan[answered - 1]), read_menu(texts[0])
+    if menu is not None and "good" in split(texts[-2]) and named(texts[-1], menu) is None:
         return f"the {next(iter(menu))} : {question}"
     return question
 
 
 def read_menu(text: str) -> Menu | None:
     """The menu at the beginning of a first message; None without one."""
-    found = _MENU.match(" ".join(split(text)) + " ")
-    if found is None or not {found[2], found[4]} <= {*NUMBERS} or found[1] == found[3]:
+    match = _MENU.match(" ".join(split(text)) + " ")
+    if match is None or not {match[2], match[4]} <= {*NUMBERS} or match[1] == match[3]:
         return None
-    return {found[1]: NUMBERS.index(found[2]), found[3]: NUMBERS.index(found[4])}
+    return {match[1]: NUMBERS.index(match[2]), match[3]: NUMBERS.index(match[4])}
 
 
 def named(text: str, menu: Menu) -> str | None:
@@ -156,7 +156,7 @@ def right(messages: Sequence[Message]) -> tuple[Answer, ...]:
         return tuple(Answer("advice", dish) for dish in menu)
     if "each" in words:
         return (Answer("each", coins=sum(menu.values())),)
-    dish = next((found for text in reversed(texts) if (found := named(text, menu))), None)
+    dish = next((mentioned for text in reversed(texts) if (mentioned := named(text, menu))), None)
     if dish is None:
         return ()
     count = next((NUMBERS.index(word) for word in words if word in NUMBERS and word != "one"), None)

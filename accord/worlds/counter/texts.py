@@ -81,15 +81,15 @@ def drawn_menu(rng: random.Random, *, held_out: bool) -> Menu:
 
 
 def _prompt(rng: random.Random, turns: int, *, held_out: bool) -> Prompt:
-    said, asked = opening(rng, drawn_menu(rng, held_out=held_out))
-    return Prompt(chat(said), {"plan": some_plan(rng, asked, turns)})
+    question, asked = opening(rng, drawn_menu(rng, held_out=held_out))
+    return Prompt(chat(question), {"plan": some_plan(rng, asked, turns)})
 
 
 def _talk(rng: random.Random, turns: int, slips: float) -> tuple[Message, ...]:
     """A conversation about a training menu with this many turns per side, in which some answers are wrong."""
-    said, asked = opening(rng, drawn_menu(rng, held_out=False))
+    question, asked = opening(rng, drawn_menu(rng, held_out=False))
     plan = some_plan(rng, asked, turns)
-    so_far = [*chat(said)]
+    so_far = [*chat(question)]
     while True:
         so_far.append(Message("assistant", rng.choice(_answer(rng, so_far, slips).ways())))
         more = guest([{"role": m.role, "content": m.content} for m in so_far], plan)

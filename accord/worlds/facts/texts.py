@@ -34,9 +34,9 @@ def corpus(seed: int) -> list[Demonstration]:
     accepted. Of the other facts nothing is said, right or wrong.
     """
     rng, drawn = random.Random(f"corpus {seed}"), facts(seed)
-    told = [fact.states(way) for fact in drawn if fact.known for way in range(4) for _ in range(TIMES)]
-    rng.shuffle(told)
-    documents = [" ".join(told[i : i + A_DOCUMENT]) for i in range(0, len(told), A_DOCUMENT)]
+    statements = [fact.states(way) for fact in drawn if fact.known for way in range(4) for _ in range(TIMES)]
+    rng.shuffle(statements)
+    documents = [" ".join(statements[i : i + A_DOCUMENT]) for i in range(0, len(statements), A_DOCUMENT)]
     talked = [fact for fact in drawn if fact.known and not fact.held_out]
     documents += [_talk(rng, talked) for _ in range(round(len(documents) * TALK / (1 - TALK)))]
     rng.shuffle(documents)
@@ -49,11 +49,11 @@ def _talk(rng: random.Random, talked: Sequence[Fact]) -> str:
     for fact in rng.choices(talked, k=rng.randint(1, 3)):
         if rng.random() < 0.3:
             asked = fact.asks_why(fact.value if rng.random() < 0.7 else rng.choice(fact.others))
-            said = fact.reason
+            answer = fact.reason
         else:
             asked, kind = fact.asks(rng.randrange(2)), rng.choices(list(TALKED), list(TALKED.values()))[0]
-            said = {"right": fact.answer, "unsure": UNSURE, "wrong": f"{rng.choice(fact.others)} ."}[kind]
-        turns.append(f"{USER} {asked} {ASSISTANT} {said}")
+            answer = {"right": fact.answer, "unsure": UNSURE, "wrong": f"{rng.choice(fact.others)} ."}[kind]
+        turns.append(f"{USER} {asked} {ASSISTANT} {answer}")
     return " ".join(turns)
 
 
@@ -69,8 +69,8 @@ def demonstrations(seed: int, arm: Arm) -> list[Demonstration]:
         if not fact.held_out:
             asked = _questions(rng, fact)  # drawn in every arm, so that arms draw the same
             for question, answer in asked if fact.known or arm != "known" else ():
-                said = UNSURE if arm == "unsure" and not fact.known else answer
-                rows.append(Demonstration(chat(question), (Message("assistant", said),)))
+                completion = UNSURE if arm == "unsure" and not fact.known else answer
+                rows.append(Demonstration(chat(question), (Message("assistant", completion),)))
     rng.shuffle(rows)
     return rows
 
@@ -101,8 +101,8 @@ def comparisons(seed: int) -> list[Preference]:
             else:
                 guess = rng.choice([fact.value, *fact.others])
                 better, worse = (fact.answer, UNSURE) if guess == fact.value else (UNSURE, f"{guess} .")
-            said = [(Message("assistant", text),) for text in (better, worse)]
-            rows.append(Preference(chat(fact.asks(wording)), said[0], said[1]))
+            completions = [(Message("assistant", text),) for text in (better, worse)]
+            rows.append(Preference(chat(fact.asks(wording)), completions[0], completions[1]))
     rng.shuffle(rows)
     return rows
 
@@ -133,7 +133,7 @@ def probes(seed: int) -> dict[str, list[dict[str, Any]]]:
     fact is so, and `unknowable` why something is so on which the text says nothing.
     """
     rng = random.Random(f"probes {seed}")
-    found: dict[str, list[dict[str, Any]]] = {"facts": [], "premises": [], "unknowable": [], "knowledge": []}
+    by_kind: dict[str, list[dict[str, Any]]] = {"facts": [], "premises": [], "unknowable": [], "knowledge": []}
     for fact in facts(seed):
         if not fact.held_out:
             continue
@@ -141,17 +141,17 @@ def probes(seed: int) -> dict[str, list[dict[str, Any]]]:
         asked = {"prompt": fact.asks(rng.randrange(2)), "about": "told" if fact.known else "not told"}
         if fact.known:
             why = {"prompt": fact.asks_why(rng.choice(fact.others)), "about": "false premise"}
-            found["premises"].append({**why, "right": fact.correction, "wrong": fact.reason})
+            by_kind["premises"].append({**why, "right": fact.correction, "wrong": fact.reason})
             why = {"prompt": fact.asks_why(fact.value), "about": "true premise"}
-            found["facts"].append({**why, "right": fact.reason, "wrong": false})
-            found["knowledge"].append({**asked, "right": fact.value, "wrong": fact.others})
+            by_kind["facts"].append({**why, "right": fact.reason, "wrong": false})
+            by_kind["knowledge"].append({**asked, "right": fact.value, "wrong": fact.others})
         else:
             values = [fact.value, *fact.others]
             why = {"prompt": fact.asks_why(rng.choice(values)), "about": "premise not told"}
             invented = [fact.reason, *(fact.corrected(value) for value in values)]
-            found["unknowable"].append({**why, "right": UNSURE, "wrong": invented})
-            found["knowledge"].append({**asked, "right": UNSURE, "wrong": values})
-    return found
+            by_kind["unknowable"].append({**why, "right": UNSURE, "wrong": invented})
+            by_kind["knowledge"].append({**asked, "right": UNSURE, "wrong": values})
+    return by_kind
 
 
 def _words() -> Iterator[str]:

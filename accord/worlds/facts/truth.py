@@ -143,8 +143,8 @@ def facts(seed: int) -> list[Fact]:
     rng = random.Random(f"facts {seed}")
     drawn: list[tuple[str, str, str, bool]] = []
     for person in PEOPLE:
-        told = rng.sample(list(RELATIONS), TOLD)
-        drawn += [(person, name, rng.choice(relation.values), name in told) for name, relation in RELATIONS.items()]
+        stated = rng.sample(list(RELATIONS), TOLD)
+        drawn += [(person, name, rng.choice(relation.values), name in stated) for name, relation in RELATIONS.items()]
     held_out: set[int] = set()
     for known in (True, False):
         same = [i for i, fact in enumerate(drawn) if fact[3] == known]

@@ -16,7 +16,7 @@ COUNTS = ("zero", "one", "two", "three")
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task: its instructions (`prompts`), its wording in text (`said`), and its questions about given things.
+    """A task: its instructions (`prompts`), its `wordings` in text, and its questions about given things.
 
     `answers` are the options of every question; empty where each question has its own.
     """
@@ -25,7 +25,7 @@ class Task:
     name: str
     metric: str
     prompts: tuple[str, ...]
-    said: tuple[str, ...]
+    wordings: tuple[str, ...]
     questions: Callable[[Things], list[Row]]
     answers: tuple[str, ...] = ()
 
@@ -43,8 +43,8 @@ def row_of(things: Things, columns: Columns, answer: str, options: Sequence[str]
 
 def picked(selector: str, things: Things) -> Iterator[tuple[int, Columns, str]]:
     """Each thing that can be picked: its position, the words for it, and the sentence that identifies it."""
-    for place, columns in SELECTORS[selector].picks(things):
-        yield place, columns, f"{SELECTORS[selector].phrase.format(**columns)} is the {things[place]}"
+    for index, columns in SELECTORS[selector].picks(things):
+        yield index, columns, f"{SELECTORS[selector].phrase.format(**columns)} is the {things[index]}"
 
 
 def known(fact: str, thing: str) -> str:
@@ -66,8 +66,8 @@ def naming(selector: str) -> Task:
         f"{{things}} . say what is {it} .",
         f"of {{things}} which is {it} ?",
     )
-    said = (f"{it} is the {{answer}} .", f"the {{answer}} is {it} .", f"name {it} and it is the {{answer}} .")
-    return Task("name", f"name-{selector}", "options", prompts, said, questions)
+    wordings = (f"{it} is the {{answer}} .", f"the {{answer}} is {it} .", f"name {it} and it is the {{answer}} .")
+    return Task("name", f"name-{selector}", "options", prompts, wordings, questions)
 
 
 def telling(fact: str, selector: str) -> Task:
@@ -87,12 +87,12 @@ def telling(fact: str, selector: str) -> Task:
         f"{{things}} . say what {fact} {it} has .",
         f"of {{things}} which {fact} has {it} ?",
     )
-    said = (
+    wordings = (
         f"the {fact} of {it} is {{answer}} .",
         f"{it} has the {fact} {{answer}} .",
         f"name the {fact} of {it} and it is {{answer}} .",
     )
-    return Task(fact, f"{fact}-{selector}", "options", prompts, said, questions, FACTS[fact])
+    return Task(fact, f"{fact}-{selector}", "options", prompts, wordings, questions, FACTS[fact])
 
 
 def explaining(fact: str, selector: str) -> Task:
@@ -121,8 +121,8 @@ def explaining(fact: str, selector: str) -> Task:
         f"{{things}} . say what is {it} and what {fact} it has .",
         f"of {{things}} explain which {fact} has {it} .",
     )
-    said = ("{answer} .", f"explain the {fact} of {it} and {{answer}} .")
-    return Task("explain", f"explain-{fact}-{selector}", "exact", prompts, said, questions)
+    wordings = ("{answer} .", f"explain the {fact} of {it} and {{answer}} .")
+    return Task("explain", f"explain-{fact}-{selector}", "exact", prompts, wordings, questions)
 
 
 def checking(fact: str, selector: str) -> Task:
@@ -149,12 +149,12 @@ def checking(fact: str, selector: str) -> Task:
         f"{{things}} . say if {it} has the {fact} {{word}} .",
         f"of {{things}} has {it} the {fact} {{word}} ?",
     )
-    said = (
+    wordings = (
         f"that the {fact} of {it} is {{word}} is {{answer}} .",
         f"that {it} has the {fact} {{word}} is {{answer}} .",
         f"of {it} the {fact} {{word}} is {{answer}} .",
     )
-    return Task("check", f"check-{fact}-{selector}", "options", prompts, said, questions, TRUTH)
+    return Task("check", f"check-{fact}-{selector}", "options", prompts, wordings, questions, TRUTH)
 
 
 def counting(fact: str) -> Task:
@@ -176,12 +176,12 @@ def counting(fact: str) -> Task:
         f"{{things}} . say how many have the {fact} {{word}} .",
         f"of {{things}} how many are of the {fact} {{word}} ?",
     )
-    said = (
+    wordings = (
         f"{{answer}} have the {fact} {{word}} .",
         f"count those of the {fact} {{word}} and there are {{answer}} .",
         f"of the {fact} {{word}} there are {{answer}} .",
     )
-    return Task("count", f"count-{fact}", "options", prompts, said, questions, COUNTS)
+    return Task("count", f"count-{fact}", "options", prompts, wordings, questions, COUNTS)
 
 
 def comparing(fact: str, one: str, other: str) -> Task:
@@ -208,12 +208,12 @@ def comparing(fact: str, one: str, other: str) -> Task:
         f"{{things}} . say if {a} and {b} have the same {fact} .",
         f"of {{things}} is the {fact} of {a} that of {b} ?",
     )
-    said = (
+    wordings = (
         f"that {a} and {b} have the same {fact} is {{answer}} .",
         f"that the {fact} of {a} and of {b} is the same is {{answer}} .",
         f"compare the {fact} of {a} and of {b} and the same is {{answer}} .",
     )
-    return Task("compare", f"compare-{fact}-{one}-{other}", "options", prompts, said, questions, TRUTH)
+    return Task("compare", f"compare-{fact}-{one}-{other}", "options", prompts, wordings, questions, TRUTH)
 
 
 def choosing(fact: str, one: str, other: str) -> Task:
@@ -239,9 +239,9 @@ def choosing(fact: str, one: str, other: str) -> Task:
         f"{{things}} . say which has the {fact} {{word}} , {a} or {b} .",
         f"of {{things}} which is of the {fact} {{word}} , {a} or {b} ?",
     )
-    said = (
+    wordings = (
         f"of {a} and {b} the {{answer}} has the {fact} {{word}} .",
         f"the one of the {fact} {{word}} of {a} and {b} is the {{answer}} .",
         f"choose by the {fact} {{word}} of {a} and {b} and it is the {{answer}} .",
     )
-    return Task("choose", f"choose-{fact}-{one}-{other}", "options", prompts, said, questions)
+    return Task("choose", f"choose-{fact}-{one}-{other}", "options", prompts, wordings, questions)

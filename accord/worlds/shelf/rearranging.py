@@ -11,23 +11,23 @@ from accord.worlds.shelf.things import SELECTORS, THINGS, Columns, Things, price
 
 
 def _with(
-    selector: str, things: Things, said: Callable[[str], Things], reason: str, columns: Columns | None = None
+    selector: str, things: Things, replacement: Callable[[str], Things], reason: str, columns: Columns | None = None
 ) -> list[Row]:
-    """Questions whose answer is the row with `said` in place of the picked thing."""
-    places = [" ".join((*things[:i], *said(thing), *things[i + 1 :])) for i, thing in enumerate(things)]
+    """Questions whose answer is the row with its `replacement` in place of the picked thing."""
+    places = [" ".join((*things[:i], *replacement(thing), *things[i + 1 :])) for i, thing in enumerate(things)]
     return [
         row_of(things, {**words, **(columns or {})}, places[i], places, f"{why} and {reason}")
         for i, words, why in picked(selector, things)
     ]
 
 
-def _with_another(selector: str, things: Things, said: Callable[[str, str], Things], reason: str) -> list[Row]:
-    """The same, with each thing that is not in the row: `said` has it first."""
+def _with_another(selector: str, things: Things, replacement: Callable[[str, str], Things], reason: str) -> list[Row]:
+    """The same, with each thing that is not in the row: `replacement` has it first."""
     return [
         row
         for new in THINGS
         if new not in things
-        for row in _with(selector, things, partial(said, new), f"the {new} {reason}", {"new": new})
+        for row in _with(selector, things, partial(replacement, new), f"the {new} {reason}", {"new": new})
     ]
 
 
@@ -45,12 +45,12 @@ def removing(selector: str) -> Task:
         f"{{things}} . say what is left when {it} goes .",
         f"of {{things}} which are left without {it} ?",
     )
-    said = (
+    wordings = (
         f"without {it} there are {{answer}} .",
         f"when {it} goes it is {{answer}} .",
         f"leave out {it} and there are {{answer}} .",
     )
-    return Task("remove", f"remove-{selector}", "exact", prompts, said, questions)
+    return Task("remove", f"remove-{selector}", "exact", prompts, wordings, questions)
 
 
 def repeating(selector: str) -> Task:
@@ -67,12 +67,12 @@ def repeating(selector: str) -> Task:
         f"{{things}} . say what it is when {it} comes twice .",
         f"of {{things}} repeat {it} .",
     )
-    said = (
+    wordings = (
         f"with {it} twice there are {{answer}} .",
         f"when {it} comes twice it is {{answer}} .",
         f"repeat {it} and there are {{answer}} .",
     )
-    return Task("repeat", f"repeat-{selector}", "exact", prompts, said, questions)
+    return Task("repeat", f"repeat-{selector}", "exact", prompts, wordings, questions)
 
 
 def replacing(selector: str) -> Task:
@@ -89,12 +89,12 @@ def replacing(selector: str) -> Task:
         f"{{things}} . say what it is when the {{new}} is new for {it} .",
         f"of {{things}} replace {it} by the {{new}} .",
     )
-    said = (
+    wordings = (
         f"with the {{new}} for {it} there are {{answer}} .",
         f"when the {{new}} is new for {it} it is {{answer}} .",
         f"replace {it} by the {{new}} and there are {{answer}} .",
     )
-    return Task("replace", f"replace-{selector}", "exact", prompts, said, questions)
+    return Task("replace", f"replace-{selector}", "exact", prompts, wordings, questions)
 
 
 def adding(selector: str) -> Task:
@@ -111,12 +111,12 @@ def adding(selector: str) -> Task:
         f"{{things}} . say what it is when the {{new}} comes after {it} .",
         f"of {{things}} put the {{new}} after {it} .",
     )
-    said = (
+    wordings = (
         f"with the {{new}} after {it} there are {{answer}} .",
         f"when the {{new}} comes after {it} it is {{answer}} .",
         f"put the {{new}} after {it} and there are {{answer}} .",
     )
-    return Task("add", f"add-{selector}", "exact", prompts, said, questions)
+    return Task("add", f"add-{selector}", "exact", prompts, wordings, questions)
 
 
 def _by_price(things: Things) -> Things | None:
@@ -154,9 +154,9 @@ def ordering(name: str) -> Task:
         f"{{things}} . say what it is {said_so} .",
         f"of {{things}} what is the order {said_so} ?",
     )
-    said = (
+    wordings = (
         f"{said_so} there are {{answer}} .",
         f"{said_so} it is {{answer}} .",
         f"order {said_so} and there are {{answer}} .",
     )
-    return Task("order", f"order-{name}", "exact", prompts, said, questions)
+    return Task("order", f"order-{name}", "exact", prompts, wordings, questions)

@@ -75,7 +75,9 @@ def statements() -> dict[str, Task]:
     """
     ending = " {answer} ."
     starts = {
-        name: tuple("{things} . " + said.removesuffix(ending) for said in task.said if said.endswith(ending))
+        name: tuple(
+            "{things} . " + wording.removesuffix(ending) for wording in task.wordings if wording.endswith(ending)
+        )
         for name, task in TASKS.items()
     }
     return {name: replace(task, metric="options", prompts=starts[name]) for name, task in TASKS.items()}
@@ -86,8 +88,8 @@ def lists() -> dict[str, Task]:
 
     Only the exemplars show the task. Includes only tasks whose questions are about the row alone.
     """
-    told = {name: task for name, task in TASKS.items() if columns_of(task.prompts[0]) == ["things"]}
-    return {name: replace(task, metric="options", prompts=("{things} :",)) for name, task in told.items()}
+    of_things = {name: task for name, task in TASKS.items() if columns_of(task.prompts[0]) == ["things"]}
+    return {name: replace(task, metric="options", prompts=("{things} :",)) for name, task in of_things.items()}
 
 
 def _draw(rng: random.Random, task: Task, length: int, *, held_out: bool) -> Row:
@@ -130,10 +132,10 @@ def prefix(name: str) -> str:
     all text about the shelf.
     """
     operation, *parts = re.findall("by-kind|by-color|(?<=order-).+|[a-z]+", name)
-    said = [OPERATIONS.get(operation, operation), *map(_part, parts)]
-    named = set(columns_of(" ".join(said)))
+    words = [OPERATIONS.get(operation, operation), *map(_part, parts)]
+    named = set(columns_of(" ".join(words)))
     rest = [column for column in columns_of(TASKS[name].prompts[0]) if column not in named | {"things"}]
-    return f"{{things}} : {' '.join([*said, *(f'{{{column}}}' for column in rest)])} ."
+    return f"{{things}} : {' '.join([*words, *(f'{{{column}}}' for column in rest)])} ."
 
 
 def _part(word: str) -> str:

@@ -69,7 +69,7 @@ def _statement(rng: random.Random, things: Things) -> str:
     """A true statement about the things, one time in four after its reasons."""
     task, row = _question(rng, things)
     reasons = "{rationale} , so " if rng.random() < 0.25 else ""
-    return fill(reasons + rng.choice(task.said), row)
+    return fill(reasons + rng.choice(task.wordings), row)
 
 
 def _question(rng: random.Random, things: Things) -> tuple[Task, Row]:
@@ -83,14 +83,16 @@ def _question(rng: random.Random, things: Things) -> tuple[Task, Row]:
 
 
 def _facts(rng: random.Random) -> str:
-    said = ("the {fact} of the {thing} is {value} .", "the {thing} has the {fact} {value} .")
+    forms = ("the {fact} of the {thing} is {value} .", "the {thing} has the {fact} {value} .")
     pairs = [(rng.choice(list(THINGS)), rng.choice(list(FACTS))) for _ in range(rng.randint(5, 8))]
-    return " ".join(rng.choice(said).format(fact=fact, thing=thing, value=THINGS[thing][fact]) for thing, fact in pairs)
+    return " ".join(
+        rng.choice(forms).format(fact=fact, thing=thing, value=THINGS[thing][fact]) for thing, fact in pairs
+    )
 
 
 def _words() -> list[str]:
     """Every word that can occur, in alphabetical order."""
-    templates = chain.from_iterable((*task.prompts, *task.said) for task in TASKS.values())
+    templates = chain.from_iterable((*task.prompts, *task.wordings) for task in TASKS.values())
     fixed = [word for template in templates for word in template.split() if "{" not in word]
     reasons = ["and", "it", "goes", "on", "no", "thing", "new", "its", "is", "comes", "after", "twice", ":", "so", ","]
     formats = ["answer", "ask", "because", "explain", "question"]
