@@ -23,7 +23,7 @@ def are_several() -> bool:
 
 def is_rank() -> bool:
     """Whether the environment also says which rank this is; where it does not, joining the team raises the error."""
-    return are_several() and "RANK" in os.environ
+    return are_several() and all(os.environ.get(name, "").isdecimal() for name in ("RANK", "WORLD_SIZE"))
 
 
 def trains(command: str) -> bool:

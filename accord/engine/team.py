@@ -11,7 +11,7 @@ import platform
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from accord.console import error_text
 from accord.errors import InputError, LostRanks, TrainingStopped
 
 T = TypeVar("T")
@@ -29,6 +30,9 @@ V = TypeVar("V")
 
 LEAST_TORCH = (2, 13)
 """The first torch whose `fully_shard` supports a tied embedding and output layer."""
+LIBRARIES = ("transformers", "tokenizers", "numpy", "peft", "bitsandbytes")
+"""Libraries whose versions may decide tokens, random numbers or weights: equal on all ranks, as are accord and
+torch."""
 PATIENCE = timedelta(minutes=30)
 """Longest wait of a rank in a collective operation, before it concludes that another hangs."""
 FOR_THE_LEADER = timedelta(days=30)
@@ -201,7 +205,7 @@ def joined() -> Iterator[Team]:
         raise InputError(f"several ranks need torch {least} or later, and this is {torch.__version__}.")
     backend, is_well = _backend(), False
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        _start_group(backend)
         with ExitStack() as stack:
             if not Team.here().leads:
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -227,17 +231,31 @@ def joined() -> Iterator[Team]:
             dist.destroy_process_group()
 
 
+def _start_group(backend: str) -> None:
+    """Start torch's process group with the other ranks. Raises InputError where they do not meet."""
+    try:
+        dist.init_process_group(backend, timeout=PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        rank, size, host, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+        raise InputError(
+            f"rank {rank} of {size} cannot meet the others at {host}:{port} ({error_text(error)}): let torchrun start "
+            "all ranks, or see that MASTER_ADDR is rank 0's machine and MASTER_PORT free there."
+        ) from error
+
+
 def _backend() -> str:
     """The backend for collectives; where there are GPUs, also selects this rank's."""
     if not torch.cuda.is_available():
         return "gloo"
-    local, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if local >= gpus:
+    local, gpus = os.environ.get("LOCAL_RANK", ""), torch.cuda.device_count()
+    if not local.isdecimal():
+        raise InputError(f"LOCAL_RANK is {local!r}, which is not the number of a GPU: let torchrun set it.")
+    if int(local) >= gpus:
         raise InputError(
             f"rank {os.environ['RANK']} has no GPU of its own, as there are {gpus}: start as many ranks on a "
             "machine as it has GPUs, or hide them by CUDA_VISIBLE_DEVICES= to compute on its processor."
         )
-    torch.cuda.set_device(local)
+    torch.cuda.set_device(int(local))
     return "cpu:gloo,cuda:nccl"
 
 
@@ -245,7 +263,9 @@ def _meet(team: Team) -> _Peers:
     """Exchange versions and pids with the other ranks. Raises InputError where a rank runs other versions than rank
     0."""
     versions = {name: sys.modules[name].__version__ for name in ("accord", "torch")}
-    versions["transformers"] = metadata.version("transformers")  # not imported yet
+    for name in LIBRARIES:  # not all imported yet, or installed
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
     device = "a GPU" if torch.cuda.is_available() else "the processor"
     team.require_same("what they run", {**versions, "python": platform.python_version(), "the device": device})
     pids = Path("/proc/self/ns/pid")  # pids are comparable only within one namespace
@@ -274,13 +294,19 @@ def _lost(how: str) -> LostRanks:
 
 
 def asked_size() -> int:
-    """The number of ranks by the environment. Raises InputError where torchrun's other variables are missing."""
+    """The number of ranks by the environment. Raises InputError where torchrun's other variables are missing or are not
+    those of one of the ranks."""
     size = os.environ.get("WORLD_SIZE", "1")
     if not size.isdecimal() or int(size) < 1:
         raise InputError(f"WORLD_SIZE is {size!r}, which is not a number of ranks: let torchrun set it.")
-    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if int(size) > 1 and missing:
-        raise InputError(
-            f"WORLD_SIZE is {size}, but {missing[0]} is not set: start the ranks by torchrun, or unset WORLD_SIZE."
-        )
+    if int(size) == 1:
+        return 1
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise InputError(
+                f"WORLD_SIZE is {size}, but {name} is not set: start the ranks by torchrun, or unset WORLD_SIZE."
+            )
+    for name, least, end, what in (("RANK", 0, int(size), f"one of {size} ranks"), ("MASTER_PORT", 1, 2**16, "a port")):
+        if not (value := os.environ[name]).isdecimal() or not least <= int(value) < end:
+            raise InputError(f"{name} is {value!r}, which is not {what}: let torchrun set it.")
     return int(size)

@@ -22,7 +22,7 @@ from accord.interrupts import Interrupted, requests
 from accord.train import inputs
 from accord.train.learner import Learner, StepResult
 from accord.train.options import RunOptions, SamplingOptions, describe
-from accord.train.ranks import open_run, report_unsharded, require_alone
+from accord.train.ranks import open_run, report_unsharded, require_alone, require_one_precision
 from accord.train.resumed import STOP, restore
 from accord.train.rows import read_metrics
 from accord.train.run import LAST_GOOD, Run
@@ -82,6 +82,7 @@ def train(
     step stopped the training; then a checkpoint holds the last finite weights.
     """
     require_alone(method, options)
+    require_one_precision(model)
     report_unsharded(model.network)
     settings = describe(method, options, model=model.name, **sources)
     team = engine.Team.here()
@@ -93,7 +94,10 @@ def train(
         if run.finished:
             run.print(f"{run.folder} is already finished.")
             return finish(run, model, method)
-        run.record_digests(**{"model": inputs.digest_of_model(model), **inputs.digests_of_files(run.settings)})
+        digests = inputs.digests_of_files(run.settings)
+        if "model" not in digests:
+            digests["model"] = inputs.digest_of_model(model)
+        run.record_digests(**digests)
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
         step, watch = restore(run, learner, optimizer), learner.watch

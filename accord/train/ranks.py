@@ -19,6 +19,8 @@ from accord.train.run import Run
 if TYPE_CHECKING:
     from torch import nn
 
+    from accord.engine import Model
+
 HOLDS_LESS = "more ranks hold less each, as do --optimizer-states 8bit and --weight-dtype bfloat16"
 ALONE = {
     "offload_optimizer": HOLDS_LESS,
@@ -41,6 +43,18 @@ def require_alone(method: TrainingConfig, options: RunOptions) -> None:
                     f"{field.name} is not supported on several ranks yet: start without torchrun, or leave it out; "
                     f"{ALONE[field.name]}."
                 )
+
+
+def require_one_precision(model: Model) -> None:
+    """Raise InputError, on every rank, where ranks would compute in different precisions, since `auto` depends on the
+    processor: they could not gather each other's weights."""
+    first, *others = (str(dtype).removeprefix("torch.") for dtype in engine.Team.here().all_gather(model.dtype))
+    for rank, other in enumerate(others, start=1):
+        if other != first:
+            raise InputError(
+                f"dtype auto is {first} on rank 0 and {other} on rank {rank}, whose processors differ: give all ranks "
+                "--dtype float32, or bfloat16."
+            )
 
 
 def report_unsharded(network: nn.Module) -> None:

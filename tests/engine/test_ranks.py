@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from accord.engine.offload import shared_copy
-from accord.engine.team import Team, asked_size
+from accord.engine.team import Team
 from accord.errors import InputError
 from accord.methods import DPO, SFT
 from accord.train.ranks import require_alone
@@ -199,26 +199,6 @@ def test_a_team_of_one_gives_back_what_it_is_given() -> None:
     assert team.all_gather("a") == ["a"] and team.collect([1, 2]) == [1, 2] and team.share([1, 2]) == [1, 2]
     assert team.map([1, 2, 3], lambda pack: pack * 10) == [10, 20, 30]
     assert team.lead(lambda: 5) == 5
-
-
-@pytest.mark.parametrize(
-    ("environment", "said"),
-    [
-        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', which is not a number of ranks"),
-        ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', which is not a number of ranks"),
-        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2, but RANK is not set: start the ranks by torchrun, or unset WORLD_SIZE"),
-        ({"WORLD_SIZE": "2", "RANK": "0"}, "but MASTER_ADDR is not set"),
-    ],
-)
-def test_an_environment_that_is_not_torchruns(
-    environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=said):
-        asked_size()
 
 
 PAIRS = [
