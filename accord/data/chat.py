@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from accord.arrays import Bools, Ints
-from accord.data.chat_template import INTERNAL_KEYS, THOUGHT, continue_thought, opened_thought, render, template_fields
+from accord.data.chat_template import (
+    INTERNAL_KEYS,
+    THOUGHT,
+    continue_thought,
+    opened_thought,
+    own_words,
+    render,
+    template_fields,
+)
 from accord.data.messages import align, common_prefix_length
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
@@ -88,7 +96,10 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
 
 
 def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
-    """The special tokens that the tokenizer adds before a plain prompt; an empty prompt gets the `bos_token` anyway."""
+    """The special tokens that the tokenizer adds before a plain prompt; an empty prompt gets the `bos_token` anyway.
+
+    A prompt that begins with the `bos_token`, as one rendered before, gets no second.
+    """
     if not isinstance(prompt, str):
         return ()
     added = list(tokenizer("")["input_ids"])
@@ -97,6 +108,8 @@ def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]
         added.pop()
     if not added and not prompt and bos is not None:
         added = [bos]
+    if added and added[-1] == bos and prompt.startswith(str(tokenizer.bos_token)):
+        added.pop()
     return tuple(added)
 
 
@@ -143,7 +156,7 @@ def completion_pieces(
     Raises RewrittenHistory if the chat before a later answer does not begin with the earlier answers as generated.
     """
     if isinstance(completion, str):
-        return (Piece(completion, head),)
+        return _plain_pieces(tokenizer, completion, head, whole)
     added = completion[0].content
     asked, completion = _join_prefill(() if isinstance(prompt, str) else prompt, completion)
     end = turn_end(tokenizer)
@@ -177,6 +190,21 @@ def completion_pieces(
     if not pieces:
         raise InputError("no assistant turn is trained: 'weight' or 'train' masks all of them")
     return tuple(pieces)
+
+
+def _plain_pieces(tokenizer: PreTrainedTokenizerBase, completion: str, head: str, whole: bool) -> tuple[Piece, ...]:
+    """A plain completion as pieces; one that was rendered before keeps its own end of turn and beginning of text.
+
+    White space after that end is read by reward models (`whole`), but not trained.
+    """
+    bos, eos = tokenizer.bos_token, tokenizer.eos_token
+    if not head and bos and completion.startswith(bos) and opening(tokenizer, "")[-1:] == (tokenizer.bos_token_id,):
+        completion = completion.removeprefix(bos)
+    said = completion.rstrip()
+    if said == completion or not (turn_end(tokenizer).closes(said) or (eos and said.endswith(eos))):
+        return (Piece(completion, head),)
+    rest = (Piece(completion[len(said) :], head + said, trained=False),) if whole else ()
+    return (Piece(said, head), *rest)
 
 
 def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True) -> Ints:
@@ -224,7 +252,8 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
     written = after[len(head) :] if after.startswith(head) else ""
     if not written and asked and any(before.role == "assistant" for before in so_far):
         written = after.rpartition(asked)[2] if asked in after else ""  # earlier answers are rendered differently now
-    parts = [part.strip() for part in THOUGHT.split(turn.content)]
+    content = own_words(tokenizer, turn)
+    parts = [part.strip() for part in THOUGHT.split(content)]
     if (written or after == head) and all(part in written for part in parts):
         said, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")
         return said + ended if ended else written.removesuffix(end.rest)
@@ -234,7 +263,7 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
             f"whole chat (they differ from {_divergence(head, after)}){system}"
         )
-    return continue_thought(turn.content, head) + ("" if end.is_next else end.text)
+    return continue_thought(content, head) + ("" if end.is_next else end.text)
 
 
 def _divergence(before: str, after: str) -> str:

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from accord.arrays import Bools, Ints
-from accord.data.column_names import PROMPT_LIKE, QUESTIONS, RESPONSES
+from accord.data.column_names import PROMPT_LIKE, QUESTIONS, RESPONSES, THOUGHTS
 from accord.data.messages import (
     TRANSCRIPT,
     align,
@@ -50,11 +50,24 @@ def convention_of(columns: Columns) -> Convention:
     accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
     found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
     why = f", and {answers}" if (answers := missing_verdict(present)) else ""
+    if isinstance(columns.get("completions"), list) and isinstance(columns.get("labels"), list):
+        raise InputError(
+            "'labels' judges the 'completions', the steps of one answer, one by one, and no method learns from steps: "
+            "join them to one 'completion' with a 'label', true where all are, for `accord kto`"
+        )
+    inside = [f"{name}.{key}" for name in present for key in _keys(columns[name]) if key in known]
+    if inside:
+        named = ",".join(f"{path.rpartition('.')[2]}={path}" for path in inside)
+        raise InputError(f"the columns found are {found}, and {inside[0]} is inside one: name it by --columns {named}")
     asks = next((name for name in present if name in PROMPT_LIKE), present[0] if present else "COLUMN")
     raise InputError(
         f"the columns found are {found}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
         f"prompt={asks},... names them so"
     )
+
+
+def _keys(value: Any) -> list[str]:
+    return list(map(str, value)) if isinstance(value, Mapping) else []
 
 
 def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -> bool:
@@ -222,16 +235,20 @@ def _ranking(columns: Columns) -> Ranking:
 
 
 def _messages(columns: Columns) -> Demonstration | Prompt:
-    """A demonstration with everything before the first assistant turn as prompt; turns after the last are dropped."""
+    """A demonstration with everything before the first assistant turn as prompt; turns after the last are dropped.
+
+    A greeting by the assistant, before anyone else speaks, has nothing to answer and belongs to the prompt.
+    """
     turns = read_text(columns["messages"], "messages")
     if isinstance(turns, str):
         raise InputError("'messages' must be a list of messages, not a string")
     answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
         return Prompt(turns, {name: value for name, value in columns.items() if name != "messages"})
-    if answers[0] == 0:
+    first = next((i for i in answers if any(turn.role != "assistant" for turn in turns[:i])), None)
+    if first is None:
         raise InputError("'messages' begins with an assistant turn, so there is no prompt before it")
-    return Demonstration(turns[: answers[0]], _demonstrated(turns[answers[0] : answers[-1] + 1]))
+    return Demonstration(turns[:first], _demonstrated(turns[first : answers[-1] + 1]))
 
 
 def _branches(columns: Columns, *names: str) -> tuple[Text, tuple[Text, ...]]:
@@ -290,7 +307,7 @@ _ELSEWHERE = {*QUESTIONS, *RESPONSES, "answer"}
 """Other names of prompts and completions, which `accord.data.layouts` converts."""
 
 _OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE - {"answer"}
-_OF_A_ROW |= {"completion_ids", "input_ids", "labels", "attention_mask"}
+_OF_A_ROW |= {"completion_ids", "input_ids", "labels", "attention_mask", *THOUGHTS}
 
 
 def kept_columns(columns: Columns) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from accord.data.column_names import (
     RESPONSES,
     STRUCTURED,
     SYSTEMS,
+    THOUGHTS,
 )
 from accord.data.messages import (
     QUESTION_TEXTS,
@@ -140,10 +141,10 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_reasoning(row: Columns, answer: Any) -> Any:
-    """The answer, as a message with the row's `reasoning_content` if it has one."""
-    thought = row.get("reasoning_content")
-    if not isinstance(thought, str) or not thought.strip() or not isinstance(answer, str) or is_chat(answer):
-        return answer
+    """The answer, as a message with the row's thought if it has one."""
+    thought = next((row[name] for name in THOUGHTS if _is_filled(row.get(name))), None)
+    if not isinstance(thought, str) or "label" in row or not isinstance(answer, str) or is_chat(answer):
+        return answer  # beside a label it would be why the answer is good or not
     return [{"role": "assistant", "content": answer, "reasoning_content": thought}]
 
 
@@ -291,6 +292,15 @@ def _move_settings(row: dict[str, Any]) -> dict[str, Any]:
     if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
         given["tools"] = [_structured("tools", tool) for tool in given["tools"]]
     chat = _first(row, ("prompt", "messages"))
+    documents = row.get("documents")
+    if chat and isinstance(documents, list) and all(isinstance(one, Mapping) for one in documents) and documents:
+        said = "\n".join(texts_in(row[chat]))
+        texts = [
+            max((text for text in one.values() if isinstance(text, str)), key=len, default="") for one in documents
+        ]
+        if not all(text.strip() in said for text in texts):
+            kwargs = given.get("chat_template_kwargs")
+            given["chat_template_kwargs"] = {"documents": documents, **(kwargs if isinstance(kwargs, Mapping) else {})}
     chats = ["chosen", "rejected"] if chat is None and _holds_dialogues(row) else [chat] if chat else []
     if not given or not chats or isinstance(row[chats[0]], str):
         return row

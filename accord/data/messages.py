@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from accord.data.parts import messages_of_parts
 from accord.errors import InputError
 from accord.parsing import Repeated, parse_json
-from accord.records import Message, Role, Text
+from accord.records import MASKS, Message, Role, Text
 
 TRANSCRIPT = "\n\nHuman:"
 """The beginning of a transcript in the format of Anthropic's hh-rlhf data."""
@@ -59,7 +60,7 @@ def read_text(value: Any, column: str) -> Text:
         return _encodable(value, f"'{column}'") if chat is None else read_text(chat, column)
     value = messages_from_columns(value)
     if isinstance(value, Message) or (isinstance(value, Mapping) and ("role" in value or "from" in value)):
-        return (_message(value, column),)
+        return tuple(_message(one, column) for one in messages_of_parts(value))
     if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
         return read_text(value["messages"], column)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
@@ -68,7 +69,7 @@ def read_text(value: Any, column: str) -> Text:
         raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}{remedy}")
     if not value:
         raise InputError(f"'{column}' is a chat without messages: add one, or leave the row out")
-    return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
+    return tuple(_message(one, f"{column}[{i}]") for i, item in enumerate(value) for one in messages_of_parts(item))
 
 
 def messages_from_columns(chat: Any) -> Any:
@@ -190,10 +191,19 @@ def _message(item: Any, where: str) -> Message:
     if role is None or (content is None and "tool_calls" not in more):
         missing = "role" if role is None else "content"
         raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
+    more |= {key: _mask(more[key], key, where) for key in MASKS if key in more}
     known = _SPELLED.get(str(role).lower())
     if known is None:
         raise InputError(f"{where} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
     return Message(known, _encodable(_content(content, where), where), more)
+
+
+def _mask(value: Any, key: str, where: str) -> bool:
+    """Whether a message's key such as 'weight' says that it is trained on."""
+    said = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(str(value).lower())
+    if said is None:
+        raise InputError(f"{where} has {value!r} as {key!r}: a turn is trained on (1, true) or not (0, false)")
+    return said
 
 
 def _calls(given: Any, where: str) -> list[Any]:

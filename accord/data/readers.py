@@ -41,13 +41,24 @@ def read_jsonl(path: Path) -> Numbered:
                 yield from read_json(path)
                 return
             if line.strip():
+                if "\0" in line:
+                    raise InputError(
+                        f"{path}, line {number}: NUL characters, as in UTF-16 text, or after a crash while it was "
+                        "written: save it as UTF-8, or cut them off"
+                    )
+                if line.strip() == "{":
+                    raise InputError(
+                        f"{path}, line {number}: an object over several lines: write every row on one line (jq -c . "
+                        "FILE), or a list of objects"
+                    )
                 with where_json(path, number):
                     columns = parse_json(line)
                 yield number, _object(columns, f"{path}, line {number}")
 
 
 def read_json(path: Path) -> Numbered:
-    """A JSON list of objects, also as the only list in an object (`WRAPPERS`), or one object per line."""
+    """A JSON list of objects, also as the only list in an object (`WRAPPERS`) or by their ids, or one object per
+    line."""
     with open_text(path) as file:
         text = file.read()
     if not text.strip():
@@ -64,9 +75,7 @@ def read_json(path: Path) -> Numbered:
         yield from read_jsonl(path)
         return
     if isinstance(rows, dict):
-        lists = [value for name, value in rows.items() if name in WRAPPERS and isinstance(value, list)]
-        is_wrapper = len(lists) == 1 and not any(isinstance(v, list | dict) for v in rows.values() if v is not lists[0])
-        rows = lists[0] if is_wrapper else rows if "\n" in text.strip() else [rows]
+        rows = _rows_in(path, rows, is_one_line="\n" not in text.strip())
     if not isinstance(rows, list):
         raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
     for number, columns in enumerate(rows, start=1):
@@ -75,6 +84,30 @@ def read_json(path: Path) -> Numbered:
 
 WRAPPERS = ("data", "rows", "train", "examples", "instances")
 """Keys of an object that may hold the list of all rows."""
+
+
+def _rows_in(path: Path, rows: dict[str, Any], *, is_one_line: bool) -> Any:
+    """The rows of a JSON object: its only list, the objects that it has by their ids, or itself, written on one line.
+
+    Raises InputError for an object of columns, as pandas writes a table.
+    """
+    lists = [value for name, value in rows.items() if name in WRAPPERS and isinstance(value, list)]
+    values = list(rows.values())
+    if len(lists) == 1 and not any(isinstance(value, list | dict) for value in values if value is not lists[0]):
+        return lists[0]
+    are_columns = False
+    if len(values) > 1 and all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        are_columns = all(key.isdigit() for key in values[0])
+        if not are_columns and not {"role", "from"} & values[0].keys():
+            return values
+    elif len(values) > 1 and all(isinstance(value, list) and len(value) == len(values[0]) > 1 for value in values):
+        are_columns = any(isinstance(item, str | int | float) for value in values for item in value)
+    if are_columns:
+        raise InputError(
+            f"{path} holds a table by columns, not by rows: write a list of objects, a row each (orient='records' in "
+            "pandas)"
+        )
+    return [rows] if is_one_line else rows
 
 
 @contextmanager
@@ -164,6 +197,8 @@ def read_parquet(path: Path) -> Numbered:
     """The rows of a Parquet file, read in batches."""
     import pyarrow.parquet
 
+    require_kind(path)
+
     with _arrow(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
         _require_unique(path, file.schema_arrow.names)
         yield from enumerate(_rows_of(path, file.iter_batches()), start=1)
@@ -243,6 +278,33 @@ MAX_RATIO, MIN_LIMIT = 200, 2**28
 """A compressed file may expand to `MAX_RATIO` times its size, or to `MIN_LIMIT` bytes if that is more."""
 
 
+BEGINNINGS = {
+    b"version https://git-lfs.": ("a pointer of git-lfs in place of the data: fetch them by git lfs pull", ()),
+    b"\x1f\x8b": ("compressed by gzip: add .gz to its name", (".gz",)),
+    b"BZh": ("compressed by bzip2: add .bz2 to its name", (".bz2",)),
+    b"\xfd7zXZ": ("compressed by xz: add .xz to its name", (".xz",)),
+    b"\x28\xb5\x2f\xfd": ("compressed by Zstandard: add .zst to its name", (".zst", ".zstd")),
+    b"PK\x03\x04": ("a zip archive, or a spreadsheet: unpack it, or save the sheet as .csv", ()),
+    b"PAR1": ("a Parquet file: name it .parquet", (".parquet",)),
+    b"ARROW1": ("an Arrow file: name it .arrow", (".arrow", ".feather")),
+}
+"""How files of some kinds begin: what each is, and the suffixes that it has."""
+
+
+def require_kind(path: Path) -> None:
+    """Raise InputError for a file whose beginning shows another kind than its name."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(64)
+    except OSError:
+        return  # told where it is read
+    for sign, (what, suffixes) in BEGINNINGS.items():
+        if begin.startswith(sign) and path.suffix.lower() not in suffixes:
+            raise InputError(f"{path} is {what}")
+    if path.suffix.lower() not in PLAIN and re.match(rb"\s*<(!doctype|html)", begin, re.IGNORECASE):
+        raise InputError(f"{path} is a web page in place of the data: download the file itself")
+
+
 class _Decompressed(io.RawIOBase):
     """The content of a compressed file. Raises InputError beyond the limit on its size, against decompression bombs."""
 
@@ -271,6 +333,7 @@ class _Decompressed(io.RawIOBase):
 @contextmanager
 def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     """Open a text file, decompressed if need be. Raises InputError if it cannot be read or is not UTF-8."""
+    require_kind(path)
     try:
         opener = OPENERS.get(path.suffix.lower())
         binary = io.BufferedReader(_Decompressed(path, opener(path)), 1 << 16) if opener else path.open("rb")
@@ -283,7 +346,7 @@ def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
     except UnicodeDecodeError as error:
         if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") and error.start == 0:
             raise InputError(f"{path} is UTF-16 text: save it as UTF-8") from None
-        raise InputError(f"{path} is not UTF-8 text ({error.reason})") from None
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from None
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise InputError(f"{path} cannot be read to its end ({first_line(error)})") from None
 

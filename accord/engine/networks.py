@@ -44,7 +44,7 @@ from accord.engine.team import Team, acts_together
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -198,6 +198,7 @@ def _read(
     if "config" in how and not gguf_file:
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
+    _correct_ties(network)
     if gguf_file:
         require_read(network, Path(source) / gguf_file)
     if method == "bitsandbytes" and not {p.dtype for p in network.parameters()} & {torch.uint8, torch.int8}:
@@ -210,6 +211,18 @@ def _read(
             network = taken_out(network, name, inside)
     keep_order(network)
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
+
+
+def _correct_ties(network: Any) -> None:
+    """Correct a configuration that ties the output layer to the embedding where the files have another for each.
+
+    transformers keeps both then; other software goes by the configuration that is saved.
+    """
+    embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
+    weights = [getattr(layer, "weight", None) for layer in (embedding, head)]
+    if not any(weight is None for weight in weights) and weights[0] is not weights[1]:
+        for config in (network.config, network.config.get_text_config()):
+            config.tie_word_embeddings = False
 
 
 def _check_quantized(name: str, config: Any, method: str, trained: TrainingConfig | None) -> None:
@@ -254,11 +267,12 @@ def _read_adapter(
         config.id2label = labels_in(folder)
         config.label2id = {label: i for i, label in config.id2label.items()}
     inside = folder if is_of_wrapper(folder) else None
-    if config is whole:
-        network, tokenizer = _read(kind, base, target, remote, None, config, inside=inside)
-    else:
-        network, tokenizer = _read(WRITES, base, target, remote, None)
-        network = under_head(network, config)
+    with located(f"the adapter {name} is for {base}, and that cannot be read: "):
+        if config is whole:
+            network, tokenizer = _read(kind, base, target, remote, None, config, inside=inside)
+        else:
+            network, tokenizer = _read(WRITES, base, target, remote, None)
+            network = under_head(network, config)
     if in_4_bits(network.config):
         with quiet():
             network.dequantize(torch.float32)

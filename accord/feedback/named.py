@@ -258,6 +258,8 @@ def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> A
     if "/" in name or name == "smollm2" or os.path.exists(name):
         return for_leader(load, name, dtype=_dtype(policy))
     hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
+    if " - " in name:
+        hint = "; for a difference write a negative weight, as A + -0.5 * B"
     raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
 
 

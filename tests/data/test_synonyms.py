@@ -64,6 +64,14 @@ PUBLISHED: dict[str, tuple[dict[str, Any], Row]] = {
         Demonstration((Message("system", "be"), HI), said("a")),
     ),
     "Cohere's roles": ({"messages": [{"role": "User", "content": "hi"}, {"role": "Chatbot", "content": "a"}]}, TOLD),
+    "one chosen and several rejected": (
+        {"prompt": "hi", "chosen": "a", "rejected": ["b", "c"]},
+        Ranking("hi", ("a", "b", "c"), (0, 1, 1)),
+    ),
+    "several rejected under another name": (
+        {"prompt": "hi", "chosen": "a", "rejected_responses": ["b", "c"]},
+        Ranking("hi", ("a", "b", "c"), (0, 1, 1)),
+    ),
     "RewardBench 2": (
         {"prompt": "hi", "chosen": ["a"], "rejected": ["b", "c"], "num_correct": 1},
         Ranking("hi", ("a", "b", "c"), (0, 1, 1)),
