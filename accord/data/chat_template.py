@@ -220,10 +220,15 @@ def _call(call: Any) -> Any:
     if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
         return call
     function = dict(call["function"])
-    try:
-        function["arguments"] = parse_json(function["arguments"])
-    except (KeyError, TypeError, ValueError):
+    if not isinstance(given := function.get("arguments"), str):
         return call
+    try:
+        function["arguments"] = parse_json(given) if given.strip() else {}
+    except ValueError:
+        raise InputError(
+            f"a call of {function.get('name')!r} has arguments that are not JSON, {given[:60]!r}: mend them, or leave "
+            "the row out"
+        ) from None
     return {**call, "function": function}
 
 

@@ -47,6 +47,8 @@ QUESTION_TEXTS = ("full_text", "text")
 """Keys of the text of a question that is an object."""
 
 _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](role|from|content|value)[\"']\s*:")
+_PRINTED = re.compile(r"\}\s*\n\s*\{\s*'")
+"""Between the messages of a numpy array as Python prints it, which has no commas: pandas writes chats so into CSV."""
 
 
 def read_text(value: Any, column: str) -> Text:
@@ -115,8 +117,12 @@ def _chat_in(text: str) -> Any:
     if not _LIKE_MESSAGES.match(text):
         return None
     value = parsed(text)
+    if value is None and _PRINTED.search(text):
+        value = parsed(_PRINTED.sub("}, {'", text))
     items = value if isinstance(value, list) else [value]
     has_messages = items and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in items)
+    if value is None and re.match(r"\s*\[", text) and re.search(r"[\"'](role|from)[\"']\s*:", text):
+        raise InputError(f"{text[:40]!r} ... looks like messages, and is not JSON: write the chat as JSON (json.dumps)")
     return value if has_messages else None
 
 
@@ -188,6 +194,8 @@ def _message(item: Any, where: str) -> Message:
         role, content, more = "assistant", "", {"tool_calls": _calls(content, where)}
     elif "function_call" in more:  # OpenAI's before there were tools
         more["tool_calls"] = _calls(more.pop("function_call"), where)
+    elif isinstance(more.get("tool_calls"), list):
+        more["tool_calls"] = [_wrapped(call) for call in more["tool_calls"]]
     if role is None or (content is None and "tool_calls" not in more):
         missing = "role" if role is None else "content"
         raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
@@ -213,6 +221,14 @@ def _calls(given: Any, where: str) -> list[Any]:
     if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
         raise InputError(f"{where} calls a function, and its content is no JSON object with 'name' and 'arguments'")
     return [{"type": "function", "function": call} for call in calls]
+
+
+def _wrapped(call: Any) -> Any:
+    """A call as templates expect it, with its name and arguments in `function`."""
+    if not isinstance(call, Mapping) or "function" in call or "name" not in call:
+        return call
+    function = {key: call[key] for key in ("name", "arguments") if key in call}
+    return {"type": "function", "function": function} | ({"id": call["id"]} if call.get("id") else {})
 
 
 def _says_something(value: Any) -> bool:

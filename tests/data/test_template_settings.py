@@ -201,6 +201,7 @@ def test_notes_on_a_message_are_no_words_of_it() -> None:
             "content": "",
             "tool_calls": [{"function": {"name": "rain", "arguments": {"city": "Bonn", "day": None}}, "id": None}],
         },
+        {"role": "assistant", "content": "", "tool_calls": [{"name": "rain", "arguments": '{"city": "Bonn"}'}]},
     ],
 )
 def test_calls_in_the_ways_of_several_tools(said: dict[str, Any]) -> None:
@@ -241,6 +242,10 @@ def test_thoughts_calls_and_results_among_the_parts_of_a_message() -> None:
 def test_a_call_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match=r"messages\[1\] calls a function, and its content is no JSON object"):
         load_data([{"messages": [{"role": "user", "content": "q"}, {"role": "tool_call", "content": "rain!"}]}])
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "rain", "arguments": "{city: Bonn"}]}
+    (row,) = load_data([{"messages": [{"role": "user", "content": "q"}, call]}])
+    with pytest.raises(InputError, match="a call of 'rain' has arguments that are not JSON, '{city: Bonn': mend"):
+        to_tree(TOKENIZERS["llama"], row)
 
 
 SMOLVLM = (
