@@ -6,11 +6,11 @@ only way in which all branches of a tree share exactly the same prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from accord.arrays import Bools, Ints
+from accord.arrays import Ints
 from accord.data.chat_template import (
     INTERNAL_KEYS,
     THOUGHT,
@@ -19,8 +19,10 @@ from accord.data.chat_template import (
     own_words,
     render,
     template_fields,
+    thoughts_of,
 )
 from accord.data.messages import align, common_prefix_length
+from accord.data.pieces import Piece, eos_of, join, opening, plain_pieces
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
@@ -29,18 +31,6 @@ from accord.records import Message, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A segment of a completion that is tokenized separately, as the continuation of the text `before` it.
-
-    Assistant turns are trained, others are not.
-    """
-
-    text: str
-    before: str
-    trained: bool = True
 
 
 class RewrittenHistory(InputError):
@@ -95,24 +85,6 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
     return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
 
 
-def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
-    """The special tokens that the tokenizer adds before a plain prompt; an empty prompt gets the `bos_token` anyway.
-
-    A prompt that begins with the `bos_token`, as one rendered before, gets no second.
-    """
-    if not isinstance(prompt, str):
-        return ()
-    added = list(tokenizer("")["input_ids"])
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if added and added[-1] == eos and added != [bos]:
-        added.pop()
-    if not added and not prompt and bos is not None:
-        added = [bos]
-    if added and added[-1] == bos and prompt.startswith(str(tokenizer.bos_token)):
-        added.pop()
-    return tuple(added)
-
-
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
     """The prompt as the text to tokenize, ending with its prefill if it has one."""
     if isinstance(prompt, str):
@@ -156,7 +128,7 @@ def completion_pieces(
     Raises RewrittenHistory if the chat before a later answer does not begin with the earlier answers as generated.
     """
     if isinstance(completion, str):
-        return _plain_pieces(tokenizer, completion, head, whole)
+        return plain_pieces(tokenizer, completion, head, whole)
     added = completion[0].content
     asked, completion = _join_prefill(() if isinstance(prompt, str) else prompt, completion)
     end = turn_end(tokenizer)
@@ -190,21 +162,6 @@ def completion_pieces(
     if not pieces:
         raise InputError("no assistant turn is trained: 'weight' or 'train' masks all of them")
     return tuple(pieces)
-
-
-def _plain_pieces(tokenizer: PreTrainedTokenizerBase, completion: str, head: str, whole: bool) -> tuple[Piece, ...]:
-    """A plain completion as pieces; one that was rendered before keeps its own end of turn and beginning of text.
-
-    White space after that end is read by reward models (`whole`), but not trained.
-    """
-    bos, eos = tokenizer.bos_token, tokenizer.eos_token
-    if not head and bos and completion.startswith(bos) and opening(tokenizer, "")[-1:] == (tokenizer.bos_token_id,):
-        completion = completion.removeprefix(bos)
-    said = completion.rstrip()
-    if said == completion or not (turn_end(tokenizer).closes(said) or (eos and said.endswith(eos))):
-        return (Piece(completion, head),)
-    rest = (Piece(completion[len(said) :], head + said, trained=False),) if whole else ()
-    return (Piece(said, head), *rest)
 
 
 def encode_reply(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], said: str, *, ended: bool = True) -> Ints:
@@ -253,7 +210,7 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
     if not written and asked and any(before.role == "assistant" for before in so_far):
         written = after.rpartition(asked)[2] if asked in after else ""  # earlier answers are rendered differently now
     content = own_words(tokenizer, turn)
-    parts = [part.strip() for part in THOUGHT.split(content)]
+    parts = [part.strip() for part in (*THOUGHT.split(content), *thoughts_of(turn))]
     if (written or after == head) and all(part in written for part in parts):
         said, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")
         return said + ended if ended else written.removesuffix(end.rest)
@@ -263,6 +220,11 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
             f"whole chat (they differ from {_divergence(head, after)}){system}"
         )
+    if thoughts_of(turn):
+        raise InputError(
+            "the chat template leaves out the answer's thought: let the model think by --chat-template-kwargs "
+            "(enable_thinking=true, thinking=true), or remove the thought"
+        )
     return continue_thought(content, head) + ("" if end.is_next else end.text)
 
 
@@ -270,21 +232,6 @@ def _divergence(before: str, after: str) -> str:
     """The place of the first difference between two texts, for messages."""
     index = common_prefix_length(before, after)
     return f"character {index}, after {after[max(0, index - 20) : index]!r}"
-
-
-def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: Iterable[Sequence[int]]) -> Branch:
-    """Join the pieces' tokens to a branch; its last trained turn ends with the template's end or an `eos_token`."""
-    joined: list[int] = []
-    trained: list[bool] = []
-    last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
-    end = turn_end(tokenizer)
-    for i, (piece, ids) in enumerate(zip(pieces, tokens, strict=True)):
-        said = list(ids)
-        if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and said)):
-            said += [] if said[-1:] == [_eos(tokenizer)] else [_eos(tokenizer)]
-        joined += said
-        trained += [piece.trained] * len(said)
-    return Branch(Ints(joined), None if all(trained) else Bools(trained))
 
 
 def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
@@ -296,11 +243,5 @@ def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
 def closing(tokenizer: PreTrainedTokenizerBase) -> Ints:
     """The tokens after the text of the last answer in a whole chat: the end of turn, and what the template adds."""
     end = turn_end(tokenizer)
-    said = () if end.is_next else (_eos(tokenizer) if end.token is None else end.token,)
+    said = () if end.is_next else (eos_of(tokenizer) if end.token is None else end.token,)
     return Ints(said) + turn_rest(tokenizer)
-
-
-def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
-    if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer has no eos_token, which every completion must end with: set one")
-    return int(tokenizer.eos_token_id)

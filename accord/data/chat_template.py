@@ -198,6 +198,11 @@ def template_fields(turn: Message, template: str) -> dict[str, Any]:
     return more
 
 
+def thoughts_of(turn: Message) -> list[str]:
+    """The thought of a turn, where it has one in a field of its own."""
+    return [turn.more[name] for name in THOUGHTS if isinstance(turn.more.get(name), str)]
+
+
 def reads(template: object, name: str) -> bool:
     """Whether a chat template has a name anywhere."""
     return re.search(rf"\b{re.escape(name)}\b", str(template)) is not None

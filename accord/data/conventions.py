@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from accord.arrays import Bools, Ints
-from accord.data.column_names import PROMPT_LIKE, QUESTIONS, RESPONSES, THOUGHTS
+from accord.data.column_names import QUESTIONS, RESPONSES, THOUGHTS
 from accord.data.messages import (
     TRANSCRIPT,
     align,
@@ -23,7 +22,8 @@ from accord.data.messages import (
     split_dialogues,
     split_strings,
 )
-from accord.data.verdicts import desirable, missing_verdict
+from accord.data.unfit import near, unfit
+from accord.data.verdicts import desirable
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization
 
@@ -45,42 +45,15 @@ def convention_of(columns: Columns) -> Convention:
     if first is not None and not _misread(first, columns, present):
         return first
     known = sorted({name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE)
-    near = {name: _near(name, known) for name in present if name not in known}
-    hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
-    accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
-    found = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
-    why = f", and {answers}" if (answers := missing_verdict(present)) else ""
-    if isinstance(columns.get("completions"), list) and isinstance(columns.get("labels"), list):
-        raise InputError(
-            "'labels' judges the 'completions', the steps of one answer, one by one, and no method learns from steps: "
-            "join them to one 'completion' with a 'label', true where all are, for `accord kto`"
-        )
-    inside = [f"{name}.{key}" for name in present for key in _keys(columns[name]) if key in known]
-    if inside:
-        named = ",".join(f"{path.rpartition('.')[2]}={path}" for path in inside)
-        raise InputError(f"the columns found are {found}, and {inside[0]} is inside one: name it by --columns {named}")
-    asks = next((name for name in present if name in PROMPT_LIKE), present[0] if present else "COLUMN")
-    raise InputError(
-        f"the columns found are {found}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
-        f"prompt={asks},... names them so"
-    )
-
-
-def _keys(value: Any) -> list[str]:
-    return list(map(str, value)) if isinstance(value, Mapping) else []
+    raise unfit(columns, present, known, " | ".join(", ".join(convention.needs) for convention in CONVENTIONS))
 
 
 def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -> bool:
     """Whether a column may be a misspelled completion beside a prompt, or a misspelled prompt beside answers."""
     if convention.convert is _prompt:
-        return any(_near(name, ("completion", "completions", "chosen", "rejected")) for name in present)
+        return any(near(name, ("completion", "completions", "chosen", "rejected")) for name in present)
     is_there = "prompt" in (*convention.needs, *present)
-    return not is_there and any(name != "prompt" and _near(name, ("prompt",)) for name in columns)
-
-
-def _near(name: str, known: Sequence[str]) -> str | None:
-    """The known column most similar to a name, None if none is close."""
-    return next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
+    return not is_there and any(name != "prompt" and near(name, ("prompt",)) for name in columns)
 
 
 def _prompt(columns: Columns) -> Prompt:

@@ -12,7 +12,8 @@ from urllib.parse import parse_qsl
 
 import yaml
 
-from accord.data.readers import READ, first_line, read_jsonl, read_plain, reader_of
+from accord.data.readers import READ, read_jsonl, read_plain, reader_of
+from accord.data.text_files import first_line
 from accord.engine import hub
 from accord.errors import InputError, nearest
 from accord.outputs import tell_changed

@@ -198,7 +198,6 @@ def _read(
     if "config" in how and not gguf_file:
         info["missing_keys"] = [key for key in info["missing_keys"] if not key.startswith("score.")]
     check_loaded(name, network, tokenizer, info, not_finite(network))
-    _correct_ties(network)
     if gguf_file:
         require_read(network, Path(source) / gguf_file)
     if method == "bitsandbytes" and not {p.dtype for p in network.parameters()} & {torch.uint8, torch.int8}:
@@ -211,18 +210,6 @@ def _read(
             network = taken_out(network, name, inside)
     keep_order(network)
     return network.requires_grad_(False).eval() if method else network.to(target).eval(), tokenizer
-
-
-def _correct_ties(network: Any) -> None:
-    """Correct a configuration that ties the output layer to the embedding where the files have another for each.
-
-    transformers keeps both then; other software goes by the configuration that is saved.
-    """
-    embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
-    weights = [getattr(layer, "weight", None) for layer in (embedding, head)]
-    if not any(weight is None for weight in weights) and weights[0] is not weights[1]:
-        for config in (network.config, network.config.get_text_config()):
-            config.tie_word_embeddings = False
 
 
 def _check_quantized(name: str, config: Any, method: str, trained: TrainingConfig | None) -> None:

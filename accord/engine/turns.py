@@ -124,7 +124,8 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str
 
     A template may fail without tools or documents, which a row may have; it is tried with empty lists of these too.
     """
-    for more in ({}, {"tools": [], "documents": []}):
+    with_lists: dict[str, Any] = {"tools": [], "documents": []}
+    for more in ({}, with_lists):
         try:
             return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **more))  # type: ignore[arg-type]
         except Exception:  # templates raise anything; an error in the data is reported later with its row

@@ -168,7 +168,7 @@ def test_folders_that_hold_no_model_that_can_be_used(tmp_path: Path) -> None:
     (own / "config.json").write_text(json.dumps({**config, "model_type": "xyz", "auto_map": {"AutoConfig": "x.X"}}))
     whole_numbers = tmp_path / "whole_numbers"
     shutil.copytree(whole, whole_numbers)
-    weights = load_file(whole / "model.safetensors")
+    weights = load_file(f"{whole}/model.safetensors")
     weights["model.layers.0.mlp.down_proj.weight"] = (weights["model.layers.0.mlp.down_proj.weight"] * 99).to(
         torch.int8
     )

@@ -308,7 +308,7 @@ def test_faults_of_texts_are_told(tmp_path):
 @pytest.mark.parametrize(("packed", "suffix"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (lzma.compress, ".xz")])
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt"])
 def test_a_file_that_unfolds_without_measure_is_refused(packed, suffix, name, tmp_path, monkeypatch):
-    monkeypatch.setattr("accord.data.readers.MIN_LIMIT", 1_000_000)
+    monkeypatch.setattr("accord.data.text_files.MIN_LIMIT", 1_000_000)
     path = tmp_path / f"{name}{suffix}"
     path.write_bytes(packed(b'{"prompt": "p", "completion": "' + b"c" * 9_000_000 + b'"}\n'))
     with pytest.raises(InputError, match=rf"^{path} expands to more than 200 times its size"):

@@ -159,6 +159,14 @@ def test_a_thought_by_any_of_its_names(key: str) -> None:
         to_tree(byte_tokenizer(switch), rows[0])
 
 
+def test_a_thought_where_thinking_is_switched_off_is_refused() -> None:
+    tokenizer = with_template(byte_tokenizer(THINKING), None, "refuse", {"enable_thinking": False})
+    told = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    (row,) = load_data([{"messages": [*PAIR["prompt"], told]}])
+    with pytest.raises(InputError, match="the chat template leaves out the answer's thought: let the model think by"):
+        to_tree(tokenizer, row)
+
+
 def test_documents_go_to_a_template_that_reads_them() -> None:
     told = "{% for d in documents %}{{ d.text }}\n{% endfor %}" + TOKENIZERS["chatml"].chat_template
     document = {"title": "t", "text": "Bonn is a city."}
