@@ -17,7 +17,7 @@ from accord.arrays import Flags, LogProbs, Tokens
 Role: TypeAlias = Literal["system", "user", "assistant", "tool", "developer"]
 
 
-MASKS = ("weight", "train", "training", "loss")
+MASKS = ("weight", "train", "training", "trainable", "loss", "loss_mask")
 """Keys of a message that say whether it is trained on."""
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from accord.cli.option import REQUIRED, Option, in_python
 from accord.cli.options import help_text, options_of
-from accord.cli.other_names import ours, translation
+from accord.cli.other_names import nearest_methods, ours, translation
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.dates import fixed
 from accord.errors import InputError, nearest
@@ -119,7 +119,8 @@ def target_of(command: str) -> Callable[..., Any]:
     if command in FAMILIES:
         raise InputError(f"`accord {command}` needs a question: {', '.join(questions(command))}.")
     if command not in COMMANDS:
-        raise InputError(f"there is no command {command!r}{nearest(command, COMMANDS)}; `accord --help` lists them.")
+        near = nearest_methods(command) or nearest(command, COMMANDS)
+        raise InputError(f"there is no command {command!r}{near}; `accord --help` lists them.")
     module, name = COMMANDS[command].target.split(":")
     target: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return target
@@ -150,6 +151,8 @@ def require_known(command: str, name: str, known: Collection[str], where: str = 
         same = ours(name, known)
         near = nearest(shown, [k.replace("_", "-") for k in known])
         near = f"; did you mean {same.replace('_', '-')}?" if same else near
+        if shown == "loss-type":
+            near = ": each loss is a command, dpo (sigmoid, also robust by --label-smoothing), ipo or kto"
         raise InputError(
             f"`accord {command}` has no option {shown}{where}{near}; `accord {command} --help` lists them."
         )
@@ -189,6 +192,10 @@ def read_words(command: str, words: Sequence[str]) -> dict[str, Any]:
         elif value and option.is_list:
             several[name] = [*several.get(name, ()), *value]
             arguments[name] = several[name] if len(several[name]) > 1 else value[0]
+        elif name == "reward" and value and arguments.get(name, value[0]) != value[0]:
+            raise InputError(
+                f"`accord {command}` takes one --reward: add them up, as '{arguments[name]} + {value[0]}'."
+            )
         else:
             arguments[name] = "true" if value is None else value[0]
     if further:

@@ -42,6 +42,22 @@ OURS = {
 }  # fmt: skip
 """Other trainers' names of each option."""
 
+METHODS = {
+    **dict.fromkeys(("orpo", "simpo", "cpo", "bco", "apo", "rpo", "sppo", "exo", "nca", "slic"), "dpo, ipo or kto"),
+    **dict.fromkeys(("prm", "rm", "reward-model", "reward-modeling"), "reward or preference"),
+    **dict.fromkeys(("dapo", "gspo", "drgrpo", "remax", "reinforce++"), "grpo, rloo, reinforce or ppo"),
+    **dict.fromkeys(("rft", "rejection-sampling", "best-of-n", "expert-iteration"), "raft or star"),
+    **dict.fromkeys(("gkd", "minillm", "kd"), "distill"),
+    **dict.fromkeys(("cpt", "clm", "pt"), "pretrain"),
+}
+"""Methods of other trainers that are no command here, and the commands that are nearest to them."""
+
+
+def nearest_methods(name: str) -> str:
+    """Which commands are nearest to another trainer's method, to be added to an error message; "" for other names."""
+    commands = METHODS.get(name.lower().replace("_", "-"))
+    return f", a method of other trainers; the nearest here: {commands}" if commands else ""
+
 
 def ours(name: str, known: Collection[str]) -> str | None:
     """The option of those known that means the same as another trainer's of this name; None where none does."""

@@ -6,13 +6,23 @@ only way in which all branches of a tree share exactly the same prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from accord.arrays import Bools, Ints
-from accord.data.chat_template import INTERNAL_KEYS, THOUGHT, continue_thought, opened_thought, render, template_fields
+from accord.arrays import Ints
+from accord.data.chat_template import (
+    INTERNAL_KEYS,
+    THOUGHT,
+    continue_thought,
+    opened_thought,
+    own_words,
+    render,
+    template_fields,
+    thoughts_of,
+)
 from accord.data.messages import align, common_prefix_length
+from accord.data.pieces import Piece, eos_of, join, opening, plain_pieces
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
 from accord.engine.turns import turn_end
@@ -21,18 +31,6 @@ from accord.records import Message, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A segment of a completion that is tokenized separately, as the continuation of the text `before` it.
-
-    Assistant turns are trained, others are not.
-    """
-
-    text: str
-    before: str
-    trained: bool = True
 
 
 class RewrittenHistory(InputError):
@@ -87,19 +85,6 @@ def encoder_text(tokenizer: PreTrainedTokenizerBase, prompt: Text, completion: T
     return {"text": question, "text_pair": chat[-1].content} if question else {"text": chat[-1].content}
 
 
-def opening(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> tuple[int, ...]:
-    """The special tokens that the tokenizer adds before a plain prompt; an empty prompt gets the `bos_token` anyway."""
-    if not isinstance(prompt, str):
-        return ()
-    added = list(tokenizer("")["input_ids"])
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if added and added[-1] == eos and added != [bos]:
-        added.pop()
-    if not added and not prompt and bos is not None:
-        added = [bos]
-    return tuple(added)
-
-
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: Text) -> str:
     """The prompt as the text to tokenize, ending with its prefill if it has one."""
     if isinstance(prompt, str):
@@ -143,7 +128,7 @@ def completion_pieces(
     Raises RewrittenHistory if the chat before a later answer does not begin with the earlier answers as generated.
     """
     if isinstance(completion, str):
-        return (Piece(completion, head),)
+        return plain_pieces(tokenizer, completion, head, whole)
     added = completion[0].content
     asked, completion = _join_prefill(() if isinstance(prompt, str) else prompt, completion)
     end = turn_end(tokenizer)
@@ -226,7 +211,8 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
     written = after[len(head) :] if after.startswith(head) else ""
     if not written and asked and any(before.role == "assistant" for before in so_far):
         written = after.rpartition(asked)[2] if asked in after else ""  # earlier answers are rendered differently now
-    parts = [part.strip() for part in THOUGHT.split(turn.content)]
+    content = own_words(tokenizer, turn)
+    parts = [part.strip() for part in (*THOUGHT.split(content), *thoughts_of(turn))]
     if (written or after == head) and all(part in written for part in parts):
         body, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")
         return body + ended if ended else written.removesuffix(end.rest)
@@ -236,28 +222,18 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
             f"whole chat (they differ from {_divergence(head, after)}){system}"
         )
-    return continue_thought(turn.content, head) + ("" if end.is_next else end.text)
+    if thoughts_of(turn):
+        raise InputError(
+            "the chat template leaves out the answer's thought: let the model think by --chat-template-kwargs "
+            "(enable_thinking=true, thinking=true), or remove the thought"
+        )
+    return continue_thought(content, head) + ("" if end.is_next else end.text)
 
 
 def _divergence(before: str, after: str) -> str:
     """The place of the first difference between two texts, for messages."""
     index = common_prefix_length(before, after)
     return f"character {index}, after {after[max(0, index - 20) : index]!r}"
-
-
-def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: Iterable[Sequence[int]]) -> Branch:
-    """Join the pieces' tokens to a branch; its last trained turn ends with the template's end or an `eos_token`."""
-    joined: list[int] = []
-    trained: list[bool] = []
-    last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
-    end = turn_end(tokenizer)
-    for i, (piece, ids) in enumerate(zip(pieces, tokens, strict=True)):
-        piece_tokens = list(ids)
-        if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and piece_tokens)):
-            piece_tokens += [] if piece_tokens[-1:] == [_eos(tokenizer)] else [_eos(tokenizer)]
-        joined += piece_tokens
-        trained += [piece.trained] * len(piece_tokens)
-    return Branch(Ints(joined), None if all(trained) else Bools(trained))
 
 
 def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
@@ -269,11 +245,5 @@ def turn_rest(tokenizer: PreTrainedTokenizerBase) -> Ints:
 def closing(tokenizer: PreTrainedTokenizerBase) -> Ints:
     """The tokens after the text of the last answer in a whole chat: the end of turn, and what the template adds."""
     end = turn_end(tokenizer)
-    end_token = () if end.is_next else (_eos(tokenizer) if end.token is None else end.token,)
+    end_token = () if end.is_next else (eos_of(tokenizer) if end.token is None else end.token,)
     return Ints(end_token) + turn_rest(tokenizer)
-
-
-def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
-    if tokenizer.eos_token_id is None:
-        raise InputError("the tokenizer has no eos_token, which every completion must end with: set one")
-    return int(tokenizer.eos_token_id)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from accord.data.column_names import THOUGHTS
 from accord.dates import STRFTIME_NOW, as_date, dated
-from accord.engine.turns import as_read, written_date
+from accord.engine.turns import as_read, turn_end, written_date
 from accord.errors import InputError
 from accord.limits import within
 from accord.parsing import parse_json
@@ -36,28 +38,93 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
         raise InputError("a chat needs a turn before the assistant's first: its prompt has no messages")
     tools = without_nulls(next((turn.more["tools"] for turn in chat if "tools" in turn.more), None))
     kwargs = next((settings(turn.more[TEMPLATE_KWARGS]) for turn in chat if TEMPLATE_KWARGS in turn.more), {})
+    if "documents" in kwargs and not reads(template, "documents"):
+        raise InputError(
+            "the row has 'documents', which the chat template does not read: write them into the prompt, give a "
+            "template that reads them by --chat-template, or leave them out by --columns documents="
+        )
     day = written_date(tokenizer)
     if STRFTIME_NOW in kwargs:
         day = day and as_date(kwargs.pop(STRFTIME_NOW), f"{TEMPLATE_KWARGS!r}: {STRFTIME_NOW}")
-    messages = [{"role": turn.role, "content": turn.content, **template_fields(turn, str(template))} for turn in chat]
-    try:
+    messages = [
+        {
+            "role": "system" if turn.role == "developer" and not reads(template, "developer") else turn.role,
+            "content": own_words(tokenizer, turn),
+            **template_fields(turn, str(template)),
+        }
+        for turn in chat
+    ]
+
+    def write(messages: Sequence[Mapping[str, Any]]) -> str:
         with within(TEMPLATE_SECONDS):
             if day is not None:
                 kwargs["chat_template"] = dated(tokenizer.get_chat_template(tools=tools), day)
-            text = tokenizer.apply_chat_template(
-                as_read(tokenizer, messages), tools=tools, tokenize=False, add_generation_prompt=generation, **kwargs
+            return str(
+                tokenizer.apply_chat_template(
+                    as_read(tokenizer, messages),
+                    tools=tools,
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                    **kwargs,
+                )
             )
+
+    try:
+        text = write(messages)
+        lost = _dropped_turn(write, messages, text)
     except Exception as error:  # a template is a program and may raise anything
         reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-        system = "; --system fold puts the system's words into the first question" if chat[0].role == "system" else ""
+        has_system = chat[0].role in ("system", "developer")
+        system = "; --system fold puts the system's words into the first question" if has_system else ""
         raise InputError(f"the tokenizer's chat template refuses the chat ({reason}){system}") from None
-    if chat[0].role == "system" and chat[0].content.strip() not in text:
+    if lost == 0 and messages[0]["role"] == "system":
         raise InputError(
             "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "
             "question"
         )
-    _require_tools(tools, str(text))
-    return str(text)
+    if lost is not None:
+        beside = " beside its tool calls" if chat[lost].role == "assistant" else ""
+        raise InputError(
+            f"the tokenizer's chat template leaves out the words of turn {lost + 1} ({chat[lost].role}){beside}: give "
+            "one that writes them by --chat-template, or take them out"
+        )
+    _require_tools(tools, text)
+    return text
+
+
+def own_words(tokenizer: PreTrainedTokenizerBase, turn: Message) -> str:
+    """The content of a turn; an answer's without an end of turn, which the template writes too."""
+    if turn.role != "assistant":
+        return turn.content
+    end = turn_end(tokenizer)
+    marks = tuple(filter(None, ("" if end.is_next else end.text, tokenizer.eos_token)))
+    said = turn.content.rstrip()
+    mark = next((mark for mark in marks if said.endswith(mark)), "")
+    return said.removesuffix(mark) if mark else turn.content
+
+
+_PROBE = "qzxprobexzq"
+"""A word that no chat has, to see whether a template writes a turn's content."""
+
+
+def _dropped_turn(
+    write: Callable[[Sequence[Mapping[str, Any]]], str], messages: Sequence[Mapping[str, Any]], text: str
+) -> int | None:
+    """The index of a turn whose content the template leaves out; None if it leaves out none.
+
+    Of an assistant's turns only those with tool calls are looked at: templates leave out the thoughts of others.
+    """
+    for i, message in enumerate(messages):
+        said = message["content"]
+        if message["role"] == "assistant":
+            said = said.rpartition("</think>")[2] if message.get("tool_calls") else ""
+        written = said.strip(), json.dumps(said, ensure_ascii=False)[1:-1]
+        if not written[0] or any(form in text for form in written):
+            continue
+        probed = [*messages[:i], {**message, "content": _PROBE}, *messages[i + 1 :]]  # templates may change the words
+        if _PROBE not in write(probed).lower():
+            return i
+    return None
 
 
 def _require_tools(tools: Any, text: str) -> None:
@@ -109,11 +176,19 @@ RESERVED = (
 
 
 def template_fields(turn: Message, template: str) -> dict[str, Any]:
-    """A message's other fields, in the form templates expect. Raises InputError for one the template does not read."""
+    """A message's other fields, in the form templates expect. Raises InputError for one the template does not read.
+
+    A thought may have any of the names in `THOUGHTS`, of which templates read one.
+    """
     more = {key: value for key, value in turn.more.items() if key not in INTERNAL_KEYS}
+    for key in more.keys() & set(THOUGHTS):
+        name = next((name for name in THOUGHTS if _is_field(name, template)), key)
+        if not _is_field(key, template) and name not in more:
+            more[name] = more.pop(key)
     for key in more:
         may_be_left_out = key in LINK_KEYS | METADATA_KEYS or (key == "name" and turn.role == "tool")
-        if not may_be_left_out and not re.search(rf"\b{re.escape(key)}\b", template):
+        is_read = _is_field(key, template) if key in THOUGHTS else reads(template, key)
+        if not may_be_left_out and not is_read:
             raise InputError(
                 f"a message holds {key!r}, which the chat template does not read: remove it, write it into 'content', "
                 "or give a template that reads it by --chat-template"
@@ -121,6 +196,21 @@ def template_fields(turn: Message, template: str) -> dict[str, Any]:
     if "tool_calls" in more:
         more["tool_calls"] = [_call(call) for call in without_nulls(more["tool_calls"])]
     return more
+
+
+def thoughts_of(turn: Message) -> list[str]:
+    """The thought of a turn, where it has one in a field of its own."""
+    return [turn.more[name] for name in THOUGHTS if isinstance(turn.more.get(name), str)]
+
+
+def reads(template: object, name: str) -> bool:
+    """Whether a chat template has a name anywhere."""
+    return re.search(rf"\b{re.escape(name)}\b", str(template)) is not None
+
+
+def _is_field(name: str, template: str) -> bool:
+    """Whether a chat template reads this key of an object: `message.thinking`, not a variable `thinking`."""
+    return re.search(rf"\.{name}\b|['\"]{name}['\"]", template) is not None
 
 
 def without_nulls(value: Any) -> Any:
@@ -135,10 +225,15 @@ def _call(call: Any) -> Any:
     if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
         return call
     function = dict(call["function"])
-    try:
-        function["arguments"] = parse_json(function["arguments"])
-    except (KeyError, TypeError, ValueError):
+    if not isinstance(given := function.get("arguments"), str):
         return call
+    try:
+        function["arguments"] = parse_json(given) if given.strip() else {}
+    except ValueError:
+        raise InputError(
+            f"a call of {function.get('name')!r} has arguments that are not JSON, {given[:60]!r}: mend them, or leave "
+            "the row out"
+        ) from None
     return {**call, "function": function}
 
 

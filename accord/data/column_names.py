@@ -14,6 +14,10 @@ PREFILLS = ("initial_reason_steps", "response_prefix", "assistant_prefix", "pref
 """The beginning of the answers, which the completions continue (Step-DPO)."""
 CHAT_ONLY = (*SYSTEMS, *PREFILLS, "history")
 RESPONSES = ("response", "output")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+"""What a model thought before its answer: columns of a row, and keys of a message."""
+WEIGHTS = ("weight", "sample_weight", "loss_weight", "example_weight", "importance_weight")
+"""Columns that may say how much a row counts, which no method reads."""
 ANSWERS = ("chosen", "rejected", "completion", "completions")
 STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "label", "input_ids", "labels")
 """Columns that are never plain text: a string in them is parsed as JSON or as a Python list."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from accord.arrays import Bools, Ints
-from accord.data.column_names import PROMPT_LIKE, QUESTIONS, RESPONSES
+from accord.data.column_names import QUESTIONS, RESPONSES, THOUGHTS
 from accord.data.messages import (
     TRANSCRIPT,
     align,
@@ -23,7 +22,8 @@ from accord.data.messages import (
     split_dialogues,
     split_strings,
 )
-from accord.data.verdicts import desirable, missing_verdict
+from accord.data.unfit import near, unfit
+from accord.data.verdicts import desirable
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization
 
@@ -45,29 +45,15 @@ def convention_of(columns: Columns) -> Convention:
     if first is not None and not _misread(first, columns, present):
         return first
     known = sorted({name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE)
-    near = {name: _near(name, known) for name in present if name not in known}
-    hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in near.items() if meant)
-    accepted = " | ".join(", ".join(convention.needs) for convention in CONVENTIONS)
-    listed = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
-    why = f", and {answers}" if (answers := missing_verdict(present)) else ""
-    asks = next((name for name in present if name in PROMPT_LIKE), present[0] if present else "COLUMN")
-    raise InputError(
-        f"the columns found are {listed}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
-        f"prompt={asks},... names them so"
-    )
+    raise unfit(columns, present, known, " | ".join(", ".join(convention.needs) for convention in CONVENTIONS))
 
 
 def _misread(convention: Convention, columns: Columns, present: Sequence[str]) -> bool:
     """Whether a column may be a misspelled completion beside a prompt, or a misspelled prompt beside answers."""
     if convention.convert is _prompt:
-        return any(_near(name, ("completion", "completions", "chosen", "rejected")) for name in present)
+        return any(near(name, ("completion", "completions", "chosen", "rejected")) for name in present)
     is_there = "prompt" in (*convention.needs, *present)
-    return not is_there and any(name != "prompt" and _near(name, ("prompt",)) for name in columns)
-
-
-def _near(name: str, known: Sequence[str]) -> str | None:
-    """The known column most similar to a name, None if none is close."""
-    return next(iter(get_close_matches(str(name).strip().lower(), known, n=1, cutoff=0.8)), None)
+    return not is_there and any(name != "prompt" and near(name, ("prompt",)) for name in columns)
 
 
 def _prompt(columns: Columns) -> Prompt:
@@ -222,16 +208,20 @@ def _ranking(columns: Columns) -> Ranking:
 
 
 def _messages(columns: Columns) -> Demonstration | Prompt:
-    """A demonstration with everything before the first assistant turn as prompt; turns after the last are dropped."""
+    """A demonstration with everything before the first assistant turn as prompt; turns after the last are dropped.
+
+    A greeting by the assistant, before anyone else speaks, has nothing to answer and belongs to the prompt.
+    """
     turns = read_text(columns["messages"], "messages")
     if isinstance(turns, str):
         raise InputError("'messages' must be a list of messages, not a string")
     answers = [i for i, turn in enumerate(turns) if turn.role == "assistant"]
     if not answers:
         return Prompt(turns, {name: value for name, value in columns.items() if name != "messages"})
-    if answers[0] == 0:
+    first = next((i for i in answers if any(turn.role != "assistant" for turn in turns[:i])), None)
+    if first is None:
         raise InputError("'messages' begins with an assistant turn, so there is no prompt before it")
-    return Demonstration(turns[: answers[0]], _demonstrated(turns[answers[0] : answers[-1] + 1]))
+    return Demonstration(turns[:first], _demonstrated(turns[first : answers[-1] + 1]))
 
 
 def _branches(columns: Columns, *names: str) -> tuple[Text, tuple[Text, ...]]:
@@ -290,7 +280,7 @@ _ELSEWHERE = {*QUESTIONS, *RESPONSES, "answer"}
 """Other names of prompts and completions, which `accord.data.layouts` converts."""
 
 _OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE - {"answer"}
-_OF_A_ROW |= {"completion_ids", "input_ids", "labels", "attention_mask"}
+_OF_A_ROW |= {"completion_ids", "input_ids", "labels", "attention_mask", *THOUGHTS}
 
 
 def kept_columns(columns: Columns) -> dict[str, Any]:

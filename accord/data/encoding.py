@@ -11,17 +11,10 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from accord.arrays import Tokens
-from accord.data.chat import (
-    Piece,
-    RewrittenHistory,
-    completion_pieces,
-    encode_prompt,
-    join,
-    opening,
-    prompt_text,
-    tokenize,
-)
+from accord.data.chat import RewrittenHistory, completion_pieces, encode_prompt, prompt_text
 from accord.data.messages import align
+from accord.data.pieces import Piece, join, opening
+from accord.data.tokens import tokenize
 from accord.engine.spaces import adds_space
 from accord.engine.trees import Branch, Tree
 from accord.engine.turns import turn_end

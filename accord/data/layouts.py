@@ -32,8 +32,8 @@ from accord.data.column_names import (
     PROMPT_LIKE,
     QUESTIONS,
     RESPONSES,
-    STRUCTURED,
     SYSTEMS,
+    THOUGHTS,
 )
 from accord.data.messages import (
     QUESTION_TEXTS,
@@ -42,11 +42,11 @@ from accord.data.messages import (
     messages_from_columns,
     messages_from_turns,
     parse_transcript,
-    parsed,
     read_prompt,
     read_text,
     texts_in,
 )
+from accord.data.settings import move_settings, structured
 from accord.data.synonyms import rename_synonyms
 from accord.data.verdicts import add_preference, desirable, missing_verdict
 from accord.errors import InputError
@@ -62,7 +62,7 @@ def standardize(columns: Columns) -> Columns:
     """
     known = {name: value for name, value in columns.items() if value is not None and value == value}  # nor NaN
     known |= {name: "" for name in CHAT_ONLY if name in columns and name not in known}
-    row = add_preference(rename_synonyms({name: _structured(name, value) for name, value in known.items()}))
+    row = add_preference(rename_synonyms({name: structured(name, value) for name, value in known.items()}))
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
     if isinstance(row.get("messages"), list | Mapping):
@@ -77,16 +77,11 @@ def standardize(columns: Columns) -> Columns:
     asks = (
         set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row)) or _is_prompt_only(row)
     )
-    row = _move_settings(_merge_prompt(row) if asks else row)
+    row = _merge_prompt(row) if asks else row
+    chat = _first(row, ("prompt", "messages"))
+    chats = [chat] if chat else ["chosen", "rejected"] if _holds_dialogues(row) else []
+    row = move_settings(row, chats)
     return columns if row == columns else {name: None for name in columns if name not in known} | row
-
-
-def _structured(name: str, value: Any) -> Any:
-    """A cell of a structured column, parsed if it is a string."""
-    if name not in STRUCTURED or not isinstance(value, str):
-        return value
-    meant = parsed(value.lower() if name == "label" else value)
-    return value if meant is None else meant
 
 
 def _first(row: Columns, names: Sequence[str]) -> str | None:
@@ -140,10 +135,10 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_reasoning(row: Columns, answer: Any) -> Any:
-    """The answer, as a message with the row's `reasoning_content` if it has one."""
-    thought = row.get("reasoning_content")
-    if not isinstance(thought, str) or not thought.strip() or not isinstance(answer, str) or is_chat(answer):
-        return answer
+    """The answer, as a message with the row's thought if it has one."""
+    thought = next((row[name] for name in THOUGHTS if _is_filled(row.get(name))), None)
+    if not isinstance(thought, str) or "label" in row or not isinstance(answer, str) or is_chat(answer):
+        return answer  # beside a label it would be why the answer is good or not
     return [{"role": "assistant", "content": answer, "reasoning_content": thought}]
 
 
@@ -278,21 +273,3 @@ def _last_answer(row: dict[str, Any], judged_by: str, name: str) -> dict[str, An
     if isinstance(turns, str) or turns[-1].role != "assistant":
         raise InputError(f"'messages' must end with the answer that is {judged_by}")
     return {"prompt": text_to_json(turns[:-1]), name: text_to_json(turns[-1:])}
-
-
-SETTINGS = ("tools", "chat_template_kwargs")
-"""Columns that a chat template reads besides the messages."""
-
-
-def _move_settings(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its tools and chat template settings moved into the chat's first message, where
-    `accord.data.chat_template` reads them."""
-    settings = {name: row[name] for name in SETTINGS if row.get(name)}
-    if isinstance(settings.get("tools"), list):  # of which tables of text have each as JSON
-        settings["tools"] = [_structured("tools", tool) for tool in settings["tools"]]
-    chat = _first(row, ("prompt", "messages"))
-    chats = ["chosen", "rejected"] if chat is None and _holds_dialogues(row) else [chat] if chat else []
-    if not settings or not chats or isinstance(row[chats[0]], str):
-        return row
-    merged = {name: [{**row[name][0], **settings}, *row[name][1:]] for name in chats}
-    return {key: value for key, value in row.items() if key not in settings} | merged

@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+from accord.data.parts import messages_of_parts
 from accord.errors import InputError
 from accord.parsing import Repeated, parse_json
-from accord.records import Message, Role, Text
+from accord.records import MASKS, Message, Role, Text
 
 TRANSCRIPT = "\n\nHuman:"
 """The beginning of a transcript in the format of Anthropic's hh-rlhf data."""
@@ -46,6 +47,8 @@ QUESTION_TEXTS = ("full_text", "text")
 """Keys of the text of a question that is an object."""
 
 _LIKE_MESSAGES = re.compile(r"\s*\[?\s*\{\s*[\"'](role|from|content|value)[\"']\s*:")
+_PRINTED = re.compile(r"\}\s*\n\s*\{\s*'")
+"""Between the messages of a numpy array as Python prints it, which has no commas: pandas writes chats so into CSV."""
 
 
 def read_text(value: Any, column: str) -> Text:
@@ -59,7 +62,7 @@ def read_text(value: Any, column: str) -> Text:
         return _encodable(value, f"'{column}'") if chat is None else read_text(chat, column)
     value = messages_from_columns(value)
     if isinstance(value, Message) or (isinstance(value, Mapping) and ("role" in value or "from" in value)):
-        return (_message(value, column),)
+        return tuple(_message(one, column) for one in messages_of_parts(value))
     if isinstance(value, Mapping) and isinstance(value.get("messages"), list):
         return read_text(value["messages"], column)
     if not isinstance(value, Sequence) or isinstance(value, bytes):
@@ -68,7 +71,7 @@ def read_text(value: Any, column: str) -> Text:
         raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}{remedy}")
     if not value:
         raise InputError(f"'{column}' is a chat without messages: add one, or leave the row out")
-    return tuple(_message(item, f"{column}[{i}]") for i, item in enumerate(value))
+    return tuple(_message(one, f"{column}[{i}]") for i, item in enumerate(value) for one in messages_of_parts(item))
 
 
 def messages_from_columns(chat: Any) -> Any:
@@ -114,8 +117,12 @@ def _chat_in(text: str) -> Any:
     if not _LIKE_MESSAGES.match(text):
         return None
     value = parsed(text)
+    if value is None and _PRINTED.search(text):
+        value = parsed(_PRINTED.sub("}, {'", text))
     items = value if isinstance(value, list) else [value]
     has_messages = items and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in items)
+    if value is None and re.match(r"\s*\[", text) and re.search(r"[\"'](role|from)[\"']\s*:", text):
+        raise InputError(f"{text[:40]!r} ... looks like messages, and is not JSON: write the chat as JSON (json.dumps)")
     return value if has_messages else None
 
 
@@ -187,13 +194,24 @@ def _message(item: Any, where: str) -> Message:
         role, content, more = "assistant", "", {"tool_calls": _calls(content, where)}
     elif "function_call" in more:  # OpenAI's before there were tools
         more["tool_calls"] = _calls(more.pop("function_call"), where)
+    elif isinstance(more.get("tool_calls"), list):
+        more["tool_calls"] = [_wrapped(call) for call in more["tool_calls"]]
     if role is None or (content is None and "tool_calls" not in more):
         missing = "role" if role is None else "content"
         raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
+    more |= {key: _mask(more[key], key, where) for key in MASKS if key in more}
     known = _SPELLED.get(str(role).lower())
     if known is None:
         raise InputError(f"{where} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")
     return Message(known, _encodable(_content(content, where), where), more)
+
+
+def _mask(value: Any, key: str, where: str) -> bool:
+    """Whether a message's key such as 'weight' says that it is trained on."""
+    trained = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}.get(str(value).lower())
+    if trained is None:
+        raise InputError(f"{where} has {value!r} as {key!r}: a turn is trained on (1, true) or not (0, false)")
+    return trained
 
 
 def _calls(field: Any, where: str) -> list[Any]:
@@ -203,6 +221,14 @@ def _calls(field: Any, where: str) -> list[Any]:
     if not calls or not all(isinstance(call, Mapping) and "name" in call for call in calls):
         raise InputError(f"{where} calls a function, and its content is no JSON object with 'name' and 'arguments'")
     return [{"type": "function", "function": call} for call in calls]
+
+
+def _wrapped(call: Any) -> Any:
+    """A call as templates expect it, with its name and arguments in `function`."""
+    if not isinstance(call, Mapping) or "function" in call or "name" not in call:
+        return call
+    function = {key: call[key] for key in ("name", "arguments") if key in call}
+    return {"type": "function", "function": function} | ({"id": call["id"]} if call.get("id") else {})
 
 
 def _says_something(value: Any) -> bool:

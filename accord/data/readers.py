@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import bz2
 import csv
-import gzip
-import io
 import json
-import lzma
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from accord.console import error_text
+from accord.data.text_files import OPENERS, open_text, require_kind
 from accord.errors import InputError
 from accord.parsing import Repeated, parse_json
 
@@ -42,13 +38,24 @@ def read_jsonl(path: Path) -> Numbered:
                 yield from read_json(path)
                 return
             if line.strip():
+                if "\0" in line:
+                    raise InputError(
+                        f"{path}, line {number}: NUL characters, as in UTF-16 text, or after a crash while it was "
+                        "written: save it as UTF-8, or cut them off"
+                    )
+                if line.strip() == "{":
+                    raise InputError(
+                        f"{path}, line {number}: an object over several lines: write every row on one line (jq -c . "
+                        "FILE), or a list of objects"
+                    )
                 with where_json(path, number):
                     columns = parse_json(line)
                 yield number, _object(columns, f"{path}, line {number}")
 
 
 def read_json(path: Path) -> Numbered:
-    """A JSON list of objects, also as the only list in an object (`WRAPPERS`), or one object per line."""
+    """A JSON list of objects, also as the only list in an object (`WRAPPERS`) or by their ids, or one object per
+    line."""
     with open_text(path) as file:
         text = file.read()
     if not text.strip():
@@ -65,9 +72,7 @@ def read_json(path: Path) -> Numbered:
         yield from read_jsonl(path)
         return
     if isinstance(rows, dict):
-        lists = [value for name, value in rows.items() if name in WRAPPERS and isinstance(value, list)]
-        is_wrapper = len(lists) == 1 and not any(isinstance(v, list | dict) for v in rows.values() if v is not lists[0])
-        rows = lists[0] if is_wrapper else rows if "\n" in text.strip() else [rows]
+        rows = _rows_in(path, rows, is_one_line="\n" not in text.strip())
     if not isinstance(rows, list):
         raise InputError(f"{path} must hold a JSON list of objects, not {_json_kind(rows)}")
     for number, columns in enumerate(rows, start=1):
@@ -76,6 +81,30 @@ def read_json(path: Path) -> Numbered:
 
 WRAPPERS = ("data", "rows", "train", "examples", "instances")
 """Keys of an object that may hold the list of all rows."""
+
+
+def _rows_in(path: Path, rows: dict[str, Any], *, is_one_line: bool) -> Any:
+    """The rows of a JSON object: its only list, the objects that it has by their ids, or itself, written on one line.
+
+    Raises InputError for an object of columns, as pandas writes a table.
+    """
+    lists = [value for name, value in rows.items() if name in WRAPPERS and isinstance(value, list)]
+    values = list(rows.values())
+    if len(lists) == 1 and not any(isinstance(value, list | dict) for value in values if value is not lists[0]):
+        return lists[0]
+    are_columns = False
+    if len(values) > 1 and all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        are_columns = all(key.isdigit() for key in values[0])
+        if not are_columns and not {"role", "from"} & values[0].keys():
+            return values
+    elif len(values) > 1 and all(isinstance(value, list) and len(value) == len(values[0]) > 1 for value in values):
+        are_columns = any(isinstance(item, str | int | float) for value in values for item in value)
+    if are_columns:
+        raise InputError(
+            f"{path} holds a table by columns, not by rows: write a list of objects, a row each (orient='records' in "
+            "pandas)"
+        )
+    return [rows] if is_one_line else rows
 
 
 @contextmanager
@@ -165,6 +194,8 @@ def read_parquet(path: Path) -> Numbered:
     """The rows of a Parquet file, read in batches."""
     import pyarrow.parquet
 
+    require_kind(path)
+
     with _arrow(path, "Parquet"), pyarrow.parquet.ParquetFile(path) as file:
         _require_unique(path, file.schema_arrow.names)
         yield from enumerate(_rows_of(path, file.iter_batches()), start=1)
@@ -213,12 +244,6 @@ def _arrow(path: Path, kind: str) -> Iterator[None]:
         raise InputError(f"{path} is not a readable {kind} file ({error_text(error)})") from None
 
 
-def _open_zstandard(path: Path) -> IO[bytes]:
-    import pyarrow
-
-    return io.BufferedReader(pyarrow.input_stream(str(path), compression="zstd"))
-
-
 PLAIN = {".txt": read_plain, ".md": read_plain}
 """Plain text, which has no rows."""
 TEXT = {
@@ -226,67 +251,11 @@ TEXT = {
 }  # fmt: skip
 """Text formats, which may be compressed."""
 FORMATS = {**TEXT, ".parquet": read_parquet, ".arrow": read_arrow, ".feather": read_arrow}
-OPENERS: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.open,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
-    ".zst": _open_zstandard,
-    ".zstd": _open_zstandard,
-}
 READ = f"{', '.join(FORMATS)}, those of text also with {', '.join(OPENERS)}"
 """The readable formats, for messages."""
 
 CELL = 2**30
 """The most characters in a CSV cell, which may be a long document."""
-
-
-MAX_RATIO, MIN_LIMIT = 200, 2**28
-"""A compressed file may expand to `MAX_RATIO` times its size, or to `MIN_LIMIT` bytes if that is more."""
-
-
-class _Decompressed(io.RawIOBase):
-    """The content of a compressed file. Raises InputError beyond the limit on its size, against decompression bombs."""
-
-    def __init__(self, path: Path, packed: IO[bytes]) -> None:
-        self.path, self.packed = path, packed
-        self.limit, self.seen = max(MIN_LIMIT, MAX_RATIO * path.stat().st_size), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        size = self.packed.readinto(buffer)  # type: ignore[attr-defined]
-        self.seen += size
-        if self.seen > self.limit:
-            raise InputError(
-                f"{self.path} expands to more than {MAX_RATIO} times its size, which no data should; decompress it and "
-                "check its content"
-            )
-        return int(size)
-
-    def close(self) -> None:
-        self.packed.close()
-        super().close()
-
-
-@contextmanager
-def open_text(path: Path, newline: str | None = None) -> Iterator[IO[str]]:
-    """Open a text file, decompressed if need be. Raises InputError if it cannot be read or is not UTF-8."""
-    try:
-        opener = OPENERS.get(path.suffix.lower())
-        binary = io.BufferedReader(_Decompressed(path, opener(path)), 1 << 16) if opener else path.open("rb")
-        file = io.TextIOWrapper(binary, encoding="utf-8-sig", newline=newline)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
-    try:
-        with file:
-            yield file
-    except UnicodeDecodeError as error:
-        if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") and error.start == 0:
-            raise InputError(f"{path} is UTF-16 text: save it as UTF-8") from None
-        raise InputError(f"{path} is not UTF-8 text ({error.reason})") from None
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"{path} cannot be read to its end ({error_text(error)})") from None
 
 
 def _object(columns: Any, where: str) -> Mapping[str, Any]:

@@ -22,8 +22,9 @@ from accord.data.conventions import Convention
 from accord.data.conversations import join_messages
 from accord.data.exports import expand_annotations
 from accord.data.load import records_of
-from accord.data.readers import OPENERS, read_jsonl, reader_of, where_json
+from accord.data.readers import read_jsonl, reader_of, where_json
 from accord.data.sources import is_on_hub, open_dataset, slice_indices
+from accord.data.text_files import OPENERS
 from accord.errors import InputError, LeftOut, Reason, RowNumber
 from accord.outputs import tell_changed
 from accord.parsing import parse_json

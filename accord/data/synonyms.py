@@ -5,7 +5,8 @@
     messages, rejected_messages                                    the same, whole dialogues (ms-swift)
     problem, with solution or generated_solution                   a question and its answer (NuminaMath, OpenMath)
     question, with solution                                        the same, also beside a short answer (LIMO)
-    chosen, rejected, each a list of texts                         answers of two ranks (RewardBench 2)
+    chosen, rejected, one or both a list of texts                  answers of two ranks (RewardBench 2)
+    chosen, rejected_responses (rejected_answers ...)              the same
     contents, systemInstruction                                    messages (Gemini's)
     inputs, targets                                                the same (FLAN, Aya)
     query, answers that are calls, tools                           a question, and the calls that answer it (xLAM)
@@ -38,6 +39,9 @@ _NAMED = re.compile(
 )
 _ALONE = ("accepted", "preferred")
 """Names that may stand without one of `_KINDS`."""
+
+SEVERAL = tuple(f"rejected_{kind}" for kind in ("responses", "answers", "completions", "outputs", "texts", "list"))
+"""Columns of several rejected answers."""
 
 SOLUTIONS = ("generated_solution", "solution")
 """Columns of a problem's worked solution, which may come beside its short `answer`."""
@@ -94,11 +98,18 @@ def _has_parts(turn: Any) -> bool:
 
 
 def _in_ranks(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with lists of chosen and of rejected texts as completions of two ranks."""
-    sides = row.get("chosen"), row.get("rejected")
-    if not all(isinstance(side, list) and side and all(isinstance(text, str) for text in side) for side in sides):
+    """The row with lists of chosen and of rejected texts as completions of two ranks; one of them may be a text."""
+    several = next((name for name in SEVERAL if isinstance(row.get(name), list)), None)
+    if several and "chosen" in row and "rejected" not in row:
+        row = {"rejected" if name == several else name: value for name, value in row.items()}
+    sides = [row.get("chosen"), row.get("rejected")]
+    if not any(isinstance(side, list) for side in sides):
         return row
-    better, worse = sides
+    better, worse = ([side] if isinstance(side, str) else side for side in sides)
+    if not all(
+        isinstance(side, list) and side and all(isinstance(text, str) for text in side) for side in (better, worse)
+    ):
+        return row
     rest = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
     return rest | {"completions": [*better, *worse], "ranks": [0] * len(better) + [1] * len(worse)}  # type: ignore
 

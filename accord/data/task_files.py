@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from accord.data.load import open_rows
-from accord.data.readers import FORMATS, OPENERS, PLAIN, open_text, reader_of, where_json
+from accord.data.readers import FORMATS, PLAIN, reader_of, where_json
 from accord.data.sources import slice_rows
+from accord.data.text_files import OPENERS, open_text
 from accord.errors import InputError, located
 from accord.parsing import parse_json
 

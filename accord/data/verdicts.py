@@ -25,7 +25,7 @@ LISTS = ("completions", "responses", "answers", "summaries", "candidates", "gene
 TEXTS = ("response", "text", "completion", "content", "answer", "output", "generation", "value")
 SCORES = ("scores", "ratings", "rewards", "rating")
 SCORE = ("overall_score", "score", "rating", "reward", "pm_score")
-CHOICES = ("choice", "best_index", "chosen_index")
+CHOICES = ("choice", "best_index", "chosen_index", "preferred_index", "winner_index")
 """The index of the best answer of a list, from 0."""
 
 ANSWER = re.compile(
@@ -163,7 +163,7 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
     if texts and all(isinstance(item, Mapping) and "role" not in item and first_key(item, TEXTS) for item in texts):
         items, texts = texts, [item[first_key(item, TEXTS)] for item in texts]
         if all("rank" in item for item in items):
-            scores = [-rank if _is_number(rank := item["rank"]) else rank for item in items]
+            scores = [-rank if _is_number(rank := _as_number(item["rank"])) else rank for item in items]
         elif choice is None and column is None:
             scores = [item[key] if (key := first_key(item, SCORE)) else None for item in items]
     if scores is None and column is not None:
@@ -179,6 +179,7 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
             return _ranked(rest | pair, list(pair), [int(-score) for score in scores])
     if scores is None:
         return row
+    scores = [_as_number(score) for score in scores]
     if len(scores) != len(texts) or not all(map(_is_number, scores)):
         raise InputError(f"{name!r} needs a number for each of its {len(texts)} answers, not {scores}")
     order = sorted(set(scores), reverse=True)
@@ -192,6 +193,12 @@ def first_key(item: Columns, names: Sequence[str]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _as_number(value: Any) -> Any:
+    """A number that is written as a text, as all are in CSV; other values unchanged."""
+    is_text = isinstance(value, str) and re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*", value)
+    return float(value) if is_text else value
 
 
 def _ranked(row: dict[str, Any], columns: Sequence[str], ranks: Sequence[int]) -> dict[str, Any]:
@@ -237,7 +244,7 @@ def _ranks(row: Columns, stem: str, columns: Sequence[str]) -> list[int] | None:
         if label is not None:
             return [label < 0.5, label > 0.5]
     for name in SCORE:
-        scores: list[Any] = [row.get(f"{name}{'_' if stem.endswith('_') else ''}{end}") for end in ends]
+        scores: list[Any] = [_as_number(row.get(f"{name}{'_' if stem.endswith('_') else ''}{end}")) for end in ends]
         if all(map(_is_number, scores)):
             order = sorted(set(scores), reverse=True)
             return [order.index(score) for score in scores]
@@ -262,7 +269,10 @@ def _label(row: Columns, columns: Sequence[str], ends: Sequence[str]) -> float |
         return float(str(value) in ("0", "False"))
     if name in WINNERS:
         text = str(value).strip().removesuffix(".0").lower()
-        alike = [i for i, names in enumerate(zip(columns, ends, strict=True)) if text in map(str.lower, names)]
+        models = [str(row.get(f"model_{end}")) for end in ends]
+        named = list(zip(columns, ends, models, strict=True))
+        alike = [i for i, names in enumerate(named) if text in map(str.lower, names)]
+        alike = alike if len(alike) == 1 else []
         label = 1.0 - alike[0] if alike else None if number is not None or isinstance(value, bool) else verdict(value)
     if label is None:
         raise InputError(

@@ -103,11 +103,17 @@ def _base(name: str, path: Path) -> str | None:
     if adapter is None:
         return None
     if not (path / "adapter_model.safetensors").exists():
+        if (path / "adapter_model.bin").exists():
+            raise InputError(
+                f"{name} holds its adapter as a pickle (adapter_model.bin), which could run any code and is not read: "
+                "have whoever trusts it save it anew by save_pretrained of peft, which writes safetensors."
+            )
         raise InputError(f"{name} holds an adapter without its weights: it needs adapter_model.safetensors.")
     base = adapter.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise InputError(f"{name}/adapter_config.json names no base_model_name_or_path, the model it is for: add it.")
-    return base
+    beside = path / base
+    return str(beside) if base.startswith(".") and not Path(base).exists() and beside.exists() else base
 
 
 def require_base(name: str, path: Path, base: str) -> None:
@@ -132,6 +138,19 @@ def _check_folder(name: str, path: Path) -> None:
         raise InputError(f"{name} has no tokenizer (tokenizer.json and others): copy it from the model it was made of.")
     _check_weights(name, path)
     require_plausible(name, path)
+
+
+def _check_numbers(name: str, path: Path) -> None:
+    """Raise InputError where weights are whole numbers, and the configuration does not say how they were quantized."""
+    is_said = (_read(path / "config.json") or {}).get("quantization_config")
+    for file in [] if is_said else sorted(path.glob("model*.safetensors")):
+        with suppress(SafetensorError), safe_open(file, "pt") as opened:
+            for key in opened.keys():  # noqa: SIM118  # not a mapping
+                if key.endswith(".weight") and opened.get_slice(key).get_dtype() in ("I8", "U8"):
+                    raise InputError(
+                        f"{name} holds whole numbers as {key}, as after quantization, and its config.json has no "
+                        "quantization_config: copy it anew, or take the model that it was made from."
+                    )
 
 
 def _why_no_model(path: Path) -> str:
@@ -237,6 +256,7 @@ def _check_weights(name: str, path: Path) -> None:
             "is in which file: copy the folder anew."
         )
     if files or shards:
+        _check_numbers(name, path)
         _check_layers(name, path)
         return
     if merged := how_to_merge(path):

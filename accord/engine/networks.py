@@ -44,7 +44,7 @@ from accord.engine.team import Team, acts_together
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head
-from accord.errors import InputError
+from accord.errors import InputError, located
 from accord.parsing import parse_json
 
 if TYPE_CHECKING:
@@ -251,11 +251,12 @@ def _read_adapter(
         config.id2label = labels_in(folder)
         config.label2id = {label: i for i, label in config.id2label.items()}
     inside = folder if is_of_wrapper(folder) else None
-    if config is whole:
-        network, tokenizer = _read(kind, base, target, remote, None, config, inside=inside)
-    else:
-        network, tokenizer = _read(WRITES, base, target, remote, None)
-        network = under_head(network, config)
+    with located(f"the adapter {name} is for {base}, and that cannot be read: "):
+        if config is whole:
+            network, tokenizer = _read(kind, base, target, remote, None, config, inside=inside)
+        else:
+            network, tokenizer = _read(WRITES, base, target, remote, None)
+            network = under_head(network, config)
     if in_4_bits(network.config):
         with quiet():
             network.dequantize(torch.float32)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import CONFIG_MAPPING
 
 from accord.engine.folders import invalid_json
 from accord.engine.hub import MODEL_NAME, failure, quiet_hub, unfit_model
@@ -49,7 +50,7 @@ def cause(error: Exception, folder: Path | None = None) -> str:
             "its tokenizer has no tokenizer.json, and its other form (tokenizer.model) needs sentencepiece: pip "
             "install sentencepiece tiktoken."
         )
-    if "trust_remote_code" in message or "custom code" in message:
+    if "trust_remote_code" in message or "custom code" in message or _is_of_own_type(folder):
         return (
             "it needs code that comes with it, which commands do not run; load_model(..., trust_remote_code=True) "
             "in Python does, for models you trust."
@@ -57,6 +58,15 @@ def cause(error: Exception, folder: Path | None = None) -> str:
     if folder is not None and (folder / "config.json").is_file() and (wrong := _wrong_setting(folder, error, message)):
         return wrong
     return f"its files lack {message}: restore them." if isinstance(error, KeyError) else message
+
+
+def _is_of_own_type(folder: Path | None) -> bool:
+    """Whether a folder's model has code of its own, for a type that transformers does not know."""
+    try:
+        config = parse_json((folder / "config.json").read_text(encoding="utf-8")) if folder else {}
+    except (OSError, ValueError):
+        return False
+    return bool(config.get("auto_map")) and config.get("model_type") not in CONFIG_MAPPING
 
 
 FAULTS = (AttributeError, KeyError, IndexError, TypeError, ZeroDivisionError, AssertionError)

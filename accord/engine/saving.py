@@ -93,6 +93,7 @@ def write_network(network: Any, folder: Path, most: int | str, dtype: torch.dtyp
     writes. Raises InputError, on every rank and before any weights are written, where a number is out of `dtype`'s
     range.
     """
+    _correct_ties(network)
     layout = Layout.of(network, most, dtype)
     if dtype:
         weights = weights_to_round(network, network.state_dict())
@@ -129,3 +130,14 @@ def _of_file(network: Any, layout: Layout, names: Sequence[str], team: Team) -> 
             stored = revert_weight_conversion(network, own)
             yield from ((name, stored[name].contiguous()) for name in stored.keys() & wanted)
             del own, stored
+
+
+def _correct_ties(network: Any) -> None:
+    """Untie the output layer from the embedding in the configuration where the network has another weight for each.
+
+    transformers keeps both of a file whose configuration ties them; other software goes by the configuration.
+    """
+    weights = [getattr(e, "weight", None) for e in (network.get_input_embeddings(), network.get_output_embeddings())]
+    if not any(weight is None for weight in weights) and weights[0] is not weights[1]:
+        for config in (network.config, network.config.get_text_config()):
+            config.tie_word_embeddings = False

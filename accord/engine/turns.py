@@ -120,11 +120,17 @@ def _in_parts(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> str:
-    """The template's text of a chat; "" if the template refuses it."""
-    try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False))  # type: ignore[arg-type]
-    except Exception:  # templates raise anything; an error in the data is reported later with its row
-        return ""
+    """The template's text of a chat; "" if the template refuses it.
+
+    A template may fail without tools or documents, which a row may have; it is tried with empty lists of these too.
+    """
+    with_lists: dict[str, Any] = {"tools": [], "documents": []}
+    for more in ({}, with_lists):
+        try:
+            return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **more))  # type: ignore[arg-type]
+        except Exception:  # templates raise anything; an error in the data is reported later with its row
+            continue
+    return ""
 
 
 CHATML = (

@@ -17,6 +17,7 @@ from accord.engine.encoders import Encoder
 from accord.engine.generate import evaluating
 from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree, pack
+from accord.errors import located
 from accord.feedback.judge import invalid_gap
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Sample, Text, Verdict
@@ -99,7 +100,9 @@ class Learned:
 
     def _encoded(self, texts: Sequence[tuple[Text, Text, bool]]) -> list[tuple[Tokens, Tokens]]:
         """The tokens of prompts and completions, with the end of turn unless the completion was cut."""
-        prompts = {prompt: encode_prompt(self.model.tokenizer, prompt) for prompt in dict.fromkeys(t[0] for t in texts)}
+        asked = dict.fromkeys(text[0] for text in texts)
+        with located(f"the reward model {self.model.name} cannot read a prompt: "):
+            prompts = {prompt: encode_prompt(self.model.tokenizer, prompt) for prompt in asked}
         completions = {text: self._completion(*text) for text in dict.fromkeys(texts)}
         return [(prompts[text[0]], completions[text]) for text in texts]
 

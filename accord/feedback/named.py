@@ -20,6 +20,7 @@ from accord.engine.classifiers import PreferenceNetwork
 from accord.engine.config import TemplateOptions
 from accord.engine.load import for_leader, load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model
+from accord.engine.turns import with_template
 from accord.errors import InputError, nearest
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
@@ -81,7 +82,7 @@ def one_named(name: str, policy: Model | None = None) -> Reward:
             reward = import_function(name)
             return function_reward(reward, name) if _is_function(reward) else as_reward(reward)
         case _:
-            return LearnedReward(_loaded(load_reward_model, name, policy), policy)
+            return LearnedReward(_folding(_loaded(load_reward_model, name, policy)), policy)
 
 
 def as_reward(reward: Any, policy: Model | None = None) -> Reward:
@@ -94,7 +95,7 @@ def as_reward(reward: Any, policy: Model | None = None) -> Reward:
     if isinstance(reward, str):
         return reward_named(reward, policy)
     if isinstance(reward, Path):
-        return LearnedReward(for_leader(load_reward_model, str(reward), dtype=_dtype(policy)), policy)
+        return LearnedReward(_folding(for_leader(load_reward_model, str(reward), dtype=_dtype(policy))), policy)
     if isinstance(reward, Mapping | list | tuple) and reward:
         parts = reward.items() if isinstance(reward, Mapping) else [(r, 1.0) for r in reward]
         names = [str(getattr(r, "name", "") or getattr(r, "__name__", "") or r) for r, _ in parts]
@@ -258,7 +259,17 @@ def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> A
     if "/" in name or name == "smollm2" or os.path.exists(name):
         return for_leader(load, name, dtype=_dtype(policy))
     hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
+    if " - " in name:
+        hint = "; for a difference write a negative weight, as A + -0.5 * B"
     raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
+
+
+def _folding(model: AnyModel) -> AnyModel:
+    """The reward model, which reads a system message before the first question where its template has no place for
+    one."""
+    if model.tokenizer.chat_template is not None:
+        model.tokenizer = with_template(model.tokenizer, None, "fold")
+    return model
 
 
 def _is_function(reward: Callable[..., Any]) -> bool:

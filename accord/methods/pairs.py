@@ -13,18 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from accord import engine, objectives
-from accord.console import progress_bar
+from accord.console import progress_bar, status
 from accord.engine.config import require_positive
-from accord.errors import InputError
+from accord.errors import InputError, LeftOut
 from accord.methods.method import Per, reference_for
 from accord.methods.offline import OfflineMethod
-from accord.records import Preference, Ranking
+from accord.records import Preference, Ranking, Row
 from accord.train.options import HeldOutOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine import Measures, Objective, Policy, Tree, Trees
+    from accord.engine import Measures, Model, Objective, Policy, Tree, Trees
 
 ACCURACY_ALONE = "accuracy_alone"
 """The accuracy on pairs that are given no earlier choice of their user."""
@@ -141,6 +141,12 @@ def pair_measures(outputs: Tensor, trees: Trees) -> Measures:
     return margin_measures(objectives.preference.general_preference(outputs[better], outputs[worse]))
 
 
+def tell_unused_margins(command: str, rows: Sequence[Row]) -> None:
+    """Print that the rows have margins, for a method that does not use them."""
+    if any(isinstance(row, Preference) and row.margin for row in rows):
+        status(f"{command}: rows have a column margin, which only `accord reward` and `personal` use: it is ignored")
+
+
 @dataclass(kw_only=True)
 class RankingMethod(OfflineMethod):
     """A method that learns from preferences or rankings to compare completions, and trains no policy."""
@@ -177,6 +183,10 @@ class PreferenceMethod(PairLoss, OfflineMethod):
     def average(self) -> bool:
         """Whether a completion's log-probability is the mean over its tokens instead of the sum."""
         return False
+
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
+        tell_unused_margins(self.command, rows)
+        return super().encode(model, rows, left_out)
 
     def objective(self, model: Policy) -> Objective:
         return self.pair_objective(model, reference_for(model, self), average=self.average)

@@ -15,18 +15,20 @@ learned, where the paper normalizes it to 1 and weights the planes by the prompt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from accord import engine, objectives
 from accord.engine.config import require_at_most
-from accord.errors import InputError
-from accord.methods.pairs import RankingMethod, flip_probability, pair_measures
+from accord.errors import InputError, LeftOut
+from accord.methods.pairs import RankingMethod, flip_probability, pair_measures, tell_unused_margins
+from accord.records import Row
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from accord.engine import Measures, Model, Objective, Policy, PreferenceNetwork, Trees
+    from accord.engine import Measures, Model, Objective, Policy, PreferenceNetwork, Tree, Trees
 
 
 @dataclass(kw_only=True)
@@ -48,6 +50,10 @@ class PreferenceModel(RankingMethod):
 
     def start(self, policy: Policy) -> Model:
         return engine.PreferenceNetwork.on(policy, self.planes, self.seed)
+
+    def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
+        tell_unused_margins(self.command, rows)
+        return super().encode(model, rows, left_out)
 
     def objective(self, model: PreferenceNetwork) -> Objective:
         def loss(trees: Trees) -> tuple[Tensor, Measures]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from accord.cli.call import target_of
 from accord.cli.options import options_of
-from accord.cli.other_names import OURS
+from accord.cli.other_names import METHODS, OURS
 from accord.cli.table import COMMANDS
 from accord.records import Demonstration, Preference, Prompt
 from tests.commands.small import QUICK, accord, save_model, write_jsonl
@@ -159,6 +160,26 @@ def test_the_options_of_another_trainer(base: Path, tmp_path: Path, told: Told) 
     assert told("sft", base, data, "--config", config).startswith(
         f"--config {config} is what a run of `accord dpo` reco"
     )
+
+
+def test_the_methods_of_another_trainer(base: Path, tmp_path: Path, told: Told) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [Preference("hi", "bye", "bad")])
+    assert told("simpo", base, data).startswith(
+        "there is no command 'simpo', a method of other trainers; the nearest here: dpo, ipo or kto"
+    )
+    assert told("dpo", base, data, "--loss-type", "hinge").startswith(
+        "`accord dpo` has no option loss-type: each loss is a command, dpo (sigmoid, also robust by --label-smoothing)"
+    )
+    nearest = {name for commands in METHODS.values() for name in re.split(r", | or ", commands)}
+    assert nearest - set(COMMANDS) == set() and not METHODS.keys() & set(COMMANDS)
+
+
+def test_two_rewards_are_one_sum(base: Path, tmp_path: Path, told: Told) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [Prompt("hi")])
+    twice = told("ppo", base, data, "--reward", "m:f", "--reward", "m:g")
+    assert twice == "`accord ppo` takes one --reward: add them up, as 'm:f + m:g'."
+    less = told("ppo", base, data, "--reward", "m:f - 0.1 * m:g", "--max-new-tokens", "4")
+    assert less.endswith("for a difference write a negative weight, as A + -0.5 * B")
 
 
 def test_the_names_of_other_trainers_stand_for_options_that_there_are() -> None:

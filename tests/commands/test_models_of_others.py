@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import accord as library
 from accord.engine.load import load_model, load_reward_model
@@ -156,13 +156,28 @@ def test_folders_that_hold_no_model_that_can_be_used(tmp_path: Path) -> None:
     tokenizer.save_pretrained(grown)
     lacking = tmp_path / "lacking"
     shutil.copytree(whole, lacking)
-    from safetensors.torch import load_file, save_file
-
     weights = load_file(lacking / "model.safetensors")
     del weights["model.layers.1.mlp.down_proj.weight"]
     save_file(weights, lacking / "model.safetensors", metadata={"format": "pt"})
+    pickled = tmp_path / "pickled"
+    shutil.copytree(adapter, pickled)
+    (pickled / "adapter_model.bin").write_bytes(b"")
+    own = tmp_path / "own"
+    shutil.copytree(whole, own)
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps({**config, "model_type": "xyz", "auto_map": {"AutoConfig": "x.X"}}))
+    whole_numbers = tmp_path / "whole_numbers"
+    shutil.copytree(whole, whole_numbers)
+    weights = load_file(f"{whole}/model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"] = (weights["model.layers.0.mlp.down_proj.weight"] * 99).to(
+        torch.int8
+    )
+    save_file(weights, whole_numbers / "model.safetensors", metadata={"format": "pt"})
     said = {
         adapter: "holds an adapter without its weights: it needs adapter_model.safetensors",
+        pickled: r"holds its adapter as a pickle \(adapter_model.bin\), which could run any code and is not read",
+        whole_numbers: "holds whole numbers as model.layers.0.mlp.down_proj.weight, as after quantization",
+        own: "it needs code that comes with it, which commands do not run",
         quantized: r"is quantized \(bitsandbytes\), in a way that transformers does not read",
         tmp_path / "model.gguf": "the GGUF file .* cannot be loaded",
         tmp_path / "text.gguf": "is not a GGUF file: it lacks the header",
@@ -173,6 +188,18 @@ def test_folders_that_hold_no_model_that_can_be_used(tmp_path: Path) -> None:
     for folder, message in said.items():
         with pytest.raises(InputError, match=message):
             load_model(str(folder))
+
+
+def test_a_head_of_its_own_is_saved_as_one(tmp_path: Path) -> None:
+    """The configuration ties it to the embedding, and the file has both, as fine-tunes by some trainers do."""
+    model = Path(save(tmp_path / "m", "chatml"))
+    config = json.loads((model / "config.json").read_text())
+    weights = load_file(model / "model.safetensors")
+    assert not torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
+    (model / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    load_model(str(model)).save(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert torch.equal(load_file(tmp_path / "saved" / "model.safetensors")["lm_head.weight"], weights["lm_head.weight"])
 
 
 def test_a_base_model_is_given_a_template_that_the_trained_one_keeps(tmp_path: Path) -> None:

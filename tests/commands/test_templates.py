@@ -12,7 +12,9 @@ import torch
 import transformers
 
 from accord.engine.load import load_model, load_reward_model
+from accord.errors import InputError
 from accord.feedback.learned import LearnedReward
+from accord.feedback.named import as_reward
 from accord.records import Completion, Message, Prompt, Sample
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.commands.test_models_of_others import save
@@ -197,6 +199,17 @@ def test_samples_are_rendered_again_in_the_reward_models_own_template(tmp_path: 
     expected = [score(folder, text, tokenizer) for text in (rendered, rendered.removesuffix("<|eot_id|>"))]
     assert abs(expected[0] - expected[1]) > 1e-3
     assert reward([whole, cut]).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_reward_model_without_a_system_role_reads_the_system_s_words_in_the_question(tmp_path: Path) -> None:
+    policy = load_model(save(tmp_path / "m", "chatml"))
+    folder = save(tmp_path / "rm", "gemma", scorer=True)
+    pairs = [((Message("system", "brief!"), Message("user", "hi")), "yes"), ((Message("user", "brief!\n\nhi"),), "yes")]
+    told, asked = as_reward(folder, policy).texts(pairs).tolist()  # type: ignore[attr-defined]
+    assert told == asked
+    bare = as_reward(save(tmp_path / "bare", None, scorer=True), policy)
+    with pytest.raises(InputError, match="^the reward model .*bare cannot read a prompt: the tokenizer has no chat t"):
+        bare.texts(pairs)  # type: ignore[attr-defined]
 
 
 def test_a_policy_that_folds_is_read_by_its_tokens(tmp_path: Path) -> None:

@@ -50,6 +50,15 @@ def test_a_plain_completion_ends_with_one_end_of_turn(tokenizer):
     assert encode_completion(word_tokenizer("<s>", "</s>"), "hi", "good") == Branch((GOOD, EOS))
 
 
+def test_texts_rendered_before_have_one_beginning_and_one_end():
+    begins = word_tokenizer("<s>")
+    assert encode_prompt(begins, "<s> hi") == (BOS, HI)
+    assert encode_completion(begins, "", "<s> hi </s>\n") == Branch((HI, EOS))
+    assert encode_completion(begins, "hi", "good </s>\n") == Branch((GOOD, EOS))
+    assert encode_completion(begins, "hi", "good </s>\n", whole=True) == Branch((GOOD, EOS))
+    assert encode_completion(begins, ASK, (Message("assistant", "good day </s>"),)) == Branch((GOOD, DAY, EOS))
+
+
 def test_a_chat_prompt_ends_where_the_assistant_speaks(tokenizer):
     assert encode_prompt(tokenizer, ASK) == (*DEFAULT, USER, HI, EOS, ASSISTANT)
     own = (Message("system", "bad"), *ASK)

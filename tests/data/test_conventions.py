@@ -52,6 +52,10 @@ CASES = {
         {"messages": [SYSTEM, u("1"), a("2"), u("3"), a("4"), u("5")], "prompt": "1"},
         Demonstration(chat(SYSTEM, u("1")), chat(a("2"), u("3"), a("4"))),
     ),
+    "messages after a greeting": (
+        {"messages": [a("welcome"), u("1"), a("2")]},
+        Demonstration(chat(a("welcome"), u("1")), chat(a("2"))),
+    ),
     "text": ({"text": "t", "meta": {}}, Demonstration("", "t")),
     "alpaca": ({"instruction": "i", "input": "x", "output": "o"}, Demonstration(chat(u("i\n\nx")), chat(a("o")))),
     "alpaca without input": (
@@ -169,6 +173,10 @@ FAULTS = [
     ({"prompt": "p", "completions": ["x", " "], "ranks": [0, 1]}, r"'completions\[1\]' is empty"),
     ({"messages": HI}, "'messages' has no assistant turn"),
     ({"messages": [a("x")]}, "'messages' begins with an assistant turn"),
+    ({"messages": [u("x"), {**a("y"), "weight": 0.5}]}, r"messages\[1\] has 0.5 as 'weight': a turn is trained on"),
+    ({"prompt": "p", "completion": "c", "sample_weight": 0.5}, "'sample_weight' is 0.5, which may say how much the"),
+    ({"prompt": "p", "completions": ["x", "y"], "labels": [True, False]}, "'labels' judges the 'completions', the s"),
+    ({"body": {"messages": [u("x")], "model": "m"}}, "inside one: name it by --columns messages=body.messages"),
     ({"messages": [u("x"), {"role": "bot", "content": "y"}]}, r"messages\[1\] has the unknown role 'bot'"),
     ({"messages": [u("x"), {"role": "assistant"}]}, r"messages\[1\] lacks 'content'"),
     ({"messages": [{"content": "x"}]}, r"messages\[0\] lacks 'role'"),

@@ -269,6 +269,14 @@ def test_chats_in_cells_of_text_are_chats(dump: Any, tmp_path: Path) -> None:
     assert text == Demonstration("hi", '[1, "no message"]')
 
 
+def test_chats_that_pandas_printed_without_commas() -> None:
+    cell = "[{'content': 'hi', 'role': 'user'}\n {'content': 'SAID', 'role': 'assistant'}]"
+    (row,) = load_data([{"chosen": cell.replace("SAID", "a"), "rejected": cell.replace("SAID", "b")}])
+    assert row == Preference((Message("user", "hi"),), (Message("assistant", "a"),), (Message("assistant", "b"),))
+    with pytest.raises(InputError, match="looks like messages, and is not JSON: write the chat as JSON"):
+        load_data([{"text": cell.replace("}", "")}])
+
+
 def test_folders_of_datasets_and_of_shards(tmp_path: Path) -> None:
     rows = datasets.Dataset.from_list([{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(6)])
     rows.save_to_disk(str(tmp_path / "saved"))

@@ -124,10 +124,26 @@ FAULTS = [
     ("a.arrow", b"plain", "is not a readable Arrow file"),
     ("a.json", b'{"text":\n "a"}', "must hold a JSON list of objects, not an object"),
     ("a.csv", b'text\n"a\n', "not CSV"),
+    ("a.jsonl", gzip.compress(b'{"text": "a"}\n'), "is compressed by gzip: add .gz to its name"),
+    ("a.json", b"PAR1", "is a Parquet file: name it .parquet"),
+    ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs in place of the data"),
+    ("a.jsonl", b"<!DOCTYPE html><html></html>", "is a web page in place of the data: download the file itself"),
+    ("a.jsonl", b'{"text": "a"}\n' + b"\0" * 9, "line 2: NUL characters"),
+    ("a.jsonl", '{"text": "a"}\n'.encode("utf-16-le"), "line 1: NUL characters, as in UTF-16 text"),
+    ("a.jsonl", b'{\n  "text": "a"\n}\n', "line 1: an object over several lines: write every row on one line"),
+    ("a.json", b'{"prompt": {"0": "a", "1": "b"}, "text": {"0": "c", "1": "d"}}', "holds a table by columns"),
+    ("a.json", b'{"prompt": ["a", "b"], "completion": ["c", "d"]}', "holds a table by columns, not by rows: write"),
     ("a.csv", b"text\na,b\n", "row 1: more cells than the header has columns"),
     ("a.parquet", b"PAR1", "is not a readable Parquet file"),
     ("a.doc", b"a", "is none of the formats that can be read: .jsonl"),
 ]
+
+
+def test_an_object_of_rows_by_their_ids(tmp_path):
+    (tmp_path / "a.json").write_text(
+        '{"x1": {"prompt": "a", "completion": "b"}, "x2": {"prompt": "c", "completion": "d"}}'
+    )
+    assert load_data(tmp_path / "a.json") == [Demonstration("a", "b"), Demonstration("c", "d")]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), FAULTS)
@@ -292,7 +308,7 @@ def test_faults_of_texts_are_told(tmp_path):
 @pytest.mark.parametrize(("packed", "suffix"), [(gzip.compress, ".gz"), (bz2.compress, ".bz2"), (lzma.compress, ".xz")])
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.txt"])
 def test_a_file_that_unfolds_without_measure_is_refused(packed, suffix, name, tmp_path, monkeypatch):
-    monkeypatch.setattr("accord.data.readers.MIN_LIMIT", 1_000_000)
+    monkeypatch.setattr("accord.data.text_files.MIN_LIMIT", 1_000_000)
     path = tmp_path / f"{name}{suffix}"
     path.write_bytes(packed(b'{"prompt": "p", "completion": "' + b"c" * 9_000_000 + b'"}\n'))
     with pytest.raises(InputError, match=rf"^{path} expands to more than 200 times its size"):

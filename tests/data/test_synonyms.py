@@ -64,6 +64,26 @@ PUBLISHED: dict[str, tuple[dict[str, Any], Row]] = {
         Demonstration((Message("system", "be"), HI), said("a")),
     ),
     "Cohere's roles": ({"messages": [{"role": "User", "content": "hi"}, {"role": "Chatbot", "content": "a"}]}, TOLD),
+    "ratings in a CSV file": (
+        {"prompt": "hi", "response_a": "b", "response_b": "a", "rating_a": "2", "rating_b": "4.5"},
+        PLAIN,
+    ),
+    "UltraFeedback's ratings": (
+        {"prompt": "hi", "responses": ["a", "b"], "ratings": ["5", "3"]},
+        Ranking("hi", ("a", "b"), (0, 1)),
+    ),
+    "the winner by its name": (
+        {"prompt": "hi", "model_a": "X-1", "model_b": "y", "response_a": "b", "response_b": "a", "winner": "y"},
+        PLAIN,
+    ),
+    "one chosen and several rejected": (
+        {"prompt": "hi", "chosen": "a", "rejected": ["b", "c"]},
+        Ranking("hi", ("a", "b", "c"), (0, 1, 1)),
+    ),
+    "several rejected under another name": (
+        {"prompt": "hi", "chosen": "a", "rejected_responses": ["b", "c"]},
+        Ranking("hi", ("a", "b", "c"), (0, 1, 1)),
+    ),
     "RewardBench 2": (
         {"prompt": "hi", "chosen": ["a"], "rejected": ["b", "c"], "num_correct": 1},
         Ranking("hi", ("a", "b", "c"), (0, 1, 1)),

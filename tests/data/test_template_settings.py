@@ -100,6 +100,87 @@ def test_tools_that_a_template_drops_are_refused() -> None:
     assert "weather()" in TOKENIZERS["chatml"].decode(to_tree(TOKENIZERS["chatml"], row).prompt)
 
 
+CALLS = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.tool_calls %}{{ m.tool_calls | tojson }}"
+    "{% elif m.role == 'tool' %}{{ m.content | tojson }}{% else %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""As Llama 3.1 has it: no words beside a call, and a tool's result as JSON."""
+SPEAKERS = QWEN.replace("{% else %}<|im_start|>", "{% elif m.role == 'user' %}<|im_start|>")
+"""A template of two speakers, which has no place for others."""
+
+
+def test_turns_that_a_template_drops_are_refused() -> None:
+    asked, told = {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}
+    call: dict[str, Any] = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f"}}]}
+    result = {"role": "tool", "content": 'one "two"\n'}
+    (row,) = load_data([{"messages": [asked, call, result, told]}])
+    tree = to_tree(byte_tokenizer(CALLS), row)
+    assert r'"one \"two\"\n"' in byte_tokenizer(CALLS).decode(tree.branches[0].tokens)
+    (row,) = load_data([{"messages": [asked, {**call, "content": "Let me look."}, result, told]}])
+    with pytest.raises(InputError, match=r"leaves out the words of turn 2 \(assistant\) beside its tool calls: give"):
+        to_tree(byte_tokenizer(CALLS), row)
+    (row,) = load_data([{"messages": [asked, told, {"role": "system", "content": "Be rude."}, asked, told]}])
+    with pytest.raises(InputError, match=r"leaves out the words of turn 3 \(system\): give one that writes them"):
+        to_tree(byte_tokenizer(SPEAKERS), row)
+
+
+def test_words_that_a_template_changes_are_not_dropped() -> None:
+    switched = CALLS.replace("{{ m.content }}", "{{ m.content | replace('/no_think', '') | upper }}")
+    (row,) = load_data([{**PAIR, "prompt": [{"role": "system", "content": "kind /no_think"}, *PAIR["prompt"]]}])
+    assert "KIND " in byte_tokenizer(switched).decode(to_tree(byte_tokenizer(switched), row).prompt)
+
+
+def test_a_developer_s_words_are_the_system_s_where_a_template_has_no_developer() -> None:
+    (row,) = load_data([{**PAIR, "prompt": [{"role": "developer", "content": "kind"}, *PAIR["prompt"]]}])
+    assert "<|im_start|>system\nkind<|im_end|>" in TOKENIZERS["chatml"].decode(
+        to_tree(TOKENIZERS["chatml"], row).prompt
+    )
+
+
+@pytest.mark.parametrize("key", ["reasoning_content", "reasoning", "thinking"])
+def test_a_thought_by_any_of_its_names(key: str) -> None:
+    """A message's key or a row's column; gpt-oss's template reads `thinking`, DeepSeek's has a variable so called."""
+    rows = load_data(
+        [
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", key: "hm"}]},
+            {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", key: "hm"}]},
+        ]
+    )
+    rows += load_data([{"question": "q", key: "hm", "answer": "a"}])
+    for row in rows:
+        assert trained(TOKENIZERS["qwen"], to_tree(TOKENIZERS["qwen"], row).branches[0]) == (
+            "<think>\nhm\n</think>\n\na<|im_end|>"
+        )
+    own = byte_tokenizer(QWEN.replace("reasoning_content", "thinking"))
+    assert trained(own, to_tree(own, rows[0]).branches[0]) == "<think>\nhm\n</think>\n\na<|im_end|>"
+    switch = TOKENIZERS["chatml"].chat_template + "{% if thinking is defined %}{% endif %}"
+    with pytest.raises(InputError, match=f"a message holds '{key}', which the chat template does not read"):
+        to_tree(byte_tokenizer(switch), rows[0])
+
+
+def test_a_thought_where_thinking_is_switched_off_is_refused() -> None:
+    tokenizer = with_template(byte_tokenizer(THINKING), None, "refuse", {"enable_thinking": False})
+    told = {"role": "assistant", "content": "a", "reasoning_content": "hm"}
+    (row,) = load_data([{"messages": [*PAIR["prompt"], told]}])
+    with pytest.raises(InputError, match="the chat template leaves out the answer's thought: let the model think by"):
+        to_tree(tokenizer, row)
+
+
+def test_documents_go_to_a_template_that_reads_them() -> None:
+    told = "{% for d in documents %}{{ d.text }}\n{% endfor %}" + TOKENIZERS["chatml"].chat_template
+    document = {"title": "t", "text": "Bonn is a city."}
+    (row,) = load_data([{**PAIR, "documents": [document]}])
+    tree = to_tree(byte_tokenizer(told), row)
+    assert byte_tokenizer(told).decode(tree.prompt).startswith("Bonn is a city.\n<|im_start|>user")
+    assert [trained(byte_tokenizer(told), branch) for branch in tree.branches] == ["a<|im_end|>", "b<|im_end|>"]
+    with pytest.raises(InputError, match="the row has 'documents', which the chat template does not read"):
+        to_tree(TOKENIZERS["chatml"], row)
+    asked = [{"role": "user", "content": "Bonn is a city. Is it?"}]
+    (row,) = load_data([{**PAIR, "prompt": asked, "documents": [document]}])
+    assert "city" in TOKENIZERS["chatml"].decode(to_tree(TOKENIZERS["chatml"], row).prompt)
+
+
 def test_notes_on_a_message_are_no_words_of_it() -> None:
     notes = {
         "country": "X",
@@ -128,6 +209,7 @@ def test_notes_on_a_message_are_no_words_of_it() -> None:
             "content": "",
             "tool_calls": [{"function": {"name": "rain", "arguments": {"city": "Bonn", "day": None}}, "id": None}],
         },
+        {"role": "assistant", "content": "", "tool_calls": [{"name": "rain", "arguments": '{"city": "Bonn"}'}]},
     ],
 )
 def test_calls_in_the_ways_of_several_tools(said: dict[str, Any]) -> None:
@@ -143,9 +225,35 @@ def test_calls_in_the_ways_of_several_tools(said: dict[str, Any]) -> None:
     assert trained(tokenizer, to_tree(tokenizer, row).branches[0]) == f"{call}<|eot_id|>It rains.<|eot_id|>"
 
 
+def test_thoughts_calls_and_results_among_the_parts_of_a_message() -> None:
+    """Anthropic's way; Mistral's thoughts have parts too."""
+    thought = {"type": "thinking", "thinking": [{"type": "text", "text": "look"}]}
+    call = {"type": "tool_use", "id": "t", "name": "rain", "input": {"city": "Bonn"}}
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "yes"}]}
+    last = [{"type": "thinking", "thinking": "so", "signature": "s"}, {"type": "text", "text": "It rains."}]
+    messages = [
+        {"role": "user", "content": "Rain?"},
+        {"role": "assistant", "content": [thought, {"type": "text", "text": "One moment."}, call]},
+        {"role": "user", "content": [result]},
+        {"role": "assistant", "content": last},
+    ]
+    (row,) = load_data([{"messages": messages}])
+    tokenizer = TOKENIZERS["qwen"]
+    assert tokenizer.decode(to_tree(tokenizer, row).branches[0].tokens) == (
+        "<think>\nlook\n</think>\n\nOne moment."
+        '<tool_call>{"name": "rain", "arguments": {"city": "Bonn"}}</tool_call><|im_end|>\n'
+        "<|im_start|>user\n<tool_response>yes</tool_response><|im_end|>\n"
+        "<|im_start|>assistant\n<think>\nso\n</think>\n\nIt rains.<|im_end|>"
+    )
+
+
 def test_a_call_that_is_none_is_refused() -> None:
     with pytest.raises(InputError, match=r"messages\[1\] calls a function, and its content is no JSON object"):
         load_data([{"messages": [{"role": "user", "content": "q"}, {"role": "tool_call", "content": "rain!"}]}])
+    call = {"role": "assistant", "content": "", "tool_calls": [{"name": "rain", "arguments": "{city: Bonn"}]}
+    (row,) = load_data([{"messages": [{"role": "user", "content": "q"}, call]}])
+    with pytest.raises(InputError, match="a call of 'rain' has arguments that are not JSON, '{city: Bonn': mend"):
+        to_tree(TOKENIZERS["llama"], row)
 
 
 SMOLVLM = (

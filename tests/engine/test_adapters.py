@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +277,9 @@ def test_the_base_of_an_adapter_is_told_where_it_is_not_there(tmp_path: Path) ->
         (folder / adapters.CONFIG).write_text(config.replace(str(tmp_path / "base"), base))
         with pytest.raises(InputError, match=rf"holds an adapter of {base}, and {told}: name the model it is for"):
             load_model(str(folder))
+    (folder / adapters.CONFIG).write_text(config.replace(str(tmp_path / "base"), "no-one/no-model"))
+    with pytest.raises(InputError, match=f"^the adapter {folder} is for no-one/no-model, and that cannot be read: "):
+        load_model(str(folder))
+    beside = os.path.relpath(tmp_path / "base", folder)  # a path from the adapter's folder
+    (folder / adapters.CONFIG).write_text(config.replace(str(tmp_path / "base"), beside))
+    assert beside.startswith("..") and load_model(str(folder)).name == str(folder)

@@ -1,0 +1,46 @@
+"""Columns that a chat template reads besides the messages: tools, documents and settings of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accord.data.column_names import STRUCTURED
+from accord.data.messages import parsed, texts_in
+
+SETTINGS = ("tools", "chat_template_kwargs")
+
+
+def move_settings(row: dict[str, Any], chats: Sequence[str]) -> dict[str, Any]:
+    """The row with its tools, documents and settings moved into the first message of each of its `chats`, where
+    `accord.data.chat_template` reads them."""
+    given = {name: row[name] for name in SETTINGS if row.get(name)}
+    if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
+        given["tools"] = [structured("tools", tool) for tool in given["tools"]]
+    if chats and _lacks(row[chats[0]], documents := row.get("documents")):
+        settings = given.get("chat_template_kwargs")
+        given["chat_template_kwargs"] = {
+            "documents": documents,
+            **(settings if isinstance(settings, Mapping) else {}),
+        }
+    if not given or not chats or isinstance(row[chats[0]], str):
+        return row
+    told = {name: [{**row[name][0], **given}, *row[name][1:]] for name in chats}
+    return {key: value for key, value in row.items() if key not in given} | told
+
+
+def _lacks(chat: Any, documents: Any) -> bool:
+    """Whether these are documents, as objects, of which the chat does not quote all."""
+    if not isinstance(documents, list) or not all(isinstance(one, Mapping) for one in documents):
+        return False
+    said = "\n".join(texts_in(chat))
+    texts = ([text for text in one.values() if isinstance(text, str)] for one in documents)
+    return not all(max(some, key=len, default="").strip() in said for some in texts)
+
+
+def structured(name: str, value: Any) -> Any:
+    """A cell of a structured column, parsed if it is a string."""
+    if name not in STRUCTURED or not isinstance(value, str):
+        return value
+    meant = parsed(value.lower() if name == "label" else value)
+    return value if meant is None else meant
