@@ -77,6 +77,18 @@ def require_address(url: str, called: str) -> None:
         raise InputError(f"{called} is not a server's URL; give one like http://127.0.0.1:8000/path")
 
 
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""What messages of torch's other errors say where memory ran out: of the host, or of a GPU outside torch's own pool."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory of the host or of a GPU ran out."""
+    if isinstance(error, MemoryError):
+        return True
+    is_named = type(error).__name__ == "OutOfMemoryError" or any(part in str(error) for part in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and is_named
+
+
 class TrainingStopped(RuntimeError):
     """A run stopped itself (for example on a loss that is not finite); the last good checkpoint is kept.
 

@@ -23,7 +23,7 @@ from accord.cli.options import options_of
 from accord.cli.ranks import final_message, in_team, is_rank
 from accord.cli.table import COMMANDS, FAMILIES, SECTIONS
 from accord.console import error_text, legible, without_secrets
-from accord.errors import DEBUG, InputError, TrainingStopped, UsersFault
+from accord.errors import DEBUG, InputError, TrainingStopped, UsersFault, ran_out_of_memory
 from accord.interrupts import Interrupted, interruptible
 
 
@@ -72,10 +72,10 @@ def reporting_errors(command: str = "") -> Iterator[End]:
         if sentence:
             print(f"accord: {sentence}", file=sys.stderr)
     except Exception as error:
-        end.status = _report_error(error)
+        end.status = _report_error(error, command)
 
 
-def _report_error(error: Exception) -> int:
+def _report_error(error: Exception, command: str) -> int:
     """Report an error in one sentence, with a traceback if DEBUG is set; returns the exit status."""
     where = ""
     if isinstance(error, TrainingStopped):
@@ -85,11 +85,8 @@ def _report_error(error: Exception) -> int:
     elif system := _system_error(error):
         named = f"{system.filename}: " if system.filename is not None else ""
         sentence, code = f"{named}{system.strerror or error_text(system)}{_REMEDIES.get(system.errno or 0, '')}.", 2
-    elif isinstance(error, MemoryError):
-        sentence, code = (
-            f"there is not enough memory{f' ({error_text(error)})' * bool(str(error))}; ask for less at once.",
-            2,
-        )
+    elif ran_out_of_memory(error):
+        sentence, code = _not_enough_memory(error, command), 2
     elif isinstance(error, RecursionError):
         sentence, code = "something that was read is nested too deeply.", 2
     else:
@@ -107,6 +104,22 @@ def _report_error(error: Exception) -> int:
         where = _users_lines(error.__cause__)
     print(legible(without_secrets(where)), file=sys.stderr, end="")
     return code
+
+
+SMALLER = ("tokens_per_pass", "n", "max_new_tokens", "batch_size", "max_length")
+"""Options of which a lower number needs less memory."""
+
+
+def _not_enough_memory(error: Exception, command: str) -> str:
+    """The sentence for memory that ran out: how much was allocated for, and the command's options that need less."""
+    allocated = re.search(r"ried to allocate [\d.]+ \w+", str(error))
+    how_much = f" (it t{allocated[0]})" if allocated else f" ({error_text(error)})" * bool(str(error))
+    names = options_of(target_of(command)) if command in COMMANDS else {}
+    lower = " or ".join(f"--{name.replace('_', '-')}" for name in SMALLER if name in names)
+    remedy = f"lower {lower}" if lower else "ask for less at once"
+    if "memory" in names and "lora_rank" in names:
+        remedy += ", or give --memory and how much there is, such as --memory 24GB"
+    return f"there is not enough memory{how_much}; {remedy}."
 
 
 def _system_error(error: Exception) -> OSError | None:

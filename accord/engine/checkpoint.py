@@ -128,12 +128,13 @@ def load(checkpoint: Path, optimizer: Optimizer, saved: Mapping[str, Any] | None
             for key, tensor in expected.items():
                 local(tensor).copy_(stored.share(key, tensor))
     moments = RankFiles(checkpoint, MOMENTS, saved["files"])
+    device = torch.device("cpu") if optimizer.config.offload_optimizer else optimizer.device
     for name, parameter in optimizer.named_parameters().items():
         keys = [key for key in moments.shapes if key.startswith(f"{name}|")]
         if keys:
             optimizer.rule.state[parameter] = {
                 key.removeprefix(f"{name}|"): shard_from_rows(
-                    moments.share(key, parameter).to(optimizer.device), parameter, moments.shapes[key]
+                    moments.share(key, parameter).to(device), parameter, moments.shapes[key]
                 )
                 for key in keys
             }

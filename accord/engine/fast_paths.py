@@ -30,7 +30,7 @@ from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
 from accord.engine.trial import WINDOW, as_tried
 from accord.engine.unread import device_of, unread
-from accord.errors import InputError
+from accord.errors import InputError, ran_out_of_memory
 from accord.files import write_text
 
 PROMPT, BRANCHES = 6, (5, 4)
@@ -117,9 +117,9 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_wh
     close = CLOSE if getattr(network.config, "quantization_config", None) is None else ROUGH
     try:
         plain = _plain(network, tree)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if ran_out_of_memory(error):
+            raise
         longest = context_of(network.config.get_text_config())
         if not is_whole or (longest is not None and longest < PROMPT + max(BRANCHES)):
             return None
@@ -135,7 +135,9 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_wh
             if agree and not _is_classifier(network):
                 agree = equal_logits([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree), close)
                 agree = agree and network._accord_graphs is paths.graphs  # recording that fails switches it off
-        except Exception:  # an unsupported architecture may raise anything
+        except Exception as error:  # an unsupported architecture may raise anything
+            if ran_out_of_memory(error):
+                raise
             agree = False
         if agree:
             return paths

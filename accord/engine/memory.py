@@ -25,6 +25,7 @@ from accord.engine.generate import CAPACITY
 from accord.engine.lora import adapt
 from accord.engine.models import AnyModel, Policy, prepare_network, quiet
 from accord.engine.precision import compute_dtype, hold_in_bfloat16, linear_weights, matrices
+from accord.engine.quantize import few_bits
 from accord.engine.readout import BLOCK
 from accord.engine.routers import experts_of
 from accord.errors import InputError
@@ -79,6 +80,8 @@ def hold_for(network: nn.Module, trained: TrainingConfig, target: str) -> None:
         parameter.data = parameter.data.to(target, dtype, copy=True)
     for buffer in network.buffers():
         buffer.data = buffer.data.to(target, torch.float32 if buffer.is_floating_point() else buffer.dtype)
+    for layer in few_bits(network):
+        layer.move_state()
 
 
 @dataclass(frozen=True)

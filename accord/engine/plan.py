@@ -21,7 +21,7 @@ from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
 from accord.engine.shares import Groups, rank_memory
 from accord.engine.team import Team
-from accord.errors import InputError
+from accord.errors import InputError, ran_out_of_memory
 
 Config = TypeVar("Config", bound=TrainingConfig)
 
@@ -128,7 +128,7 @@ def fitting(method: Config, policy: Policy) -> Config:
 
 def out_of_memory(error: RuntimeError, config: TrainingConfig) -> str | None:
     """Advice where an error says that memory of a GPU or the host ran out; None for other errors."""
-    if not isinstance(error, torch.OutOfMemoryError) and "DefaultCPUAllocator" not in str(error):
+    if not ran_out_of_memory(error):
         return None
     fewer = f"--tokens-per-pass {max(1, config.tokens_per_pass // 2)} (it is {config.tokens_per_pass})"
     again = "" if config.activation_checkpointing else " or --activation-checkpointing"

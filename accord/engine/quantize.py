@@ -83,9 +83,13 @@ class FewBits(nn.Linear):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Move the state together with the codes (`to`, `cuda`)."""
         super()._apply(fn, recurse)
+        self.move_state()
+        return self
+
+    def move_state(self) -> None:
+        """Move the state to the device of the codes."""
         moved = self.state.to(self.qweight.device)
         self.state = self.state if moved is None else moved
-        return self
 
 
 class _Product(torch.autograd.Function):

@@ -233,6 +233,42 @@ def test_an_error_of_the_system_in_words_is_one(
     assert capsys.readouterr().err == f"accord: {said}\n"
 
 
+@pytest.mark.parametrize(
+    ("error", "amount"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
+            "tried to allocate 20.00 GiB",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
+            "tried to allocate 64 bytes",
+        ),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), ""),
+        (MemoryError(), ""),
+    ],
+)
+def test_memory_that_runs_out_is_told_with_the_options_that_need_less(
+    error: Exception, amount: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("accord.cli.main.bind", full)
+    for command, remedy in (
+        ("sample", "lower --n or --max-new-tokens."),
+        ("score", "lower --tokens-per-pass or --max-length."),
+        (
+            "dpo",
+            "lower --tokens-per-pass or --batch-size or --max-length, or give --memory and how much there is, such",
+        ),
+        ("report", "ask for less at once."),
+    ):
+        assert accord(command, "--model", "m", "--data", "d", "--out", "o") == 2
+        told = capsys.readouterr().err
+        assert told.startswith("accord: there is not enough memory") and remedy in told and amount in told
+
+
 def test_a_command_ends_by_saying_where_its_results_are(
     home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

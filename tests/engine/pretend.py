@@ -15,7 +15,7 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -194,11 +194,14 @@ def card() -> Iterator[None]:
     torch.cuda.is_bf16_supported = lambda *args, **kwargs: True
     torch.cuda.get_device_capability = lambda *args: (8, 0)
     cuda_graphs.record = recorded.record
+    generator = torch.Generator
+    torch.Generator = lambda device="cpu": generator()  # numbers are drawn where they are held
     torch._C._set_only_lift_cpu_tensors(True)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     with Card():
         yield
     torch._C._set_only_lift_cpu_tensors(False)
+    torch.Generator = generator
 
 
 def works(folder: Path) -> dict[str, Any]:
@@ -207,7 +210,7 @@ def works(folder: Path) -> dict[str, Any]:
     from transformers import LlamaConfig, MixtralConfig
 
     from accord import load_model
-    from accord.engine import flex
+    from accord.engine import adam, checkpoint, flex
     from accord.engine.config import TrainingConfig
     from accord.engine.decoding import decoder
     from accord.engine.fit import LossTerm, Optimizer
@@ -216,7 +219,10 @@ def works(folder: Path) -> dict[str, Any]:
     from accord.engine.models import prepare_network
     from accord.engine.sampling import Sampling
     from accord.engine.trees import pack
-    from accord.methods import DPO, GRPO, KTO, PPO, RewardModel
+    from accord.feedback.judge import ScoreJudge
+    from accord.methods import DPO, GRPO, KTO, PPO, SFT, NashMD, OnlineDPO, PreferenceModel, RewardModel
+    from accord.prompting.local import Local
+    from accord.prompting.requests import Request
     from tests.commands.small import save_model
     from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, ragged_trees, random_model
 
@@ -305,7 +311,44 @@ def works(folder: Path) -> dict[str, Any]:
         return {"offload_reference": device == "cuda"}
 
     def length(completions: list[str], **_: Any) -> list[float]:
-        return [float(len(text)) for text in completions]
+        return [float(len(str(text))) for text in completions]
+
+    def goes_on(messages: Any) -> str:
+        return "good day"
+
+    longer = ScoreJudge(lambda _, text: float(len(str(text))))
+
+    def resumed(device: str) -> Any:
+        """Three steps, stopped after the second, whose states are in 8 bits and on the card's machine off the card."""
+        adam.SMALLEST = 256
+        method = DPO(**{**steps, "max_steps": 3}, optimizer_states="8bit", offload_optimizer=device == "cuda")
+        out, real, held = Path(tempfile.mkdtemp(dir=folder)) / "run", checkpoint.load, []
+
+        def load(at: Path, optimizer: Any, *given: Any) -> Any:
+            done = real(at, optimizer, *given)
+            held.extend(type(tensor) for state in optimizer.rule.state.values() for tensor in state.values())
+            return done
+
+        def stop(step: int, _: object) -> None:
+            if step == 2:
+                raise KeyboardInterrupt
+
+        with suppress(KeyboardInterrupt):
+            method.fit(load_model(str(folder / "model"), device=device), pairs, out=out, save_every=1, on_step=stop)
+        checkpoint.load = load
+        result = method.fit(load_model(str(folder / "model"), device=device), pairs, out=out, save_every=1, resume=True)
+        checkpoint.load = real
+        assert held and set(held) == {Tensor}, set(held)
+        return [row["loss"] for row in result.metrics]
+
+    def asked(device: str) -> Any:
+        """Replies of a model in this process, and how likely they begin with words."""
+        requests = [
+            Request(prompt, 4, temperature=1.0, seed=i, choices=("good", "bad"))
+            for i, prompt in enumerate(("hi", "bye"))
+        ]
+        replies = Local(load_model(str(folder / "model"), device=device))(requests)
+        return [(list(map(ord, str(reply.text))), reply.choices) for reply in replies]
 
     return {
         **{f"update {name}": lambda device, name=name: updates(name, device) for name in ("llama", "gemma2", "mamba")},
@@ -313,6 +356,7 @@ def works(folder: Path) -> dict[str, Any]:
         "sampling": samples,
         "sampling by graphs": tried_samples,
         "dpo with adapters": lambda device: run(DPO(**steps, lora_rank=2), device, pairs),
+        "dpo, the reference computed once": lambda device: run(DPO(**steps, precompute_reference=True), device, pairs),
         "kto": lambda device: run(KTO(**steps), device, labels),
         "reward": lambda device: run(RewardModel(**steps), device, pairs),
         "grpo": lambda device: run(GRPO(**sampled, group_size=3), device, prompts, reward=length),
@@ -321,6 +365,26 @@ def works(folder: Path) -> dict[str, Any]:
             GRPO(**sampled, **on_host(device), group_size=3, kl_coefficient=0.1), device, prompts, reward=length
         ),
         "ppo": lambda device: run(PPO(**sampled), device, prompts, reward=length),
+        "grpo, turn by turn": lambda device: run(
+            GRPO(**sampled, group_size=2, user=goes_on, max_turns=2, reward_at="turns-to-go"),
+            device,
+            [{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in prompts],
+            reward=length,
+        ),
+        "preference": lambda device: run(PreferenceModel(**steps), device, pairs),
+        "online dpo": lambda device: run(OnlineDPO(**sampled), device, prompts, judge=longer),
+        "nash-md, the reference on the host": lambda device: run(
+            NashMD(**sampled, **on_host(device), past=1, snapshot_every=1), device, prompts, judge=longer
+        ),
+        "muon": lambda device: run(SFT(**steps, optimizer="muon"), device, pairs),
+        "activations computed again": lambda device: run(SFT(**steps, activation_checkpointing=True), device, pairs),
+        "weights in bfloat16": lambda device: run(
+            SFT(**{**steps, "dtype": "bfloat16"}, weight_dtype="bfloat16"), device, pairs
+        ),
+        "int8": lambda device: run(DPO(**steps, lora_rank=2, quantize="int8"), device, pairs),
+        "nf4": lambda device: run(DPO(**steps, lora_rank=2, quantize="nf4"), device, pairs),
+        "resumed": resumed,
+        "a model that is asked": asked,
     }
 
 

@@ -39,7 +39,8 @@ def trained(network: Any, seed: int = 7) -> Any:
 
 def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     wanted = {name.removeprefix(adapters.PREFIX): p for name, p in network.named_parameters() if p.requires_grad}
-    return dict(zip(wanted, torch.autograd.grad(loss, list(wanted.values())), strict=True))
+    found = torch.autograd.grad(loss, list(wanted.values()), retain_graph=True)
+    return dict(zip(wanted, found, strict=True))
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,17 @@ def test_there_and_back_bit_for_bit(tmp_path: Path) -> None:
     train(restored, range(3, 6))
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == written  # going on changes nothing on disk
     assert all(torch.equal(weights(restored)[k], v) for k, v in weights(straight).items())
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_moments_in_host_memory_are_read_into_it(offload: bool, tmp_path: Path) -> None:
+    engine = optimizer(names=("policy",))
+    train(engine, range(1))
+    saved = checkpoint.save(tmp_path, 1, engine, {})
+    engine.config = replace(engine.config, offload_optimizer=offload)
+    engine.device = torch.device("meta")  # in place of a GPU
+    checkpoint.load(saved, engine)
+    assert {tensor.is_meta for state in moments(engine) for tensor in state.values()} == {not offload}
 
 
 def test_before_the_first_step_there_are_no_moments(tmp_path: Path) -> None:

@@ -143,6 +143,19 @@ def test_a_network_that_fails_in_transformers_too_is_refused_by_name() -> None:
         prepare_network(network, "odd")
 
 
+@pytest.mark.parametrize("part", ["_plain", "_read_as_trees"])
+def test_memory_that_runs_out_says_nothing_of_a_network(
+    part: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(fast_paths, part, full)
+    with pytest.raises(torch.OutOfMemoryError):
+        prepare_network(made("llama"), "large")
+    assert not cache.exists()
+
+
 def test_attention_that_differs_is_switched_off_and_rows_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     from accord.engine import forward
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -185,6 +186,30 @@ def test_doctor_tells_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "did you mean dpo" in capsys.readouterr().err
     assert command("doctor", base, "--method", "sft", "--group-size", 2) == 2
     assert "sft has no group_size" in capsys.readouterr().err
+
+
+def test_doctor_describes_a_gpu_and_plans_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = save_model(tmp_path / "base")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert command("doctor", base, "--device", "cuda") == 2
+    assert "there is no CUDA device here: give --memory, that of the device you mean" in capsys.readouterr().err
+    assert command("doctor", base, "--device", "cuda", "--memory", "24GB") == 0
+    said = capsys.readouterr().out
+    assert (
+        "a CUDA device that is not here" in said and "products in bfloat16" in said and "+ copy offloaded" not in said
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=15_843_721_216)
+    )
+    assert command("doctor", base, "--method", "grpo") == 0
+    said = capsys.readouterr().out
+    assert "Tesla T4, 15.8 GB, without products in bfloat16" in said and "grpo, products in float32" in said
+    assert "+ offload" in said and "+ copy offloaded" in said and "freed returned" not in said
 
 
 def peak(**given: Any) -> tuple[float, float]:

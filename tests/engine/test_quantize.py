@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from accord.engine import adapters, lora, quantize
+from accord.engine import adapters, lora, memory, quantize
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.trees import Trees
@@ -163,6 +163,23 @@ def test_what_cannot_be_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"--quantize nf4 needs the quantize extra: pip install bitsandbytes; int8"):
         TrainingConfig(lora_rank=2, quantize="nf4")
+
+
+def test_codes_that_are_moved_take_their_state_along() -> None:
+    class State:
+        """As bitsandbytes', which moves in place and returns nothing."""
+
+        def to(self, device: torch.device) -> None:
+            self.device = device
+
+    layer = held(torch.eye(4), "int8")
+    layer.state = state = State()
+    network = nn.Module()
+    network.layer = layer
+    memory.hold_for(network, TrainingConfig(dtype="float32"), "cpu")
+    assert layer.state is state and state.device == layer.qweight.device
+    network.to(torch.float64)
+    assert layer.state is state
 
 
 def test_layers_that_an_architecture_keeps_in_float32_are_not_quantized() -> None:

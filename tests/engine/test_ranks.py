@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
+from accord.engine import team
 from accord.engine.offload import shared_copy
 from accord.engine.team import Team
 from accord.errors import InputError
@@ -199,6 +200,21 @@ def test_a_team_of_one_gives_back_what_it_is_given() -> None:
     assert team.all_gather("a") == ["a"] and team.collect([1, 2]) == [1, 2] and team.share([1, 2]) == [1, 2]
     assert team.map([1, 2, 3], lambda pack: pack * 10) == [10, 20, 30]
     assert team.lead(lambda: 5) == 5
+
+
+def test_every_rank_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert team._backend() == "gloo" and taken == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert team._backend() == "cpu:gloo,cuda:nccl" and taken == [1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(InputError, match=r"rank 3 has no GPU of its own, as there are 2: start as many ranks on a"):
+        team._backend()
 
 
 PAIRS = [

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import accord
+from accord import objectives
+from accord.engine import lora
+from accord.engine.models import Policy
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.judge import ScoreJudge
 from accord.methods import DPO, GRPO, PPO, SFT, NashMD, PreferenceModel, RewardModel
 from tests.commands.small import accord as command
 from tests.commands.small import save_model
+from tests.engine.test_adapters import RANK_2, gradients, trained
+from tests.engine.tiny import CONFIGS, plain_log_probabilities, policy_of, random_model
 from tests.interrupted import interrupt_at
+from tests.methods.test_policy_gradients import rollout_of
 
 ADAPTERS: dict[str, Any] = {"lora_rank": 2, "learning_rate": 1e-2, "dtype": "float32", "batch_size": 2, "max_steps": 3}
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
@@ -167,3 +177,109 @@ def test_preference_models_with_adapters_are_read_as_what_they_are(base: str, tm
     again = accord.load_preference_model(str(tmp_path / "pm/model"))
     with torch.no_grad():
         torch.testing.assert_close(again.outputs(TREES), result.model.outputs(TREES), rtol=0, atol=1e-5)  # type: ignore
+
+
+EXACT: dict[str, Any] = {"lora_rank": 2, "lora_alpha": 3, "dtype": "float32"}
+SAMPLED = [
+    Tree(prompt, tuple(Branch(t, None, (0.0,) * len(t), r) for t, r in zip(texts, rewards, strict=True)), row=row)
+    for row, (prompt, texts, rewards) in enumerate(
+        [((5, 3, 2), ((4, 1, 7, 0), (2, 6)), (1.0, 0.0)), ((8, 8), ((9, 0), (3, 3, 1)), (0.2, 0.7))]
+    )
+]
+
+
+def exact_policies() -> tuple[Policy, Any]:
+    """A policy with adapters, and peft's own: OPT, which in float64 computes nothing in less with this attention."""
+    plain = random_model(CONFIGS["opt"]())
+    plain.set_attn_implementation("sdpa")
+    policy = lora.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
+    config = peft.LoraConfig(target_modules=lora.targets(plain, None), r=2, lora_alpha=3)
+    return policy, peft.get_peft_model(plain, config, autocast_adapter_dtype=False)
+
+
+def same_gradients(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys() and all(bool(gradient.any()) for gradient in theirs.values())
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-10)
+
+
+def test_the_gradient_of_dpo_is_that_of_peft_on_plain_forwards() -> None:
+    policy, theirs = exact_policies()
+    objective = DPO(**EXACT, beta=0.3).objective(policy)
+    trained(policy.network)
+    trained(theirs)
+    trees = [Tree(tree.prompt, tree.branches, ranks=(0, 1)) for tree in SAMPLED]
+
+    def margins() -> Tensor:
+        tokens = plain_log_probabilities(theirs, trees).split([len(b.tokens) for t in trees for b in t.branches])
+        sums = torch.stack([each.sum() for each in tokens])
+        return sums[0::2] - sums[1::2]
+
+    with theirs.disable_adapter(), torch.no_grad():
+        reference = margins()
+    expected = -torch.nn.functional.logsigmoid(0.3 * (margins() - reference))
+    loss, _ = objective(Trees.of(trees))
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
+    same_gradients(gradients(policy.network, loss.sum()), gradients(theirs, expected.sum()))
+
+
+def scored(learner: Any, theirs: Any) -> tuple[list[Any], list[Tensor]]:
+    """The packs of a rollout by a policy that has moved once since the start, and moves again afterwards; and log pi by
+    peft on plain forwards. What was scored before is compared."""
+    trained(learner.policy.network)
+    [batches], _ = learner.experience(0, rollout_of(SAMPLED, (True, False, True, False)))
+    trained(theirs)
+    for batch in batches:
+        with torch.no_grad():
+            torch.testing.assert_close(batch.old, plain_log_probabilities(theirs, batch.trees), rtol=0, atol=1e-10)
+            with theirs.disable_adapter():
+                reference = plain_log_probabilities(theirs, batch.trees)
+        torch.testing.assert_close(batch.reference, reference, rtol=0, atol=1e-10)
+    trained(learner.policy.network, seed=8)
+    trained(theirs, seed=8)
+    return batches, [plain_log_probabilities(theirs, batch.trees) for batch in batches]
+
+
+def test_the_gradient_of_grpo_is_that_of_peft_on_plain_forwards() -> None:
+    policy, theirs = exact_policies()
+    learner = GRPO(**EXACT, group_size=2, inner_epochs=2, kl_coefficient=0.3).learner(policy, length)
+    batches, logp = scored(learner, theirs)
+    loss = torch.cat([learner.loss(batch)[0] for batch in batches])
+    expected = torch.cat([learner.method.loss(x, batch)[0] for x, batch in zip(logp, batches, strict=True)])
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
+    same_gradients(gradients(policy.network, loss.sum()), gradients(theirs, expected.sum()))
+
+
+def test_the_gradients_of_ppo_are_those_of_peft_on_plain_forwards() -> None:
+    policy, theirs = exact_policies()
+    _, valued = exact_policies()
+    learner = PPO(**EXACT, group_size=2, inner_epochs=2, value_coefficient=0.5).learner(policy, length)
+    trained(learner.value.network, seed=9)
+    batches, logp = scored(learner, theirs)
+    trained(learner.value.network, seed=10)
+    own = dict(learner.value.network.named_parameters())
+    for name, parameter in valued.named_parameters():
+        parameter.data = own.get(name.removeprefix("base_model.model."), parameter).data
+    head = own["score.weight"].detach().clone().requires_grad_(True)
+    expected = []
+    for x, batch in zip(logp, batches, strict=True):
+        value = plain_values(valued, head, batch.trees)
+        regression = objectives.policy.value(value, batch.values, batch.returns, clip=learner.method.value_clip)
+        expected.append(learner.method.loss(x, batch)[0] + 0.5 * regression)
+    loss = torch.cat([learner.loss(batch)[0] for batch in batches])
+    torch.testing.assert_close(loss, torch.cat(expected), rtol=0, atol=1e-10)
+    total, wanted = loss.sum(), torch.cat(expected).sum()
+    same_gradients(gradients(policy.network, total), gradients(theirs, wanted))
+    of_head = torch.autograd.grad(wanted, head, retain_graph=True)[0]
+    same_gradients(gradients(learner.value.network, total), {**gradients(valued, wanted), "score.weight": of_head})
+
+
+def plain_values(network: Any, head: Tensor, trees: Sequence[Tree]) -> Tensor:
+    """The value where each token is predicted, every branch in a forward of its own."""
+    values = []
+    for tree in trees:
+        for branch in tree.branches:
+            tokens = torch.tensor([tree.prompt + branch.tokens])
+            hidden = network.base_model.model.model(input_ids=tokens, use_cache=False).last_hidden_state[0]
+            values.append((hidden @ head.T).squeeze(1)[len(tree.prompt) - 1 : -1])
+    return torch.cat(values)
