@@ -224,7 +224,7 @@ def _options(given: Any) -> tuple[str, ...] | str:
     if not isinstance(given, list):
         raise InputError("'options' must be a list of answers, or the column that holds a row's list.")
     if any(isinstance(option, bool) for option in given):
-        raise InputError("'options' holds true or false, as YAML reads yes and no too: put the options in quotes.")
+        raise InputError("'options' holds true or false, which are no texts: put the options in quotes.")
     return checked_options(given)
 
 
