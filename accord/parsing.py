@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import select
 import stat
 from contextlib import suppress
@@ -29,6 +30,10 @@ PATIENCE = 10.0
 
 NO_WAIT = getattr(os, "O_NONBLOCK", 0)
 """The flag that opens a pipe without waiting for a writer."""
+
+
+SWITCHES = {"yes": True, "on": True, "no": False, "off": False}
+"""What words for true and false are, where nothing says whether a text or one of these is wanted."""
 
 
 class Repeated(ValueError):
@@ -101,14 +106,26 @@ def parse_yaml(text: str | bytes) -> Any:
         raise yaml.YAMLError(f"a value cannot be read ({error})") from None
 
 
+def parse_untyped(text: str) -> Any:
+    """The value of a YAML text whose type nobody knows: as of `parse_yaml`, but yes, no, on and off are true and
+    false."""
+    value = parse_yaml(text)
+    return SWITCHES.get(value.lower(), value) if isinstance(value, str) else value
+
+
+UNLIKE = [f"tag:yaml.org,2002:{kind}" for kind in ("timestamp", "bool", "int", "float")]
+"""The kinds of plain values that are not read as YAML 1.1 reads them."""
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, which refuses duplicate keys and values that expand or nest beyond the limits.
 
-    Dates are the texts they are written as.
+    Texts are what would be dates, 1:30 (90 in YAML 1.1, in base 60), 010 (8) and yes, no, on and off (true and false):
+    whoever wrote them mostly meant something else, and what needs a number or true or false converts a text itself.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in UNLIKE]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -138,6 +155,15 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} twice in a mapping", key.start_mark)
                 seen.add(known)
         return node
+
+
+for _kind, _first, _written in (
+    ("bool", "tTfF", "true|True|TRUE|false|False|FALSE"),
+    ("int", "-+0123456789", r"[-+]?(?:0|[1-9][0-9_]*|0b[01_]+|0x[0-9a-fA-F_]+)"),
+    ("float", "-+.0123456789", r"[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+][0-9]+)?"),
+    ("float", "-+.", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_written})$"), list(_first))
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from accord.errors import InputError
-from accord.parsing import Repeated, parse_json, parse_yaml, read_content, read_yaml
+from accord.parsing import Repeated, parse_json, parse_untyped, parse_yaml, read_content, read_yaml
 
 
 def bomb(lists, of):
@@ -45,10 +45,13 @@ def test_yaml_that_loses_something_or_unfolds_is_told_by_its_line(text, told, tm
 
 
 def test_yaml_is_read_as_the_safe_loader_reads_it(monkeypatch):
-    text = "a: &a {b: 1, c: [1.5, ~, yes]}\nd: {<<: *a, b: 2}\n1: x\ntrue: y\n'1': z\n"
+    text = "a: &a {b: 1, c: [1.5, ~, 0x1f, -3, 1_000, .inf, 0, 1.5e-3]}\nd: {<<: *a, b: 2}\n1: x\ntrue: y\n'1': z\n"
     text = text.replace("true", "false")  # which no key equals
     assert parse_yaml(text) == yaml.safe_load(text) and parse_yaml("") is None
     assert parse_yaml("[2020-01-02, 2020-13-45, 2020-01-02 10:00]") == ["2020-01-02", "2020-13-45", "2020-01-02 10:00"]
+    assert parse_yaml("[1:30, 1:30.5, -1:30, 010, -07, 00]") == ["1:30", "1:30.5", "-1:30", "010", "-07", "00"]
+    assert parse_yaml("{yes: no, On: OFF, true: FALSE}") == {"yes": "no", "On": "OFF", True: False}
+    assert [parse_untyped(text) for text in ("no", "On", "2.5", "north", "010")] == [False, True, 2.5, "north", "010"]
     assert parse_yaml(text.encode()) == yaml.safe_load(text)
     with pytest.raises(yaml.YAMLError, match="line 2: the key 'true' twice"):  # Python has one key for both
         parse_yaml("1: x\ntrue: y")

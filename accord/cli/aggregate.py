@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from accord import feedback
 from accord.console import show, status
 from accord.errors import InputError
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import RowOptions, checked_by, takes
 from accord.outputs import require_file, save_rows
 from accord.records import Comparison, Verdict
 
@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 By: TypeAlias = Literal["mean", "dawid-skene", "bradley-terry", "majority"]
 
 
+def _check(data: str | None, annotators: Mapping[str, str] | None) -> None:
+    from accord.evaluate.agreement import require_one
+
+    require_one(data, annotators)
+
+
 @takes(RowOptions)
+@checked_by(_check)
 def aggregate(
     out: str,
     *,

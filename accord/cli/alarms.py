@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from accord.errors import TrainingStopped
+from accord.evaluate.options import checked_by
 from accord.outputs import require_folder
 from accord.results.alarms import AlarmsResult, JudgedAlarm, ReadColumn, RungAlarm
 from accord.results.base import FILE
@@ -16,6 +17,7 @@ from accord.train.other_logs import Listener, Log, read_log
 from accord.train.trainers import TRAINERS, Reading, readings_of, require_columns, require_readings, trainer_of
 
 
+@checked_by(chosen)
 def alarms(
     log: str,
     *,

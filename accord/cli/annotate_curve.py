@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from accord.cli.annotate import opened
 from accord.console import progress_bar, show, status
 from accord.errors import InputError, located
-from accord.evaluate.options import takes
+from accord.evaluate.options import checked_by, takes
 from accord.methods import RewardModel
 from accord.outputs import require_folder
 from accord.records import Comparison, Preference, Ranking, Row, Text, text_to_json
@@ -37,7 +37,21 @@ LEAST, HELD = 40, 20
 """The fewest labels, and the fewest held-out prompts, for which a curve is fitted."""
 
 
+def _check(database: str | None, data: str | None, held_out: float, repeats: int, target: float | None) -> None:
+    if (database is None) == (data is None):
+        raise InputError("give --database, a project, or --data, a file of preferences or rankings.")
+    if not 0 < held_out < 1:
+        raise InputError(f"--held-out must be a share of the prompts between 0 and 1, not {held_out:g}.")
+    if repeats < 2:
+        raise InputError(
+            f"--repeats must be at least 2, not {repeats}: their spread is needed to tell a curve from chance."
+        )
+    if target is not None and not 0.5 < target < 1:
+        raise InputError(f"--target must be an accuracy between .5 (chance) and 1, not {target:g}.")
+
+
 @takes(RewardModel)
+@checked_by(_check)
 def learning_curve(
     model: str,
     *,
@@ -87,7 +101,7 @@ def learning_curve(
 
     tried = _outcomes(labels, model, method, repeats)
     result = curves.learning_curve(tried, target, seed=method.seed)
-    result = result.model_copy(update={"data": name, "model": model, "warnings": labels.warnings})
+    result = result.model_copy(update={"data": name, "model": model, "warnings": labels.warnings}).dated()
     if out is not None:
         result.save(out)
     if project is not None:
@@ -97,19 +111,6 @@ def learning_curve(
     for line in result.warnings:
         status(line)
     return result
-
-
-def _check(database: str | None, data: str | None, held_out: float, repeats: int, target: float | None) -> None:
-    if (database is None) == (data is None):
-        raise InputError("give --database, a project, or --data, a file of preferences or rankings.")
-    if not 0 < held_out < 1:
-        raise InputError(f"--held-out must be a share of the prompts between 0 and 1, not {held_out:g}.")
-    if repeats < 2:
-        raise InputError(
-            f"--repeats must be at least 2, not {repeats}: their spread is needed to tell a curve from chance."
-        )
-    if target is not None and not 0.5 < target < 1:
-        raise InputError(f"--target must be an accuracy between .5 (chance) and 1, not {target:g}.")
 
 
 def _answers(project: Project, task: str | None) -> tuple[list[dict[str, Any]], str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from accord.cli.annotate_models import (
 )
 from accord.console import status
 from accord.errors import InputError
-from accord.evaluate.options import takes
+from accord.evaluate.options import checked_by, takes
 from accord.outputs import require_file
 from accord.parsing import read_content
 
@@ -68,7 +68,13 @@ class ServeOptions(SpeakerOptions, SimulatedOptions, OrderOptions):
         require_cost(self.hourly_cost)
 
 
+def _check(data: str | Sequence[str] | None, items: int | None) -> None:
+    if data is not None and items is not None:
+        raise InputError("--items is for tasks without data, and --data names some: leave one of them out.")
+
+
 @takes(ServeOptions)
+@checked_by(_check)
 def serve(
     database: str,
     data: str | list[str] | None = None,
@@ -97,11 +103,10 @@ def serve(
         InputError: the database cannot be used, a row cannot be asked about, or the options do not fit each other.
     """
     settings = ServeOptions(**options)
+    _check(data, settings.items)
     if out is not None:
         require_file(out, database, data, options)
         _require_place(Path(out).parent)
-    if data is not None and settings.items is not None:
-        raise InputError("--items is for tasks without data, and --data names some: leave one of them out.")
     judges = [] if settings.simulated is None else simulated_judges(settings, task, settings.seed)
     at = None if judges else _listen(settings.host, settings.port)
     from accord.annotate.simulated import require_unmixed

@@ -7,6 +7,7 @@ the command line override it.
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
@@ -92,6 +93,9 @@ def bind(command: str, values: Mapping[str, Any]) -> Call:
         if hasattr(target, "options"):  # they check themselves, before any stage of a recipe runs
             taken = {field.name for field in fields(target.options)}
             target.options(**{name: value for name, value in arguments.items() if name in taken})
+        if hasattr(target, "check"):
+            names = inspect.signature(target.check).parameters.keys() & options.keys()
+            target.check(**{name: arguments.get(name, options[name].default) for name in names})
         return Call(command, arguments, target, arguments, overwrites)
     own, of_run = ({field.name for field in fields(kind)} for kind in (target, target.options))
     method = target(**{name: value for name, value in arguments.items() if name in own})

@@ -56,6 +56,7 @@ class CritiqueOptions(RewardOptions, RowOptions, AskerOptions):
 
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
+        RowOptions.__post_init__(self)
         AskerOptions.__post_init__(self)
         require_positive(rounds=self.rounds, requests=self.requests)
         require_at_most(1000, rounds=self.rounds)
@@ -132,6 +133,7 @@ def _run(
         principles=[principle.name for principle in principles], is_direct=settings.direct,
         compared=[score.name for score in scores if score.compares],
     )  # fmt: skip
+    result = result.dated()
     result.save(folder)
     report.refresh_report(folder)
     return result

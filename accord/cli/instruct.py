@@ -14,7 +14,7 @@ from accord.console import status
 from accord.dates import fixed
 from accord.engine.config import require_at_most, require_positive
 from accord.errors import InputError, located
-from accord.evaluate.options import takes
+from accord.evaluate.options import checked_by, takes
 from accord.files import write_text
 from accord.locks import alone_in
 from accord.outputs import require_folder, save_rows
@@ -69,7 +69,12 @@ class InstructOptions(AskerOptions):
         return synthesis.self_instruct.SelfInstruct(ask, seeds, self.requests)
 
 
+def _check(count: int) -> None:
+    require_positive(count=count)
+
+
 @takes(InstructOptions)
+@checked_by(_check)
 def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> SynthesisResult:
     """Have a model make instructions and answers from seed tasks, and write those that pass the filters.
 
@@ -89,7 +94,7 @@ def instruct(seeds: str, out: str, *, count: int = 200, **options: Any) -> Synth
         InputError: the seeds are too few, or not tasks; the folder was made with other settings; the model gives no
             answer.
     """
-    require_positive(count=count)
+    _check(count)
     settings = InstructOptions(**options)
     folder = require_folder(out, seeds, options, leaves=LEAVES)
     tasks = synthesis.tasks.load_seeds(seeds)
@@ -121,6 +126,7 @@ def _run(
         raise InputError(f"nothing was accepted, as {ended}: {rounds.reasons(growth)}; {growth.path} has it all.")
     save_rows(folder / "demonstrations.jsonl", (row for task in growth.pool.accepted for row in task.rows()))
     result = synthesis.statistics.summarize(growth, settings.generator, ask.model.name, ended)
+    result = result.dated()
     result.save(folder)
     report.refresh_report(folder)
     return result

@@ -13,7 +13,7 @@ from accord.cli.aggregate import combined
 from accord.console import status
 from accord.data.conventions import user_of
 from accord.errors import InputError
-from accord.evaluate.options import takes
+from accord.evaluate.options import checked_by, takes
 from accord.feedback.options import JudgesOptions
 from accord.outputs import require_file, save_rows
 from accord.records import Comparison, Prompt, Ranking, Text, Verdict
@@ -23,7 +23,22 @@ if TYPE_CHECKING:
     from accord.feedback.ranking import RankingJudge
 
 
+def _check(
+    judge: str | Sequence[str], by: str | None, agreement: float | None, pairs: int | None, soft: bool, rankings: bool
+) -> None:
+    """Raise InputError where options do not fit each other, or a number makes no sense."""
+    if rankings and (soft or pairs is not None):
+        raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
+    if by is not None and (isinstance(judge, str) or len(judge) == 1):
+        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
+    if pairs is not None and pairs < 1:
+        raise InputError(f"--pairs must be at least 1, not {pairs}.")
+    if agreement is not None:
+        feedback.people.require_agreement(agreement)
+
+
 @takes(JudgesOptions)
+@checked_by(_check)
 def label(
     data: str | list[str],
     out: str,
@@ -66,11 +81,15 @@ def label(
         InputError: a server cannot be asked, or the budget is spent (replies so far are kept); no prompt has two
             different completions, or none is preferred to another.
     """
-    if rankings and (soft or pairs is not None):
-        raise InputError("--rankings compares all completions and writes their ranks; leave out --soft and --pairs.")
+    _check(judge, by, agreement, pairs, soft, rankings)
     require_file(out, data, judge, options)
-    comparisons = _comparisons_in(data, columns, pairs)
-    judges = _judges(judge, options, seed, by, journal=f"{out}.journal", agreement=agreement)
+    from accord.data.load import load_samples
+    from accord.data.mix import called
+
+    comparisons = comparisons_of(load_samples(data, columns), pairs)
+    if not comparisons:
+        raise InputError(f"{called(data)} has no prompt with two different completions; sample with --n 2 or more.")
+    judges = _judges(judge, options, seed, journal=f"{out}.journal", agreement=agreement)
     first, *others = judges.values()
     if rankings and not others and isinstance(first, feedback.ranking.RankingJudge):
         return _write_rankings(out, *_at_once(first, comparisons))
@@ -86,19 +105,16 @@ def _judges(
     judge: str | list[str],
     options: Mapping[str, Any],
     seed: int | None,
-    by: str | None,
     *,
     journal: str,
     agreement: float | None,
 ) -> dict[str, Judge]:
-    """The judges by name; InputError where `by` is given for a single one."""
+    """The judges by name."""
     names = [judge] if isinstance(judge, str) else judge
     settings = JudgesOptions(**options)
-    model_options = settings.of_models(options) | ({} if seed is None else {"seed": seed})
-    judges = feedback.named.judges_named(names, model_options, journal=journal, agreement=agreement)
+    given = settings.of_models(options) | ({} if seed is None else {"seed": seed})
+    judges = feedback.named.judges_named(names, given, journal=journal, agreement=agreement)
     settings.allow(list(judges.values()))
-    if by is not None and len(judges) == 1:
-        raise InputError(f"--by {by} is for several judges, and there is one: name more, or leave it out.")
     return judges
 
 
@@ -208,11 +224,7 @@ def comparisons_of(samples: Iterable[tuple[Prompt, Text]], most: int | None = No
 
     A comparison has the columns on which the rows of its two completions agree (the first row of each). Where rows name
     users, only completions for the same user are compared.
-
-    Raises InputError where `most` is below 1.
     """
-    if most is not None and most < 1:
-        raise InputError(f"--pairs must be at least 1, not {most}.")
     grouped: dict[tuple[Text, str], dict[Text, Mapping[str, Any]]] = {}
     for prompt, completion in samples:
         if completion:

@@ -14,16 +14,22 @@ from accord.console import show, status
 from accord.data.mix import called
 from accord.engine.config import require_seed
 from accord.errors import InputError
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import RowOptions, checked_by, takes
 from accord.files import write_sums
 from accord.outputs import require_model_folder, require_outside, require_whole, writing_folder
 
 if TYPE_CHECKING:
     from accord.data.bpe import Compression
     from accord.data.load import Source
+    from accord.engine.llama import LlamaSizes
+
+
+def _check_size(vocab_size: int) -> None:
+    rows_of.bpe.require_size(vocab_size)
 
 
 @takes(RowOptions)
+@checked_by(_check_size)
 def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | None = None, **options: Any) -> Path:
     """Train a byte-level BPE tokenizer on text, with end and padding tokens and a chat template.
 
@@ -42,6 +48,7 @@ def tokenizer(data: Source, out: str, *, vocab_size: int, eval_data: Source | No
             `out`.
     """
     settings = RowOptions(**options)
+    _check_size(vocab_size)
     require_outside(Path(out), data, eval_data)
     require_whole(out)
     if eval_data is not None:  # fail before long work if it cannot be read
@@ -68,6 +75,32 @@ def compressed(compressions: dict[str, Compression]) -> Table:
     return grid
 
 
+def _sizes(
+    layers: int,
+    width: int,
+    heads: int,
+    kv_heads: int | None,
+    inner_width: int | None,
+    context: int,
+    tie_embeddings: bool,
+    seed: int,
+    vocabulary: int = 1,
+) -> LlamaSizes:
+    """The sizes of the model. Raises InputError where no model has these, or for a seed that torch does not accept."""
+    require_seed(seed)
+    return engine.llama.LlamaSizes(
+        vocabulary=vocabulary,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=heads if kv_heads is None else kv_heads,
+        inner_width=8 * -(-width // 3) if inner_width is None else inner_width,
+        context=context,
+        tie_embeddings=tie_embeddings,
+    )
+
+
+@checked_by(_sizes)
 def new_model(
     tokenizer: str,
     out: str,
@@ -99,19 +132,11 @@ def new_model(
         InputError: the tokenizer cannot be read or has no end token, no model has these sizes, or something else is at
             `out`.
     """
-    require_seed(seed)
+    asked = (layers, width, heads, kv_heads, inner_width, context, tie_embeddings, seed)
+    _sizes(*asked)
     require_model_folder(out, tokenizer)
     reads = engine.load.load_tokenizer(tokenizer)
-    sizes = engine.llama.LlamaSizes(
-        vocabulary=engine.models.vocabulary_of(reads),
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=heads if kv_heads is None else kv_heads,
-        inner_width=8 * -(-width // 3) if inner_width is None else inner_width,
-        context=context,
-        tie_embeddings=tie_embeddings,
-    )
+    sizes = _sizes(*asked, engine.models.vocabulary_of(reads))
     if reads.eos_token_id is None:
         raise InputError(f"the tokenizer {tokenizer} has no eos_token, the end of every text: set one and save it.")
     reads.model_max_length = context

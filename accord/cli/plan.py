@@ -11,7 +11,7 @@ from accord.cli.doctor import method_of
 from accord.cli.planner import Planner
 from accord.engine.config import SamplingConfig, TrainingConfig, require_at_most, require_positive
 from accord.errors import InputError
-from accord.evaluate.options import takes
+from accord.evaluate.options import checked_by, takes
 from accord.outputs import require_folder
 from accord.results.base import FILE
 from accord.results.plan import Figure, PlanResult
@@ -116,7 +116,19 @@ class PlanOptions(MachineOptions):
         return method, engine.passes.Batch(self.batch_size, prompt, completion, branches)
 
 
+def _check(gpus: int | Sequence[int], sampler_share: float) -> None:
+    """Raise InputError where there are too few or too many GPUs, or the share is not in [0, 1)."""
+    counts = [gpus] if isinstance(gpus, int) else gpus
+    require_positive(gpus=min(counts, default=0))
+    require_at_most(MOST_GPUS, gpus=max(counts))
+    if not 0 <= sampler_share < 1:
+        raise InputError(f"sampler_share must be a share of the GPUs in [0, 1), not {sampler_share:g}.")
+    if sampler_share and min(counts) < 2:
+        raise InputError("sampler_share needs 2 GPUs or more: one samples and another trains.")
+
+
 @takes(PlanOptions)
+@checked_by(_check)
 def plan(
     model: str,
     method: str = "grpo",
@@ -148,7 +160,7 @@ def plan(
     if out:
         require_folder(out, leaves=[FILE])
     settings, counts = PlanOptions(**options), gpus if isinstance(gpus, list) else [gpus]
-    _check_gpus(counts, sampler_share)
+    _check(gpus, sampler_share)
     machine, sources = settings.machine()
     chosen, batch = settings.step_of(method)
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
@@ -171,16 +183,6 @@ def plan(
         result.save(out)
     result.announce()
     return result
-
-
-def _check_gpus(counts: Sequence[int], sampler_share: float) -> None:
-    """Raise InputError where there are too few or too many GPUs, or the share is not in [0, 1)."""
-    require_positive(gpus=min(counts, default=0))
-    require_at_most(MOST_GPUS, gpus=max(counts))
-    if not 0 <= sampler_share < 1:
-        raise InputError(f"sampler_share must be a share of the GPUs in [0, 1), not {sampler_share:g}.")
-    if sampler_share and min(counts) < 2:
-        raise InputError("sampler_share needs 2 GPUs or more: one samples and another trains.")
 
 
 def samplers_of(gpus: int, share: float) -> int:

@@ -8,12 +8,17 @@ from typing import Any, Literal
 from accord import engine
 from accord.engine.config import require_positive
 from accord.errors import InputError
-from accord.evaluate.options import ChatOptions, takes
+from accord.evaluate.options import ChatOptions, checked_by, takes
 from accord.outputs import require_file, save_rows
 from accord.records import Preference, Prompt, Ranking
 
 
+def _check(tokens_per_pass: int) -> None:
+    require_positive(tokens_per_pass=tokens_per_pass)
+
+
 @takes(ChatOptions)
+@checked_by(_check)
 def score(
     model: str,
     data: str | list[str],
@@ -43,7 +48,7 @@ def score(
     from accord.data.mix import called
     from accord.evaluate.answers import branch_log_probs
 
-    require_positive(tokens_per_pass=tokens_per_pass)
+    _check(tokens_per_pass)
     require_file(out, model, data, options)
     settings = ChatOptions(**options)
     policy = settings.templated(engine.load.load_model(model).in_dtype(dtype))

@@ -17,6 +17,7 @@ from accord.cli.parallel import cores
 from accord.cli.pipeline import run_stages
 from accord.cli.recipe import MOST_ROUNDS, Stage
 from accord.errors import InputError, located
+from accord.evaluate.options import checked_by
 from accord.evaluate.statistics import over_seeds
 from accord.locks import alone_in
 from accord.results.intervals import wilson
@@ -35,6 +36,17 @@ PARTS = 5
 """Disk space of a run, in models: the model, the best one, and a checkpoint with the optimizer's two moments."""
 
 
+def _check(
+    method: str, grid: Mapping[str, Any], parallel: int, collapse: float, options: Mapping[str, Any] | None
+) -> None:
+    points_of(method, grid, in_python(options or {}, "the sweep"))
+    if parallel > cores():
+        raise InputError(f"--parallel {parallel} are more runs than this machine has cores ({cores()}).")
+    if not 0 < collapse <= 1:
+        raise InputError(f"--collapse must be a share above 0 and up to 1, not {collapse:g}.")
+
+
+@checked_by(_check)
 def sweep(
     method: str,
     grid: dict[str, str | list[str]],
@@ -67,11 +79,8 @@ def sweep(
             for the runs.
     """
     given = in_python(options or {}, "the sweep")
+    _check(method, grid, parallel, collapse, options)
     points = points_of(method, grid, given)
-    if parallel > cores():
-        raise InputError(f"--parallel {parallel} are more runs than this machine has cores ({cores()}).")
-    if not 0 < collapse <= 1:
-        raise InputError(f"--collapse must be a share above 0 and up to 1, not {collapse:g}.")
     stages = {name_of(point): {"command": method, **given, **point} for point in points}
     folder = Path(out)
     require_room(folder, [one.get("model") for name, one in stages.items() if not (folder / name / "model").is_dir()])

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from accord.console import show, status
 from accord.errors import InputError
+from accord.evaluate.options import checked_by
 from accord.outputs import require_file, save_rows
 from accord.records import row_to_json
 
@@ -20,6 +21,25 @@ if TYPE_CHECKING:
     from accord.data.tasks import Task
 
 
+def _check(
+    per_task: int,
+    rows: int | None,
+    shots: int | None,
+    mixing_temperature: float,
+    formats: str | None,
+    templates: int | None,
+) -> None:
+    from accord.data.formats import weighted_formats
+
+    for option, count in (("per-task", per_task), ("rows", rows), ("shots", shots), ("templates", templates)):
+        if count is not None and count < 1:
+            raise InputError(f"--{option} must be at least 1, not {count}.")
+    if mixing_temperature <= 0:
+        raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
+    weighted_formats(formats, shots, "chat", 0)
+
+
+@checked_by(_check)
 def tasks(
     tasks: str,
     out: str,
@@ -60,7 +80,7 @@ def tasks(
     Raises:
         InputError: the tasks, their rows or an option cannot be used, or nothing is left to train on.
     """
-    _check_mix(per_task, rows, shots, mixing_temperature)
+    _check(per_task, rows, shots, mixing_temperature, formats, templates)
     from accord.data.formats import weighted_formats
     from accord.data.task_mix import mixture
     from accord.data.tasks import clusters_beyond, clusters_named, read_tasks
@@ -79,14 +99,6 @@ def tasks(
     save_rows(out, map(row_of_task, mixed))
     show(table_of_tasks(known, mixed), table_of_formats(written, mixed))
     return Path(out)
-
-
-def _check_mix(per_task: int, rows: int | None, shots: int | None, mixing_temperature: float) -> None:
-    for option, count in (("per-task", per_task), ("rows", rows), ("shots", shots)):
-        if count is not None and count < 1:
-            raise InputError(f"--{option} must be at least 1, not {count}.")
-    if mixing_temperature <= 0:
-        raise InputError(f"--mixing-temperature must be positive, not {mixing_temperature:g}.")
 
 
 def _warn_of_overlaps(tasks: Iterable[Task]) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from accord.engine.config import require_seed
 from accord.errors import InputError
+from accord.evaluate.options import checked_by
 from accord.outputs import require_folder
 
 MOST_CHOICES = 10_000_000
@@ -18,6 +18,28 @@ WIDEST = 8192
 """The widest model of a small world: with the café's layers it has about ten billion parameters."""
 
 
+def _check(
+    name: str, seed: int, width: int | None, tastes: str | None, users: int | None, choices: int | None
+) -> None:
+    """Raise InputError where an option is for another world, or too small or large."""
+    require_seed(seed)
+    if name != "cafe" and tastes is not None:
+        raise InputError(f"--tastes is for the world cafe; {name} has no users.")
+    given = {option: count for option, count in (("users", users), ("choices", choices)) if count is not None}
+    for option, count in given.items():
+        if tastes is None:
+            raise InputError(f"--{option} is for users with tastes of their own: give --tastes.")
+        if count < 1:
+            raise InputError(f"--{option} must be at least 1, not {count}.")
+    if math.prod(given.values()) > MOST_CHOICES:
+        raise InputError(f"--users times --choices must be at most {MOST_CHOICES:,}; give fewer of either.")
+    if width is not None and width > WIDEST:
+        raise InputError(f"--width must be at most {WIDEST:,}, not {width:,}.")
+    if name == "sums" and width is not None:
+        raise InputError(f"--width is for the worlds cafe, counter, facts and shelf; the model of {name} has one size.")
+
+
+@checked_by(_check)
 def world(
     out: str,
     *,
@@ -48,37 +70,17 @@ def world(
     Raises:
         InputError: no model has that width, or an option is for another world.
     """
-    counts = {"users": users, "choices": choices}
-    _check(name, width, tastes, counts)
-    require_seed(seed)
+    _check(name, seed, width, tastes, users, choices)
     require_folder(out)
     from accord.worlds import cafe, counter, facts, shelf, sums
 
     if name == "sums":
         sums.write(Path(out), seed)
     elif name == "cafe":
-        counts_given = {option: count for option, count in counts.items() if count is not None}
-        guests = cafe.Guests(tastes, **counts_given) if tastes is not None else None
+        given = {name: count for name, count in (("users", users), ("choices", choices)) if count is not None}
+        guests = cafe.Guests(tastes, **given) if tastes is not None else None
         cafe.write(Path(out), seed, cafe.WIDTH if width is None else width, guests)
     else:
         chosen = {"counter": counter, "facts": facts, "shelf": shelf}[name]
         chosen.write(Path(out), seed, chosen.WIDTH if width is None else width)
     return Path(out)
-
-
-def _check(name: str, width: int | None, tastes: str | None, counts: Mapping[str, int | None]) -> None:
-    """Raise InputError where an option is for another world, or too small or large; `counts` are --users, --choices."""
-    if name != "cafe" and tastes is not None:
-        raise InputError(f"--tastes is for the world cafe; {name} has no users.")
-    chosen = {option: count for option, count in counts.items() if count is not None}
-    for option, count in chosen.items():
-        if tastes is None:
-            raise InputError(f"--{option} is for users with tastes of their own: give --tastes.")
-        if count < 1:
-            raise InputError(f"--{option} must be at least 1, not {count}.")
-    if math.prod(chosen.values()) > MOST_CHOICES:
-        raise InputError(f"--users times --choices must be at most {MOST_CHOICES:,}; give fewer of either.")
-    if width is not None and width > WIDEST:
-        raise InputError(f"--width must be at most {WIDEST:,}, not {width:,}.")
-    if name == "sums" and width is not None:
-        raise InputError(f"--width is for the worlds cafe, counter, facts and shelf; the model of {name} has one size.")

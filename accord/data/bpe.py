@@ -84,21 +84,26 @@ def _texts_in(row: Row, where: str) -> Iterator[str]:
         yield from [text] if isinstance(text, str) else (message.content for message in text)
 
 
+def require_size(vocab_size: int) -> None:
+    """Raise InputError if a vocabulary is too large, or too small for the bytes and special tokens."""
+    if vocab_size > MAX_SIZE:
+        raise InputError(f"vocab_size must be at most {MAX_SIZE:,}, not {vocab_size:,}")
+    if vocab_size < MIN_SIZE:
+        raise InputError(
+            f"vocab_size must be at least {MIN_SIZE}, the 256 bytes and {len(SPECIAL)} special tokens, not {vocab_size}"
+        )
+
+
 def train(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
     """Train a tokenizer of `size` tokens, or fewer if the texts have no more pairs of `MIN_FREQUENCY`.
 
     It has an end-of-text token, a padding token, and ChatML as its chat template. The result does not depend on the
-    order of the texts. Raises InputError if `size` is too large, or too small for the bytes and special tokens.
+    order of the texts. Raises InputError as `require_size` does.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if size > MAX_SIZE:
-        raise InputError(f"vocab_size must be at most {MAX_SIZE:,}, not {size:,}")
-    if size < MIN_SIZE:
-        raise InputError(
-            f"vocab_size must be at least {MIN_SIZE}, the 256 bytes and {len(SPECIAL)} special tokens, not {size}"
-        )
+    require_size(size)
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()

@@ -236,6 +236,12 @@ def require_rows(rows: Sequence[Any], source: Source, split: str) -> None:
         )
 
 
+def require_limit(limit: int | None) -> None:
+    """Raise InputError where a limit on rows is below 1."""
+    if limit is not None and limit < 1:
+        raise InputError(f"the limit on rows must be at least 1, not {limit}")
+
+
 def open_rows(
     source: Source, split: str = "train", limit: int | None = None, left_out: LeftOut | None = None
 ) -> Iterator[tuple[int, str, Any]]:
@@ -244,8 +250,7 @@ def open_rows(
     The numbers run on over several sources; each is a `RowNumber` that names the row within its own source. `left_out`
     records how many rows each source contributed.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"the limit on rows must be at least 1, not {limit}")
+    require_limit(limit)
     parts, notes = mix.parts_of(source), [] if left_out is None else left_out.taken
     if len(parts) == 1:
         unit, numbered = open_source(parts[0].source, split)

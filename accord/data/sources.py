@@ -17,7 +17,7 @@ from accord.data.readers import READ, read_jsonl, read_plain, reader_of
 from accord.engine import hub
 from accord.errors import InputError, nearest
 from accord.outputs import tell_changed
-from accord.parsing import parse_yaml
+from accord.parsing import parse_untyped
 
 MOST_GENERATED = 1_000_000
 """The most rows of a generated dataset."""
@@ -242,7 +242,7 @@ def generate(source: str) -> Iterator[Mapping[str, Any]]:
             hint = nearest(key, known, " (did you mean {}?)")
             raise InputError(f"{source} has no setting {key!r}{hint}: it has {', '.join(known)}")
         try:
-            settings[key] = parse_yaml(value)
+            settings[key] = parse_untyped(value)
         except yaml.YAMLError:
             raise InputError(f"{source} sets {key} to {value!r}, which cannot be read as a value") from None
     try:

@@ -228,7 +228,7 @@ def _options(value: Any) -> tuple[str, ...] | str:
     if not isinstance(value, list):
         raise InputError("'options' must be a list of answers, or the column that holds a row's list.")
     if any(isinstance(option, bool) for option in value):
-        raise InputError("'options' holds true or false, as YAML reads yes and no too: put the options in quotes.")
+        raise InputError("'options' holds true or false, which are no texts: put the options in quotes.")
     return checked_options(value)
 
 

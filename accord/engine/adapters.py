@@ -138,7 +138,9 @@ def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor
         whole |= {down: torch.cat(a), up: torch.cat(b, 1)}
     rank, last = sum(lora.r for lora, _ in parts), parts[-1][0]
     names = sorted({stem.rsplit(".", 1)[-1] for stem in stems})
-    return replace(last, r=rank, lora_alpha=rank, use_rslora=False, target_modules=names), whole
+    out = {name for lora, _ in parts for name in lora.exclude_modules or ()} - {s.removeprefix(PREFIX) for s in stems}
+    given = {"target_modules": names, "exclude_modules": sorted(out) or None}
+    return replace(last, r=rank, lora_alpha=rank, use_rslora=False, **given), whole
 
 
 def scale(lora: Any) -> float:
@@ -151,6 +153,7 @@ def read_lora(folder: Path) -> tuple[Any, dict[str, Tensor]]:
     adapter."""
     config, tensors = peft().PeftConfig.from_pretrained(str(folder)), load_file(folder / WEIGHTS)
     is_plain = config.peft_type == "LORA" and not config.use_dora and config.bias == "none"
+    is_plain = is_plain and not isinstance(config.exclude_modules, str)  # a regular expression
     is_plain = is_plain and not (config.rank_pattern or config.alpha_pattern or config.target_parameters)
     if not is_plain or any(
         not name.endswith((".lora_A.weight", ".lora_B.weight", ".score.weight")) for name in tensors

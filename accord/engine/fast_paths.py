@@ -8,30 +8,24 @@ one kind compute alike, so only the first layers are tried, up to where every ki
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import warnings
-from contextlib import suppress
 from itertools import pairwise, product
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from accord.console import error_text
 from accord.engine.decoding import decoder
 from accord.engine.forward import context_of, fuse, hidden_states, outputs, prepare, unfuse
+from accord.engine.proved import fingerprint, found_before, remember
 from accord.engine.readout import Readout
 from accord.engine.team import Team
 from accord.engine.trees import Branch, Tree, Trees
-from accord.engine.trial import WINDOW, as_tried
-from accord.engine.unread import device_of, unread
+from accord.engine.trial import WINDOW, as_tried, random_tokens
+from accord.engine.unread import unread
 from accord.errors import InputError, ran_out_of_memory
-from accord.files import write_text
 
 PROMPT, BRANCHES = 6, (5, 4)
 """Tokens of the prompt and of the two branches of the trial. In the second branch's length a step is decoded as usual,
@@ -83,14 +77,13 @@ def candidates(device: torch.device) -> list[FastPaths]:
 def enable_fast_paths(network: PreTrainedModel, name: str = "") -> None:
     """Enable the fast paths on which a network gives the same results as on the plain one.
 
-    Results are cached by configuration and versions (in `ACCORD_CACHE`, by default ~/.cache/accord), so that a network
-    is tried only once.
+    Results are cached (`accord.engine.proved`), so that a network is tried only once.
 
     Raises:
         InputError: no combination agrees with the plain network.
     """
     attention = network.config.get_text_config()._attn_implementation
-    key = _fingerprint(network)
+    key = fingerprint(network, WINDOW)
     if unread(network) is None:
         paths = _read(key) or _verify(network, attention, name, key)
     else:  # rank 0 reads a few layers for the trial
@@ -106,7 +99,7 @@ def _verify(network: PreTrainedModel, attention: str, name: str, key: str) -> Fa
         if paths is not None:
             break
     if paths is not None:
-        _write(key, paths)
+        remember(key, paths)
     return paths
 
 
@@ -148,13 +141,8 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_wh
 
 
 def _tree(network: PreTrainedModel) -> Tree:
-    embeddings: nn.Embedding = network.get_input_embeddings()  # type: ignore[assignment]
-    vocabulary = min(embeddings.num_embeddings, int(network.config.get_text_config().vocab_size))
-    count = PROMPT + sum(BRANCHES)
-    drawn = torch.randint(vocabulary, (count,), generator=torch.Generator().manual_seed(0)).tolist()
-    pad = network.config.get_text_config().pad_token_id  # a classifier skips padding
-    drawn = [(token + 1) % vocabulary if token == pad else token for token in drawn]
-    starts = [PROMPT, PROMPT + BRANCHES[0], count]
+    starts = [PROMPT, PROMPT + BRANCHES[0], PROMPT + sum(BRANCHES)]
+    drawn = random_tokens(network, starts[-1])
     branches = tuple(Branch(tuple(drawn[a:b])) for a, b in pairwise(starts))
     return Tree(tuple(drawn[:PROMPT]), branches)
 
@@ -197,30 +185,7 @@ def equal_logits(plain: list[Tensor], fast: list[Tensor], close: float) -> bool:
     )
 
 
-def _fingerprint(network: PreTrainedModel) -> str:
-    config = json.dumps(network.config.to_dict(), sort_keys=True, default=str)
-    versions = (torch.__version__, transformers.__version__, type(network).__name__, device_of(network).type)
-    return hashlib.sha256(f"{config} {versions} {WINDOW}".encode()).hexdigest()[:32]
-
-
-def _file() -> Path:
-    return Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "proved.json"
-
-
-def _known() -> dict[str, list[bool]]:
-    try:
-        known = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
 def _read(key: str) -> FastPaths | None:
-    known = _known().get(key)
+    known = found_before(key)
     is_whole = isinstance(known, list) and [type(way) for way in known] == [bool] * len(FastPaths._fields)
-    return FastPaths(*known) if known and is_whole else None
-
-
-def _write(key: str, paths: FastPaths) -> None:
-    with suppress(OSError):  # without a writable cache, the next run tries again
-        write_text(_file(), json.dumps(_known() | {key: paths}))
+    return FastPaths(*known) if is_whole else None

@@ -12,33 +12,23 @@ from __future__ import annotations
 import copy
 import types
 import warnings
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from accord.console import error_text
 from accord.engine.adapters import CONFIG, adapted, peft, read_config, read_lora
 from accord.engine.precision import cast_linear
-from accord.engine.quantize import FewBits, few_bits, quantize
+from accord.engine.quantize import few_bits, quantize
+from accord.engine.targets import targets
 from accord.engine.unread import stood_in_for, unread
-from accord.errors import InputError, nearest
+from accord.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from accord.engine.config import TrainingConfig
     from accord.engine.models import AnyModel
-
-READ_DIRECTLY = {
-    "falcon_h1": {"out_proj"}, "falcon_mamba": {"dt_proj", "out_proj"}, "jamba": {"dt_proj"}, "mamba2": {"out_proj"},
-    "longcat_flash": {"classifier"}, "mamba": {"dt_proj", "out_proj"}, "nemotron_h": {"out_proj"},
-}  # fmt: skip
-"""By model_type, linear layers whose weight their code, or a fast kernel, reads directly, without an adapter's part."""
-
 
 def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     """Add adapters to the model's network as the settings say, in place, and return the model; with lora_rank 0 none.
@@ -95,10 +85,12 @@ def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
 def _peft_config(model: AnyModel, config: TrainingConfig) -> Any:
     """The settings as peft's LoraConfig."""
     network = model.network
+    chosen = targets(network, config.lora_targets)
     return peft().LoraConfig(
         r=config.lora_rank,
         lora_alpha=2 * config.lora_rank if config.lora_alpha is None else config.lora_alpha,
-        target_modules=targets(network, config.lora_targets),
+        target_modules=chosen.names,
+        exclude_modules=chosen.left_out or None,
         use_rslora=config.lora_rslora,
         use_dora=config.lora_dora,
         init_lora_weights=True if config.lora_init == "kaiming" else config.lora_init,
@@ -135,47 +127,6 @@ def _base(network: nn.Module, name: str, dora: bool) -> str:
     if (base / CONFIG).exists():
         raise InputError(f"{start} holds an adapter of an adapter, {base}: merge it first (accord merge).")
     return str(base.resolve() if base.exists() else base)
-
-
-def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
-    """The last names of the trunk's linear layers, by which peft finds them: all that adapters fit, or those in
-    `wanted`, separated by commas.
-
-    Raises InputError where a wanted one is no linear layer, does nothing with an adapter, or has a weight that several
-    share, as in Zamba: merging would add the adapters of all to it.
-    """
-    named = [(name.rsplit(".", 1)[-1], module) for name, module in network.base_model.named_modules()]
-    layers = [(last, module) for last, module in named if isinstance(module, nn.Linear | Conv1D)]
-    linear = {last for last, _ in layers}
-    linear -= {last for last, module in named if not isinstance(module, nn.Linear | Conv1D) or _is_special(module)}
-    uses = Counter(_weight_of(module) for _, module in layers)
-    shared = linear & {last for last, module in layers if uses[_weight_of(module)] > 1}
-    fit = sorted(linear - shared - READ_DIRECTLY.get(network.config.model_type, set()))
-    names = fit if wanted is None else [name.strip() for name in wanted.split(",")]
-    for name in names:
-        if name not in linear:
-            raise InputError(
-                f"lora_targets: adapters go into linear layers of the trunk ({', '.join(fit)}), and {name!r} is not one"
-                f"{nearest(name, fit) or '.'}"
-            )
-        if name not in fit:
-            why = "layers share the weights" if name in shared else "the architecture reads the weights directly"
-            raise InputError(f"lora_targets: {name!r} takes no adapters, as {why}: choose among {', '.join(fit)}.")
-    return names
-
-
-def _weight_of(layer: Any) -> int:
-    """The identity of a linear layer's weight."""
-    return id(layer.qweight if isinstance(layer, FewBits) else layer.weight)
-
-
-def _is_special(layer: nn.Module) -> bool:
-    """Whether an architecture's own linear layer computes something other than W x, as in DeepSeek V4 and Llama 4's
-    router. Falcon's computes the same.
-    """
-    kind = type(layer)
-    is_own = isinstance(layer, nn.Linear) and kind.__module__.startswith("transformers.models.")
-    return is_own and kind.forward is not nn.Linear.forward and kind.__name__ != "FalconLinear"
 
 
 class LowRankLinear(torch.autograd.Function):

@@ -1,11 +1,11 @@
-"""A network as it is tried (`accord.engine.fast_paths`): changed, for the trial, so that it is quick and its few tokens
-show every difference."""
+"""A network as it is tried (`accord.engine.fast_paths`, `accord.engine.targets`): changed, for the trial, so that it is
+quick and its few tokens show every difference."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,15 @@ WINDOW = 4
 
 LOGITS = 1024
 """Number of vocabulary entries whose logits are compared."""
+
+
+def random_tokens(network: PreTrainedModel, count: int) -> list[int]:
+    """Tokens of the trial, always the same ones, without padding, which a classifier skips."""
+    embeddings: nn.Embedding = network.get_input_embeddings()  # type: ignore[assignment]
+    config = network.config.get_text_config()
+    vocabulary = min(embeddings.num_embeddings, int(config.vocab_size))
+    drawn = torch.randint(vocabulary, (count,), generator=torch.Generator().manual_seed(0)).tolist()
+    return [(token + 1) % vocabulary if token == config.pad_token_id else token for token in drawn]
 
 
 @contextmanager
@@ -90,6 +99,30 @@ def _in_float32(network: nn.Module) -> Iterator[None]:
 @contextmanager
 def first_layers(network: PreTrainedModel) -> Iterator[None]:
     """Within the context, the network ends after its first layers, which include all its kinds of layers."""
+    stack = stack_of(network)
+    if stack is None:
+        yield
+        return
+    layers = stack.layers
+    setattr(stack.owner, stack.name, layers[: max(map(stack.kinds.index, stack.kinds)) + 1])
+    try:
+        yield
+    finally:
+        setattr(stack.owner, stack.name, layers)
+
+
+class Stack(NamedTuple):
+    """The list of a network's decoder layers: the module that holds it, its name there, and a description of each
+    layer's kind."""
+
+    owner: nn.Module
+    name: str
+    layers: nn.ModuleList
+    kinds: list[str]
+
+
+def stack_of(network: PreTrainedModel) -> Stack | None:
+    """The decoder layers of a network; None where there is no list of them, or several."""
     count = getattr(network.config.get_text_config(), "num_hidden_layers", None)
     lists = [
         (module, name, part)
@@ -97,17 +130,12 @@ def first_layers(network: PreTrainedModel) -> Iterator[None]:
         for name, part in module.named_children()
         if isinstance(part, nn.ModuleList) and len(part) == count
     ]
-    if len(lists) != 1:  # no stack of layers, or several
-        yield
-        return
-    [(module, name, layers)] = lists
+    if len(lists) != 1:
+        return None
+    [(owner, name, layers)] = lists
     types = getattr(network.config.get_text_config(), "layer_types", None) or [""] * len(layers)
     kinds = [f"{kind} {_kind(layer, i)}" for i, (kind, layer) in enumerate(zip(types, layers, strict=True))]
-    setattr(module, name, layers[: max(map(kinds.index, kinds)) + 1])
-    try:
-        yield
-    finally:
-        setattr(module, name, layers)
+    return Stack(owner, name, layers, kinds)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from accord.dates import STRFTIME_NOW, as_date, today, writes_date
 from accord.errors import InputError, nearest
-from accord.parsing import parse_yaml, read_content
+from accord.parsing import parse_untyped, read_content
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -222,11 +222,12 @@ def _defaults(tokenizer: PreTrainedTokenizerBase, variables: Mapping[str, Any]) 
 
 
 def _parsed(value: Any) -> Any:
-    """A text that YAML reads as a boolean or number becomes that; other values stay as they are."""
+    """A text that is a boolean or a number becomes that, and so do yes, no, on and off; other values stay as they
+    are."""
     if not isinstance(value, str):
         return value
     try:
-        parsed = parse_yaml(value)
+        parsed = parse_untyped(value)
     except YAMLError:
         return value
     return parsed if isinstance(parsed, bool | int | float) else value

@@ -27,7 +27,7 @@ from accord.evaluate.kappas import (
     ordinal,
     over_items,
 )
-from accord.evaluate.options import RowOptions, takes
+from accord.evaluate.options import RowOptions, checked_by, takes
 from accord.evaluate.statistics import FEW, Floats, mean
 from accord.evaluate.users import groups_of
 from accord.outputs import require_folder
@@ -46,7 +46,14 @@ PAIRS = 50
 """Maximum number of pairs of annotators in the result: crowds have thousands."""
 
 
+def require_one(data: str | None, annotators: Mapping[str, str] | None) -> None:
+    """Raise InputError unless there is either a file that names annotators, or a file for each of them."""
+    if (data is None) == (not annotators):
+        raise InputError("give --data, a file that names annotators, or --annotators.NAME, one file for each of them.")
+
+
 @takes(RowOptions)
+@checked_by(require_one)
 def evaluate_agreement(
     out: str,
     *,
@@ -80,8 +87,7 @@ def evaluate_agreement(
 
 def read_judged(data: str | None, annotators: Mapping[str, str], options: RowOptions) -> list[Judgment]:
     """The judgments of a file that names annotators, or of a file per annotator; InputError unless one is given."""
-    if (data is None) == (not annotators):
-        raise InputError("give --data, a file that names annotators, or --annotators.NAME, one file for each of them.")
+    require_one(data, annotators)
     if data is None:
         files = {name: options.judgments(file) for name, file in annotators.items()}
         return [replace(j, annotator=name) for name, some in files.items() for j in some]

@@ -22,7 +22,7 @@ from accord.evaluate.accuracy import (
 )
 from accord.evaluate.calibration import calibration
 from accord.evaluate.leads import ChatLeads, Leads, TestedModel, tested_policy, tested_reward
-from accord.evaluate.options import ComparisonOptions, takes
+from accord.evaluate.options import ComparisonOptions, checked_by, takes
 from accord.evaluate.probes import probe, probe_position
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean, mean
 from accord.evaluate.users import by_user
@@ -35,7 +35,30 @@ if TYPE_CHECKING:
     from accord.data.judgments import Judgment
 
 
+def _check(
+    reward: str | None,
+    policy: str | None,
+    probes: int,
+    beta: float | None,
+    ceiling: float | None,
+    form: str | None,
+    columns: Mapping[str, str] | None,
+) -> None:
+    if probes < 0 or not (beta is None or 0 < beta < inf):
+        raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
+    if not (ceiling is None or 0.5 <= ceiling <= 1):
+        raise InputError(f"--ceiling is an accuracy, from .5 to 1, not {ceiling}.")
+    if (reward is None) == (policy is None):
+        raise InputError(
+            "give --reward, or --policy with --reference, to evaluate it, or --models and --judge to compare models' "
+            "answers."
+        )
+    if form is not None and not columns:
+        raise InputError("--form is for texts in --columns; rows in the usual columns need none: leave it out.")
+
+
 @takes(ComparisonOptions)
+@checked_by(_check)
 def evaluate_comparisons(
     data: str,
     out: str,
@@ -83,10 +106,8 @@ def evaluate_comparisons(
         InputError: the options do not fit the data.
     """
     require_folder(out, data, reward, policy, reference, options, leaves=(FILE,))
-    _check(reward, policy, probes, beta, ceiling)
     settings = ComparisonOptions(**options)
-    if form is not None and not settings.columns:
-        raise InputError("--form is for texts in --columns; rows in the usual columns need none: leave it out.")
+    _check(reward, policy, probes, beta, ceiling, form, settings.columns)
     judgments = settings.judgments(data)
     if all(j.label == 0.5 for j in judgments):
         raise InputError(f"{data} has only ties, so there is nothing to agree with.")
@@ -95,18 +116,6 @@ def evaluate_comparisons(
     tested = _reading(tested, form, settings, str(reward or policy))
     result = measured(judgments, tested, probes=probes, seed=seed)
     return result.model_copy(update={"name": name or tested.kind, "data": data, "ceiling": ceiling}).publish(out)
-
-
-def _check(reward: str | None, policy: str | None, probes: int, beta: float | None, ceiling: float | None) -> None:
-    if probes < 0 or not (beta is None or 0 < beta < inf):
-        raise InputError(f"--probes must be 0 or more and --beta above 0, not {probes} and {beta}.")
-    if not (ceiling is None or 0.5 <= ceiling <= 1):
-        raise InputError(f"--ceiling is an accuracy, from .5 to 1, not {ceiling}.")
-    if (reward is None) == (policy is None):
-        raise InputError(
-            "give --reward, or --policy with --reference, to evaluate it, or --models and --judge to compare models' "
-            "answers."
-        )
 
 
 def _reading(tested: TestedModel, form: str | None, settings: ComparisonOptions, name: str) -> TestedModel:

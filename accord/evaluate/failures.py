@@ -18,8 +18,8 @@ from accord import engine
 from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.failure_kinds import KINDS, LONGER, Outcomes, ProbeAnswers, against_first
-from accord.evaluate.options import takes
-from accord.evaluate.probe_files import OWN, ProbeItem, read_probes
+from accord.evaluate.options import checked_by, takes
+from accord.evaluate.probe_files import OWN, ProbeItem, files_named, kinds_named, read_probes
 from accord.evaluate.statistics import FEW, bootstrap, mean, rate
 from accord.evaluate.task_answers import require_form
 from accord.outputs import require_folder, save_rows
@@ -50,8 +50,21 @@ class FailureOptions(TemplateOptions):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; auto is bfloat16 where the processor supports it."""
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"--limit must be at least 1, not {self.limit}.")
+        engine.Sampling(self.max_new_tokens, self.temperature)
+
+
+def _check(models: Mapping[str, str], probes: str, kinds: str | None) -> None:
+    if not models:
+        raise InputError("name the models to ask, as --models.base runs/base/model.")
+    files_named(probes)
+    kinds_named(kinds)
+
 
 @takes(FailureOptions)
+@checked_by(_check)
 def evaluate_failures(
     out: str,
     *,
@@ -79,9 +92,7 @@ def evaluate_failures(
     files = [name for name in probes.split(",") if name.strip() != OWN]  # even if a folder has that name
     require_folder(out, files, models, options, leaves=(FILE, ANSWERS))
     settings = FailureOptions(**options)
-    if not models:
-        raise InputError("name the models to ask, as --models.base runs/base/model.")
-    engine.sampling.Sampling(settings.max_new_tokens, settings.temperature)
+    _check(models, probes, kinds)
     items = read_probes(probes, kinds, settings.limit)
     dtype = str(engine.precision.compute_dtype(settings.dtype)).removeprefix("torch.")
     recorded = FailureSettings(**{**dataclasses.asdict(settings), "probes": probes, "dtype": dtype})

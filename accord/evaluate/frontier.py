@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from accord import engine, feedback, objectives
 from accord.errors import InputError
 from accord.evaluate.curves import best_of_n_divergence, best_of_n_selection, best_of_n_sizes
-from accord.evaluate.options import ScoredOptions, takes
+from accord.evaluate.options import ScoredOptions, checked_by, takes
 from accord.evaluate.statistics import FEW, Floats, bootstrap_mean
 from accord.outputs import require_folder
 from accord.parsing import read_yaml
@@ -31,7 +31,18 @@ COEFFICIENTS = ("kl_coefficient", "beta", "tau")
 """Names in config.yaml of a method's divergence coefficient."""
 
 
+def _check(families: Mapping[str, str | list[str]], best_of_n: int, reward: str | None, temperature: float) -> None:
+    from accord.evaluate.pool import require_many
+
+    _named(families)
+    if bool(best_of_n) != (reward is not None):
+        raise InputError("--best-of-n and --reward go together: the number of answers, and the reward that chooses.")
+    if best_of_n:
+        require_many(best_of_n, temperature, "best-of-n")
+
+
 @takes(ScoredOptions)
+@checked_by(_check)
 def evaluate_frontier(
     data: str,
     out: str,
@@ -60,15 +71,11 @@ def evaluate_frontier(
         InputError: the options do not fit each other or the data.
     """
     from accord.evaluate.answers import Answering, encoded
-    from accord.evaluate.pool import require_many
 
     require_folder(out, data, families, reference, options, leaves=(FILE,))
     settings = ScoredOptions(**options)
+    _check(families, best_of_n, reward, settings.temperature)
     named = _named(families)
-    if bool(best_of_n) != (reward is not None):
-        raise InputError("--best-of-n and --reward go together: the number of answers, and the reward that chooses.")
-    if best_of_n:
-        require_many(best_of_n, settings.temperature, "best-of-n")
     rows = settings.prompts(data)
     scorers = settings.scorers(judge, *([reward] if reward else []))
     score = scorers[judge]

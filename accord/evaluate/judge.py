@@ -55,6 +55,10 @@ LENGTHS = 4
 class JudgedOptions(JudgesOptions, RowOptions):
     """Which human judgments are read, and options of the judge."""
 
+    def __post_init__(self) -> None:
+        JudgesOptions.__post_init__(self)
+        RowOptions.__post_init__(self)
+
 
 @takes(JudgedOptions)
 def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, **options: Any) -> JudgeResult:
@@ -89,7 +93,9 @@ def evaluate_judge(data: str, out: str, *, judge: str, seed: int | None = None, 
         for asker in feedback.asking.askers_in(named):
             for line in asker.outcome_lines():
                 status(line)
-    return result.model_copy(update={"data": data}).publish(out)
+    begun = [day for asker in feedback.asking.askers_in(named) if (day := getattr(asker.model, "begun", None))]
+    dated = {"date": begun[0].isoformat()} if begun else {}  # of the journal, on which all chats go on being dated
+    return result.model_copy(update={"data": data, **dated}).publish(out)
 
 
 def measured(judgments: Sequence[Judgment], judge: Judge, name: str = "judge") -> JudgeResult:

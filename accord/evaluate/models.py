@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from accord import engine, feedback
 from accord.console import without_secrets
 from accord.errors import InputError
-from accord.evaluate.options import ScoredOptions, takes
+from accord.evaluate.options import ScoredOptions, checked_by, takes
 from accord.evaluate.statistics import bootstrap_mean
 from accord.evaluate.wins import Duels, held_against, judged, standings, warnings
 from accord.outputs import require_folder, save_rows
@@ -28,7 +28,47 @@ SIDE_BY_SIDE = 12
 """Number of prompts whose answers are kept for reading."""
 
 
+def _check(
+    models: Mapping[str, str] | None,
+    samples: Mapping[str, str] | None,
+    data: str | None,
+    against: str | None,
+    reference: str | None,
+    reward: str | None,
+    best_of_n: int,
+    temperatures: float | Sequence[float] | None,
+    labels: Mapping[str, int] | None,
+) -> None:
+    """Raise InputError where a name is missing, unknown or used twice, or a number makes no sense."""
+    from accord.evaluate.temperatures import require_temperatures
+
+    models, samples = models or {}, samples or {}
+    if best_of_n > 0 and not (reward and against):
+        raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
+    named = [*models, *samples]
+    if not named:
+        raise InputError("nothing to compare: give models by --models.NAME, files of answers by --samples.NAME.")
+    if twice := set(models) & set(samples):
+        raise InputError(f"{min(twice)} names both a model and a file of answers; give each its own name.")
+    if best_of_n < 0:
+        raise InputError(f"--best-of-n must be at least 0, not {best_of_n}.")
+    if against is not None and against not in named:
+        raise InputError(f"--against {against} is none of the models and files named: {', '.join(named)}.")
+    for option, name in (("reference", reference), ("against", against if best_of_n else None)):
+        if name is not None and name not in models:
+            raise InputError(f"--{option} {name} is none of the models named: {', '.join(models) or 'none'}.")
+    for name, count in (labels or {}).items():
+        if name not in named:
+            raise InputError(f"--labels.{name} is of none of the models and files named: {', '.join(named)}.")
+        if count < 0:
+            raise InputError(f"--labels.{name} must be at least 0, not {count}.")
+    require_temperatures([temperatures] if isinstance(temperatures, float | int) else temperatures, models, against)
+    if data is None and not samples:
+        raise InputError("models need prompts to answer: give --data.")
+
+
 @takes(ScoredOptions)
+@checked_by(_check)
 def evaluate_models(
     out: str,
     *,
@@ -69,15 +109,13 @@ def evaluate_models(
         InputError: the options do not fit each other or the data, or files answer different prompts.
     """
     from accord.evaluate.answers import AnswerFile, Answering
-    from accord.evaluate.temperatures import require_temperatures
 
     require_folder(out, data, models, samples, options, leaves=(FILE, "wins.jsonl"))
     settings = ScoredOptions(**options)
+    _check(models, samples, data, against, reference, reward, best_of_n, temperatures, labels)
     files = {name: AnswerFile(path) for name, path in (samples or {}).items()}
-    competitors = Competitors(models or {}, files, against, reference, best_of_n, has_reward=reward is not None)
-    require_labels(labels or {}, competitors)
+    competitors = Competitors(models or {}, files, against, reference, best_of_n)
     every = [temperatures] if isinstance(temperatures, float | int) else temperatures
-    require_temperatures(every, competitors.models, against)
     rows = competitors.prompts(data, settings)
     referee, rewards = _feedback(judge, reward, rows, settings)
     answering = Answering(settings, competitors.origin(settings), (referee, *rewards.values()), SIDE_BY_SIDE)
@@ -135,39 +173,18 @@ def _result(
 
 @dataclass(frozen=True)
 class Competitors:
-    """The competing models and files by name, the baseline, and the reference for divergence.
-
-    Raises InputError where a name is missing or used twice.
-    """
+    """The competing models and files by name, the baseline, and the reference for divergence."""
 
     models: Mapping[str, str]
     files: Mapping[str, AnswerFile]
     against: str | None
     reference: str | None
     best_of_n: int = 0
-    has_reward: bool = False
-    """Whether there is a reward for best of n."""
-
-    def __post_init__(self) -> None:
-        if self.best_of_n > 0 and not (self.has_reward and self.against):
-            raise InputError("--best-of-n needs --reward to choose by and --against to choose from.")
-        named = [*self.models, *self.files]
-        if not named:
-            raise InputError("nothing to compare: give models by --models.NAME, files of answers by --samples.NAME.")
-        if twice := set(self.models) & set(self.files):
-            raise InputError(f"{min(twice)} names both a model and a file of answers; give each its own name.")
-        if self.best_of_n < 0:
-            raise InputError(f"--best-of-n must be at least 0, not {self.best_of_n}.")
-        if self.against is not None and self.against not in named:
-            raise InputError(f"--against {self.against} is none of the models and files named: {', '.join(named)}.")
-        for option, name in (("reference", self.reference), ("against", self.against if self.best_of_n else None)):
-            if name is not None and name not in self.models:
-                raise InputError(f"--{option} {name} is none of the models named: {', '.join(self.models) or 'none'}.")
 
     def prompts(self, data: str | None, settings: ScoredOptions) -> list[Prompt]:
         """The prompts that all answer: those of the data, or else those of the files.
 
-        Raises InputError where a file lacks one of them, or there is neither data nor a file.
+        Raises InputError where a file lacks one of them.
         """
         from accord.evaluate.answers import require_same_prompts
 
@@ -177,11 +194,7 @@ class Competitors:
             for file in files:
                 file.require((row.prompt for row in rows), data)
             return rows
-        if not files:
-            raise InputError("models need prompts to answer: give --data.")
         require_same_prompts(files)
-        if settings.limit is not None and settings.limit < 1:
-            raise InputError(f"--limit must be at least 1, not {settings.limit}.")
         return files[0].prompts[: settings.limit]
 
     def origin(self, settings: ScoredOptions) -> Policy | None:
@@ -206,16 +219,6 @@ class Competitors:
         for answers in answered:
             answers.scores.update((name, score(answers.samples)) for name, score in rewards.items())
         return answered
-
-
-def require_labels(labels: Mapping[str, int], competitors: Competitors) -> None:
-    """Raise InputError where labels are given for an unknown name, or are negative."""
-    named = [*competitors.models, *competitors.files]
-    for name, count in labels.items():
-        if name not in named:
-            raise InputError(f"--labels.{name} is of none of the models and files named: {', '.join(named)}.")
-        if count < 0:
-            raise InputError(f"--labels.{name} must be at least 0, not {count}.")
 
 
 def _feedback(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from accord import data, engine, feedback
 from accord.console import status
+from accord.dates import fixed
 from accord.engine.config import SamplerConfig, TemplateOptions
 from accord.errors import LeftOut
 from accord.feedback.options import RewardOptions
@@ -33,6 +35,13 @@ class RowOptions:
     """Use only the first N rows."""
     columns: dict[str, str] | None = None
     """Where the data's columns have other names, which is which: prompt=question,chosen=best.text."""
+
+    def __post_init__(self) -> None:
+        from accord.data.load import require_limit
+        from accord.data.sources import parse_split
+
+        require_limit(self.limit)
+        parse_split(self.split)
 
     def rows(self, source: Source) -> list[Row]:
         """These rows, as `load_data` reads them."""
@@ -63,6 +72,10 @@ class ChatOptions(TemplateOptions, RowOptions):
 class ComparisonOptions(RewardOptions, ChatOptions):
     """Options for reading judgments, and for the reward or judge under test."""
 
+    def __post_init__(self) -> None:
+        RewardOptions.__post_init__(self)
+        ChatOptions.__post_init__(self)
+
 
 @dataclass(kw_only=True)
 class AnswerOptions(SamplerConfig, ChatOptions):
@@ -81,6 +94,11 @@ class AnswerOptions(SamplerConfig, ChatOptions):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the models' matrix products; auto is bfloat16 where the processor supports it. Reward models that
     score or judge answers compute in float32."""
+
+    def __post_init__(self) -> None:
+        SamplerConfig.__post_init__(self)
+        ChatOptions.__post_init__(self)
+        self.sampling()  # which checks its values
 
     def sampling(self) -> Sampling:
         """The sampling settings."""
@@ -113,10 +131,29 @@ class ScoredOptions(RewardOptions, AnswerOptions):
 
 
 def takes(options: type[Any]) -> Callable[[Function], Function]:
-    """Decorator that records the class of a function's `**options`, for the command line."""
+    """Decorator for a command's function: records the class of its `**options`, and fixes the date of its chats."""
 
     def marked(function: Function) -> Function:
-        function.options = options  # type: ignore[attr-defined]
+        @functools.wraps(function)
+        def on_one_day(*given: Any, **named: Any) -> Any:
+            with fixed():
+                return function(*given, **named)
+
+        on_one_day.options = options  # type: ignore[attr-defined]
+        return on_one_day  # type: ignore[return-value]
+
+    return marked
+
+
+def checked_by(check: Callable[..., object]) -> Callable[[Function], Function]:
+    """Decorator for a command's function: records what checks its arguments, for the stages of recipes.
+
+    `check` takes some of the function's arguments and of the fields of its options, by their names, and raises
+    InputError where they have a value that the function refuses whatever its files hold.
+    """
+
+    def marked(function: Function) -> Function:
+        function.check = check  # type: ignore[attr-defined]
         return function
 
     return marked

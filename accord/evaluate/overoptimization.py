@@ -18,7 +18,7 @@ from accord import engine
 from accord.errors import InputError
 from accord.evaluate import curves
 from accord.evaluate.curves import BEST_OF_N, RL, over_prompts, over_steps
-from accord.evaluate.options import ScoredOptions, takes
+from accord.evaluate.options import ScoredOptions, checked_by, takes
 from accord.evaluate.statistics import Floats, bootstrap_mean
 from accord.outputs import require_folder
 from accord.results.base import FILE
@@ -33,11 +33,49 @@ SCORED = "scored.jsonl"
 LEAST_STEPS = 8
 """Minimum number of steps to fit a training curve."""
 
+DRAWN = 256
+"""Samples drawn of a prompt, unless --n says otherwise."""
+
 SHOWN = 40
 """Points kept of a training curve, each a mean over neighboring steps; the fit uses every step."""
 
 
+def _check(
+    runs: Mapping[str, str] | None,
+    samples: str | None,
+    model: str | None,
+    data: str | None,
+    reward: str | None,
+    judge: str | None,
+    proxy: str,
+    gold: str,
+    n: int | None,
+    limit: int | None,
+    temperature: float,
+) -> None:
+    from accord.evaluate.pool import require_many
+
+    if samples is not None and (model or data):
+        raise InputError("--samples are drawn already: leave out --model and --data, or --samples.")
+    if model is None and (n is not None or limit is not None):
+        raise InputError("--n and --limit are for drawing samples: leave them out, or give --model and --data.")
+    if samples is None:
+        given = {"model": model, "data": data, "reward": reward, "judge": judge}
+        absent = [f"--{name}" for name, value in given.items() if value is None]
+        if runs is None and len(absent) == len(given):
+            raise InputError(
+                "there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data."
+            )
+        if absent and any(given.values()):
+            raise InputError(f"to draw samples give {' and '.join(absent)} too.")
+        if not absent:
+            require_many(DRAWN if n is None else n, temperature)
+    if (reward or proxy) == (judge or gold):
+        raise InputError(f"{judge or gold!r} is both the optimized reward and the independent measure; name another.")
+
+
 @takes(ScoredOptions)
+@checked_by(_check)
 def evaluate_overoptimization(
     out: str,
     *,
@@ -78,16 +116,13 @@ def evaluate_overoptimization(
 
     require_folder(out, runs, samples, model, data, options, leaves=(FILE, SCORED) if model else (FILE,))
     settings = ScoredOptions(**options)
-    named = {"model": model, "data": data, "reward": reward, "judge": judge}
-    _check(runs, samples, named, n is not None or settings.limit is not None)
-    if (reward or proxy) == (judge or gold):
-        raise InputError(f"{judge or gold!r} is both the optimized reward and the independent measure; name another.")
+    _check(runs, samples, model, data, reward, judge, proxy, gold, n, settings.limit, settings.temperature)
     traced = [of_training(name, _metrics(folder), proxy=proxy, gold=gold) for name, folder in (runs or {}).items()]
     pool = None
     if samples is not None:
         pool = read_pool(samples, settings, reward, judge, proxy, gold)
     elif model is not None and data is not None and reward is not None and judge is not None:
-        pool = _sampled_pool(model, data, 256 if n is None else n, settings, reward, judge)
+        pool = _sampled_pool(model, data, DRAWN if n is None else n, settings, reward, judge)
         pool.write(Path(out) / SCORED, proxy, gold)
     else:
         settings.allow([])
@@ -101,28 +136,13 @@ def evaluate_overoptimization(
 
 def _sampled_pool(model: str, data: str, n: int, settings: ScoredOptions, reward: str, judge: str) -> Pool:
     from accord.evaluate.answers import encoded
-    from accord.evaluate.pool import require_many, sample_pool
+    from accord.evaluate.pool import sample_pool
 
-    require_many(n, settings.temperature)
     rows = settings.prompts(data)
     policy = settings.templated(engine.load.load_model(model, dtype=settings.dtype))
     prompts = encoded(policy, rows, settings, settings.max_length)
     proxy, gold = settings.scorers(reward, judge, policy=policy.in_dtype("float32")).items()
     return sample_pool(policy, prompts, n, settings.sampling(), proxy, gold, settings)
-
-
-def _check(runs: dict[str, str] | None, samples: str | None, named: Mapping[str, str | None], is_counted: bool) -> None:
-    if samples is not None and (named["model"] or named["data"]):
-        raise InputError("--samples are drawn already: leave out --model and --data, or --samples.")
-    if named["model"] is None and is_counted:
-        raise InputError("--n and --limit are for drawing samples: leave them out, or give --model and --data.")
-    if samples is not None:
-        return
-    absent = " and ".join(f"--{name}" for name, value in named.items() if value is None)
-    if runs is None and len(absent.split(" and ")) == len(named):
-        raise InputError("there is nothing to trace: give --runs.NAME FOLDER, --samples FILE, or --model and --data.")
-    if absent and any(named.values()):
-        raise InputError(f"to draw samples give {absent} too.")
 
 
 def _metrics(folder: str) -> list[dict[str, Any]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any, TypeVar
 
 from accord import engine, feedback
 from accord.errors import InputError
-from accord.evaluate.options import AnswerOptions, takes
+from accord.evaluate.options import AnswerOptions, checked_by, takes
 from accord.evaluate.statistics import mean_of
 from accord.feedback.options import RewardOptions
 from accord.outputs import require_folder
@@ -32,7 +32,17 @@ class LongAnswerOptions(RewardOptions, AnswerOptions):
         AnswerOptions.__post_init__(self)
 
 
+def _check(model: str | None, models: Mapping[str, str] | None, n: int, temperature: float) -> None:
+    if (model is None) == (models is None):
+        raise InputError("`accord evaluate passes` needs --model, or several by --models.NAME, and not both.")
+    if n < 1:
+        raise InputError(f"--n must be at least 1, not {n}.")
+    if n > 1 and temperature == 0:
+        raise InputError("--temperature 0 gives the same sample every time: use --n 1.")
+
+
 @takes(LongAnswerOptions)
+@checked_by(_check)
 def evaluate_passes(
     data: str,
     out: str,
@@ -64,12 +74,7 @@ def evaluate_passes(
     """
     require_folder(out, data, model, models, options, leaves=(FILE,))
     settings = LongAnswerOptions(**options)
-    if (model is None) == (models is None):
-        raise InputError("`accord evaluate passes` needs --model, or several by --models.NAME, and not both.")
-    if n < 1:
-        raise InputError(f"--n must be at least 1, not {n}.")
-    if n > 1 and settings.temperature == 0:
-        raise InputError("--temperature 0 gives the same sample every time: use --n 1.")
+    _check(model, models, n, settings.temperature)
     rows = settings.prompts(data)
     named = models or {str(model): str(model)}
     measured = [_measured(name, source, rows, verifier, n, settings) for name, source in named.items()]

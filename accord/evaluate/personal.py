@@ -16,7 +16,7 @@ from scipy.special import log_expit
 from accord import data as rows_of
 from accord import engine, feedback, objectives
 from accord.errors import InputError
-from accord.evaluate.options import ChatOptions, takes
+from accord.evaluate.options import ChatOptions, checked_by, takes
 from accord.evaluate.own_heads import OwnHeads
 from accord.evaluate.statistics import Floats, bootstrap_mean, mean_of
 from accord.evaluate.users import by_group, groups_of
@@ -84,7 +84,16 @@ class Users:
         ]
 
 
+def numbers_of_choices(given: int | Sequence[int] | None) -> list[int]:
+    """The numbers of choices given, in order. Raises InputError where one is negative."""
+    ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
+    if ks[0] < 0:
+        raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
+    return ks
+
+
 @takes(ChatOptions)
+@checked_by(numbers_of_choices)
 def evaluate_personal(
     data: str,
     out: str,
@@ -118,10 +127,8 @@ def evaluate_personal(
     Raises:
         InputError: rows name no users, a user has too few choices, or a folder holds no reward or preference model.
     """
-    ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, options, leaves=(FILE,))
-    if ks[0] < 0:
-        raise InputError(f"--given is numbers of choices, 0 or more, not {ks[0]}.")
+    ks = numbers_of_choices(given)
     settings = ChatOptions(**options)
     users = Users.of(settings.judgments(data), ks[-1], data)
     yardsticks = _yardsticks(tastes, users, ks) if tastes is not None else []

@@ -71,18 +71,9 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
     `kinds` are the comma-separated kinds wanted (default: all); of each at most the first `limit` probes are taken.
     Raises InputError where a file cannot be read, a kind or key is unknown, or a probe lacks what its kind needs.
     """
-    if limit is not None and limit < 1:
-        raise InputError(f"--limit must be at least 1, not {limit}.")
-    wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()] if kinds is not None else list(KEYS)
-    if not wanted:
-        raise InputError(f"--kinds names none; the kinds are {', '.join(KEYS)}.")
-    for kind in wanted:
-        _require_kind(kind)
+    wanted = kinds_named(kinds)
     by_kind: dict[str, list[ProbeItem]] = {kind: [] for kind in KEYS if kind in wanted}
-    files = [part.strip() for part in names.split(",")]
-    for number, name in enumerate(files):
-        if name in files[:number]:
-            raise InputError(f"--probes names {name} twice; name it once.")
+    for name in files_named(names):
         for file in sorted(FOLDER.glob("*.yaml")) if name == OWN else [Path(name)]:
             for kind, items in _items(file).items():
                 if kind in by_kind:
@@ -94,6 +85,25 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
     if not probes or (missing and kinds is not None):
         raise InputError(f"{names} has no probes of the kind {', '.join(missing)}; leave it out of --kinds.")
     return probes
+
+
+def kinds_named(kinds: str | None) -> list[str]:
+    """The comma-separated kinds, by default all. Raises InputError where one is unknown, or there is none."""
+    wanted = [kind.strip() for kind in kinds.split(",") if kind.strip()] if kinds is not None else list(KEYS)
+    if not wanted:
+        raise InputError(f"--kinds names none; the kinds are {', '.join(KEYS)}.")
+    for kind in wanted:
+        _require_kind(kind)
+    return wanted
+
+
+def files_named(names: str) -> list[str]:
+    """The comma-separated names of files. Raises InputError where one occurs twice."""
+    files = [part.strip() for part in names.split(",")]
+    for number, name in enumerate(files):
+        if name in files[:number]:
+            raise InputError(f"--probes names {name} twice; name it once.")
+    return files
 
 
 def _require_once(items: Sequence[ProbeItem]) -> None:

@@ -60,12 +60,14 @@ class TaskOptions(TemplateOptions):
     """Precision of matrix products; auto is bfloat16 where the processor supports it."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"--limit must be at least 1, not {self.limit}.")
+        for option, count in (("limit", self.limit), ("templates", self.templates)):
+            if count is not None and count < 1:
+                raise InputError(f"--{option} must be at least 1, not {count}.")
         if self.shots < 0:
             raise InputError(f"--shots must be 0 or more, not {self.shots}.")
         if self.samples < 1:
             raise InputError(f"--samples must be at least 1, not {self.samples}.")
+        engine.Sampling(self.max_new_tokens, self.temperature, seed=self.seed)
         if self.samples > 1 and self.temperature == 0:
             raise InputError("--samples needs a --temperature above 0, or all chains of thought are the same.")
         if self.samples > 1 and self.answers == "direct":

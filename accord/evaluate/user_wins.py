@@ -7,7 +7,7 @@ opponent, which is given no choices. Users are weighted equally, and intervals a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,8 +17,8 @@ from accord import data as rows_of
 from accord import engine, feedback
 from accord.console import without_secrets
 from accord.errors import InputError
-from accord.evaluate.options import AnswerOptions, takes
-from accord.evaluate.personal import Users
+from accord.evaluate.options import AnswerOptions, checked_by, takes
+from accord.evaluate.personal import Users, numbers_of_choices
 from accord.evaluate.statistics import Floats, mean_of
 from accord.evaluate.users import by_group
 from accord.feedback.options import RewardOptions
@@ -41,7 +41,31 @@ class UserWinsOptions(RewardOptions, AnswerOptions):
         AnswerOptions.__post_init__(self)
 
 
+def _check(
+    models: Mapping[str, str],
+    against: str,
+    given: int | Sequence[int] | None,
+    questions: int | None,
+    best_of_n: int,
+    generators: str | Sequence[str] | None,
+    rewards: Mapping[str, str] | None,
+) -> None:
+    """Raise InputError where a number is below its minimum, or an option names an unknown model or needs another."""
+    numbers_of_choices(given)
+    for name, number, least in (("questions", questions, 1), ("best-of-n", best_of_n, 0)):
+        if number is not None and number < least:
+            raise InputError(f"--{name} must be at least {least}, not {number}.")
+    named = [generators] if isinstance(generators, str) else generators or []
+    for option, name in (("against", against), *(("generators", name) for name in named)):
+        if name not in models:
+            raise InputError(f"--{option} {name} is none of the models named: {', '.join(models)}.")
+    for option, several in (("generators", named), ("rewards", rewards)):
+        if several and not best_of_n:
+            raise InputError(f"--{option} chooses among several answers: give their number by --best-of-n.")
+
+
 @takes(UserWinsOptions)
+@checked_by(_check)
 def evaluate_users(
     data: str,
     out: str,
@@ -80,11 +104,9 @@ def evaluate_users(
     Raises:
         InputError: rows name no users, a user has too few choices, or a prompt with choices does not fit.
     """
-    ks = [given] if isinstance(given, int) else sorted(set(given or (0, 2, 4, 8)))
     require_folder(out, data, models, rewards, options, leaves=(FILE,))
-    _check_numbers({"given": (ks[0], 0), "questions": (questions, 1), "best-of-n": (best_of_n, 0)})
-    named = [generators] if isinstance(generators, str) else generators or []
-    _check_names(models, against, named, rewards or {}, best_of_n)
+    _check(models, against, given, questions, best_of_n, generators, rewards)
+    ks, named = numbers_of_choices(given), [generators] if isinstance(generators, str) else generators or []
     sources = named or [against] if best_of_n else []
     settings = UserWinsOptions(**options)
     served = UserQuestions.of(Users.of(settings.judgments(data), ks[-1], data), questions)
@@ -132,25 +154,6 @@ def _answered(
             title, read = f"{name}, best of {n}", [0] if is_opponent else ks
             several[title] = {k: served.answered(policy, k, settings, title, n) for k in read}
     return theirs, answerers, several
-
-
-def _check_numbers(numbers: dict[str, tuple[int | None, int]]) -> None:
-    """Raise InputError where a number is below its minimum."""
-    for name, (number, least) in numbers.items():
-        if number is not None and number < least:
-            raise InputError(f"--{name} must be at least {least}, not {number}.")
-
-
-def _check_names(
-    models: dict[str, str], against: str, generators: Sequence[str], rewards: dict[str, str], best_of_n: int
-) -> None:
-    """Raise InputError where an option names an unknown model, or needs --best-of-n."""
-    for option, name in (("against", against), *(("generators", name) for name in generators)):
-        if name not in models:
-            raise InputError(f"--{option} {name} is none of the models named: {', '.join(models)}.")
-    for option, values in (("generators", generators), ("rewards", rewards)):
-        if values and not best_of_n:
-            raise InputError(f"--{option} chooses among several answers: give their number by --best-of-n.")
 
 
 def _policy(folder: str, settings: UserWinsOptions, referee: Judge) -> Policy:

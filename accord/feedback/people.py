@@ -69,6 +69,12 @@ def _chat(prompt: Text) -> Text:
     return (Message("user", prompt),) if isinstance(prompt, str) else prompt
 
 
+def require_agreement(agreement: float) -> None:
+    """Raise InputError unless simulated labelers can agree with a score this often."""
+    if not 0.5 < agreement < 1.0:
+        raise InputError(f"the labelers' agreement must lie between .5 and 1, not {agreement}")
+
+
 @dataclass(frozen=True, slots=True)
 class Simulated:
     """A judge with Bradley-Terry noise: P(first is preferred) = sigmoid((s_1 - s_2) / temperature).
@@ -87,8 +93,7 @@ class Simulated:
     symmetric: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0.5 < self.agreement < 1.0:
-            raise InputError(f"the labelers' agreement must lie between .5 and 1, not {self.agreement}")
+        require_agreement(self.agreement)
 
     def __call__(self, comparisons: Sequence[Comparison]) -> list[Verdict]:
         gaps = score_gaps(self.score, comparisons)

@@ -57,7 +57,7 @@ class Journal:
         self._file: IO[bytes] | None = None
         self._size = -1  # of the file when last read or written
         self._synced = -SECONDS
-        self._begun: date | None = None
+        self.begun: date | None = None  # on which chats go on being dated
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -78,8 +78,8 @@ class Journal:
         self, requests: Sequence[Request], on_reply: Callable[[int, Reply], None] | None = None
     ) -> list[Reply]:
         """A reply for each request, in order; raises as the model does, with the number of replies kept."""
-        with self._opened(), fixed(self._begun):
-            return self._replies(requests, on_reply or (lambda index, reply: None))
+        with self._opened(), fixed(self.begun):
+            return self._replies(requests, on_reply or (lambda place, reply: None))
 
     def look(self) -> None:
         """Raise InputError where the file cannot serve as this journal; to be called before other output is written."""
@@ -164,7 +164,7 @@ class Journal:
             if self._file is None:
                 self._open()
                 sync(self.path.parent, inside=False)
-                line, self._begun = self._head + line, today()
+                line, self.begun = self._head + line, today()
             assert self._file is not None
             self._file.write(line)
             self._file.flush()
@@ -190,7 +190,7 @@ class Journal:
         for line in lines[1:]:
             self._take(line)
         if not lines:
-            self._begun = today()
+            self.begun = today()
             self._append(self._head)
         if self.counts["unreadable"]:
             status(f"{self.path}: {self.counts['unreadable']} lines cannot be read, and are left out")
@@ -218,7 +218,7 @@ class Journal:
                     "with --journal, or remove it."
                 )
         if "date" in head:
-            self._begun = as_date(head["date"], f"the date in the first line of {self.path}")
+            self.begun = as_date(head["date"], f"the date in the first line of {self.path}")
 
 
 def _line(content: Mapping[str, Any]) -> bytes:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from rich.console import Console, Group
@@ -15,6 +15,7 @@ from rich.table import Table
 from typing_extensions import Self
 
 from accord.console import show, status, without_halves, without_secrets
+from accord.dates import today
 from accord.outputs import save_text
 from accord.results.intervals import Interval
 
@@ -103,6 +104,15 @@ class Evaluation(Record):
     """The kind of evaluation."""
     warnings: list[str] = []
     """Reasons why the numbers may mislead, one sentence each."""
+    date: str | None = absent_unless_given()
+    """The date that chat templates were given (YYYY-MM-DD), where models read chats."""
+
+    reads_chats: ClassVar[bool] = False
+    """Whether models read chats for this kind of result."""
+
+    def dated(self) -> Self:
+        """The result with the date of now, where models read chats and it has none."""
+        return self.model_copy(update={"date": today().isoformat()}) if self.reads_chats and not self.date else self
 
     def tables(self) -> Iterable[Table]:
         """The tables for the terminal."""
@@ -139,10 +149,11 @@ class Evaluation(Record):
         return file
 
     def publish(self, folder: str | Path) -> Self:
-        """`save`, then `announce`."""
-        self.save(folder)
-        self.announce()
-        return self
+        """Date the result, `save` it, and `announce` it."""
+        made = self.dated()
+        made.save(folder)
+        made.announce()
+        return made
 
     def announce(self) -> None:
         """Print the tables, and the warnings to standard error."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, Field
 from rich.table import Table
@@ -119,6 +119,7 @@ class ComparisonsResult(Evaluation):
     """A reward or preference model, a judge, or a policy's implicit reward, evaluated on held-out judgments."""
 
     kind: Literal["comparisons"] = "comparisons"
+    reads_chats: ClassVar[bool] = True
     name: str
     """The evaluated model."""
     data: str = ""

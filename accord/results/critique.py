@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.markup import escape
 from rich.table import Table
@@ -63,6 +63,7 @@ class CritiqueResult(Evaluation):
     """Answers that a model revised by a constitution, in numbers."""
 
     kind: Literal["critique"] = "critique"
+    reads_chats: ClassVar[bool] = True
     model: str
     """The model that answered, criticized and revised."""
     constitution: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.table import Table
 
@@ -54,6 +54,7 @@ class FailuresResult(Evaluation):
     """Failure rates of models."""
 
     kind: Literal["failures"] = "failures"
+    reads_chats: ClassVar[bool] = True
     settings: FailureSettings = FailureSettings()
     """How they were asked."""
     models: list[str] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.table import Table
 
@@ -50,6 +50,7 @@ class FrontierResult(Evaluation):
     """Score and divergence of finished models on held-out prompts."""
 
     kind: Literal["frontier"] = "frontier"
+    reads_chats: ClassVar[bool] = True
     judge: Name = ""
     """The reward that scored the answers."""
     reference: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.table import Table
 
@@ -17,6 +17,7 @@ class JudgeResult(Evaluation):
     """A judge on comparisons that people judged; None where the data or the judge give no value."""
 
     kind: Literal["judge"] = "judge"
+    reads_chats: ClassVar[bool] = True
     name: Name
     """The judge."""
     data: str = ""

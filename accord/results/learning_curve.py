@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import ceil, floor, log
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.table import Table
 
@@ -73,6 +73,7 @@ class LearningCurveResult(Evaluation):
     """What the labels so far gained, and what more would gain."""
 
     kind: Literal["learning_curve"] = "learning_curve"
+    reads_chats: ClassVar[bool] = True
     data: str = ""
     """The source of the labels."""
     model: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import compress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import FiniteFloat, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from rich.table import Table
@@ -159,6 +159,7 @@ class ModelsResult(Evaluation):
     """Models, and files of answers, compared on the same prompts."""
 
     kind: Literal["models"] = "models"
+    reads_chats: ClassVar[bool] = True
     judge: Name = ""
     """The judge of the win rates."""
     against: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 from rich.table import Table
@@ -76,6 +76,7 @@ class OveroptimizationResult(Evaluation):
     """Whether the true reward turns down while the optimized one still rises, and where."""
 
     kind: Literal["overoptimization"] = "overoptimization"
+    reads_chats: ClassVar[bool] = True
     proxy: str = ""
     """The optimized reward."""
     gold: str = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 from rich.table import Table
@@ -34,6 +34,7 @@ class PassesResult(Evaluation):
     """How often models answer prompts correctly, by a verifier."""
 
     kind: Literal["passes"] = "passes"
+    reads_chats: ClassVar[bool] = True
     data: str = ""
     """Where the prompts come from."""
     verifier: Name = ""

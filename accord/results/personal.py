@@ -50,6 +50,7 @@ class PersonalResult(ByChoices):
     called: ClassVar[tuple[str, ...]] = ("name", "how")
 
     kind: Literal["personal"] = "personal"
+    reads_chats: ClassVar[bool] = True
     data: str = ""
     """The source of the choices."""
     users: int

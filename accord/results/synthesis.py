@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.table import Table
 
@@ -67,6 +67,7 @@ class SynthesisResult(Evaluation):
     """Instructions that a model generated, in numbers."""
 
     kind: Literal["synthesis"] = "synthesis"
+    reads_chats: ClassVar[bool] = True
     generator: str
     """The method of generation."""
     model: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rich.table import Table
 
@@ -103,6 +103,7 @@ class TasksResult(Evaluation):
     """Models on clusters of tasks."""
 
     kind: Literal["tasks"] = "tasks"
+    reads_chats: ClassVar[bool] = True
     settings: TaskSettings = TaskSettings()
     """How they were asked."""
     models: list[str] = []

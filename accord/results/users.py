@@ -62,6 +62,7 @@ class UsersResult(ByChoices):
     called: ClassVar[tuple[str, ...]] = ("name",)
 
     kind: Literal["users"] = "users"
+    reads_chats: ClassVar[bool] = True
     data: str = ""
     """The source of the users' choices and questions."""
     judge: Name = ""

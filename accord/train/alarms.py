@@ -70,9 +70,9 @@ def raised(rows: Iterable[Mapping[str, Any]]) -> list[Alarm]:
     return [alarm for row in rows for alarm in alarms.see(row)]
 
 
-def chosen(names: str | None) -> tuple[str, ...]:
+def chosen(stop_when: str | None) -> tuple[str, ...]:
     """The alarms in a comma-separated list; InputError for an unknown name."""
-    wanted = tuple(name.strip() for name in names.split(",")) if names else ()
+    wanted = tuple(name.strip() for name in stop_when.split(",")) if stop_when else ()
     known = [rule.name for rule in RULES]
     for name in wanted:
         if name not in known:

@@ -106,7 +106,7 @@ def test_rows_to_train_on_may_be_in_another_file(tmp_path: Path) -> None:
         (GOOD | {"metric": "rouge"}, "there is no metric 'rouge'; did you mean rouge-l?; the metrics are exact,"),
         (GOOD | {"metric": "options"}, "the key 'options' and the metric 'options' go together"),
         (GOOD | {"options": ["a", "b"]}, "the key 'options' and the metric 'options' go together"),
-        (CHOICE | {"options": [True, False]}, "YAML reads yes and no too: put the options in quotes"),
+        (CHOICE | {"options": [True, False]}, "holds true or false, which are no texts: put the options in quotes"),
         (CHOICE | {"options": ["yes"]}, "two or more different texts, not yes"),
         (CHOICE | {"options": ["yes", "yes "]}, "two or more different texts, not yes, yes"),
         (CHOICE | {"options": ["yes", ["no"]]}, "every option must be a text"),

@@ -13,16 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, CTRLConfig, LagunaConfig, Llama4TextConfig, Zamba2Config
+from transformers import AutoModelForCausalLM, LagunaConfig
 
 from accord.engine import adapters, lora
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
 from accord.engine.load import load_model
-from accord.engine.quantize import quantize
+from accord.engine.targets import targets
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.commands.small import save_model
+from tests.engine.test_targets import zamba
 from tests.engine.tiny import CONFIGS, EXACT, plain_log_probabilities, policy_of, ragged_trees, random_model
 
 RANK_2 = TrainingConfig(lora_rank=2, lora_alpha=3)
@@ -47,7 +48,7 @@ def gradients(network: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 def test_gradients_with_trees_equal_those_of_peft_on_plain_forwards(name: str) -> None:
     trees, plain = ragged_trees(), random_model(CONFIGS[name]())
     policy = lora.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
-    config = peft.LoraConfig(target_modules=lora.targets(plain, None), r=2, lora_alpha=3)
+    config = peft.LoraConfig(target_modules=targets(plain, None).names, r=2, lora_alpha=3)
     theirs = trained(peft.get_peft_model(plain, config, autocast_adapter_dtype=False))
     trained(policy.network)
     logp, expected = policy.log_probs(Trees.of(trees)), plain_log_probabilities(theirs, trees)
@@ -132,44 +133,6 @@ def test_layers_that_are_not_there_are_told() -> None:
             lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets=asked))
     lora.adapt(policy, TrainingConfig(lora_rank=2, lora_targets="q_proj, v_proj"))
     assert {name.split(".")[-4] for name in adapters.own_state(policy.network)} == {"q_proj", "v_proj"}
-
-
-def test_layers_get_adapters_that_compute_no_more_than_a_product_and_have_a_name_of_their_own() -> None:
-    small: Any = {"vocab_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
-    ctrl = AutoModelForCausalLM.from_config(CTRLConfig(vocab_size=16, n_embd=8, dff=8, n_layer=3, n_head=2))
-    assert lora.targets(ctrl, None) == ["Wk", "Wq", "Wv", "dense"]  # its others are called 0 and 2, as layers are
-    llama = Llama4TextConfig(**small, hidden_size=8, head_dim=4, num_local_experts=2, intermediate_size_mlp=8)
-    linear = lora.targets(AutoModelForCausalLM.from_config(llama).model, None)
-    assert linear == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]  # and no router
-    mamba = random_model(CONFIGS["mamba"]())
-    assert lora.targets(mamba, None) == ["in_proj", "x_proj"]
-    with pytest.raises(
-        InputError, match=r"'dt_proj' takes no adapters, as the architecture reads the weights directly"
-    ):
-        lora.targets(mamba, "dt_proj")
-
-
-def zamba() -> Any:
-    """A Zamba 2, whose two attention layers are one."""
-    config = Zamba2Config(
-        vocab_size=16, hidden_size=16, intermediate_size=24, num_hidden_layers=4, hybrid_layer_ids=[1, 3],
-        layers_block_type=["mamba", "hybrid", "mamba", "hybrid"], num_attention_heads=4, num_key_value_heads=4,
-        attention_hidden_size=32, attention_head_dim=8, num_query_groups=4, adapter_rank=2, num_mem_blocks=1,
-        mamba_headdim=8, n_mamba_heads=4, mamba_ngroups=1, mamba_d_state=4, chunk_size=8, bos_token_id=None,
-        eos_token_id=0, pad_token_id=None,
-    )  # fmt: skip
-    return random_model(config, dtype=torch.float32)
-
-
-@pytest.mark.parametrize("quantized", [None, "int8"])
-def test_weights_that_layers_share_get_no_adapters(quantized: Any) -> None:
-    network = zamba()
-    quantize(network, quantized)
-    assert lora.targets(network, None) == ["in_proj", "linear", "out_proj"]
-    with pytest.raises(
-        InputError, match=r"'q_proj' takes no adapters, as layers share the weights: .* in_proj, linear, out"
-    ):
-        lora.targets(network, "in_proj, q_proj")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from accord.engine import adapters, lora, memory, quantize
 from accord.engine.classifiers import Scorer
 from accord.engine.config import TrainingConfig
+from accord.engine.targets import targets
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.engine.test_adapters import gradients, trained
@@ -95,7 +96,7 @@ def compare(policy: Any, kind: Any, theirs: Any) -> None:
     """The log-probabilities and the gradients of adapters, of accord's trees and of plain forwards."""
     trees = ragged_trees()
     lora.adapt(policy, TrainingConfig(lora_rank=2, lora_alpha=3, quantize=kind))
-    config = peft.LoraConfig(target_modules=lora.targets(theirs, None), r=2, lora_alpha=3)
+    config = peft.LoraConfig(target_modules=targets(theirs, None).names, r=2, lora_alpha=3)
     theirs = trained(peft.get_peft_model(theirs, config, autocast_adapter_dtype=False))
     trained(policy.network)
     logp, expected = policy.log_probs(Trees.of(trees)), plain_log_probabilities(theirs, trees)

@@ -117,7 +117,7 @@ def _write_data(folder: Path) -> None:
     probes = {
         "probes.yaml": "facts: [{prompt: hi, right: a, wrong: b}]\nstyle: [{prompt: hi}]",
         "probes-answerless.yaml": "facts: [{prompt: hi, wrong: b}]",
-        "probes-true.yaml": "facts: [{prompt: hi, right: yes, wrong: b}]",
+        "probes-true.yaml": "facts: [{prompt: hi, right: true, wrong: b}]",
         "probes-kind.yaml": "fact: [{prompt: hi}]",
         "probes-knowledge.yaml": "knowledge: [{prompt: hi, wrong: b}]",
         "probes-check.yaml": "instructions: [{prompt: hi, constraints: {word: 3}}]",
