@@ -202,7 +202,7 @@ def test_a_team_of_one_gives_back_what_it_is_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "message"),
     [
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', which is not a number of ranks"),
         ({"WORLD_SIZE": "0"}, "WORLD_SIZE is '0', which is not a number of ranks"),
@@ -211,13 +211,13 @@ def test_a_team_of_one_gives_back_what_it_is_given() -> None:
     ],
 )
 def test_an_environment_that_is_not_torchruns(
-    environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("WORLD_SIZE", "RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         asked_size()
 
 
@@ -284,7 +284,7 @@ class Own(SFT):
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "said"),
+    ("method", "options", "message"),
     [
         (
             DPO(offload_reference=True),
@@ -296,10 +296,10 @@ class Own(SFT):
     ],
 )
 def test_what_ranks_cannot_do_yet_is_refused(
-    method: Any, options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    method: Any, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         require_alone(method, type(method).options(**options))
 
 

@@ -111,8 +111,8 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(base: str, tmp_path: Path) ->
 
 def test_users_are_held_out_whole(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = fitted(base, tmp_path / "run", steps=2, eval_split="0.25")
-    said = capsys.readouterr().err
-    assert "8 of 32 rows are held out, those of 2 users." in said
+    printed = capsys.readouterr().err
+    assert "8 of 32 rows are held out, those of 2 users." in printed
     noted = json.loads((tmp_path / "run/environment.json").read_text())
     assert noted["read_as"] == "read as 6 users with 24 preferences"
     assert {"eval_accuracy", "eval_accuracy_alone", "eval_loss_low"} <= set(result.metrics[-1])
