@@ -32,7 +32,7 @@ from accord import feedback, results
 from accord.cli.label import comparisons_of
 from accord.data.load import load_samples
 from accord.evaluate.statistics import bootstrap_mean
-from accord.feedback.constitution import drawn, read_constitution
+from accord.feedback.constitution import draw, read_constitution
 from accord.files import write_rows
 from accord.methods import PPO, RewardModel
 from accord.prompting.local import Local
@@ -88,7 +88,7 @@ def label(shared: Path, out: Path, seed: int) -> None:
     requests = []
     for pair in pairs:
         said = [answer if isinstance(answer, str) else answer[-1].content for answer in (pair.first, pair.second)]
-        principle = drawn(principles, 1, f"{show(pair.prompt)} {said}", seed)[0]
+        principle = draw(principles, 1, f"{show(pair.prompt)} {said}", seed)[0]
         requests += [request(pair, text, principle.prefer) for text in said]
     replies = iter(model(requests))
     log_odds = [log(reply.choices[GOOD] / reply.choices[BAD]) for reply in replies if reply.choices]

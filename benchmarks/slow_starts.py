@@ -67,7 +67,7 @@ def rings_at(rows: Iterable[Mapping[str, Any]]) -> int | None:
     history = History()
     for step, row in enumerate(rows, start=1):
         history.add(row)
-        if step >= MIN_ROWS and nothing_learned.look(history):
+        if step >= MIN_ROWS and nothing_learned.check(history):
             return step
     return None
 

@@ -11,9 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from accord.prompting.local import Local
 from accord.prompting.requests import Reply
+from accord.train.loop import Result
+from accord.train.rows import read_metrics
 
 # The same call as `train` of a test's module, in a process of its own and slow enough to be killed between two updates.
 SLOW = """
@@ -42,6 +46,18 @@ def interrupt_at(step: int) -> Callable[[int, object], None]:
             raise KeyboardInterrupt
 
     return stop
+
+
+def assert_resumes(fit: Callable[..., Result], folder: Path, *, step: int) -> None:
+    """A run that is interrupted after a step and resumed has the losses and the weights of the run that never was."""
+    whole = fit(folder / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(folder / "stopped", on_step=interrupt_at(step))
+    resumed = fit(folder / "stopped", resume=True)
+    losses = [[row["loss"] for row in read_metrics(run.folder)] for run in (whole, resumed)]
+    assert losses[0] == losses[1] and len(losses[0]) > step
+    first, second = (load_file(run.folder / "model" / "model.safetensors") for run in (whole, resumed))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def interrupt_calls(monkeypatch: pytest.MonkeyPatch, *numbers: int) -> list[int]:

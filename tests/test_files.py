@@ -172,10 +172,10 @@ def test_leftovers_are_no_other_files(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == [".accord-wrote", ".lock", ".notes.partial", "best"]
 
 
-@pytest.mark.parametrize(("make", "said"), [(Path.mkdir, "is a folder"), (os.mkfifo, "is not a regular file")])
-def test_only_a_file_is_replaced_by_one(make, said, tmp_path):
+@pytest.mark.parametrize(("make", "message"), [(Path.mkdir, "is a folder"), (os.mkfifo, "is not a regular file")])
+def test_only_a_file_is_replaced_by_one(make, message, tmp_path):
     make(tmp_path / "x")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         write_text(tmp_path / "x", "")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 

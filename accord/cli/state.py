@@ -109,6 +109,7 @@ def used_by(stage: Stage, earlier: Iterable[str], folder: Path) -> set[str]:
 
 
 def inputs_of(stage: Stage) -> list[str]:
+    """Every string in the options of a stage, which may name a file, a folder or an earlier stage."""
     return _leaves({name: value for name, value in stage.options.items() if name not in OWN})
 
 

@@ -188,6 +188,7 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def first_key(item: Columns, names: Sequence[str]) -> str:
+    """The first of these columns that is there and not null; "" where none is."""
     return next((name for name in names if item.get(name) is not None), "")
 
 

@@ -25,7 +25,7 @@ from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.team import Team
 from accord.prompting.handover import HandedWeights
-from accord.prompting.sampler import ServedSampler
+from accord.prompting.sampler import ServedSampler, SpotCheck
 from accord.prompting.shares import JobQueue
 from accord.prompting.vllm import Vllm
 from accord.records import Completion
@@ -80,8 +80,9 @@ class Request:
 class AsynchronousSampler(ServedSampler):
     """A ServedSampler that draws samples ahead of their steps; any other request waits for its turn.
 
-    A request is kept from `ask` until `forget`, by its step, counted from 0. All ranks of a team call these methods
-    together. Raises as `ServedSampler` does.
+    A request is kept from `ask` until `forget`, by its step, counted from 0. `numbers` also has `staleness`, the age in
+    steps of the weights that drew the samples taken last, and the drift is from those weights. All ranks of a team call
+    these methods together. Raises as `ServedSampler` does.
     """
 
     def __init__(self, config: SamplerConfig, folder: str | Path) -> None:
@@ -90,12 +91,6 @@ class AsynchronousSampler(ServedSampler):
         self.restored: dict[int, Drawn] = {}
         self.version: Version | None = None
         self.turns = Turns()
-        self.row: dict[str, float] = {}
-
-    def numbers(self) -> dict[str, float]:
-        """What to log of the samples taken last: `staleness`, the age in steps of the weights that drew them, and what
-        `ServedSampler` logs, with the drift from those weights."""
-        return self.row
 
     def ask(self, step: int, steps: int, policy: Policy, prompts: Sequence[Tokens], n: int, sampling: Sampling) -> None:
         """Begin to draw a step's samples from the policy as it is now, after `steps` steps, unless already begun."""
@@ -144,10 +139,10 @@ class AsynchronousSampler(ServedSampler):
             assert version is not None and queue is not None
             completions = Team.here().lead(lambda: request.future.result())  # type: ignore[union-attr]
             with exchanged_state(policy.network, version.weights):
-                self._compare(queue, completions, policy, request.sampling)
-                self._require_near(self.hosts, policy, request.sampling)
+                check = SpotCheck.of(queue.jobs, completions, policy, request.sampling)
+                check.require_near(self.hosts, policy)
             completions = [replace(one, version=version.steps) for one in completions]
-            request.drawn = Drawn(completions, self.drift, version.seconds + queue.loading)
+            request.drawn = Drawn(completions, check.drift, version.seconds + queue.loading)
             request.version = request.queue = request.future = None
         return request.drawn
 

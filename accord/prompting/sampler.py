@@ -14,7 +14,7 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -71,15 +71,12 @@ class ServedSampler:
             Vllm(Server(url, config.sampler_key, config.sampler_insecure, OPTIONS)) for url in config.samplers
         ]
         self.handover = Handover(real(Path(config.sampler_folder or folder).expanduser()))
-        self.drift: float | None = None
-        self.seconds = self.waited = 0.0
-        self._compared: list[tuple[Tokens, Completion]] = []
+        self.row = {"handover_seconds": 0.0, "samples_wait_seconds": 0.0}
 
     def numbers(self) -> dict[str, float]:
         """What to log of the last call: seconds for weights and for samples, and the drift in nats per token, where it
         can be computed."""
-        drift = {} if self.drift is None else {"sampler_drift": self.drift}
-        return {**drift, "handover_seconds": self.seconds, "samples_wait_seconds": self.waited}
+        return self.row
 
     def __call__(
         self,
@@ -93,8 +90,8 @@ class ServedSampler:
         sampling = sampling or Sampling()
         if n < 1:
             raise InputError(f"a prompt needs at least one sample, not {n}")
-        drawn = self._draw(self.hosts, policy, prompts, n, sampling, progress)
-        self._require_near(self.hosts, policy, sampling)
+        drawn, check = self._draw(self.hosts, policy, prompts, n, sampling, progress)
+        check.require_near(self.hosts, policy)
         return [drawn[i : i + n] for i in range(0, len(drawn), n)]
 
     def check(self, policy: Policy, prompts: Sequence[EncodedPrompt], sampling: Sampling) -> None:
@@ -116,22 +113,19 @@ class ServedSampler:
         shard_unread(policy)
         try:
             Team.here().lead(lambda: run_async(self._meet(policy, some, longest)))
-            nudges = []
+            nudges: list[SpotCheck] = []
             with nudged(policy):
-                for host in self.hosts:
-                    self._draw([host], policy, tokens, 1, plain)
-                    nudges.append((self.drift, self._compared))
-            for host, (nudge, compared) in zip(self.hosts, nudges, strict=True):
-                self._compared = compared
-                moved = self._differ(policy, plain, plain.temperature)
-                self._draw([host], policy, tokens, 1, plain)
-                self._require_near([host], policy, plain)
-                if nudge is None or moved is None or self.drift is None:  # no sample has a token to compare
+                nudges += [self._draw([host], policy, tokens, 1, plain)[1] for host in self.hosts]
+            for host, nudge in zip(self.hosts, nudges, strict=True):
+                moved = drift_of(nudge.samples, policy, plain, plain.temperature)
+                _, own = self._draw([host], policy, tokens, 1, plain)
+                own.require_near([host], policy)
+                if nudge.drift is None or moved is None or own.drift is None:  # no sample has a token to compare
                     continue
-                if nudge > LEFT_BEHIND[0] * self.drift + LEFT_BEHIND[1] * moved:
+                if nudge.drift > LEFT_BEHIND[0] * own.drift + LEFT_BEHIND[1] * moved:
                     raise InputError(
                         f"{host} takes only part of the weights it is handed: where some change a little, it and "
-                        f"{policy.name} differ by {nudge:.2g} nats a token; serve another version of vLLM."
+                        f"{policy.name} differ by {nudge.drift:.2g} nats a token; serve another version of vLLM."
                     )
         except BaseException:
             self.close()
@@ -161,16 +155,18 @@ class ServedSampler:
         n: int,
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
-    ) -> list[Completion]:
-        """The servers' samples, prompt by prompt; sets `drift`, `seconds` and `waited`."""
+    ) -> tuple[list[Completion], SpotCheck]:
+        """The servers' samples, prompt by prompt, and a check of some of them; records the numbers to log."""
         begun = monotonic()
         handed = self._written(policy)
         written = monotonic()
         queue = self._queue(handed, policy, prompts, n, sampling, progress)
         drawn = Team.here().lead(lambda: self._wait(queue, hosts))
-        self.seconds, self.waited = written - begun + queue.loading, monotonic() - written
-        self._compare(queue, drawn, policy, sampling)
-        return drawn
+        seconds, waited = written - begun + queue.loading, monotonic() - written
+        check = SpotCheck.of(queue.jobs, drawn, policy, sampling)
+        drift = {} if check.drift is None else {"sampler_drift": check.drift}
+        self.row = {**drift, "handover_seconds": seconds, "samples_wait_seconds": waited}
+        return drawn, check
 
     def _queue(
         self,
@@ -191,39 +187,29 @@ class ServedSampler:
     def _wait(self, queue: JobQueue, hosts: Sequence[Vllm]) -> list[Completion]:
         return run_async(queue.completions(hosts))
 
-    def _compare(self, queue: JobQueue, drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> None:
-        """Set `drift` from some of the samples and the policy as it is now."""
-        jobs = queue.jobs
-        self._compared = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
-        self.drift = self._differ(policy, sampling, sampling.temperature)
 
-    @torch.no_grad()
-    def _differ(self, policy: Policy, sampling: Sampling, temperature: float) -> float | None:
-        """The mean of |log pi(token) - server's log-probability| over some samples; None where it is not defined.
+@dataclass(frozen=True)
+class SpotCheck:
+    """A few of a call's samples with their prompts, and their `drift` from the policy that they were drawn for."""
 
-        Tokens before `min_new_tokens` are left out: the server excludes ends there, and log pi does not.
-        """
-        least, known = sampling.min_new_tokens, []
-        for prompt, completion in self._compared:
-            flags = tuple(i >= least for i in range(len(completion.tokens)))
-            if any(flags):
-                known.append(Tree(prompt, (Branch(completion.tokens, flags, completion.logprobs),)))
-        if not known or temperature == 0 or sampling.top_k or sampling.top_p < 1:
-            return None
+    samples: Sequence[tuple[Tokens, Completion]]
+    sampling: Sampling
+    drift: float | None
+    """As `drift_of` measures it."""
 
-        def gaps(trees: Trees) -> Tensor:
-            return (policy.log_probs(trees, temperature).double() - trees.logprobs.double()).cpu()
+    @staticmethod
+    def of(jobs: Sequence[Job], drawn: Sequence[Completion], policy: Policy, sampling: Sampling) -> SpotCheck:
+        """The check of a call's samples with the policy as it is now."""
+        samples = [(jobs[i].prompt, drawn[i]) for i in range(0, len(jobs), -(-len(jobs) // CHECKED))]
+        return SpotCheck(samples, sampling, drift_of(samples, policy, sampling, sampling.temperature))
 
-        packs = pack(known, TOKENS_PER_PASS, policy.device)
-        return float(torch.cat(Team.here().map(packs, gaps)).abs().mean())
-
-    def _require_near(self, hosts: Sequence[Vllm], policy: Policy, sampling: Sampling) -> None:
-        """Raise InputError where the last samples' log-probabilities differ from the policy's."""
+    def require_near(self, hosts: Sequence[Vllm], policy: Policy) -> None:
+        """Raise InputError where the samples' log-probabilities differ from the policy's."""
         if self.drift is None:
             return
-        whom, temperature = " and ".join(map(str, hosts)), sampling.temperature
+        whom, temperature = " and ".join(map(str, hosts)), self.sampling.temperature
         is_other = temperature != 1 and self.drift > SMALLEST_RAW
-        if is_other and 2 * (self._differ(policy, sampling, 1.0) or 0.0) < self.drift:
+        if is_other and 2 * (drift_of(self.samples, policy, self.sampling, 1.0) or 0.0) < self.drift:
             raise InputError(
                 f"the log-probabilities of {whom} are those before the temperature of {temperature:g}: start it with "
                 "--logprobs-mode processed_logprobs."
@@ -233,6 +219,29 @@ class ServedSampler:
                 f"{whom} and {policy.name} differ by {self.drift:.2g} nats a token, so it does not serve this model "
                 "with these weights: serve it as it is, not quantized, and let no other run hand it weights."
             )
+
+
+@torch.no_grad()
+def drift_of(
+    samples: Sequence[tuple[Tokens, Completion]], policy: Policy, sampling: Sampling, temperature: float
+) -> float | None:
+    """The mean over tokens of |log pi(token) - server's log-probability|, in nats; None where it is not defined.
+
+    Tokens before `min_new_tokens` are left out: the server excludes ends there, and log pi does not.
+    """
+    least, known = sampling.min_new_tokens, []
+    for prompt, completion in samples:
+        flags = tuple(i >= least for i in range(len(completion.tokens)))
+        if any(flags):
+            known.append(Tree(prompt, (Branch(completion.tokens, flags, completion.logprobs),)))
+    if not known or temperature == 0 or sampling.top_k or sampling.top_p < 1:
+        return None
+
+    def gaps(trees: Trees) -> Tensor:
+        return (policy.log_probs(trees, temperature).double() - trees.logprobs.double()).cpu()
+
+    packs = pack(known, TOKENS_PER_PASS, policy.device)
+    return float(torch.cat(Team.here().map(packs, gaps)).abs().mean())
 
 
 @contextmanager

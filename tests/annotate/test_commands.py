@@ -154,8 +154,8 @@ def test_simulated_people_answer_and_a_model_says_what_they_are_asked(
     reward, out = tmp_path / "reward" / "model", tmp_path / "asked" / "rows.jsonl"
     more = ("--uncertainty", reward, "--until", "5", "--hourly-cost", "10", "--out", out)
     assert accord("annotate", *words, *more) == 0
-    said = capsys.readouterr()
-    assert f"3 items are drawn by how unsure {reward} is of them" in said.err and "hours on task" in said.out
+    printed = capsys.readouterr()
+    assert f"3 items are drawn by how unsure {reward} is of them" in printed.err and "hours on task" in printed.out
     rows = read_jsonl(out)
     assert [row["chosen_by"] for row in rows] == ["random"] * 3 + ["uncertainty"] * 2
     assert all(row["chosen"].startswith("good") and row["annotator"] == "simulated-1" for row in rows)

@@ -128,7 +128,7 @@ def damaged(path: Path, *statements: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         ("DROP TABLE answer", "is damaged, or was changed by others .no such table: answer.: restore it from a copy"),
         ("UPDATE item SET content = '[1'", "holds what accord did not write .+: restore it from a copy"),
@@ -136,7 +136,7 @@ def damaged(path: Path, *statements: str) -> str:
         ("UPDATE alembic_version SET version_num = ''", "was written by a newer accord"),
     ],
 )
-def test_damage_that_is_met_later_is_a_sentence(statement: str, said: str, tmp_path: Path) -> None:
+def test_damage_that_is_met_later_is_a_sentence(statement: str, message: str, tmp_path: Path) -> None:
     project = Project.open(path := tmp_path / "labels.db")
     project.add([{"prompt": "q", "chosen": "a", "rejected": "b"}])
     project.add_people(["ann"])
@@ -145,7 +145,7 @@ def test_damage_that_is_met_later_is_a_sentence(statement: str, said: str, tmp_p
     assert slot is not None
     assign.store(project, ann, slot.id or 0, {"better": 0, "strength": "much", "comment": ""}, 1.0)
     project.database.close()
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         Project.open(damaged(path, statement)).export(tmp_path / "rows.jsonl")
     assert not (tmp_path / "rows.jsonl").exists()
 

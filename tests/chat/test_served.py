@@ -222,8 +222,8 @@ def test_the_command(fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     def told(*words: object) -> str:
         monkeypatch.setattr("sys.stdin", io.StringIO("hi\n"))
         code = accord("chat", *words)
-        said = capsys.readouterr()
-        return said.out if code == 0 else said.err
+        printed = capsys.readouterr()
+        return printed.out if code == 0 else printed.err
 
     url = f"{fake.url}/v1"
     assert "\n> hi\nwell ⟨U+001B⟩[2Jsaid large\n" in told("--server", fake.url, "--model", "large")

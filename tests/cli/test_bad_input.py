@@ -71,7 +71,7 @@ def test_a_line_that_is_not_json(base: Path, tmp_path: Path, told: Told) -> None
 
 
 @pytest.mark.parametrize(
-    ("command", "row", "said"),
+    ("command", "row", "message"),
     [
         ("sft", {"prompt": "hi", "completions": "bye"}, "the columns found are prompt, completions"),
         ("sft", {"prompt": "hi", "complection": "bye"}, "'complection' is perhaps meant to be 'completion'"),
@@ -84,7 +84,7 @@ def test_a_line_that_is_not_json(base: Path, tmp_path: Path, told: Told) -> None
     ],
 )
 def test_a_row_that_is_not_right(
-    command: str, row: dict[str, Any], said: str, base: Path, tmp_path: Path, told: Told
+    command: str, row: dict[str, Any], message: str, base: Path, tmp_path: Path, told: Told
 ) -> None:
     good = {
         "sft": {"prompt": "hi", "completion": "bye"},
@@ -93,11 +93,11 @@ def test_a_row_that_is_not_right(
     }
     sentence = told(command, base, write_jsonl(tmp_path / "rows.jsonl", [good[command], row]))
     assert "rows.jsonl, line 2: " in sentence
-    assert said in sentence
+    assert message in sentence
 
 
 @pytest.mark.parametrize(
-    ("command", "row", "said"),
+    ("command", "row", "message"),
     [
         ("dpo", Demonstration("hi", "bye"), "`dpo` learns from preferences, and this is a demonstration."),
         ("reward", Demonstration("hi", "bye"), "`reward` learns from preferences or rankings, and this is a"),
@@ -113,9 +113,9 @@ def test_a_row_that_is_not_right(
         ),
     ],
 )
-def test_rows_of_the_wrong_kind(command: str, row: Any, said: str, base: Path, tmp_path: Path, told: Told) -> None:
+def test_rows_of_the_wrong_kind(command: str, row: Any, message: str, base: Path, tmp_path: Path, told: Told) -> None:
     sentence = told(command, base, write_jsonl(tmp_path / "rows.jsonl", [row]))
-    assert said in sentence and "rows.jsonl" in sentence
+    assert message in sentence and "rows.jsonl" in sentence
 
 
 def test_a_prompt_longer_than_the_context(base: Path, tmp_path: Path, told: Told) -> None:
@@ -298,7 +298,7 @@ def by_answer(completions, answer):
 
 
 @pytest.mark.parametrize(
-    ("reward", "said"),
+    ("reward", "message"),
     [
         (
             "bad_rewards:short",
@@ -337,7 +337,7 @@ def by_answer(completions, answer):
     ],
 )
 def test_a_reward_that_is_not_right(
-    reward: str, said: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    reward: str, message: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     (tmp_path / "bad_rewards.py").write_text(FUNCTIONS)
     monkeypatch.syspath_prepend(tmp_path)
@@ -349,5 +349,5 @@ def test_a_reward_that_is_not_right(
     common = ("--model", base, "--data", data, "--out", out, "--n", 2, "--max-new-tokens", 2)
     assert accord("sample", *common, "--reward", reward) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"accord: {said}") and error.count("\n") == 1
+    assert error.startswith(f"accord: {message}") and error.count("\n") == 1
     assert not out.exists()

@@ -21,7 +21,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
 
 
 @pytest.mark.parametrize(
-    ("change", "options", "said"),
+    ("change", "options", "message"),
     [
         ({}, ["--dpo.beta_", "1"], "`accord dpo` has no option beta-; did you mean beta?"),
         ({}, ["--color", "red"], "the recipe has no variable or stage option color; it has base, data"),
@@ -75,12 +75,12 @@ def pipeline(tmp_path: Path) -> Pipeline:
     ],
 )
 def test_a_fault_is_found_before_anything_runs(
-    change: dict[str, Any], options: list[str], said: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], options: list[str], message: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline.write({**STAGES, **change})
     assert accord("run", pipeline.recipe, "--out", pipeline.out, *options) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not pipeline.out.exists()
 
 
@@ -108,7 +108,7 @@ def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("stages: [", "not valid YAML"),
         ("- 1", "has no `stages`"),
@@ -116,9 +116,9 @@ def test_a_recipe_on_the_demo_s_models_needs_them(tmp_path: Path, monkeypatch: p
         ("stages: {}\ncolor: red", "an unknown key color"),
     ],
 )
-def test_a_file_that_is_no_recipe(text: str, said: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_recipe(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         run_pipeline(tmp_path / "recipe.yaml", tmp_path / "out")
     with pytest.raises(InputError, match="cannot be read: No such file"):
         run_pipeline(tmp_path / "nowhere.yaml", tmp_path / "out")

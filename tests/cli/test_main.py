@@ -148,7 +148,7 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("dop",), "there is no command 'dop'; did you mean dpo?"),
         (("dop", "--help"), "there is no command 'dop'; did you mean dpo?"),
@@ -169,11 +169,11 @@ def test_the_overview_and_the_version(capsys: pytest.CaptureFixture[str]) -> Non
     ],
 )
 def test_a_wrong_command_line_is_told_in_a_sentence(
-    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert accord(*arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"accord: {said}") and error.count("\n") == 1
+    assert error.startswith(f"accord: {message}") and error.count("\n") == 1
 
 
 def test_a_value_that_does_not_fit_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,9 +37,9 @@ def test_the_results_are_those_of_one_after_another(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     set_day(monkeypatch, "2020-02-29")  # in this process alone
     assert pipeline.run("--parallel", 2) == pipeline.changed(*STAGES)
-    said = capsys.readouterr().err
-    assert "\ndpo: dpo 2/2  loss " in said
-    assert said.index("sft (sft)") < said.index("samples (sample)") < said.index("scores (score)")
+    printed = capsys.readouterr().err
+    assert "\ndpo: dpo 2/2  loss " in printed
+    assert printed.index("sft (sft)") < printed.index("samples (sample)") < printed.index("scores (score)")
     assert pipeline.run("--parallel", 2) == pipeline.changed()
     one = Pipeline(tmp_path)
     one.out = tmp_path / "one"
@@ -137,7 +137,7 @@ def test_what_a_stage_needs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "said"),
+    ("code", "kind", "message"),
     [
         (2, InputError, "stage dpo: it is so."),
         (3, TrainingStopped, "stage dpo: it is so."),
@@ -147,10 +147,10 @@ def test_what_a_stage_needs() -> None:
         (-11, InputError, "stage dpo was killed (SIGSEGV)."),
     ],
 )
-def test_how_a_stage_ended(code: int, kind: type[BaseException], said: str) -> None:
+def test_how_a_stage_ended(code: int, kind: type[BaseException], message: str) -> None:
     with pytest.raises(kind) as raised:
         fail("dpo", code, "accord: it is so.")
-    assert str(raised.value) == said
+    assert str(raised.value) == message
 
 
 def test_fewer_stages_than_one_at_a_time(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:

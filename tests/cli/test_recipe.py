@@ -130,7 +130,7 @@ def test_a_block_repeats_as_often_as_a_variable_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"repeat": 0}, "`repeat` of block block of the recipe must be a whole number from 1 to 1,000, not 0"),
         ({"repeat": "-1"}, "from 1 to 1,000, not -1"),
@@ -162,10 +162,10 @@ def test_a_block_repeats_as_often_as_a_variable_says() -> None:
         ),
     ],
 )
-def test_what_is_wrong_with_a_block(changes: dict[str, Any], said: str) -> None:
+def test_what_is_wrong_with_a_block(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as error:
         stages(**changes)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_what_overrides_and_stars_cannot_name() -> None:

@@ -58,8 +58,8 @@ def test_every_combination_runs_once_and_one_that_stops_itself_is_a_result(
     capsys.readouterr()
     assert accord(*given, "--grid.learning-rate", "1e-3,1e30", "--grid.seed", "0,1,2") == 0  # two more runs
     assert len(load(out).runs) == 6  # type: ignore[attr-defined]
-    said = capsys.readouterr().err
-    same = [line.split()[0] for line in said.splitlines() if "is as it was" in line]
+    printed = capsys.readouterr().err
+    same = [line.split()[0] for line in printed.splitlines() if "is as it was" in line]
     assert same == [run.name for run in result.runs]
     page = write_report(out).read_text()
     assert "A method over a grid of settings." in page
@@ -135,7 +135,7 @@ def test_the_points_of_a_grid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (
             ("--grid.learning-rat", "1"),
@@ -155,10 +155,10 @@ def test_the_points_of_a_grid() -> None:
     ],
 )
 def test_a_grid_that_cannot_be_run(
-    more: tuple[str, ...], said: str, given: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+    more: tuple[str, ...], message: str, given: tuple[object, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert accord(*given, *more) == 2
-    assert said in capsys.readouterr().err.splitlines()[-1]
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_a_grid_that_the_disk_does_not_hold(

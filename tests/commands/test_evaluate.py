@@ -80,7 +80,7 @@ def test_models_against_each_other(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("question", "data", "options", "said"),
+    ("question", "data", "options", "message"),
     [
         ("models", "prompts", ("--models.a", "BASE"), "needs --judge"),
         ("models", "prompts", ("--models.a", "BASE", *CAFE, "--against", "b"), "--against b is none of the models"),
@@ -96,7 +96,7 @@ def test_options_that_do_not_fit(
     question: str,
     data: str,
     options: tuple[str, ...],
-    said: str,
+    message: str,
     home: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -105,5 +105,5 @@ def test_options_that_do_not_fit(
     out = tmp_path / "out"
     assert accord("evaluate", question, "--data", home / f"{data}.jsonl", "--out", out, *given) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not out.exists()

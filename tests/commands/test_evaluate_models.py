@@ -143,7 +143,7 @@ def test_labels_are_told_and_drawn(home: Path, tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--samples.a", "people", "--samples.b", "others"), "the prompt 'hi' is in PEOPLE but not in OTHERS"),
         (("--samples.a", "others", "--data", "prompts"), "the prompt 'hi' is in PROMPTS but not in OTHERS"),
@@ -179,7 +179,7 @@ def test_labels_are_told_and_drawn(home: Path, tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_what_does_not_fit_is_refused(
-    options: tuple[str, ...], said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], message: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     paths = {name: str(home / f"{name}.jsonl") for name in ("people", "others", "prompts")} | {
         "base": str(home / "base")
@@ -187,7 +187,7 @@ def test_what_does_not_fit_is_refused(
     out = tmp_path / "out"
     assert accord("evaluate", "models", "--judge", "cafe", "--out", out, *(paths.get(o, o) for o in options)) == 2
     for name, path in paths.items():
-        said = said.replace(name.upper(), path)
+        message = message.replace(name.upper(), path)
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not out.exists()

@@ -69,7 +69,7 @@ def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("",), "the text is empty; give one of 1 to 48 tokens."),
         ((" ".join(["hi"] * 49),), "the text has 49 tokens; give one of 1 to 48 tokens."),
@@ -90,25 +90,25 @@ def test_without_out_no_page_is_lost(base: str, tmp_path: Path, monkeypatch: pyt
     ],
 )
 def test_what_cannot_be_shown_is_a_sentence(
-    base: str, arguments: tuple[object, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: str, arguments: tuple[object, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "page.html"
     assert accord("inspect", base, *arguments, "--out", out) == 2
-    assert capsys.readouterr().err == f"accord: {said}\n" and not out.exists()
+    assert capsys.readouterr().err == f"accord: {message}\n" and not out.exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--analogy", "hi + zebra"), "{base} has no token for 'zebra'; ask about words that it knows."),
         (("--direction", "hi:zebra"), "{base} has no token for 'zebra'; ask about words that it knows."),
     ],
 )
 def test_words_that_the_model_has_no_token_for(
-    base: str, arguments: tuple[object, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    base: str, arguments: tuple[object, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert accord("inspect", base, *arguments, "--out", tmp_path / "page.html") == 2
-    assert capsys.readouterr().err == f"accord: {said.format(base=base)}\n" and not list(tmp_path.iterdir())
+    assert capsys.readouterr().err == f"accord: {message.format(base=base)}\n" and not list(tmp_path.iterdir())
 
 
 def test_words_of_several_tokens_are_shown_in_their_tokens(tmp_path: Path) -> None:

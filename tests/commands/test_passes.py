@@ -71,7 +71,7 @@ def test_a_reward_that_reads_no_answers_has_no_majority(home: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ((), "needs --model, or several by --models.NAME, and not both"),
         (("--model", "a", "--models.b", "b"), "needs --model, or several by --models.NAME, and not both"),
@@ -80,11 +80,11 @@ def test_a_reward_that_reads_no_answers_has_no_majority(home: Path, tmp_path: Pa
     ],
 )
 def test_options_that_do_not_fit_are_refused(
-    home: Path, tmp_path: Path, options: tuple[object, ...], said: str, capsys: pytest.CaptureFixture[str]
+    home: Path, tmp_path: Path, options: tuple[object, ...], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = ("--data", home / "rows.jsonl", "--out", tmp_path / "v", "--verifier", "number")
     assert accord("evaluate", "passes", *common, *options) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_rows_without_answers_are_refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

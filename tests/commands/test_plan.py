@@ -49,8 +49,8 @@ def test_a_plan_is_written_shown_and_drawn(model: str, tmp_path: Path, capsys: p
     out = tmp_path / "plan"
     words = ("--method", "grpo", "--gpus", 1, 8, 16, "--batch-size", 16, "--group-size", 4, "--gpu-memory", "2GB")
     assert accord("plan", model, *words, "--flops", "1T", "--network", "1GB", "--out", out) == 0
-    said = capsys.readouterr().out
-    assert "16 prompts a step, each of 1,024 tokens with 4 completions of 1,024 tokens" in " ".join(said.split())
+    printed = capsys.readouterr().out
+    assert "16 prompts a step, each of 1,024 tokens with 4 completions of 1,024 tokens" in " ".join(printed.split())
     found = results.load(out)
     assert isinstance(found, PlanResult)
     assert found.numbers == 2 * 1000 * 64 + 2 * (2 * 64 * 64 + 2 * 32 * 64 + 3 * 64 * 128 + 2 * 64) + 64

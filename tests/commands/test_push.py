@@ -56,10 +56,10 @@ def test_what_the_hub_receives(
     (model / ".env").write_text(f"HF_TOKEN={TOKEN}")
     assert accord("push", model, "me/mine", "--private") == 0
     assert hub.files == {("me/mine", "main"): sent} and hub.private == {"me/mine": True}
-    said = capsys.readouterr()
-    assert said.out == f"push: {hub.address}/me/mine/commit/{'1' * 40}\n"
-    assert f"model.safetensors  {len(sent['model.safetensors']):,} bytes" in said.err
-    assert "not uploaded: .env, notes.txt" in said.err and TOKEN not in said.out + said.err
+    printed = capsys.readouterr()
+    assert printed.out == f"push: {hub.address}/me/mine/commit/{'1' * 40}\n"
+    assert f"model.safetensors  {len(sent['model.safetensors']):,} bytes" in printed.err
+    assert "not uploaded: .env, notes.txt" in printed.err and TOKEN not in printed.out + printed.err
     # Again, in Python, into a branch of the repository that is there.
     assert library.push(str(model), "me/mine", revision="v1").startswith(hub.address)
     assert hub.files["me/mine", "v1"] == sent
@@ -90,13 +90,13 @@ def test_the_command_in_a_process_of_its_own_by_xet(model: Path, tmp_path: Path)
 
 def test_a_dry_run_asks_nobody(model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
     assert accord("push", model, "me/mine", "--dry-run", "--revision", "v2") == 0
-    said = capsys.readouterr()
-    assert said.out == f"push: {len(contents(model))} files would go to me/mine, v2\n"
-    assert "model.safetensors" in said.err and hub.asked == []
+    printed = capsys.readouterr()
+    assert printed.out == f"push: {len(contents(model))} files would go to me/mine, v2\n"
+    assert "model.safetensors" in printed.err and hub.asked == []
 
 
 @pytest.mark.parametrize(
-    ("where", "code", "said"),
+    ("where", "code", "message"),
     [
         ("repos/create", 401, r"the Hub does not know the token; set HF_TOKEN again, or log in with `hf auth login`"),
         ("preupload", 403, r"the token may not write to me/mine; take one with write access, or another name"),
@@ -106,12 +106,12 @@ def test_a_dry_run_asks_nobody(model: Path, hub: Hub, capsys: pytest.CaptureFixt
     ],
 )
 def test_what_the_hub_refuses(
-    where: str, code: int, said: str, model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
+    where: str, code: int, message: str, model: Path, hub: Hub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.refuses = {where: code}
     assert accord("push", model, "me/mine") == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"accord: push: {said}") and TOKEN not in last
+    assert last.startswith(f"accord: push: {message}") and TOKEN not in last
     assert not hub.files.get(("me/mine", "main"))
 
 
@@ -120,8 +120,11 @@ def test_a_hub_that_is_not_there(
 ) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert accord("push", model, "me/mine") == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("accord: push: me/mine could not be uploaded to http://127.0.0.1:9 (") and "refused" in said
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert (
+        printed.startswith("accord: push: me/mine could not be uploaded to http://127.0.0.1:9 (")
+        and "refused" in printed
+    )
 
 
 def test_no_token(model: Path, hub: Hub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

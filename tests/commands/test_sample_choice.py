@@ -161,7 +161,7 @@ def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--best-of", 4), "--best-of needs --reward to choose by."),
         (("--at-least", 1), "--at-least needs --reward to choose by."),
@@ -177,13 +177,13 @@ def test_any_spec_arrives_as_it_was_written(reward: str, base: str, monkeypatch:
     ],
 )
 def test_options_that_do_not_fit(
-    options: tuple[object, ...], said: str, base: str, capsys: pytest.CaptureFixture[str]
+    options: tuple[object, ...], message: str, base: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = write_jsonl(Path("prompts.jsonl"), [{"prompt": "hi", "answer": "never"}])
     common = ("--model", base, "--data", data, "--out", "out.jsonl", "--max-new-tokens", 2)
     assert accord("sample", *common, *options) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not Path("out.jsonl").exists()
 
 

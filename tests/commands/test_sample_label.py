@@ -71,8 +71,8 @@ def test_a_reward_model_labels_by_its_scores(base: str, tmp_path: Path, capsys: 
     data, out = write_jsonl(tmp_path / "samples.jsonl", rows), tmp_path / "labels.jsonl"
     capsys.readouterr()
     assert accord("label", "--data", data, "--out", out, "--judge", model) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert said == "label: 6 preferences from 6 comparisons, 0 ties, 0 invalid"
+    printed = " ".join(capsys.readouterr().err.split())
+    assert printed == "label: 6 preferences from 6 comparisons, 0 ties, 0 invalid"
     reward = LearnedReward(load_reward_model(str(model)))
     for row in read_jsonl(out):
         chosen, rejected = reward.texts([(row["prompt"], row["chosen"]), (row["prompt"], row["rejected"])]).tolist()
@@ -109,9 +109,9 @@ def test_verdicts_of_several_annotators_become_preferences(
 ) -> None:
     data, out = write_jsonl(tmp_path / "verdicts.jsonl", VERDICTS), tmp_path / "out.jsonl"
     assert accord("aggregate", "--data", data, *NAMED, "--columns.group", "team", "--by", by, "--out", out) == 0
-    said = capsys.readouterr()
-    assert "12 preferences from 36 judgments by 3 annotators; 0 even" in " ".join(said.err.split())
-    assert all(name in said.out for name in ("ann", "bob", "eve", "reliability"))
+    printed = capsys.readouterr()
+    assert "12 preferences from 36 judgments by 3 annotators; 0 even" in " ".join(printed.err.split())
+    assert all(name in printed.out for name in ("ann", "bob", "eve", "reliability"))
     rows = read_jsonl(out)
     assert [(row["prompt"], row["chosen"], row["rejected"]) for row in rows] == [(f"p{i}", "x", "y") for i in range(12)]
     agreed, disputed = (rows[i].get("chosen_probability", 1.0) for i in (0, 1))
@@ -139,7 +139,7 @@ def test_files_of_annotators_are_aggregated_as_columns_are_and_ties_are_even(
 
 
 @pytest.mark.parametrize(
-    ("rows", "options", "said"),
+    ("rows", "options", "message"),
     [
         (VERDICTS, (), "the annotator is missing; name the column by --columns.annotator."),
         ([{**VERDICTS[0], "label": "tie"}], NAMED[4:], "every judgment is a tie"),
@@ -154,18 +154,18 @@ def test_files_of_annotators_are_aggregated_as_columns_are_and_ties_are_even(
 def test_what_cannot_be_aggregated(
     rows: list[dict[str, object]],
     options: tuple[str, ...],
-    said: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     data, out = write_jsonl(tmp_path / "verdicts.jsonl", rows), tmp_path / "out.jsonl"
     assert accord("aggregate", "--data", data, *NAMED[:4], *options, "--out", out) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1 and not out.exists()
+    assert message in error and error.count("\n") == 1 and not out.exists()
 
 
 @pytest.mark.parametrize(
-    ("completions", "options", "said"),
+    ("completions", "options", "message"),
     [
         (("good", "good"), ("--judge", "cafe"), "has no prompt with two different completions"),
         (("good", "bad"), ("--judge", "cafe", "--agreement", "0.2"), "agreement"),
@@ -176,7 +176,7 @@ def test_what_cannot_be_aggregated(
 def test_what_cannot_be_labeled(
     completions: tuple[str, str],
     options: tuple[str, ...],
-    said: str,
+    message: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -184,7 +184,7 @@ def test_what_cannot_be_labeled(
     data, out = write_jsonl(tmp_path / "samples.jsonl", rows), tmp_path / "labels.jsonl"
     assert accord("label", "--data", data, "--out", out, *options) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not out.exists()
 
 

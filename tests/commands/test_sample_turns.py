@@ -92,7 +92,7 @@ def test_whole_conversations_are_a_row_a_turn(base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             ("--turn", "3"),
@@ -111,9 +111,9 @@ def test_whole_conversations_are_a_row_a_turn(base: str) -> None:
         (("--user", "counter", "--max-turns", "0"), "--max-turns must be at least 1, not 0."),
     ],
 )
-def test_what_cannot_be_sampled(base: str, options: Any, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_sampled(base: str, options: Any, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_jsonl(Path("talks.jsonl"), [{"messages": TALK}])
     common = ("--model", base, "--data", data, "--out", "out.jsonl", "--max-new-tokens", 4)
     assert accord("sample", *common, *options) == 2
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
     assert not Path("out.jsonl").exists()

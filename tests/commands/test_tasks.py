@@ -196,7 +196,7 @@ def test_the_mix_is_what_sft_trains_on(home: Path, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "said"),
+    ("command", "options", "message"),
     [
         ("evaluate", ("--held-out", "moods"), "there is no cluster 'moods'; did you mean mood?"),
         ("evaluate", ("--samples", "0"), "--samples must be at least 1, not 0."),
@@ -246,7 +246,7 @@ def test_the_mix_is_what_sft_trains_on(home: Path, tmp_path: Path, capsys: pytes
     ],
 )
 def test_what_cannot_be_used_is_named(
-    command: str, options: tuple[str, ...], said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: str, options: tuple[str, ...], message: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     shared = ("--tasks", home / "tasks.yaml", "--out", out)
@@ -254,7 +254,7 @@ def test_what_cannot_be_used_is_named(
     asked = ("evaluate", "tasks", *models) if command == "evaluate" else ("tasks",)
     assert accord(*asked, *shared, *(o.replace("HOME", str(home)) for o in options)) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert not out.exists()
 
 

@@ -114,8 +114,8 @@ def test_a_wrong_template_is_refused_in_a_sentence(
     out = tmp_path / "out.jsonl"
     command = ("score", "--model", save(tmp_path / "m", None), "--data", rows, "--out", out, "--chat-template")
     assert accord(*command, file) == 2 and not out.exists()
-    said = capsys.readouterr().err
-    assert all(part in said for part in told) and str(file) in said
+    printed = capsys.readouterr().err
+    assert all(part in printed for part in told) and str(file) in printed
     assert accord(*command, tmp_path / "nowhere") == 2
     assert "cannot be read" in capsys.readouterr().err
 

@@ -145,7 +145,7 @@ def test_pairs_that_do_not_fit_are_left_out(home: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (("--reward", "cafe", "--probes", "-1"), "--probes must be 0 or more"),
         (("--reward", "cafe", "--beta", "0"), "--beta above 0"),
@@ -155,14 +155,14 @@ def test_pairs_that_do_not_fit_are_left_out(home: Path, tmp_path: Path) -> None:
     ],
 )
 def test_options_that_do_not_fit(
-    options: tuple[str, ...], said: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], message: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"BASE": home / "base", "PREFERENCE": home / "preference" / "model"}
     out = tmp_path / "out"
     given = [places.get(o, o) for o in options]
     assert accord("evaluate", "comparisons", "--data", home / "pairs.jsonl", "--out", out, *given) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1 and not out.exists()
+    assert message in error and error.count("\n") == 1 and not out.exists()
 
 
 def agreed(out: Path, *options: object) -> dict[str, Any]:
@@ -208,7 +208,7 @@ def test_annotators_in_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ((), "give --data, a file that names annotators, or --annotators.NAME"),
         (("--data", "PAIRS"), "row 1: the annotator is missing; name the column by --columns.annotator."),
@@ -217,7 +217,7 @@ def test_annotators_in_files(tmp_path: Path) -> None:
     ],
 )
 def test_what_has_no_agreement(
-    options: tuple[str, ...], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     files = {
         "PAIRS": write_jsonl(tmp_path / "pairs.jsonl", PAIRS),
@@ -226,4 +226,4 @@ def test_what_has_no_agreement(
     out = tmp_path / "out"
     assert accord("evaluate", "agreement", "--out", out, *(files.get(o, o) for o in options)) == 2
     error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1 and not out.exists()
+    assert message in error and error.count("\n") == 1 and not out.exists()

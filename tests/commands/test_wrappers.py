@@ -94,8 +94,8 @@ def test_an_adapter_whose_weights_have_no_place_is_refused(tmp_path: Path, capsy
         parts = {f"{at}.lora_A.weight": torch.ones(1, 32), f"{at}.lora_B.weight": torch.ones(32, 1)}
         save_file(parts, tmp_path / folder / "adapter_model.safetensors")
         assert accord("chat", tmp_path / folder) == 2
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     needs = f"is for a model that reads more than text, and {tmp_path}/text reads only text."
-    assert f"the adapter {tmp_path}/a {needs}" in said
+    assert f"the adapter {tmp_path}/a {needs}" in printed
     lost = "base_model.model.model.blocks.layers.0.self_attn.q_proj.lora_A.weight"
-    assert f"the adapter {tmp_path}/b does not fit its base model: that has no place for {lost}" in said
+    assert f"the adapter {tmp_path}/b does not fit its base model: that has no place for {lost}" in printed

@@ -211,7 +211,7 @@ def test_a_prefix_without_its_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "phrase", "said"),
+    ("text", "phrase", "message"),
     [
         ("2 and 2. So the answer is 4", "So the answer is", "4"),
         ("2 and 2. so  the\nanswer is: 4.\nNext: 5", "So the answer is", "4."),
@@ -226,8 +226,8 @@ def test_a_prefix_without_its_row(tmp_path: Path) -> None:
         ("", ", so it is", None),
     ],
 )
-def test_an_answer_is_read_behind_the_phrase(text: str, phrase: str, said: str | None) -> None:
-    assert extract_answer(text, phrase) == said
+def test_an_answer_is_read_behind_the_phrase(text: str, phrase: str, message: str | None) -> None:
+    assert extract_answer(text, phrase) == message
 
 
 def test_what_a_chain_of_thought_ends_with_is_read_again(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_formats_by_name_and_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "shots", "said"),
+    ("spec", "shots", "message"),
     [
         ("zero,fw", None, "there is no format 'fw'; did you mean few?; --formats takes zero, few, cot,"),
         ("", None, "there is no format ''"),
@@ -269,10 +269,10 @@ def test_formats_by_name_and_weight() -> None:
         ("zero,cot", 3, "--shots is for the formats few and few-cot, and --formats has zero, cot alone."),
     ],
 )
-def test_formats_that_cannot_be_used(spec: str, shots: int | None, said: str) -> None:
+def test_formats_that_cannot_be_used(spec: str, shots: int | None, message: str) -> None:
     with pytest.raises(InputError) as error:
         weighted_formats(spec, shots, "chat", 0)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_mix_has_its_formats_by_weight(tmp_path: Path) -> None:

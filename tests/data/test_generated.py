@@ -50,7 +50,7 @@ def test_a_question_without_one_answer_is_a_prompt() -> None:
 
 @pytest.mark.usefixtures("gym")
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("chainsum", "reasoning-gym has no data set 'chainsum' (did you mean chain_sum?)"),
         ("", "reasoning-gym has no data set ''"),
@@ -63,10 +63,10 @@ def test_a_question_without_one_answer_is_a_prompt() -> None:
         ("chain_sum?size=[", "reasoning-gym:chain_sum?size=[ sets size to '[', which cannot be read as a value"),
     ],
 )
-def test_mistakes_are_named(name: str, said: str) -> None:
+def test_mistakes_are_named(name: str, message: str) -> None:
     with pytest.raises(InputError) as told:
         load_prompts(f"reasoning-gym:{name}")
-    assert str(told.value).startswith(said)
+    assert str(told.value).startswith(message)
 
 
 def test_the_extra_is_named_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

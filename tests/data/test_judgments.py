@@ -104,7 +104,7 @@ def test_transcripts_and_chats_keep_their_turns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("columns", "row", "said"),
+    ("columns", "row", "message"),
     [
         ({**PAIRWISE, "frist": "x"}, pairwise(1), "columns has no role 'frist'; did you mean first?"),
         ({"first": "output_1"}, pairwise(1), "name the columns of two answers as first and second"),
@@ -120,10 +120,10 @@ def test_transcripts_and_chats_keep_their_turns(tmp_path: Path) -> None:
         (None, {"prompt": "hi"}, "holds no comparisons"),
     ],
 )
-def test_what_cannot_be_read_is_named(columns: Any, row: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_named(columns: Any, row: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         load_judgments(write(tmp_path / "rows.jsonl", [row]), columns=columns)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_columns_are_named_for_rows_in_memory_and_by_paths() -> None:

@@ -78,7 +78,7 @@ def test_names_that_look_like_weights(files: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         (["a.jsonl:0.7", "b.jsonl"], "b.jsonl has no weight, but other data do"),
         (["a.jsonl:0", "b.jsonl:1"], "the weight of a.jsonl must be above 0, not 0"),
@@ -89,10 +89,10 @@ def test_names_that_look_like_weights(files: Path) -> None:
         ({"a.jsonl": "much"}, "data in memory must be a list of rows, or a mapping from files to weights"),
     ],
 )
-def test_mixes_that_cannot_be(source: Any, said: str, files: Path) -> None:
+def test_mixes_that_cannot_be(source: Any, message: str, files: Path) -> None:
     with pytest.raises(InputError) as error:
         load_data(source)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_rows_are_called_by_their_file(files: Path) -> None:
@@ -123,7 +123,7 @@ def test_columns_by_names_paths_and_several_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "said"),
+    ("path", "message"),
     [
         ("aks", "there is no column 'aks'; the row has ask, more, good, bad, prompt; did you mean ask?"),
         ("good.txt", "there is no column 'good.txt': 'good' has text; did you mean text?"),
@@ -132,7 +132,7 @@ def test_columns_by_names_paths_and_several_at_once() -> None:
         ("ask,good", "'good' holds no text to join with the other columns"),
     ],
 )
-def test_paths_that_lead_nowhere(path: str, said: str) -> None:
+def test_paths_that_lead_nowhere(path: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         load_data([ROW], columns={"prompt": path})
-    assert str(error.value).startswith(f"row 1: {said}")
+    assert str(error.value).startswith(f"row 1: {message}")

@@ -65,7 +65,7 @@ def test_splits_and_limits_are_those_of_load_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         ([{"question": "q", "answer": ""}], "row 1: 'answer' is empty"),
         ([{"prompt": "p", "chosen": "a"}], "row 1: the columns found are prompt, chosen"),
@@ -73,9 +73,9 @@ def test_splits_and_limits_are_those_of_load_data(tmp_path: Path) -> None:
         ([], "the data holds no rows"),
     ],
 )
-def test_what_load_data_refuses_is_refused(rows: list[dict[str, Any]], said: str) -> None:
+def test_what_load_data_refuses_is_refused(rows: list[dict[str, Any]], message: str) -> None:
     for load in (load_data, load_prompts):
-        with pytest.raises(InputError, match=f"^{said}"):
+        with pytest.raises(InputError, match=f"^{message}"):
             load(rows)
 
 

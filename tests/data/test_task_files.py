@@ -130,7 +130,7 @@ def test_chains_of_thought_are_tasks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("a.json", json.dumps({k: v for k, v in DOUBLE.items() if k != "Instances"}), "has no 'Instances': a JSON obj"),
         ("a.json", json.dumps(DOUBLE | {"Categories": []}), "'Categories' must be a text, or a list of texts, not []"),
@@ -149,11 +149,11 @@ def test_chains_of_thought_are_tasks(tmp_path: Path) -> None:
         ("notes.md", "nothing", "holds no task files: give files of the formats .jsonl"),
     ],
 )
-def test_what_is_no_file_of_tasks_is_named(name: str, text: str, said: str, tmp_path: Path) -> None:
+def test_what_is_no_file_of_tasks_is_named(name: str, text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError) as error:
         read_tasks(tmp_path if name == "notes.md" else tmp_path / name)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 PROBLEM = {"question": "3 bags of 4?", "answer": "3 * 4 = $<<3*4=12.0>>12.\nOr 12.\n#### 12"}

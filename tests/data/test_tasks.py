@@ -94,7 +94,7 @@ def test_rows_to_train_on_may_be_in_another_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "said"),
+    ("task", "message"),
     [
         ("rows.jsonl", "a task is a mapping with data, metric, output, prompt"),
         (GOOD | {"promt": "x"}, "unknown key 'promt'; did you mean prompt?; a task takes data, metric,"),
@@ -129,14 +129,14 @@ def test_rows_to_train_on_may_be_in_another_file(tmp_path: Path) -> None:
         (GOOD | {"chance": ".25"}, "from 0 to below 1, not '.25'"),
     ],
 )
-def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
+def test_a_faulty_task_is_named(task: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         read_tasks(written(tmp_path, task))
-    assert said in str(error.value) and "task mood/day: " in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "task mood/day: " in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("clusters: [", "is not valid YAML"),
         ("- a", "must hold `clusters`"),
@@ -153,11 +153,11 @@ def test_a_faulty_task_is_named(task: Any, said: str, tmp_path: Path) -> None:
         ("formats: {separator: 3}\nclusters: {a: {}}", "'separator' must be text that is not empty, not 3"),
     ],
 )
-def test_a_faulty_file_is_named(text: str, said: str, tmp_path: Path) -> None:
+def test_a_faulty_file_is_named(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "tasks.yaml").write_text(text)
     with pytest.raises(InputError, match="tasks.yaml") as error:
         read_tasks(tmp_path / "tasks.yaml")
-    assert said in str(error.value)
+    assert message in str(error.value)
     with pytest.raises(InputError, match="cannot be read: No such file"):
         read_tasks(tmp_path / "none.yaml")
 
@@ -213,7 +213,7 @@ def test_an_answer_is_the_option_it_means(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "row", "said"),
+    ("task", "row", "message"),
     [
         (GOOD | {"prompt": "{texts}"}, 1, "there is no column 'texts'; the row has text, label"),
         (GOOD | {"output": "answer"}, 1, "there is no column 'answer'"),
@@ -227,10 +227,10 @@ def test_an_answer_is_the_option_it_means(tmp_path: Path) -> None:
         (GOOD | {"rationale": "ways"}, 1, "the column 'ways' must hold the rationale as text, not ['yes', 'no']"),
     ],
 )
-def test_a_faulty_row_is_named(task: Any, row: int, said: str, tmp_path: Path) -> None:
+def test_a_faulty_row_is_named(task: Any, row: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         examples_of(only(tmp_path, task), training=True)
-    assert f"rows.jsonl, line {row}, for the task mood/day: " in str(error.value) and said in str(error.value)
+    assert f"rows.jsonl, line {row}, for the task mood/day: " in str(error.value) and message in str(error.value)
 
 
 def test_no_rows(tmp_path: Path) -> None:

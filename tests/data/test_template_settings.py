@@ -199,7 +199,7 @@ def test_notes_on_a_message_are_no_words_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         {"role": "assistant", "content": None, "function_call": {"name": "rain", "arguments": '{"city": "Bonn"}'}},
         {"role": "tool_call", "content": '{"name": "rain", "arguments": {"city": "Bonn"}}'},
@@ -212,14 +212,14 @@ def test_notes_on_a_message_are_no_words_of_it() -> None:
         {"role": "assistant", "content": "", "tool_calls": [{"name": "rain", "arguments": '{"city": "Bonn"}'}]},
     ],
 )
-def test_calls_in_the_ways_of_several_tools(said: dict[str, Any]) -> None:
+def test_calls_in_the_ways_of_several_tools(message: dict[str, Any]) -> None:
     """OpenAI's before tools, ms-swift's, LLaMA-Factory's, and one of a table in which others have more arguments."""
     result = {"role": "function", "name": "rain", "content": "yes"}
     parts = {"role": "assistant", "content": [{"type": "output_text", "text": "It rains."}]}
     spelled = [{"from": m["role"], "value": m["content"]} for m in (result, {**parts, "content": "It rains."})]
-    rest = [{"from": "observation", "value": "yes"}, spelled[1]] if "from" in said else [result, parts]
-    asked = {"from": "human", "value": "Rain?"} if "from" in said else {"role": "user", "content": "Rain?"}
-    (row,) = load_data([{"messages": [asked, said, *rest]}])
+    rest = [{"from": "observation", "value": "yes"}, spelled[1]] if "from" in message else [result, parts]
+    asked = {"from": "human", "value": "Rain?"} if "from" in message else {"role": "user", "content": "Rain?"}
+    (row,) = load_data([{"messages": [asked, message, *rest]}])
     tokenizer = TOKENIZERS["llama"]
     call = '{"name": "rain", "arguments": {"city": "Bonn"}}'
     assert trained(tokenizer, to_tree(tokenizer, row).branches[0]) == f"{call}<|eot_id|>It rains.<|eot_id|>"

@@ -112,12 +112,12 @@ ALPACA = (
 )
 
 
-@pytest.mark.parametrize(("template", "said"), [(ALPACA, ""), (GLM, "\n")])
-def test_where_nothing_marks_an_end_every_answer_is_one_of_its_own_and_ends(template: str, said: str) -> None:
+@pytest.mark.parametrize(("template", "message"), [(ALPACA, ""), (GLM, "\n")])
+def test_where_nothing_marks_an_end_every_answer_is_one_of_its_own_and_ends(template: str, message: str) -> None:
     """ALPACA has no token at all, and GLM's template is with a tokenizer whose model is not known to stop at a role."""
     tokenizer = byte_tokenizer(template)
     trees = encode(tokenizer, load_data([{"messages": CHAT}]), max_length=999, context=None).trees
-    assert [trained(tokenizer, tree.branches[0]) for tree in trees] == [f"{said}{n}</s>" for n in (2, 3, 4)]
+    assert [trained(tokenizer, tree.branches[0]) for tree in trees] == [f"{message}{n}</s>" for n in (2, 3, 4)]
     prompts = [tokenizer.apply_chat_template(CHAT[:i], tokenize=False, add_generation_prompt=True) for i in (1, 3, 5)]
     assert [tokenizer.decode(tree.prompt) for tree in trees] == prompts
 

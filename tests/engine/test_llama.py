@@ -51,7 +51,7 @@ def test_a_seed_draws_the_weights_and_leaves_the_random_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"layers": 0}, "layers must be at least 1, not 0."),
         ({"context": -3}, "context must be at least 1, not -3."),
@@ -63,10 +63,10 @@ def test_a_seed_draws_the_weights_and_leaves_the_random_state() -> None:
         ({"width": 8_000_000}, "the model would have 576,005,336,000,000 parameters, "),
     ],
 )  # fmt: skip
-def test_sizes_that_cannot_be_are_told_at_once(changed: dict[str, Any], said: str) -> None:
+def test_sizes_that_cannot_be_are_told_at_once(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         LlamaSizes(**{**SIZES, **changed})
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
 
 
 def test_from_text_to_a_model_that_others_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

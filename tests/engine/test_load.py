@@ -205,8 +205,8 @@ def test_commands_end_with_a_sentence_and_leave_nothing(
     for command in ("dpo", "sample", "score"):
         out = tmp_path / command
         assert accord(command, "--model", folder, "--data", rows, "--out", out) == 2 and not out.exists()
-        said = capsys.readouterr().err
-        assert "not finite in model.norm.weight" in said and "Traceback" not in said
+        printed = capsys.readouterr().err
+        assert "not finite in model.norm.weight" in printed and "Traceback" not in printed
 
 
 def test_a_folder_that_holds_models_says_which(whole: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ STEPS = {
 
 
 @pytest.mark.parametrize(
-    ("given", "said", "merged"),
+    ("given", "message", "merged"),
     [
         ("fsdp", FSDP, "fsdp/checkpoint-10"),
         ("fsdp/checkpoint-9", FSDP, "fsdp/checkpoint-9"),
@@ -48,7 +48,7 @@ STEPS = {
         ("megatron", MEGATRON, "megatron/iter_100"),
     ],
 )
-def test_shards_are_told_with_what_merges_them(given: str, said: str, merged: str, tmp_path: Path) -> None:
+def test_shards_are_told_with_what_merges_them(given: str, message: str, merged: str, tmp_path: Path) -> None:
     for kind, files in STEPS.items():
         for file in files:
             path = tmp_path / kind / file
@@ -57,7 +57,7 @@ def test_shards_are_told_with_what_merges_them(given: str, said: str, merged: st
     (tmp_path / "verl/global_step_10/actor/huggingface/tokenizer.json").write_text("{}")
     with pytest.raises(InputError) as refused:
         locate(str(tmp_path / given))
-    assert said.format(shlex.quote(str(tmp_path / merged))) in str(refused.value)
+    assert message.format(shlex.quote(str(tmp_path / merged))) in str(refused.value)
 
 
 def test_a_folder_with_weights_is_named_before_shards(tmp_path: Path) -> None:

@@ -180,8 +180,8 @@ def test_what_is_no_language_model_has_no_plan() -> None:
 def test_doctor_tells_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = save_model(tmp_path / "base")
     assert command("doctor", base, "--method", "grpo", "--batch-size", 2, "--memory", "8GB") == 0
-    said = capsys.readouterr().out
-    assert "lora 16" in said and "checkpointing" in said and "yes" in said
+    printed = capsys.readouterr().out
+    assert "lora 16" in printed and "checkpointing" in printed and "yes" in printed
     assert command("doctor", base, "--method", "dpoo") == 2
     assert "did you mean dpo" in capsys.readouterr().err
     assert command("doctor", base, "--method", "sft", "--group-size", 2) == 2

@@ -280,7 +280,7 @@ class Own(SFT):
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "said"),
+    ("method", "options", "message"),
     [
         (
             DPO(offload_reference=True),
@@ -292,10 +292,10 @@ class Own(SFT):
     ],
 )
 def test_what_ranks_cannot_do_yet_is_refused(
-    method: Any, options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    method: Any, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Team, "here", lambda: Team(0, 2))
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         require_alone(method, type(method).options(**options))
 
 

@@ -102,8 +102,8 @@ def test_a_stage_on_ranks_is_that_of_one_process(pipeline: Pipeline, capsys: pyt
     pipeline.variables["ranks"] = 2
     pipeline.write(RANKED)
     assert pipeline.run() == pipeline.changed(*STAGES)
-    said = capsys.readouterr().err
-    assert said.count("\ndpo: dpo 2/2  loss ") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("\ndpo: dpo 2/2  loss ") == 1
     run = pipeline.out / "dpo"
     assert json.loads((run / "environment.json").read_text())["ranks"] == 2
     assert pipeline.run("--ranks", 1) == pipeline.changed()  # which changes no result
@@ -116,7 +116,7 @@ def test_a_stage_on_ranks_is_that_of_one_process(pipeline: Pipeline, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("stage", "ranks", "said"),
+    ("stage", "ranks", "message"),
     [
         ("dpo", 0, "`ranks` of stage dpo must be a whole number from 1 to 64, not 0."),
         ("dpo", "two", "`ranks` of stage dpo must be a whole number from 1 to 64, not two."),
@@ -130,11 +130,11 @@ def test_a_stage_on_ranks_is_that_of_one_process(pipeline: Pipeline, capsys: pyt
     ],
 )
 def test_stages_that_cannot_have_their_ranks(
-    stage: str, ranks: object, said: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
+    stage: str, ranks: object, message: str, pipeline: Pipeline, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pipeline.write({**STAGES, stage: {**STAGES[stage], "ranks": ranks}})
     assert accord("run", pipeline.recipe, "--out", pipeline.out) == 2
-    assert capsys.readouterr().err == f"accord: {said}\n"
+    assert capsys.readouterr().err == f"accord: {message}\n"
     assert not pipeline.out.exists()
 
 

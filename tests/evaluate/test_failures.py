@@ -187,7 +187,7 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("facts: [", "the file of probes FILE is not valid YAML: "),
         ("- a", "FILE must hold kinds of probes, each with a list of them; the kinds are instructions, facts, "),
@@ -228,12 +228,12 @@ def test_files_of_probes_are_added_and_chosen(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_file_of_probes_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_what_is_no_file_of_probes_is_refused(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "probes.yaml"
     file.write_text(text)
     with pytest.raises(InputError) as raised:
         read_probes(str(file))
-    assert str(raised.value).startswith(said.replace("FILE", str(file)))
+    assert str(raised.value).startswith(message.replace("FILE", str(file)))
 
 
 def test_kinds_that_are_not_there() -> None:

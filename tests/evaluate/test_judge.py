@@ -135,9 +135,9 @@ def test_from_the_command_line(
     assert result["first_wins"]["estimate"] == result["inconsistent"]["estimate"] == 1.0
     assert result["order_bias"] is None and result["invalid"]["estimate"] == 1 / 30
     assert {part["label"]: part["accuracy"]["n"] for part in result["by_source"]} == {"x": 19, "y": 10}
-    said = capsys.readouterr()
-    assert "first answer wins" in said.out
-    assert "The judge favors the answer shown first" in said.out + said.err
+    printed = capsys.readouterr()
+    assert "first answer wins" in printed.out
+    assert "The judge favors the answer shown first" in printed.out + printed.err
     assert accord("report", out) == 0
     page = (out / "report.html").read_text()
     assert "A judge compared with people" in page and "log-odds of twice the length" in page.lower()

@@ -94,7 +94,7 @@ def test_british_spelling_of_before_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('{"kind": ', "is not a JSON object; restore it or remove it."),
         ("[]", "is not a JSON object"),
@@ -103,11 +103,11 @@ def test_british_spelling_of_before_is_read() -> None:
         ('{"kind": "verification", "prompts": 1}', "run accord evaluate passes again to write it anew."),
     ],
 )
-def test_what_cannot_be_read_says_what_to_do(content: str, said: str, tmp_path: Path) -> None:
+def test_what_cannot_be_read_says_what_to_do(content: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text(content)
     with pytest.raises(InputError) as error:
         load(tmp_path)
-    assert said in str(error.value) and str(tmp_path / "evaluation.json") in str(error.value)
+    assert message in str(error.value) and str(tmp_path / "evaluation.json") in str(error.value)
 
 
 def test_where_nothing_was_written(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from tests.commands.small import write_jsonl
 
 def test_exact_policy_gradient(capsys: pytest.CaptureFixture[str]) -> None:
     exact_policy_gradient.main()
-    said = capsys.readouterr().out
-    assert "40 completions" in said
-    assert float(said.split("at most ")[1].split(";")[0]) < 1e-5
+    printed = capsys.readouterr().out
+    assert "40 completions" in printed
+    assert float(printed.split("at most ")[1].split(";")[0]) < 1e-5
 
 
 def test_custom_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

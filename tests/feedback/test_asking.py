@@ -144,9 +144,9 @@ def test_reasoning_and_principles_from_the_command_line(
     data, out = write_jsonl(tmp_path / "s.jsonl", samples), tmp_path / "o.jsonl"
     words = ("label", "--data", data, "--out", out, "--judge", "ai:smollm2", "--soft", "--constitution", "hhh")
     assert accord(*words, "--reasoning", 8) == 0
-    said = capsys.readouterr().err
-    assert "2 of 2 reasonings were cut at 8 tokens, and used as far as they go" in said
-    assert "0 replies kept before, 4 more" in said
+    printed = capsys.readouterr().err
+    assert "2 of 2 reasonings were cut at 8 tokens, and used as far as they go" in printed
+    assert "0 replies kept before, 4 more" in printed
     journal = [json.loads(line) for line in Path(f"{out}.journal").read_text().splitlines()]
     assert journal[0]["of"]["reasoning"] == 8 and sum(bool(line.get("text")) for line in journal[1:]) == 2
     first = read_jsonl(out)

@@ -36,7 +36,7 @@ def test_a_sentence_is_a_principle_that_critic_and_reviser_are_told_too(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "has no principles"),
         ("principles: []", "has no principles"),
@@ -49,10 +49,10 @@ def test_a_sentence_is_a_principle_that_critic_and_reviser_are_told_too(tmp_path
         ("- [", "is not valid YAML"),
     ],
 )
-def test_what_is_no_constitution_is_told(tmp_path: Path, text: str, said: str) -> None:
+def test_what_is_no_constitution_is_told(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(text)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         read_constitution(str(file))
 
 

@@ -57,7 +57,7 @@ def test_every_check_has_an_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ([], "constraints are a mapping with some of words, sentences, "),
         ({}, "constraints are a mapping with some of words, sentences, "),
@@ -77,8 +77,8 @@ def test_every_check_has_an_example() -> None:
         ({"matches": "["}, r"matches: the pattern '\[' is not a regular expression"),
     ],
 )
-def test_what_is_no_constraint_is_refused(given: Any, said: str) -> None:
-    with pytest.raises(InputError, match=f"^{said}"):
+def test_what_is_no_constraint_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
         parse(given)
 
 

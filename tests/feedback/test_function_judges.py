@@ -50,7 +50,7 @@ def test_a_judge_of_chats_gets_messages_and_of_samples_columns() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "message"),
     [
         ([1.5], r"returned 1.5 for row 3 \(prompt 'how much \?', completion 'a'\); let it return the probability that"),
         ([-0.1], r"returned -0.1 for row 3"),
@@ -59,8 +59,8 @@ def test_a_judge_of_chats_gets_messages_and_of_samples_columns() -> None:
         ([1.0, None], r"returned 2 values for 1 completions of row 3"),
     ],
 )
-def test_what_is_no_probability_names_judge_and_row(result: Any, said: str) -> None:
-    with pytest.raises(InputError, match=f"^the judge judges:j {said}"):
+def test_what_is_no_probability_names_judge_and_row(result: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"^the judge judges:j {message}"):
         FunctionJudge(lambda **_: result, "judges:j").samples([sample("a", 2)], [sample("b", 2)])
 
 

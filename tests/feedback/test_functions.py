@@ -133,7 +133,7 @@ HUGE = 10**400
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "message"),
     [
         ([1.0], r"returned 1 values for 2 completions of rows 1, 5; let it return one for each"),
         ([1.0, 2.0, 3.0], r"returned 3 values for 2 completions of rows 1, 5"),
@@ -156,8 +156,8 @@ HUGE = 10**400
         ([1.0, np.array([1.0])], rf"returned array\(\[1.\]\) {ROW_5}"),
     ],
 )
-def test_what_is_no_list_of_finite_numbers_names_function_and_row(result: Any, said: str) -> None:
-    with pytest.raises(InputError, match=f"^the reward function rewards:brief {said}"):
+def test_what_is_no_list_of_finite_numbers_names_function_and_row(result: Any, message: str) -> None:
+    with pytest.raises(InputError, match=f"^the reward function rewards:brief {message}"):
         FunctionReward(lambda **_: result, "rewards:brief")(SAMPLES)
 
 
@@ -260,8 +260,8 @@ def test_what_a_function_prints_is_no_output(capsys: pytest.CaptureFixture[str])
         return [1.0] * len(completions)
 
     assert FunctionReward(printing)(SAMPLES).tolist() == FunctionReward(awaited)(SAMPLES).tolist() == [1, 1]
-    said = capsys.readouterr()
-    assert said.out == "" and said.err == "scored 2\nfrom afar\n"
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err == "scored 2\nfrom afar\n"
 
 
 @pytest.mark.parametrize("comes_back", [True, False])

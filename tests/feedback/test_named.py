@@ -175,7 +175,7 @@ NEITHER = "is neither a verifier, nor module:function, nor a URL, nor the folder
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("nummber", f"'nummber' {NEITHER}; did you mean number?"),
         ("zzz", f"'zzz' {NEITHER}; the verifiers are exact, number, regex, math, reasoning-gym"),
@@ -192,12 +192,12 @@ NEITHER = "is neither a verifier, nor module:function, nor a URL, nor the folder
         ("ftp://here", "a reward's server is reached by http:// or https://, not by ftp://here"),
     ],
 )
-def test_mistakes_are_told(spec: str, said: str, functions: str) -> None:
+def test_mistakes_are_told(spec: str, message: str, functions: str) -> None:
     Path("broken_rewards.py").write_text("def f(:\n")
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(message)):
         reward_named(spec)
     if spec not in ("house_rewards:Object",):
-        with pytest.raises(InputError, match=re.escape(said)):
+        with pytest.raises(InputError, match=re.escape(message)):
             judge_named(spec)
 
 

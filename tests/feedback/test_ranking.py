@@ -165,8 +165,8 @@ def test_rankings_from_the_command_line(
     assert accord(*fit[:-1]) == 0
     capsys.readouterr()
     assert accord(*label, "ranking_judges:silent", "ranking_judges:even", "--by", "majority") == 0
-    said = capsys.readouterr().err
-    assert "ranking_judges:silent: 2 ties, 6 invalid" in said  # whoever is valid decides
+    printed = capsys.readouterr().err
+    assert "ranking_judges:silent: 2 ties, 6 invalid" in printed  # whoever is valid decides
     assert accord(*label, "ranking_judges:silent") == 0 and len(read_jsonl(out)) == 2
     assert "label: 2 rankings of 3 prompts, 0 all tied, 1 invalid" in capsys.readouterr().err
     assert accord(*label, "ranking_judges:even") == 0 and len(read_jsonl(out)) == 2
@@ -181,8 +181,10 @@ def test_a_model_at_hand_ranks(tmp_path: Path, capsys: pytest.CaptureFixture[str
     rows = [{"prompt": "hi", "completion": text} for text in ("good", "bad day", "hello")]
     data, out = write_jsonl(tmp_path / "s.jsonl", rows), tmp_path / "o.jsonl"
     code = accord("label", "--data", data, "--out", out, "--judge", judge, "--rankings")
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     # the little model knows no letters: it gives them one probability, so that all are tied, or less than counts
-    assert code == 2 and "0 replies kept before, 3 more" in said and "the judge found no completion better" in said
+    assert (
+        code == 2 and "0 replies kept before, 3 more" in printed and "the judge found no completion better" in printed
+    )
     named = judge_named(str(judge))
     assert isinstance(named, RankingJudge) and only_compares(named)

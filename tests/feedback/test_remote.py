@@ -167,7 +167,7 @@ def test_an_answer_without_end_is_given_up(server: Server, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (b"[" * 100_000, r"answered b'\[.*, which is not JSON$"),
         (b"<html>", "answered b'<html>', which is not JSON$"),
@@ -181,9 +181,9 @@ def test_an_answer_without_end_is_given_up(server: Server, monkeypatch: pytest.M
         ({"rewards": [1, "2"]}, "returned '2' for row 5"),
     ],
 )
-def test_what_is_no_answer_is_told(answer: Any, said: str, server: Server) -> None:
+def test_what_is_no_answer_is_told(answer: Any, message: str, server: Server) -> None:
     server.answers = [answer]
-    with pytest.raises(InputError, match=f"^{server.url} {said}"):
+    with pytest.raises(InputError, match=f"^{server.url} {message}"):
         RemoteReward(server.url)(SAMPLES)
     assert len(server.asked) == 1
 
@@ -203,7 +203,7 @@ def test_a_column_that_json_cannot_hold_is_told(value: object, server: Server) -
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: RemoteReward("ftp://here"), "a reward's server is reached by http:// or https://, not by ftp://here"),
         (lambda: RemoteReward("file:///etc/passwd"), "not by file:///etc/passwd"),
@@ -211,8 +211,8 @@ def test_a_column_that_json_cannot_hold_is_told(value: object, server: Server) -
         (lambda: RemoteReward("http://here", retries=-1), "timeout must be positive and retries not negative"),
     ],
 )
-def test_what_cannot_be_asked(make: Callable[[], RemoteReward], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_what_cannot_be_asked(make: Callable[[], RemoteReward], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         make()
 
 
@@ -275,7 +275,7 @@ def test_users_passwords_and_queries_are_in_no_message(locked: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "key", "said"),
+    ("url", "key", "message"),
     [
         ("http://h.example/ok", "MY_KEY", "http://h.example/ok would be sent the key in MY_KEY as plain text"),
         ("http://bob:pw@h.example/ok", None, "http://h.example/ok would be sent the password as plain text"),
@@ -285,10 +285,10 @@ def test_users_passwords_and_queries_are_in_no_message(locked: Any) -> None:
         ("https://a.example/x + https://b.example/x", "MY_KEY", "; there are 2"),
     ],
 )
-def test_keys_that_are_not_sent(url: str, key: str | None, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_that_are_not_sent(url: str, key: str | None, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_KEY", "SECRET")
     monkeypatch.delenv("NONE", raising=False)
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(message)):
         allow([reward_named(url)], None, key)
-    if "plain" in said:
+    if "plain" in message:
         allow([reward_named(url)], None, key, insecure=True)

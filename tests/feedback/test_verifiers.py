@@ -111,7 +111,7 @@ def test_prompts_are_checked_before_anything_is_sampled() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "said"),
+    ("spec", "message"),
     [
         ("nummber", "there is no verifier 'nummber'; did you mean number?"),
         ("zzz", "there is no verifier 'zzz': they are exact, number, regex, math, reasoning-gym"),
@@ -123,8 +123,8 @@ def test_prompts_are_checked_before_anything_is_sampled() -> None:
         ("reasoning-gym@x", "the verifier reasoning-gym reads the columns of its own rows: give it no column"),
     ],
 )
-def test_mistakes_in_names_are_told(spec: str, said: str) -> None:
-    with pytest.raises(InputError, match=f"^{re.escape(said)}"):
+def test_mistakes_in_names_are_told(spec: str, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
         verifier_named(spec)
 
 

@@ -53,7 +53,7 @@ def test_the_mean_gradient_is_that_of_the_expected_reward_of_conversations(
     groups = list(product(range(len(talks)), repeat=size))
     prompts = [EncodedPrompt(ASKED.prompt, START, row) for row in range(len(groups))]
     said = [talks[i] for group in groups for i in group]
-    rollout = Rollout.of_talks(prompts, said, [float(REWARD[i]) for group in groups for i in group])
+    rollout = Rollout.of_conversations(prompts, said, [float(REWARD[i]) for group in groups for i in group])
     chance = torch.stack([logp.detach()[list(group)].sum().exp() for group in groups])
     total = torch.zeros((), dtype=torch.float64)
     for trees in (t for part in learner.experience(0, rollout)[0] for t in part):
@@ -71,7 +71,7 @@ def test_the_mean_gradient_is_that_of_the_expected_reward_of_conversations(
 
 
 def test_a_conversation_is_one_branch_in_which_the_user_s_words_are_not_trained_on() -> None:
-    rollout = Rollout.of_talks([ASKED], talks_by(network(1)), REWARD.tolist())
+    rollout = Rollout.of_conversations([ASKED], talks_by(network(1)), REWARD.tolist())
     [tree] = rollout.trees
     assert [b.tokens for b in tree.branches] == [b.tokens for b in EVERY.branches]
     assert [b.trained for b in tree.branches] == [b.trained for b in EVERY.branches]
@@ -88,7 +88,9 @@ def test_ppo_has_its_reward_after_the_last_answer_and_no_value_for_the_user() ->
     learner = learner_of(method)
     assert isinstance(learner, PPOLearner)
     learner.value.network.score.weight.data.zero_()  # it expects 0 everywhere
-    [[batch]], _ = learner.experience(0, Rollout.of_talks([ASKED], talks_by(learner.policy.network), REWARD.tolist()))
+    [[batch]], _ = learner.experience(
+        0, Rollout.of_conversations([ASKED], talks_by(learner.policy.network), REWARD.tolist())
+    )
     turns = torch.tensor([len(answers) for answers in ANSWERS])
     assert len(batch.target) == int(turns.sum()) == 41
     # With lambda 1 the return of every answer is the whole conversation's reward.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from accord.train.loop import Result
 from accord.train.rows import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import WORDS
-from tests.interrupted import interrupt_at
+from tests.interrupted import assert_resumes
 from tests.methods.test_personal import KIND, STERN, rows
 
 
@@ -138,14 +139,7 @@ def test_opposite_users_get_what_they_like(base: str, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(base: str, tmp_path: Path) -> None:
-    whole = fitted(base, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fitted(base, tmp_path / "stopped", on_step=interrupt_at(3))
-    resumed = fitted(base, tmp_path / "stopped", resume=True)
-    losses = [[row["loss"] for row in read_metrics(run.folder)] for run in (whole, resumed)]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
-    weights = [load_model(str(run.folder / "model")).network.state_dict() for run in (whole, resumed)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_resumes(partial(fitted, base), tmp_path, step=3)
 
 
 def test_users_are_held_out_whole(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -229,9 +229,9 @@ def test_the_best_model_is_kept_and_patience_ends_the_run_with_it(
     for found in ("whole/best", "early/best", "early/model"):
         same = load_file(tmp_path / found / "model.safetensors")
         assert all(torch.equal(same[name], weight) for name, weight in weights.items()), found
-    said = " ".join(capsys.readouterr().err.split())
-    assert "3 measurements in a row were no better than the best; the run ends, as --patience asks." in said
-    assert f"On eval_data the model after step {step} is the best (eval_loss " in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "3 measurements in a row were no better than the best; the run ends, as --patience asks." in printed
+    assert f"On eval_data the model after step {step} is the best (eval_loss " in printed
 
 
 @pytest.fixture(scope="module")
@@ -280,8 +280,8 @@ def test_prompts_that_are_trained_on_too_are_told(
     base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(DPO(**COMMON), base, tmp_path / "run", eval_data=[PAIRS[0], *HELD], eval_every=100)
-    said = " ".join(capsys.readouterr().err.split())
-    assert "1 of the 5 prompts of eval_data are trained on too: on these the loss is not held out." in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert "1 of the 5 prompts of eval_data are trained on too: on these the loss is not held out." in printed
 
 
 def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"eval_split": 0}, "eval_split is a share of the prompts between 0 and 1, such as 0.1, not 0."),
         ({"eval_split": "1"}, "eval_split is a share of the prompts between 0 and 1, such as 0.1, not 1."),
@@ -318,8 +318,8 @@ def test_the_best_by_another_measure(base: str, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(
-    base: str, tmp_path: Path, given: dict[str, Any], said: str
+    base: str, tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(message)):
         train(DPO(**COMMON), base, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()

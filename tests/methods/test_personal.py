@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,9 @@ from accord.errors import LeftOut
 from accord.methods import PersonalReward
 from accord.records import Preference, Ranking
 from accord.train.loop import Result
-from accord.train.rows import read_metrics
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.data.conftest import WORDS
-from tests.interrupted import interrupt_at
+from tests.interrupted import assert_resumes
 
 WORDS_OF = WORDS[6:]
 KIND, STERN = WORDS_OF[0], WORDS_OF[1]
@@ -99,20 +99,13 @@ def test_opposite_users_are_told_apart(base: str, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(base: str, tmp_path: Path) -> None:
-    whole = fitted(base, tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        fitted(base, tmp_path / "stopped", on_step=interrupt_at(3))
-    resumed = fitted(base, tmp_path / "stopped", resume=True)
-    losses = [[row["loss"] for row in read_metrics(run.folder)] for run in (whole, resumed)]
-    assert losses[0] == losses[1] and len(losses[0]) == 6
-    weights = [load_reward_model(str(run.folder / "model")).network.state_dict() for run in (whole, resumed)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert_resumes(partial(fitted, base), tmp_path, step=3)
 
 
 def test_users_are_held_out_whole(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = fitted(base, tmp_path / "run", steps=2, eval_split="0.25")
-    said = capsys.readouterr().err
-    assert "8 of 32 rows are held out, those of 2 users." in said
+    printed = capsys.readouterr().err
+    assert "8 of 32 rows are held out, those of 2 users." in printed
     noted = json.loads((tmp_path / "run/environment.json").read_text())
     assert noted["read_as"] == "read as 6 users with 24 preferences"
     assert {"eval_accuracy", "eval_accuracy_alone", "eval_loss_low"} <= set(result.metrics[-1])

@@ -198,7 +198,7 @@ def test_it_judges_models_without_scoring_them(home: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("command", "options", "said"),
+    ("command", "options", "message"),
     [
         ("preference", ("--planes", "0"), "planes must be at least 1"),
         ("ppo", ("--reward", "MODEL", "--max-new-tokens", "4"), "is a preference model, which compares"),
@@ -207,7 +207,7 @@ def test_it_judges_models_without_scoring_them(home: Path, tmp_path: Path) -> No
 def test_what_it_cannot_do(
     command: str,
     options: tuple[str, ...],
-    said: str,
+    message: str,
     home: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -216,4 +216,4 @@ def test_what_it_cannot_do(
     common = ("--model", home / "base", "--data", home / "rows.jsonl", "--out", tmp_path / "out")
     assert accord(command, *common, *given) == 2
     error = capsys.readouterr().err
-    assert said in error and not (tmp_path / "out").exists()
+    assert message in error and not (tmp_path / "out").exists()

@@ -316,7 +316,7 @@ def test_a_loss_that_is_not_finite_names_its_round(base: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"rounds": 0}, "rounds must be at least 1, not 0"),
         ({"growth": 0.0}, "growth must be positive, not 0.0"),
@@ -325,6 +325,6 @@ def test_a_loss_that_is_not_finite_names_its_round(base: str, tmp_path: Path) ->
         ({"temperature": 0.0}, "temperature must be positive, not 0.0"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         STaR(**given)

@@ -82,12 +82,12 @@ def test_a_reward_that_reads_no_answers_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"group_size": 1}, "group_size must be at least 2, as self-consistency compares the samples of one prompt"),
         ({"confidence": 1.5}, "confidence is a share of the samples in .0, 1., not 1.5"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
+def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         SelfConsistency(**given)

@@ -107,16 +107,16 @@ def test_rows_of_another_kind_are_refused(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"eval_split": "0.1"}, "with stream no share of the rows can be held out"),
         ({"watch": "x", "watch_data": "y"}, "with stream the training prompts are not known in advance"),
     ],
 )
 def test_what_needs_all_rows_is_refused(
-    options: dict[str, Any], said: str, model: str, data: str, tmp_path: Path
+    options: dict[str, Any], message: str, model: str, data: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         SFT(**QUICK).fit(model, data, out=tmp_path / "out", stream=True, **options)
 
 

@@ -126,8 +126,8 @@ def test_a_model_that_its_first_update_kills_is_not_the_best(
         assert best_of(out) == {"step": 0, "watched": 1.0}
         start, best = (load_file(Path(folder) / "model.safetensors") for folder in (base, out / "best"))
         assert all(torch.equal(start[name], best[name]) for name in start)
-        said = " ".join(capsys.readouterr().err.split())
-        assert "no model was better than the starting one (1): best/ is that model." in said
+        printed = " ".join(capsys.readouterr().err.split())
+        assert "no model was better than the starting one (1): best/ is that model." in printed
 
 
 def test_the_best_is_the_model_whose_samples_were_the_best(base: str, tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_measure_of_tuning_needs_prompts(base: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"watch_data": HELD_OUT}, "watch_data needs a measure: give watch."),
         ({"watch": "nummber"}, "did you mean number?"),
@@ -303,8 +303,8 @@ def test_a_measure_of_tuning_needs_prompts(base: str, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(
-    base: str, tmp_path: Path, given: dict[str, Any], said: str
+    base: str, tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(InputError, match=re.escape(said)):
+    with pytest.raises(InputError, match=re.escape(message)):
         train(base, tmp_path / "run", **given)
     assert not (tmp_path / "run").exists()

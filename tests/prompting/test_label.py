@@ -115,10 +115,10 @@ def test_a_budget_ends_the_work_and_the_next_run_goes_on(
         before = len(faulty.asked)
         codes.append(label(faulty, rows, out, *costs))
         assert len(faulty.asked) - before < 20
-        said = capsys.readouterr().err
+        printed = capsys.readouterr().err
         if codes[-1]:
-            assert "the budget of 0.70 has no room for another request" in said
-            assert f"of 40 requests are answered, and kept in {out}.journal: the same command goes on" in said
+            assert "the budget of 0.70 has no room for another request" in printed
+            assert f"of 40 requests are answered, and kept in {out}.journal: the same command goes on" in printed
             assert not out.exists()
         else:
             break
@@ -138,13 +138,15 @@ def test_failures_are_counted_by_kind_and_never_ties(
     faulty.told = told
     out = tmp_path / "out.jsonl"
     assert label(faulty, rows, out, "--retries", 1) == 0
-    said = capsys.readouterr().err
-    assert "label: 15 preferences from 20 comparisons, 1 ties, 4 invalid (1 server error (5xx), 1 no letter, " in said
-    assert "1 refused, 1 cut before a letter)" in said
-    assert "0 replies kept before, 36 more, 4 requests without one" in said
-    assert "failed attempts: 2 refused, 8 server error (5xx)" in said
-    assert "2 replies began with a block of reasoning" in said
-    assert CANARY not in said + Path(f"{out}.journal").read_text()
+    printed = capsys.readouterr().err
+    assert (
+        "label: 15 preferences from 20 comparisons, 1 ties, 4 invalid (1 server error (5xx), 1 no letter, " in printed
+    )
+    assert "1 refused, 1 cut before a letter)" in printed
+    assert "0 replies kept before, 36 more, 4 requests without one" in printed
+    assert "failed attempts: 2 refused, 8 server error (5xx)" in printed
+    assert "2 replies began with a block of reasoning" in printed
+    assert CANARY not in printed + Path(f"{out}.journal").read_text()
     faulty.told = kind
     assert label(faulty, rows, out, "--retries", 1) == 0  # the four are asked again
     assert "36 replies kept before, 4 more, 0 requests without one" in capsys.readouterr().err
@@ -172,8 +174,8 @@ def test_columns_reach_the_judge(faulty: Faulty, rows: str, tmp_path: Path, caps
         capsys.readouterr().err
     )
     assert run("{right} {first} {second}") == 2
-    said = capsys.readouterr().err
-    assert f"the journal {tmp_path / 'j'} has other settings (template: Right is {{right}}. {{prompt}}" in said
+    printed = capsys.readouterr().err
+    assert f"the journal {tmp_path / 'j'} has other settings (template: Right is {{right}}. {{prompt}}" in printed
 
 
 def test_columns_reach_a_judge_on_trial_whose_journal_is_kept(faulty: Faulty, tmp_path: Path) -> None:
@@ -209,8 +211,8 @@ def test_a_judge_at_hand_has_a_journal_too(tmp_path: Path, capsys: pytest.Captur
     judge = tmp_path / "judge.yaml"
     judge.write_text(json.dumps({"model": model, "template": "{first} {second}"}))
     code = accord("label", "--data", data, "--out", out, "--judge", judge, "--soft")
-    said = capsys.readouterr().err
+    printed = capsys.readouterr().err
     # the little model knows no letters, so that it gives them the probability of whatever it reads in their place
-    assert code in (0, 2) and f"0 replies kept before, 6 more, 0 requests without one; kept in {out}.journal" in said
+    assert code in (0, 2) and f"0 replies kept before, 6 more, 0 requests without one; kept in {out}.journal" in printed
     assert accord("label", "--data", data, "--out", out, "--judge", judge, "--soft") == code
     assert "6 replies kept before, 0 more" in capsys.readouterr().err

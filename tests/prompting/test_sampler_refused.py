@@ -15,7 +15,7 @@ from tests.prompting.sampled import PROMPTS, other_model, run
 
 
 @pytest.mark.parametrize(
-    ("told", "said"),
+    ("told", "message"),
     [
         ({"raw": True}, "are those before the temperature of 0.7: start it with --logprobs-mode processed_logprobs."),
         ({"is_dev": False}, "takes no weights: start it with VLLM_SERVER_DEV_MODE=1 in its environment."),
@@ -26,7 +26,7 @@ from tests.prompting.sampled import PROMPTS, other_model, run
     ids=lambda told: str(told)[:20],
 )
 def test_a_server_that_cannot_be_used_ends_the_command_before_it_begins(
-    told: dict[str, Any], said: str, base: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    told: dict[str, Any], message: str, base: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = write_jsonl(tmp_path / "p.jsonl", PROMPTS)
     with serving(Vllm(base, **told)) as vllm:
@@ -35,7 +35,7 @@ def test_a_server_that_cannot_be_used_ends_the_command_before_it_begins(
         run_it = ["grpo", "--model", base, "--data", data, "--out", tmp_path / "run", "--max-steps", "1"]
         assert accord(*run_it, "--reward", "tests.prompting.sampled:score", *given) == 2
     last = capfd.readouterr().err.strip().splitlines()[-1]
-    assert vllm.url in last and said in last
+    assert vllm.url in last and message in last
     assert not (tmp_path / "run").exists()
 
 

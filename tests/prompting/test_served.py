@@ -214,7 +214,7 @@ def test_money_is_bounded(faulty: Faulty) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("message", "text"),
     [
         ("<think>A or B?</think>\n\nB", "B"),
         ("so it is B</think> B", "B"),
@@ -224,16 +224,16 @@ def test_money_is_bounded(faulty: Faulty) -> None:
         (" A ", " A "),
     ],
 )
-def test_reasoning_is_left_out(faulty: Faulty, said: str, text: str) -> None:
-    assert without_reasoning(said) == text
-    faulty.told = lambda prompt, time: f"text:{said}"
+def test_reasoning_is_left_out(faulty: Faulty, message: str, text: str) -> None:
+    assert without_reasoning(message) == text
+    faulty.told = lambda prompt, time: f"text:{message}"
     model = served(faulty)
     assert [reply.text for reply in model([asked("hi")])] == [text]
-    assert model.reasoning == (said != text)
+    assert model.reasoning == (message != text)
 
 
 @pytest.mark.parametrize(
-    ("said", "tops", "choices", "found"),
+    ("message", "tops", "choices", "found"),
     [
         ("A", {"A": 0.5, " A": 0.1, "B": 0.25, "The": 0.1}, "AB", {"A": 0.6, "B": 0.25}),
         ("<think>|A|</think>|**|B", {"B": 0.5, "A": 0.25}, "AB", {"A": 0.25, "B": 0.5}),
@@ -244,9 +244,9 @@ def test_reasoning_is_left_out(faulty: Faulty, said: str, text: str) -> None:
     ],
 )
 def test_choices_are_read_where_the_answer_begins(
-    faulty: Faulty, said: str, tops: dict[str, float], choices: Any, found: dict[str, float] | None
+    faulty: Faulty, message: str, tops: dict[str, float], choices: Any, found: dict[str, float] | None
 ) -> None:
-    faulty.told, faulty.tops = lambda prompt, time: f"text:{said}", tops
+    faulty.told, faulty.tops = lambda prompt, time: f"text:{message}", tops
     [reply] = served(faulty)([asked("hi", choices=tuple(choices))])
     assert reply.choices == (None if found is None else pytest.approx(found))
 

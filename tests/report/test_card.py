@@ -84,17 +84,17 @@ def test_every_run_writes_one_that_the_hub_can_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "method", "said"),
+    ("rows", "method", "message"),
     [
         (PAIRS, "kto", "read as 12 labeled completions"),
         ([Demonstration("hi", "hello"), Demonstration("bye", "good bye")], "sft", "read as 2 completions"),
     ],
 )
-def test_what_rows_became(rows: list[Any], method: str, said: str, tmp_path: Path) -> None:
+def test_what_rows_became(rows: list[Any], method: str, message: str, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "rows.jsonl", rows)
     out = tmp_path / "run"
     assert accord(method, "--model", save_model(tmp_path / "base"), "--data", data, "--out", out, *QUICK) == 0
-    assert f"- {said}\n" in (out / "model" / "README.md").read_text()
+    assert f"- {message}\n" in (out / "model" / "README.md").read_text()
 
 
 def used(folder: Path) -> dict[str, Any]:
@@ -196,7 +196,7 @@ def test_any_text_is_one_piece_of_code(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("message", "shown"),
     [
         ("/home/jane/data/pairs.jsonl", "pairs.jsonl"),
         ("/home/jane/runs/rm/model + 0.5 * mean(/home/jane/a/model, ~/b/best)", "rm + 0.5 * mean(a, b best)"),
@@ -210,8 +210,8 @@ def test_any_text_is_one_piece_of_code(text: str) -> None:
         ("regex:^a/b$", "regex:^a/b$"),
     ],
 )
-def test_what_is_made_public(said: str, shown: str) -> None:
-    assert card.public(said) == shown
+def test_what_is_made_public(message: str, shown: str) -> None:
+    assert card.public(message) == shown
     assert card.public(3.5) == 3.5
 
 

@@ -74,16 +74,16 @@ def test_whatever_is_written_is_read_or_left(text: str, is_cut: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [(" Yes", True), ("no.", False), ("**Yes**, it is", True), ("Yesterday", None), ("Maybe yes", None), ("", None)],
 )
-def test_yes_or_no(text: str, said: bool | None) -> None:
-    assert yes_or_no(text) is said
+def test_yes_or_no(text: str, message: bool | None) -> None:
+    assert yes_or_no(text) is message
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("4", 4), ("Score: 5\nIt is", 5), (" 3/5", 3), ("4.5", None), ("10", None), ("6", None), ("good: 4", None)],
 )
-def test_scores(text: str, said: int | None) -> None:
-    assert score(text) == said
+def test_scores(text: str, message: int | None) -> None:
+    assert score(text) == message

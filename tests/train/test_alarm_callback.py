@@ -48,8 +48,10 @@ def test_it_rings_in_a_run_and_writes_what_the_command_finds_afterwards(
     callback = accord.AlarmCallback()
     trainer(tmp_path, COSTS, callback, save_steps=LAST).train()
     assert [(one.step, one.name) for one in callback.alarms] == [(13, "loss-rise")]
-    said = capsys.readouterr().err
-    assert "step 13, loss-rise: the loss rose from 1 at the start to 9, the mean of 10 steps, and stays there." in said
+    printed = capsys.readouterr().err
+    assert (
+        "step 13, loss-rise: the loss rose from 1 at the start to 9, the mean of 10 steps, and stays there." in printed
+    )
     (row,) = read_jsonl(tmp_path / "alarms.jsonl")
     assert (row["step"], row["alarm"]) == (13, "loss-rise") and row["try"].startswith("lower the learning rate")
     assert command("alarms", tmp_path, "--out", tmp_path / "found") == 0

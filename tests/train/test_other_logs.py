@@ -184,8 +184,8 @@ def test_rows_without_steps_are_counted(tmp_path: Path) -> None:
 
 def test_the_command_tells_how_it_read_and_what_rang(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert accord("alarms", verl_file(tmp_path), "--out", tmp_path / "out") == 0
-    said = capsys.readouterr().out
-    assert "not judged: no watched" in " ".join(said.split()) and "actor/ppo_kl" in said
+    printed = capsys.readouterr().out
+    assert "not judged: no watched" in " ".join(printed.split()) and "actor/ppo_kl" in printed
     result = load(tmp_path / "out")
     assert isinstance(result, AlarmsResult)
     assert (result.trainer, result.rows, result.first, result.last) == ("verl", 4, 1, 4)
@@ -224,7 +224,7 @@ def test_rows_that_stand_apart_are_told(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [
         (
             [{"step": 1, "loss": 1.0}, {"step": 1, "loss": 2.0, "_runtime": 3}, {"step": 1, "eval_loss": 2.0}],
@@ -238,8 +238,8 @@ def test_rows_that_stand_apart_are_told(tmp_path: Path, capsys: pytest.CaptureFi
         ([{"step": 1, "loss": 10**400}, {"step": 2, "loss": 1.0}], "not finite, and left out: loss in 1 rows."),
     ],
 )
-def test_what_of_a_log_is_passed_over_is_told(rows: list[dict[str, Any]], said: str, tmp_path: Path) -> None:
-    assert read_log(write_jsonl(tmp_path / "log.jsonl", rows)).warnings == [said]
+def test_what_of_a_log_is_passed_over_is_told(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
+    assert read_log(write_jsonl(tmp_path / "log.jsonl", rows)).warnings == [message]
 
 
 def test_a_name_with_half_a_character_is_kept_with_a_sign_in_its_place(tmp_path: Path) -> None:

@@ -67,17 +67,17 @@ def test_to_resume_what_never_began_is_to_begin(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"batch_size": 5}, "was run with batch_size = 4, not 5; resume it with the same settings"),
         ({"seed": 7}, "was run with seed = 3, not 7"),
         ({"beta": 0.1}, "was run with beta = None, not 0.1"),
     ],
 )
-def test_other_settings_are_refused(change: dict[str, object], said: str, tmp_path: Path) -> None:
+def test_other_settings_are_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
     with Run(tmp_path / "run", SETTINGS) as run:
         run.begin(0, 1)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         Run(tmp_path / "run", SETTINGS | change, resume=True)
 
 

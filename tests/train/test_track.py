@@ -207,9 +207,9 @@ def test_a_service_that_fails_is_named_once_and_the_run_goes_on(
     session(tmp_path / "run", "tensorboard", 1, 4)
     assert Broken.told == [1, 2, "finished"]
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3, 4]
-    said = " ".join(capfd.readouterr().err.split())
-    assert said.count("tensorboard failed") == 1 and "https://host/api" in said
-    assert "secret" not in said and "gone" not in said
+    printed = " ".join(capfd.readouterr().err.split())
+    assert printed.count("tensorboard failed") == 1 and "https://host/api" in printed
+    assert "secret" not in printed and "gone" not in printed
 
 
 def test_a_service_that_refuses_ends_the_run_before_anything_is_written(

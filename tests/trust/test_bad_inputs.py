@@ -38,10 +38,12 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "message"),
     [pytest.param(*row, marks=() if i % 12 == 0 else pytest.mark.slow) for i, row in enumerate(TABLE)],
 )
-def test_what_cannot_be_used_is_told(command: str, said: str, inputs: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_used_is_told(
+    command: str, message: str, inputs: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     out = inputs / "in" / "out"
     for name, value in SHORT.items():
         command = command.replace(name, value)
@@ -53,7 +55,7 @@ def test_what_cannot_be_used_is_told(command: str, said: str, inputs: Path, capf
     (inputs / "in").mkdir()
     assert status == 2
     first, *more = capfd.readouterr().err.strip().splitlines()
-    assert first.startswith("accord: ") and Template(said).safe_substitute(known) in first
+    assert first.startswith("accord: ") and Template(message).safe_substitute(known) in first
     of_users = [line for line in more if "_here" in command or "_at_import" in command]
     assert more == of_users and "Traceback" not in "".join(more)
     assert not left or any(name in command for name in LEAVES)

@@ -102,9 +102,9 @@ def test_no_failing_command_tells_a_key(home: Path, capfd: pytest.CaptureFixture
     for what, words in FAILS.items():
         given = [w.replace("IN", f"{home}/in", w.startswith("IN")).replace("OUT/", f"{command.out}/") for w in words]
         assert accord(*given) in (2, 3), what
-        said = capfd.readouterr()
-        assert "Traceback" in said.err, what  # as ACCORD_DEBUG asks
-        require_secret(home, said, what)
+        printed = capfd.readouterr()
+        assert "Traceback" in printed.err, what  # as ACCORD_DEBUG asks
+        require_secret(home, printed, what)
 
 
 @pytest.mark.parametrize("reply", REPLIES)

@@ -204,8 +204,10 @@ def test_after_a_stop_a_lower_learning_rate_goes_on_from_before_it(
     assert [c.name for c in checkpoints(run / "checkpoints")] == ["step-0000001"]
     low = SFT(**common, learning_rate=1e-4)
     rows = low.fit(model=base, data=data, out=run, resume=True).metrics
-    said = " ".join(capsys.readouterr().err.split())
-    assert "step-0000001 was saved as the run stopped itself: the run continues from before it. From step 1 on:" in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert (
+        "step-0000001 was saved as the run stopped itself: the run continues from before it. From step 1 on:" in printed
+    )
     plain = low.fit(model=base, data=data, out=tmp_path / "plain").metrics
     assert [row["loss"] for row in rows] == [row["loss"] for row in plain]
     assert yaml.safe_load((run / "config.yaml").read_text())["history"][0]["step"] == 0

@@ -48,10 +48,10 @@ def test_a_run_keeps_no_credentials_and_knows_whether_they_are_the_same(
         assert accord(*common, "--reward", f"{secret} + 0.5 * http://{at}/other?CANARY4") == 0
         assert accord(*common, "--reward", f"{secret} + 0.5 * http://{at}/other?CANARY4", "--resume") == 0
         assert accord(*common, "--reward", f"{secret} + 0.5 * http://{at}/other?CANARY5", "--resume") == 2
-    said = "".join(capfd.readouterr())
-    assert "was run with another user, password or query in a URL of reward; resume it with the same" in said
+    printed = "".join(capfd.readouterr())
+    assert "was run with another user, password or query in a URL of reward; resume it with the same" in printed
     files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]
-    assert len(files) > 8 and not [file for file in files if b"CANARY" in file.read_bytes()] and "CANARY" not in said
+    assert len(files) > 8 and not [file for file in files if b"CANARY" in file.read_bytes()] and "CANARY" not in printed
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["reward"] == f"http://{at}/ok + 0.5 * http://{at}/other"
     assert len(config["reward_url_sha256"]) == 8

@@ -25,7 +25,7 @@ def chat(*texts: str) -> tuple[Message, ...]:
 
 
 @pytest.mark.parametrize(
-    ("said", "way"),
+    ("message", "way"),
     [
         ((f"{MENU} how much is the pie ?",), "pie five coins ."),
         ((f"{MENU} how much for three pie ?",), "three pie fifteen coins ."),
@@ -53,13 +53,13 @@ def chat(*texts: str) -> tuple[Message, ...]:
         ((f"{MENU} what is good today ?", "no idea .", "the soup : make it three ."), "three soup six coins ."),
     ],
 )
-def test_what_is_right_follows_from_what_was_said(said: tuple[str, ...], way: str) -> None:
-    assert counter.gold(chat(*said), way) == 1
-    assert any(way in answer.ways() for answer in right(chat(*said)))
-    assert counter.gold(chat(*said), way.upper().replace(" .", ".")) == 1  # neither case nor spaces matter
-    assert counter.gold(chat(*said), f"{way} {way}") == counter.gold(chat(*said), "") == 0
+def test_what_is_right_follows_from_what_was_said(message: tuple[str, ...], way: str) -> None:
+    assert counter.gold(chat(*message), way) == 1
+    assert any(way in answer.ways() for answer in right(chat(*message)))
+    assert counter.gold(chat(*message), way.upper().replace(" .", ".")) == 1  # neither case nor spaces matter
+    assert counter.gold(chat(*message), f"{way} {way}") == counter.gold(chat(*message), "") == 0
     for wrong in ("that is four coins .", "take the cake .", "three soup nine coins ."):
-        assert counter.gold(chat(*said), wrong) == 0
+        assert counter.gold(chat(*message), wrong) == 0
 
 
 def test_no_answer_is_right_where_nothing_is_known() -> None:
