@@ -24,6 +24,7 @@ from torch import Tensor
 
 from accord.console import error_text
 from accord.errors import InputError, LostRanks, TrainingStopped
+from accord.interrupts import ended_by_signals
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -234,7 +235,8 @@ def joined() -> Iterator[Team]:
 def _start_group(backend: str) -> None:
     """Start torch's process group with the other ranks. Raises InputError where they do not meet."""
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        with ended_by_signals():
+            dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         rank, size, host, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
         raise InputError(

@@ -1,8 +1,10 @@
-"""Ranks that cannot begin: an environment that is not torchrun's, an address where they do not meet, other processors."""
+"""Ranks that cannot begin: another environment than torchrun's, an address where they do not meet, other machines."""
 
 from __future__ import annotations
 
+import signal
 import socket
+from collections.abc import Iterator
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from accord.cli import ranks
 from accord.engine import precision, team
 from accord.engine.team import asked_size, joined
 from accord.errors import InputError
@@ -38,6 +41,16 @@ def put(monkeypatch: pytest.MonkeyPatch, environment: dict[str, Any]) -> None:
             monkeypatch.setenv(name, str(value))
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What a rank ignores once it has failed is handled again, as all tests are in one process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("environment", "told"), WRONG)
 def test_an_environment_that_is_not_torchruns(
     environment: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -69,9 +82,9 @@ def test_ranks_whose_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         put(monkeypatch, {"MASTER_PORT": port})
-        with pytest.raises(InputError, match=f"rank 0 of 2 cannot meet the others at 127.0.0.1:{port} ") as raised:
-            with joined():
-                pass
+        raises = pytest.raises(InputError, match=f"rank 0 of 2 cannot meet the others at 127.0.0.1:{port} ")
+        with raises as raised, joined():
+            pass
     assert "EADDRINUSE" in str(raised.value)
     assert str(raised.value).endswith("MASTER_ADDR is rank 0's machine and MASTER_PORT free there.")
 
@@ -83,6 +96,21 @@ def test_ranks_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(team, "PATIENCE", timedelta(seconds=1))
     with pytest.raises(InputError, match=f"rank 1 of 2 cannot meet the others at 127.0.0.1:{port} "), joined():
         pass
+
+
+def test_a_rank_that_waits_for_others_ends_when_torchrun_asks(tmp_path: Path) -> None:
+    """It waits in C++, where Python's handlers would not run."""
+
+    def before(rank: int) -> None:
+        ranks.PATIENCE = timedelta(seconds=1)
+        if rank == 1:
+            team._backend = fails
+
+    def fails() -> str:
+        raise InputError("there is no GPU.")
+
+    begun = Ranks(["dpo", "--model", "m", "--data", "d", "--out", "run"], tmp_path, before=before)
+    assert [one.status for one in begun.wait()] == [-signal.SIGTERM, 2] and begun.seconds < 5
 
 
 def test_ranks_with_another_tokenizer_library(tmp_path: Path) -> None:
