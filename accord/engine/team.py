@@ -298,7 +298,7 @@ def _lost(how: str) -> LostRanks:
 def asked_size() -> int:
     """The number of ranks by the environment. Raises InputError where torchrun's other variables are missing or are not
     those of one of the ranks."""
-    size = os.environ.get("WORLD_SIZE", "1")
+    size = os.environ.get("WORLD_SIZE") or "1"
     if not size.isdecimal() or int(size) < 1:
         raise InputError(f"WORLD_SIZE is {size!r}, which is not a number of ranks: let torchrun set it.")
     if int(size) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -63,6 +63,12 @@ def test_an_environment_that_is_not_torchruns(
     assert line.startswith("accord: ") and told in line
 
 
+@pytest.mark.parametrize("size", [None, "", "1"])
+def test_one_process_needs_no_more_of_an_environment(size: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, {"WORLD_SIZE": size, "RANK": None})
+    assert asked_size() == 1 and not ranks.are_several()
+
+
 @pytest.mark.parametrize(
     ("local", "told"),
     [
@@ -113,16 +119,28 @@ def test_a_rank_that_waits_for_others_ends_when_torchrun_asks(tmp_path: Path) ->
     assert [one.status for one in begun.wait()] == [-signal.SIGTERM, 2] and begun.seconds < 5
 
 
-def test_ranks_with_another_tokenizer_library(tmp_path: Path) -> None:
+def another_library(rank: int) -> None:
     known = metadata.version
+    team.metadata.version = lambda name: f"0.{rank}" if name == "tokenizers" else known(name)
 
-    def before(rank: int) -> None:
-        team.metadata.version = lambda name: f"0.{rank}" if name == "tokenizers" else known(name)
 
+def a_gpu(rank: int) -> None:
+    if rank == 1:
+        team._backend = lambda: "cpu:gloo,cuda:gloo"  # as of a rank that has one, which speaks by gloo and NCCL
+        torch.cuda.is_available = lambda: True
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (another_library, "tokenizers is 0.0 on rank 0 and 0.1 on rank 1"),
+        (a_gpu, "the device is the processor on rank 0 and a GPU on rank 1"),
+    ],
+)
+def test_ranks_on_other_machines(before: Callable[[int], None], told: str, tmp_path: Path) -> None:
     ended = Ranks(["dpo", "--model", "m", "--data", "d", "--out", "run"], tmp_path, before=before).wait()
     assert [one.status for one in ended] == [2, 2]
-    told = "accord: the ranks differ in what they run: tokenizers is 0.0 on rank 0 and 0.1 on rank 1; start all with "
-    assert said(ended) == [told + "the same."]
+    assert said(ended) == [f"accord: the ranks differ in what they run: {told}; start all with the same."]
 
 
 def test_ranks_whose_processors_multiply_in_other_precisions(tmp_path: Path) -> None:
