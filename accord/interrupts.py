@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TypeAlias
 
@@ -85,8 +85,14 @@ def requests(is_whole: Callable[[], bool] | None = None) -> Iterator[Request]:
         yield request
 
 
+def ended_by_signals() -> AbstractContextManager[None]:
+    """Context in which Ctrl-C, SIGTERM and SIGHUP end the process at once: for calls that wait in C++, where no handler
+    would run until they return."""
+    return _handled(signal.SIG_DFL, *ENDS)
+
+
 @contextmanager
-def _handled(handler: Handler, *names: str) -> Iterator[None]:
+def _handled(handler: Handler | signal.Handlers, *names: str) -> Iterator[None]:
     """Handle these signals by `handler` in the block, except those that are ignored (as by `nohup`) or become so.
 
     Does nothing outside the main thread, which alone receives signals.

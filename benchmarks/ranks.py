@@ -36,15 +36,18 @@ PLAN: dict[str, Any] = {
     "device": "cpu",
 }  # fmt: skip
 
+GIVEN = ("steps", "warmup", "tokens_per_pass", "pairs")
+"""Settings of the plan that are options here."""
+
 
 def main() -> None:
     given = arguments()
-    plan = PLAN | {"steps": given.steps, "warmup": given.warmup, "tokens_per_pass": given.tokens_per_pass}
+    plan = PLAN | {name: getattr(given, name) for name in GIVEN}
     if given.work or given.rates:
         work(plan) if given.work else rates(plan)
         return
     seconds: dict[str, list[float]] = {"alone": [], "beside": [], "team": []}
-    words = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in ("steps", "warmup", "tokens_per_pass")]
+    words = [f"--{name.replace('_', '-')}={getattr(given, name)}" for name in GIVEN]
     for _ in range(0 if given.beside else given.turns):
         seconds["alone"] += measured([start(words, core=0)])
         seconds["beside"] += measured([start(words, core=core) for core in range(given.ranks)])
@@ -113,6 +116,7 @@ def rates(plan: dict[str, Any]) -> None:
     import torch.distributed as dist
     from random_llamas import network_of
 
+    from accord.engine.groups import ReduceScatter
     from accord.engine.shares import Groups, share
     from accord.engine.team import joined
 
@@ -124,7 +128,8 @@ def rates(plan: dict[str, Any]) -> None:
         whole = torch.empty(len(part) * team.size)
         warnings.simplefilter("ignore", FutureWarning)  # as fully_shard calls them in this torch
         gather = fastest(lambda: dist.all_gather_into_tensor(whole, part))
-        scatter = fastest(lambda: dist.reduce_scatter_tensor(part, whole))
+        reduce, group = ReduceScatter(), dist.group.WORLD
+        scatter = fastest(lambda: reduce(part, whole, group, dist.ReduceOp.SUM))
         own = 2 * left.nbytes / fastest(lambda: left.clone())
         received = 3 * whole.nbytes * (team.size - 1) / team.size
         if team.leads:
@@ -204,6 +209,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--turns", type=int, default=2, help="turns of each of the three cases")
     parser.add_argument("--steps", type=int, default=4, help="measured steps per turn")
     parser.add_argument("--warmup", type=int, default=1, help="steps before those, not measured")
+    parser.add_argument("--pairs", type=int, default=PLAN["pairs"], help="pairs per step")
     parser.add_argument("--tokens-per-pass", type=int, default=2048, help="tokens computed at once")
     parser.add_argument(
         "--beside",

@@ -24,6 +24,8 @@ PAIRS = ("dpo", "ipo", "reward", "preference", "fspo", "personal")
 """Methods whose rows have two completions."""
 MOST_GPUS = 1_000_000
 """The most GPUs to plan for."""
+MOST_TOKENS = 1_000_000_000
+"""The most tokens of a prompt or a completion, and the most rows of a step."""
 
 FIGURES = {
     "memory": ("gpu_memory", "a size such as 80GB"),
@@ -96,6 +98,8 @@ class PlanOptions(MachineOptions):
     def __post_init__(self) -> None:
         require_positive(batch_size=self.batch_size, prompt_tokens=self.prompt_tokens)
         require_positive(completion_tokens=self.completion_tokens, gpus_per_node=self.gpus_per_node)
+        tokens = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        require_at_most(MOST_TOKENS, batch_size=self.batch_size, **tokens)
 
     def step_of(self, name: str) -> tuple[TrainingConfig, Batch]:
         """The method of this name with the step's settings, and its batch, of trees of one size.

@@ -43,6 +43,7 @@ class Planner:
         self.method, self.batch, self.machine = method, batch, machine
         self.dtype = dtype or torch.bfloat16
         config, whose = config_called(model)
+        self.context = None if whose else engine.forward.context_of(config.get_text_config())
         self.groups = engine.shares.Groups.of(config, method, self.dtype)
         self.shape = engine.memory.Shape.of(config, method, self.dtype)
         whole = TrainingConfig()
@@ -111,6 +112,9 @@ class Planner:
             lines.append(
                 "this method does not train on several ranks yet (docs/scale.md): the plan says what it would take."
             )
+        longest = self.batch.prompt + self.batch.completion
+        if self.context is not None and longest > self.context:
+            said.append(f"the model reads {self.context:,} tokens at most, and a row here has {longest:,}.")
         experts = [weight for weight in self.groups.all if weight.is_expert]
         for n in ranks:
             if any(n > weight.rows and not weight.is_cut_within(n) for weight in experts):

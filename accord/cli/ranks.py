@@ -18,7 +18,7 @@ PATIENCE = timedelta(seconds=10)
 
 def are_several() -> bool:
     """Whether the environment makes this process one of several ranks."""
-    return os.environ.get("WORLD_SIZE", "1") != "1"
+    return (os.environ.get("WORLD_SIZE") or "1") != "1"
 
 
 def is_rank() -> bool:

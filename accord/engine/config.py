@@ -80,6 +80,7 @@ class AdapterConfig(OptimizerConfig):
         super().__post_init__()
         if self.lora_rank < 0:
             raise InputError(f"lora_rank must not be negative, but is {self.lora_rank}.")
+        require_at_most(10_000, lora_rank=self.lora_rank)
         own = (field for field in fields(AdapterConfig) if field.name.startswith(("lora_", "quantize")))
         changed = [field.name for field in own if getattr(self, field.name) != field.default]
         if changed and not self.lora_rank:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from accord.engine.precision import linear_weights
@@ -42,6 +42,28 @@ def mesh_of(kind: str, shards: int, use: str = "") -> DeviceMesh:
         else:
             _meshes[key] = init_device_mesh(kind, (size,))
     return _meshes[key]
+
+
+class ReduceScatter:
+    """The reduce-scatter of ranks on CPUs, for `fully_shard`: a rank receives its rows of every rank's gradient, and
+    adds them in the order of the ranks.
+
+    gloo's own all-reduces a copy of all rows, with twice the traffic.
+    """
+
+    def allocate(self, size: Sequence[int], *, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return torch.empty(*size, dtype=dtype, device=device)
+
+    def __call__(
+        self, output_tensor: Tensor, input_tensor: Tensor, group: Any, op: Any, async_op: bool = False
+    ) -> None:
+        assert op == dist.ReduceOp.SUM and not async_op
+        received = torch.empty_like(input_tensor)
+        dist.all_to_all_single(received, input_tensor, group=group)
+        first, *others = received.chunk(group.size())
+        output_tensor.copy_(first)
+        for other in others:
+            output_tensor.add_(other)
 
 
 def is_half(network: nn.Module) -> bool:

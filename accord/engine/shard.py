@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeGuard, TypeVa
 import torch
 from torch import Tensor, nn
 
-from accord.engine.groups import groups_of, mesh_of, placement
+from accord.engine.groups import ReduceScatter, groups_of, is_half, mesh_of, placement
 from accord.engine.team import Team
 from accord.engine.unread import device_of, unread
 from accord.errors import InputError
@@ -91,6 +91,8 @@ def shard(network: Any, dtype: torch.dtype = torch.float32) -> Any:
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo only sums, and NCCL's scaled sum is wrong in bfloat16
         part.set_reduce_scatter_unused_params(True)  # a weight may have a gradient on some ranks only
+        if kind == "cpu" and not is_half(network):  # one with two groups takes none
+            part.set_custom_reduce_scatter(ReduceScatter())  # type: ignore[arg-type]
     network.load_state_dict(_shares(network, frozen), strict=False, assign=True)
     vars(network).pop("_unread", None)
     network._read_whole = lambda read: read()  # FSDP gathers around this method: see `with_gathered_weights`

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from accord.console import error_text
 from accord.errors import InputError, LostRanks, TrainingStopped
+from accord.interrupts import ended_by_signals
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -234,7 +235,8 @@ def joined() -> Iterator[Team]:
 def _start_group(backend: str) -> None:
     """Start torch's process group with the other ranks. Raises InputError where they do not meet."""
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        with ended_by_signals():
+            dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         rank, size, host, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
@@ -296,7 +298,7 @@ def _lost(how: str) -> LostRanks:
 def asked_size() -> int:
     """The number of ranks by the environment. Raises InputError where torchrun's other variables are missing or are not
     those of one of the ranks."""
-    size = os.environ.get("WORLD_SIZE", "1")
+    size = os.environ.get("WORLD_SIZE") or "1"
     if not size.isdecimal() or int(size) < 1:
         raise InputError(f"WORLD_SIZE is {size!r}, which is not a number of ranks: let torchrun set it.")
     if int(size) == 1:

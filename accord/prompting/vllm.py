@@ -225,7 +225,7 @@ class SampleSettings:
                 raise ValueError("a log-probability that is not valid")
         except (TypeError, KeyError, IndexError, ValueError) as error:
             shown = shorten(str(answer), SHOWN, placeholder=" ...")
-            why = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}; vLLM gives them by return_token_ids"
             raise Fault(UNREADABLE, f"no token ids with log-probabilities ({why}) in {shown}", passes=False) from None
         # At temperature 0 the token was certain, whatever probability the model gives it.
         known = Doubles(min(logp, 0.0) if self.sampling.temperature else 0.0 for logp in values)

@@ -77,6 +77,17 @@ def test_what_does_not_fit_is_named(model: str) -> None:
     assert plan(model, "sft", gpus=2, batch_size=4).rows[0].lacks == []
 
 
+def test_rows_that_the_model_cannot_read_are_told(model: str) -> None:
+    """A folder says how much its model reads; the shapes of sizes do not."""
+
+    def told(name: str, tokens: int) -> list[str]:
+        found = plan(name, "sft", gpus=1, batch_size=4, prompt_tokens=tokens, completion_tokens=48)
+        return [line for line in found.warnings if "reads" in line]
+
+    assert told(model, 2000) == [] and told("1B", 2001) == []
+    assert told(model, 2001) == ["the model reads 2,048 tokens at most, and a row here has 2,049."]
+
+
 def test_methods_differ_in_what_they_hold_and_read(model: str) -> None:
     sft, dpo, ppo = (plan(model, name, gpus=2, batch_size=8).rows[0] for name in ("sft", "dpo", "ppo"))
     assert sft.memory.copies == sft.step.reading == 0 and dpo.memory.copies > 0

@@ -19,10 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from accord.engine import team
+from accord.engine.groups import ReduceScatter
 from accord.engine.offload import shared_copy
 from accord.engine.team import Team
 from accord.errors import InputError
-from accord.methods import DPO, SFT
+from accord.methods import DPO, GRPO, SFT
 from accord.train.ranks import require_alone
 from tests.commands.small import accord, read_jsonl, save_model, write_jsonl
 from tests.days import DATED, set_day
@@ -193,6 +194,18 @@ def test_every_rank_makes_as_many_passes_and_every_pack_counts_once(size: int, p
     assert sorted(pack for share in shares for pack, counts in share if counts) == list(range(packs))
 
 
+def test_gradients_are_added_in_the_order_of_the_ranks() -> None:
+    """In float32 1e8 + 1 is 1e8, so that another order of these three would give 1."""
+
+    def work(team: Team) -> None:
+        rows = torch.tensor([1e8, 1.0, -1e8][team.rank]) + torch.arange(6.0) * (team.rank == 1)
+        own = torch.empty(2)
+        ReduceScatter()(own, rows, torch.distributed.group.WORLD, torch.distributed.ReduceOp.SUM)
+        assert own.tolist() == [[0.0, 0.0], [0.0, 0.0], [8.0, 8.0]][team.rank], own
+
+    in_team(3, work)
+
+
 def test_a_team_of_one_gives_back_what_it_is_given() -> None:
     team, numbers = Team.here(), torch.tensor([1.0, 2.0])
     assert team == Team(0, 1) and team.leads
@@ -258,6 +271,20 @@ def test_ranks_past_midnight_write_the_date_of_the_first(tmp_path: Path, monkeyp
     found = [row["loss"] for row in read_jsonl(tmp_path / "ranks" / "metrics.jsonl")]
     assert found == pytest.approx(train("one", 29), rel=1e-5)
     assert found != pytest.approx(train("other", 30), rel=1e-2)
+
+
+def test_an_alarm_that_ends_a_run_ends_it_on_every_rank(tmp_path: Path) -> None:
+    def train(name: str) -> list[float]:
+        method = GRPO(group_size=2, batch_size=2, max_steps=30, max_new_tokens=2, dtype="float32")
+        given: dict[str, Any] = {"reward": lambda texts: [1.0] * len(texts), "stop_when": "flat-rewards"}
+        run = method.fit(ranked.written(), ranked.PROMPTS, out=tmp_path / name, track="none", **given)
+        return [row["step"] for row in run.metrics]
+
+    in_team(2, lambda team: train("ranks"))
+    steps = train("one")
+    assert len(steps) < 30 and [row["step"] for row in read_jsonl(tmp_path / "ranks" / "metrics.jsonl")] == steps
+    found, expected = ((tmp_path / run / "alarms.jsonl").read_text() for run in ("ranks", "one"))
+    assert found == expected
 
 
 def test_ranks_that_are_told_different_things_all_end_with_a_sentence(tmp_path: Path) -> None:

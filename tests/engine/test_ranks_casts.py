@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from transformers import MixtralConfig
 from accord.engine.fit import Optimizer
 from accord.engine.forward import log_probabilities
 from accord.engine.gpus import Machine
+from accord.engine.groups import ReduceScatter
 from accord.engine.memory import prepare_training
 from accord.engine.passes import one_pass
 from accord.engine.precision import autocast, linear_weights
@@ -80,19 +81,23 @@ def steps(case: tuple[str, int, dict[str, Any]]) -> dict[str, Tensor]:
 def counted() -> Iterator[dict[str, int]]:
     """Bytes that are gathered, and that are summed and scattered, as a whole."""
     sent = {"gathered": 0, "scattered": 0}
-    gather, scatter = DefaultAllGather.__call__, DefaultReduceScatter.__call__
+    gather = DefaultAllGather.__call__
 
     def all_gather(self: Any, output_tensor: Tensor, *args: Any, **named: Any) -> Any:
         sent["gathered"] += output_tensor.nbytes
         return gather(self, output_tensor, *args, **named)
 
-    def reduce_scatter(self: Any, output_tensor: Tensor, input_tensor: Tensor, *args: Any, **named: Any) -> Any:
-        sent["scattered"] += input_tensor.nbytes
-        return scatter(self, output_tensor, input_tensor, *args, **named)
+    def counting(scatter: Callable[..., Any]) -> Callable[..., Any]:
+        def reduce_scatter(self: Any, output_tensor: Tensor, input_tensor: Tensor, *args: Any, **named: Any) -> Any:
+            sent["scattered"] += input_tensor.nbytes
+            return scatter(self, output_tensor, input_tensor, *args, **named)
+
+        return reduce_scatter
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DefaultAllGather, "__call__", all_gather)
-        patch.setattr(DefaultReduceScatter, "__call__", reduce_scatter)
+        for kind in (DefaultReduceScatter, ReduceScatter):  # torch's, and that of ranks on CPUs
+            patch.setattr(kind, "__call__", counting(kind.__call__))
         yield sent
 
 

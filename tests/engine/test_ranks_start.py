@@ -1,8 +1,10 @@
-"""Ranks that cannot begin: an environment that is not torchrun's, an address where they do not meet, other processors."""
+"""Ranks that cannot begin: another environment than torchrun's, an address where they do not meet, other machines."""
 
 from __future__ import annotations
 
+import signal
 import socket
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from accord.cli import ranks
 from accord.engine import precision, team
 from accord.engine.team import asked_size, joined
 from accord.errors import InputError
@@ -38,6 +41,16 @@ def put(monkeypatch: pytest.MonkeyPatch, environment: dict[str, Any]) -> None:
             monkeypatch.setenv(name, str(value))
 
 
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """What a rank ignores once it has failed is handled again, as all tests are in one process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("environment", "told"), WRONG)
 def test_an_environment_that_is_not_torchruns(
     environment: dict[str, Any], told: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -48,6 +61,12 @@ def test_an_environment_that_is_not_torchruns(
     assert accord("sft", "--model", "m", "--data", "d", "--out", "o") == 2
     [line] = capfd.readouterr().err.splitlines()
     assert line.startswith("accord: ") and told in line
+
+
+@pytest.mark.parametrize("size", [None, "", "1"])
+def test_one_process_needs_no_more_of_an_environment(size: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, {"WORLD_SIZE": size, "RANK": None})
+    assert asked_size() == 1 and not ranks.are_several()
 
 
 @pytest.mark.parametrize(
@@ -69,9 +88,9 @@ def test_ranks_whose_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         put(monkeypatch, {"MASTER_PORT": port})
-        with pytest.raises(InputError, match=f"rank 0 of 2 cannot meet the others at 127.0.0.1:{port} ") as raised:
-            with joined():
-                pass
+        raises = pytest.raises(InputError, match=f"rank 0 of 2 cannot meet the others at 127.0.0.1:{port} ")
+        with raises as raised, joined():
+            pass
     assert "EADDRINUSE" in str(raised.value)
     assert str(raised.value).endswith("MASTER_ADDR is rank 0's machine and MASTER_PORT free there.")
 
@@ -85,16 +104,43 @@ def test_ranks_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-def test_ranks_with_another_tokenizer_library(tmp_path: Path) -> None:
-    known = metadata.version
+def test_a_rank_that_waits_for_others_ends_when_torchrun_asks(tmp_path: Path) -> None:
+    """It waits in C++, where Python's handlers would not run."""
 
     def before(rank: int) -> None:
-        team.metadata.version = lambda name: f"0.{rank}" if name == "tokenizers" else known(name)
+        ranks.PATIENCE = timedelta(seconds=1)
+        if rank == 1:
+            team._backend = fails
 
+    def fails() -> str:
+        raise InputError("there is no GPU.")
+
+    begun = Ranks(["dpo", "--model", "m", "--data", "d", "--out", "run"], tmp_path, before=before)
+    assert [one.status for one in begun.wait()] == [-signal.SIGTERM, 2] and begun.seconds < 5
+
+
+def another_library(rank: int) -> None:
+    known = metadata.version
+    team.metadata.version = lambda name: f"0.{rank}" if name == "tokenizers" else known(name)
+
+
+def a_gpu(rank: int) -> None:
+    if rank == 1:
+        team._backend = lambda: "cpu:gloo,cuda:gloo"  # as of a rank that has one, which speaks by gloo and NCCL
+        torch.cuda.is_available = lambda: True
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        (another_library, "tokenizers is 0.0 on rank 0 and 0.1 on rank 1"),
+        (a_gpu, "the device is the processor on rank 0 and a GPU on rank 1"),
+    ],
+)
+def test_ranks_on_other_machines(before: Callable[[int], None], told: str, tmp_path: Path) -> None:
     ended = Ranks(["dpo", "--model", "m", "--data", "d", "--out", "run"], tmp_path, before=before).wait()
     assert [one.status for one in ended] == [2, 2]
-    told = "accord: the ranks differ in what they run: tokenizers is 0.0 on rank 0 and 0.1 on rank 1; start all with "
-    assert said(ended) == [told + "the same."]
+    assert said(ended) == [f"accord: the ranks differ in what they run: {told}; start all with the same."]
 
 
 def test_ranks_whose_processors_multiply_in_other_precisions(tmp_path: Path) -> None:

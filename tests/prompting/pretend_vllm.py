@@ -1,8 +1,8 @@
 """A server that speaks vLLM's protocol, and draws by accord's own engine from the weights it is handed.
 
 Each request is drawn by itself, so that `alone`, a sampler in this process that does the same, has the same samples bit
-for bit. It can be started raw (log-probabilities before the temperature), without the endpoints for weights, to keep
-its own, to die after so many samples, or to answer none before a gate is open.
+for bit. It can be started raw (log-probabilities before the temperature), with texts of tokens and no ids, without the
+endpoints for weights, to keep its own, to die after so many samples, or to answer none before a gate is open.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Vllm(ThreadingHTTPServer):
         self.policy, self.lock = load_model(model, dtype="float32"), threading.Lock()
         self.adapters: dict[str, Policy] = {}
         self.name, self.url = model, f"http://127.0.0.1:{self.server_port}"
-        self.raw = self.fails = False
+        self.raw = self.fails = self.texts_only = False
         self.keeps = "nothing"
         self.is_dev = True
         self.dies_after: int | None = None
@@ -176,4 +176,6 @@ class Handler(BaseHTTPRequestHandler):
         finish = "stop" if said.stop == "end" else "length"
         said_of = {"token_logprobs": list(logprobs), "tokens": [f"token_id:{token}" for token in said.tokens]}
         choice = {"index": 0, "token_ids": list(said.tokens), "logprobs": said_of, "finish_reason": finish, "text": ""}
+        if server.texts_only:
+            del choice["token_ids"]
         return {"choices": [choice], "usage": {}}

@@ -21,6 +21,7 @@ from tests.prompting.sampled import PROMPTS, other_model, run
         ({"is_dev": False}, "takes no weights: start it with VLLM_SERVER_DEV_MODE=1 in its environment."),
         ({"keeps": "lm_head"}, "takes only part of the weights it is handed: where some change a little, it and"),
         ({"longest": 7}, "reads 7 tokens at most (--max-model-len), and prompts with samples need"),
+        ({"texts_only": True}, "(KeyError: 'token_ids'; vLLM gives them by return_token_ids) in"),
         ({"fails": True}, "fails on a sample again and again (server error (5xx): 500 no memory)"),
     ],
     ids=lambda told: str(told)[:20],
