@@ -15,9 +15,10 @@ import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 GUARD = """
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -110,6 +111,15 @@ class OnCard(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"OnCard({self.held})"
 
+    @property
+    def data(self) -> Any:
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, other: OnCard) -> None:
+        torch.Tensor.data.__set__(self, other)
+        self.held = other.held
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
@@ -136,6 +146,13 @@ class Card(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})
+
+
+class Generator(torch.Generator):
+    """One of any device draws on the CPU, where numbers are held."""
+
+    def __new__(cls, device: Any = "cpu") -> Generator:
+        return super().__new__(cls)
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -182,19 +199,22 @@ def note(func: Any, args: Any, asked: Any) -> None:
 @contextmanager
 def card() -> Iterator[None]:
     """The card is there, multiplies bfloat16, and torch says so."""
-    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
-    torch.cuda._lazy_init = lambda: None
-    torch.cuda.is_available = lambda: True
-    torch.cuda.is_bf16_supported = lambda *args, **kwargs: True
-    torch.cuda.get_device_capability = lambda *args: (8, 0)
-    generator = torch.Generator
-    torch.Generator = lambda device="cpu": generator()  # numbers are drawn where they are held
-    torch._C._set_only_lift_cpu_tensors(True)
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    with Card():
-        yield
-    torch._C._set_only_lift_cpu_tensors(False)
-    torch.Generator = generator
+    said = {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: True,
+        "is_bf16_supported": lambda *args, **kwargs: True,
+        "get_device_capability": lambda *args: (8, 0),
+    }
+    with ExitStack() as patched:
+        for name, answer in said.items():
+            patched.enter_context(patch.object(torch.cuda, name, answer))
+        patched.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
+        patched.enter_context(patch("torch.Generator", Generator))
+        torch._C._set_only_lift_cpu_tensors(True)
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        with Card():
+            yield
+        torch._C._set_only_lift_cpu_tensors(False)
 
 
 def works(folder: Path) -> dict[str, Any]:
@@ -322,7 +342,8 @@ def works(folder: Path) -> dict[str, Any]:
     def asked(device: str) -> Any:
         """Replies of a model in this process, and how likely they begin with words."""
         requests = [
-            Request(prompt, 4, temperature=1.0, seed=i, choices=("good", "bad")) for i, prompt in enumerate(("hi", "bye"))
+            Request(prompt=prompt, max_tokens=4, temperature=1.0, seed=i, choices=("good", "bad"))
+            for i, prompt in enumerate(("hi", "bye"))
         ]
         replies = Local(load_model(str(folder / "model"), device=device))(requests)
         return [(list(map(ord, str(reply.text))), reply.choices) for reply in replies]
