@@ -236,8 +236,14 @@ def test_an_error_of_the_system_in_words_is_one(
 @pytest.mark.parametrize(
     ("error", "amount"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"), "tried to allocate 20.00 GiB"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."), "tried to allocate 64 bytes"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
+            "tried to allocate 20.00 GiB",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
+            "tried to allocate 64 bytes",
+        ),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), ""),
         (MemoryError(), ""),
     ],
@@ -252,7 +258,10 @@ def test_memory_that_runs_out_is_told_with_the_options_that_need_less(
     for command, remedy in (
         ("sample", "lower --n or --max-new-tokens."),
         ("score", "lower --tokens-per-pass."),
-        ("dpo", "lower --tokens-per-pass or --batch-size or --max-length, or give --memory and how much there is, such"),
+        (
+            "dpo",
+            "lower --tokens-per-pass or --batch-size or --max-length, or give --memory and how much there is, such",
+        ),
         ("merge", "ask for less at once."),
     ):
         data = () if command == "merge" else ("--data", "d")
