@@ -17,7 +17,7 @@ from typing import Any
 
 from accord.cli.option import REQUIRED, Option, in_python
 from accord.cli.options import help_text, options_of
-from accord.cli.other_names import nearest_methods, ours, translation
+from accord.cli.other_names import NOT_OFFERED, nearest_methods, ours, translation
 from accord.cli.table import COMMANDS, FAMILIES
 from accord.dates import fixed
 from accord.errors import InputError, nearest
@@ -152,6 +152,8 @@ def require_known(command: str, name: str, known: Collection[str], where: str = 
     """Raise InputError where a command has no option of this name."""
     if name not in known:
         shown = name.replace("_", "-")
+        if why := next((why for end, why in NOT_OFFERED.items() if name.endswith(end)), None):
+            raise InputError(f"`accord {command}` has no option {shown}{where}: {why}; leave it out.")
         same = ours(name, known)
         near = nearest(shown, [k.replace("_", "-") for k in known])
         near = f"; did you mean {same.replace('_', '-')}?" if same else near

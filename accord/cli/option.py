@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import yaml
 
+from accord.cli.other_names import REFUSED
 from accord.errors import InputError, nearest
 from accord.parsing import parse_yaml
 
@@ -120,7 +121,8 @@ class Option:
                 continue
             if read == read:  # no option is NaN
                 return self._checked(read)
-        near = nearest(str(value), choices(self.type)) or "."
+        why = REFUSED.get((self.name, str(value)))
+        near = f": {why}." if why else nearest(str(value), choices(self.type)) or "."
         raise InputError(f"{self.flag} must be {_wanted(self)}, not {_shown(value)}{near}")
 
     def _checked(self, read: Any) -> Any:

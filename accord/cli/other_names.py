@@ -59,6 +59,23 @@ def nearest_methods(name: str) -> str:
     return f", a method of other trainers; the nearest here: {commands}" if commands else ""
 
 
+NOT_OFFERED = {
+    "dropout": "training has no dropout, in adapters as elsewhere, since a run is a function of its data and its seed",
+    "modules_to_save": "besides adapters, only a classifier's head is trained",
+}
+"""Other trainers' options, by the end of their names, that accord leaves out on purpose, and why."""
+
+REFUSED = {
+    ("dtype", "float16"): "its gradients underflow unless losses are scaled, and auto is float32 where a GPU lacks "
+    "bfloat16, as Turing's do",
+    **{
+        ("lora_init", kind): "it changes the weights under the adapters, which all copies share and no folder holds"
+        for kind in ("pissa", "olora", "corda", "loftq")
+    },
+}
+"""Values that other trainers take for an option of ours, and why accord does not."""
+
+
 def ours(name: str, known: Collection[str]) -> str | None:
     """The option of those known that means the same as another trainer's of this name; None where none does."""
     name = name.lstrip("-").replace("-", "_").lower()

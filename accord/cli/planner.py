@@ -114,7 +114,7 @@ class Planner:
             )
         longest = self.batch.prompt + self.batch.completion
         if self.context is not None and longest > self.context:
-            said.append(f"the model reads {self.context:,} tokens at most, and a row here has {longest:,}.")
+            lines.append(f"the model reads {self.context:,} tokens at most, and a row here has {longest:,}.")
         experts = [weight for weight in self.groups.all if weight.is_expert]
         for n in ranks:
             if any(n > weight.rows and not weight.is_cut_within(n) for weight in experts):

@@ -97,10 +97,13 @@ class TreeAttention:
         self.trees = trees
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, how: Scores) -> Tensor:
-        out = flex.attend(self.trees.blocks, query, key, value, how) if flex.serves(query, value) else None
-        if out is None:
-            flat = (x.transpose(0, 1).contiguous() for x in (query, key, value))
-            out = _TreeAttention.apply(*flat, self.trees.tiles, how)  # type: ignore[no-untyped-call]
+        # The arguments are cast already. On a GPU, autocast would make of a softmax float32, which the gradient of the
+        # other products does not take.
+        with torch.autocast(query.device.type, enabled=False):
+            out = flex.attend(self.trees.blocks, query, key, value, how) if flex.serves(query, value) else None
+            if out is None:
+                flat = (x.transpose(0, 1).contiguous() for x in (query, key, value))
+                out = _TreeAttention.apply(*flat, self.trees.tiles, how)  # type: ignore[no-untyped-call]
         return out
 
 

@@ -64,7 +64,8 @@ def targets(network: PreTrainedModel, wanted: str | None) -> Targets:
     for name in names:
         if name not in linear:
             raise InputError(
-                f"lora_targets: adapters go into linear layers of the trunk ({', '.join(fit)}), and {name!r} is not one"
+                f"lora_targets: adapters go into linear layers of the trunk ({', '.join(fit)}; by default all), and "
+                f"{name!r} is not one"
                 f"{nearest(name, fit) or '.'}"
             )
         if name not in fit:

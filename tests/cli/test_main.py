@@ -257,14 +257,15 @@ def test_memory_that_runs_out_is_told_with_the_options_that_need_less(
     monkeypatch.setattr("accord.cli.main.bind", full)
     for command, remedy in (
         ("sample", "lower --n or --max-new-tokens."),
-        ("score", "lower --tokens-per-pass or --max-length."),
+        ("score", "lower --tokens-per-pass."),
         (
             "dpo",
             "lower --tokens-per-pass or --batch-size or --max-length, or give --memory and how much there is, such",
         ),
-        ("report", "ask for less at once."),
+        ("merge", "ask for less at once."),
     ):
-        assert accord(command, "--model", "m", "--data", "d", "--out", "o") == 2
+        data = () if command == "merge" else ("--data", "d")
+        assert accord(command, "--model", "m", "--out", "o", *data) == 2
         told = capsys.readouterr().err
         assert told.startswith("accord: there is not enough memory") and remedy in told and amount in told
 

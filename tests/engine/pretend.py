@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import json
-import re
 import subprocess
-import tempfile
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 GUARD = """
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -73,6 +71,8 @@ from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing  # noqa: E402
 from torch.utils._pytree import tree_map  # noqa: E402
 
+from tests.engine import recorded  # noqa: E402
+
 CUDA = torch.device("cuda", 0)
 aten = torch.ops.aten
 WAITS = {
@@ -110,6 +110,15 @@ class OnCard(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"OnCard({self.held})"
 
+    @property
+    def data(self) -> Any:
+        return torch.Tensor.data.__get__(self)
+
+    @data.setter
+    def data(self, other: OnCard) -> None:
+        torch.Tensor.data.__set__(self, other)
+        self.held = other.held
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
@@ -136,6 +145,13 @@ class Card(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})
+
+
+class Generator(torch.Generator):
+    """One of any device draws on the CPU, where numbers are held."""
+
+    def __new__(cls, device: Any = "cpu") -> Generator:
+        return super().__new__(cls)
 
 
 def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -185,236 +201,26 @@ def note(func: Any, args: Any, asked: Any) -> None:
 @contextmanager
 def card() -> Iterator[None]:
     """The card is there, multiplies bfloat16, and torch says so; graphs are operations repeated."""
-    from accord.engine import cuda_graphs
-    from tests.engine import recorded
-
-    torch.cuda.amp.common.amp_definitely_not_available = lambda: False
-    torch.cuda._lazy_init = lambda: None
-    torch.cuda.is_available = lambda: True
-    torch.cuda.is_bf16_supported = lambda *args, **kwargs: True
-    torch.cuda.get_device_capability = lambda *args: (8, 0)
-    cuda_graphs.record = recorded.record
-    generator = torch.Generator
-    torch.Generator = lambda device="cpu": generator()  # numbers are drawn where they are held
-    torch._C._set_only_lift_cpu_tensors(True)
-    torch.__future__.set_overwrite_module_params_on_conversion(True)
-    with Card():
-        yield
-    torch._C._set_only_lift_cpu_tensors(False)
-    torch.Generator = generator
-
-
-def works(folder: Path) -> dict[str, Any]:
-    """What is done on both devices, by name: a function of the device that gives numbers."""
-    import peft  # noqa: F401  its bitsandbytes would look for a library of CUDA where a card is
-    from transformers import LlamaConfig, MixtralConfig
-
-    from accord import load_model
-    from accord.engine import adam, checkpoint, flex
-    from accord.engine.config import TrainingConfig
-    from accord.engine.decoding import decoder
-    from accord.engine.fit import LossTerm, Optimizer
-    from accord.engine.forward import log_probabilities
-    from accord.engine.generate import generate, stream
-    from accord.engine.models import prepare_network
-    from accord.engine.sampling import Sampling
-    from accord.engine.trees import pack
-    from accord.feedback.judge import ScoreJudge
-    from accord.methods import DPO, GRPO, KTO, PPO, SFT, NashMD, OnlineDPO, PreferenceModel, RewardModel
-    from accord.prompting.local import Local
-    from accord.prompting.requests import Request
-    from tests.commands.small import save_model
-    from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, ragged_trees, random_model
-
-    save_model(folder / "model")
-
-    def network(name: str, device: str) -> Any:
-        return prepare_network(random_model(CONFIGS[name](), dtype=torch.float32)).to(device)
-
-    def updates(name: str, device: str) -> Any:
-        model = network(name, device)
-        optimizer = Optimizer({"policy": model}, TrainingConfig(dtype="float32"), 3)
-
-        def objective(trees: Any) -> Any:
-            logp, entropy = log_probabilities(model, trees, 0.9, top_k=9, top_p=0.95, entropy=True)
-            return -logp.clamp(min=-20), {"entropy": entropy}
-
-        packs = pack(ragged_trees(), 300, optimizer.device)
-        told = [optimizer.update(step, LossTerm(objective, packs, "token")) for step in range(2)]
-        return told, [p.tolist() for p in model.parameters()]
-
-    def in_bfloat16(device: str) -> Any:
-        """One update, on the card by FlexAttention in the place of whose kernel attention is written out."""
-        sizes = {**SIZES, "hidden_size": 64, "vocab_size": VOCABULARY, "eos_token_id": 0, "pad_token_id": None}
-        model = prepare_network(random_model(LlamaConfig(**sizes, sliding_window=200), dtype=torch.float32)).to(device)
-        optimizer = Optimizer({"policy": model}, TrainingConfig(dtype="bfloat16"), 3)
-        used = []
-
-        def kernel(query: Any, key: Any, value: Any, *, block_mask: Any, scale: float, **_: Any) -> Any:
-            used.append(query.dtype)
-            at = torch.arange(query.shape[2], device=query.device)
-            seen = block_mask.mask_mod(at, at, at[:, None], at[None])
-            key, value = (x.repeat_interleave(2, 1) for x in (key, value))
-            scores = (query @ key.transpose(2, 3)).float() * scale
-            return (scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype)) @ value
-
-        flex.compiled, flex.LEAST = lambda: kernel, 64
-
-        def objective(trees: Any) -> Any:
-            return -log_probabilities(model, trees)[0], {}
-
-        told = optimizer.update(0, LossTerm(objective, pack(ragged_trees(), 700, optimizer.device), "token"))
-        assert used == ([torch.bfloat16] * 2 if device == "cuda" else []), used
-        return told
-
-    def samples(device: str) -> Any:
-        how = Sampling(9, 1.2, 9, 0.95, min_new_tokens=2)
-        prompts = [(3, 1, 4), (2,), (5, 5, 5, 5)]
-        model = network("gemma2", device)
-        return [
-            generate(model, prompts, 5, how, end=0, vocabulary=12, capacity=10),
-            list(stream(model, prompts[0], how, end=0, vocabulary=12)),
-            generate(network("mamba", device), prompts, 2, Sampling(3), end=0),
-        ]
-
-    def tried_samples(device: str) -> Any:
-        """Of networks tried on the device, whose steps are graphs unless they wait for numbers, as dynamic RoPE."""
-        how, prompts = Sampling(9, 1.2, min_new_tokens=2), [(3, 1, 4), (2,), (5, 5, 5, 5)]
-        sizes: dict[str, Any] = {**SIZES, "vocab_size": VOCABULARY}
-        dynamic = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}
-        configs = {
-            **{name: CONFIGS[name]() for name in ("llama", "gemma2")},
-            "mixtral": MixtralConfig(**sizes, num_local_experts=4, num_experts_per_tok=2),
-            "dynamic": LlamaConfig(**sizes, rope_parameters=dynamic),
-        }
-        models = [prepare_network(random_model(c, dtype=torch.float32).to(device), n) for n, c in configs.items()]
-        graphed = ["GraphedCache"] * 3 if device == "cuda" else ["Cache"] * 3
-        assert [type(decoder(model, 9)).__name__ for model in models] == [*graphed, "Cache"]
-        return [generate(model, prompts, 5, how, end=0, capacity=10) for model in models]
-
-    def run(method: Any, device: str, rows: Any, **more: Any) -> Any:
-        policy = load_model(str(folder / "model"), device=device)
-        result = method.fit(policy, rows, out=Path(tempfile.mkdtemp(dir=folder)) / "run", **more)
-        return [{k: v for k, v in row.items() if "second" not in k and "per_" not in k} for row in result.metrics]
-
-    pairs = [
-        {"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")
-    ]
-    prompts = [{"prompt": text} for text in ("hi", "hello", "good day", "bad")]
-    labels = [
-        {"prompt": row["prompt"], "completion": row["chosen"], "label": i % 2 == 0} for i, row in enumerate(pairs)
-    ]
-    steps: dict[str, Any] = {"batch_size": 2, "max_steps": 2, "dtype": "float32", "learning_rate": 1e-2}
-    sampled = {**steps, "max_new_tokens": 5}
-
-    def on_host(device: str) -> dict[str, bool]:
-        return {"offload_reference": device == "cuda"}
-
-    def length(completions: list[str], **_: Any) -> list[float]:
-        return [float(len(str(text))) for text in completions]
-
-    def goes_on(messages: Any) -> str:
-        return "good day"
-
-    longer = ScoreJudge(lambda _, text: float(len(str(text))))
-
-    def resumed(device: str) -> Any:
-        """Three steps, stopped after the second, whose states are in 8 bits and on the card's machine off the card."""
-        adam.SMALLEST = 256
-        method = DPO(**{**steps, "max_steps": 3}, optimizer_states="8bit", offload_optimizer=device == "cuda")
-        out, real, held = Path(tempfile.mkdtemp(dir=folder)) / "run", checkpoint.load, []
-
-        def load(at: Path, optimizer: Any, *given: Any) -> Any:
-            done = real(at, optimizer, *given)
-            held.extend(type(tensor) for state in optimizer.rule.state.values() for tensor in state.values())
-            return done
-
-        def stop(step: int, _: object) -> None:
-            if step == 2:
-                raise KeyboardInterrupt
-
-        with suppress(KeyboardInterrupt):
-            method.fit(load_model(str(folder / "model"), device=device), pairs, out=out, save_every=1, on_step=stop)
-        checkpoint.load = load
-        result = method.fit(load_model(str(folder / "model"), device=device), pairs, out=out, save_every=1, resume=True)
-        checkpoint.load = real
-        assert held and set(held) == {Tensor}, set(held)
-        return [row["loss"] for row in result.metrics]
-
-    def asked(device: str) -> Any:
-        """Replies of a model in this process, and how likely they begin with words."""
-        requests = [
-            Request(prompt, 4, temperature=1.0, seed=i, choices=("good", "bad"))
-            for i, prompt in enumerate(("hi", "bye"))
-        ]
-        replies = Local(load_model(str(folder / "model"), device=device))(requests)
-        return [(list(map(ord, str(reply.text))), reply.choices) for reply in replies]
-
-    return {
-        **{f"update {name}": lambda device, name=name: updates(name, device) for name in ("llama", "gemma2", "mamba")},
-        "bfloat16": in_bfloat16,
-        "sampling": samples,
-        "sampling by graphs": tried_samples,
-        "dpo with adapters": lambda device: run(DPO(**steps, lora_rank=2), device, pairs),
-        "dpo, the reference computed once": lambda device: run(DPO(**steps, precompute_reference=True), device, pairs),
-        "kto": lambda device: run(KTO(**steps), device, labels),
-        "reward": lambda device: run(RewardModel(**steps), device, pairs),
-        "grpo": lambda device: run(GRPO(**sampled, group_size=3), device, prompts, reward=length),
-        "dpo, the reference on the host": lambda device: run(DPO(**steps, **on_host(device)), device, pairs),
-        "grpo, the reference on the host": lambda device: run(
-            GRPO(**sampled, **on_host(device), group_size=3, kl_coefficient=0.1), device, prompts, reward=length
-        ),
-        "ppo": lambda device: run(PPO(**sampled), device, prompts, reward=length),
-        "grpo, turn by turn": lambda device: run(
-            GRPO(**sampled, group_size=2, user=goes_on, max_turns=2, reward_at="turns-to-go"),
-            device,
-            [{"prompt": [{"role": "user", "content": row["prompt"]}]} for row in prompts],
-            reward=length,
-        ),
-        "preference": lambda device: run(PreferenceModel(**steps), device, pairs),
-        "online dpo": lambda device: run(OnlineDPO(**sampled), device, prompts, judge=longer),
-        "nash-md, the reference on the host": lambda device: run(
-            NashMD(**sampled, **on_host(device), past=1, snapshot_every=1), device, prompts, judge=longer
-        ),
-        "muon": lambda device: run(SFT(**steps, optimizer="muon"), device, pairs),
-        "activations computed again": lambda device: run(SFT(**steps, activation_checkpointing=True), device, pairs),
-        "weights in bfloat16": lambda device: run(
-            SFT(**{**steps, "dtype": "bfloat16"}, weight_dtype="bfloat16"), device, pairs
-        ),
-        "int8": lambda device: run(DPO(**steps, lora_rank=2, quantize="int8"), device, pairs),
-        "nf4": lambda device: run(DPO(**steps, lora_rank=2, quantize="nf4"), device, pairs),
-        "resumed": resumed,
-        "a model that is asked": asked,
+    said = {
+        "_lazy_init": lambda: None,
+        "is_available": lambda: True,
+        "is_bf16_supported": lambda *args, **kwargs: True,
+        "get_device_capability": lambda *args: (8, 0),
     }
-
-
-def apart(got: Any, expected: Any) -> float:
-    """The largest difference of two numbers, relative to 1 where they are smaller."""
-    one, other = ([float(x) for x in re.findall(r"-?\d+(?:\.\d+)?(?:e-?\d+)?", repr(each))] for each in (got, expected))
-    assert len(one) == len(other)
-    return max((abs(a - b) / max(1, abs(b)) for a, b in zip(one, other, strict=True)), default=0.0)
-
-
-def main(folder: Path, only: list[str]) -> None:
-    """Every work on both devices; prints, as JSON, whether the numbers are the same and what was waited for."""
-    torch.set_num_threads(1)
-    found: dict[str, Any] = {}
-    for name, work in works(folder).items():
-        if only and name not in only:
-            continue
-        waited.clear()
-        try:
-            expected = work("cpu")
-            with card():
-                got = work("cuda")
-            found[name] = {"apart": apart(got, expected), "waits": dict(sorted(waited.items()))}
-        except Exception as error:
-            lines = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)]
-            found[name] = {"failed": f"{type(error).__name__} {str(error)[:300]} {lines}"}
-    print(json.dumps(found))
+    with ExitStack() as patched:
+        for name, answer in said.items():
+            patched.enter_context(patch.object(torch.cuda, name, answer))
+        patched.enter_context(patch("accord.engine.cuda_graphs.record", recorded.record))
+        patched.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
+        patched.enter_context(patch("torch.Generator", Generator))
+        torch._C._set_only_lift_cpu_tensors(True)
+        torch.__future__.set_overwrite_module_params_on_conversion(True)
+        with Card():
+            yield
+        torch._C._set_only_lift_cpu_tensors(False)
 
 
 if __name__ == "__main__":
-    from tests.engine import pretend  # the same module by its name, for tensors of one class
+    from tests.engine import pretend_works
 
-    pretend.main(Path(sys.argv[2]), sys.argv[3:])
+    pretend_works.main(Path(sys.argv[2]), sys.argv[3], sys.argv[4:])
