@@ -170,6 +170,8 @@ def plan(
     for name, value in {"sampler_share": sampler_share, "reward_model": reward_model}.items():
         if value and not isinstance(chosen, SamplingConfig):
             raise InputError(f"{name} is for methods that sample, and {method} does not.")
+    if sampler_share and method == "ipo-md":
+        raise InputError("ipo-md samples from a mixture of two models, which servers cannot: leave sampler_share out.")
     planner = Planner(model, chosen, batch, machine, reward_model)
     result = PlanResult(
         model=model,

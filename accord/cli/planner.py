@@ -22,6 +22,20 @@ ROLLED_OUT = 12
 """Bytes per sampled token in the host memory of every rank: four for the token, eight for its log-probability, shared
 by a completion and the branch made of it (measured by benchmarks/rollouts.py)."""
 
+BEST_ALONE = "training counts all samples, of which this method keeps the best."
+UNCOUNTED = {
+    "personal": "the earlier choices of a user that the reader reads are not counted.",
+    "fspo": "a user's earlier choices in the prompt are not counted: add their tokens to prompt_tokens.",
+    "kto": "the passes over mismatched completions, for z0, are not counted.",
+    "raft": BEST_ALONE,
+    "nash-md": "the opponent's samples are not counted; where it is a mixture, ranks draw them with both models.",
+    "ipo-md": "samples come from a mixture with the reference, whose share in memory and time is not counted.",
+    "distill": "the teacher is not counted: neither its weights nor its pass over every sample.",
+    "star": f"samples are counted in every step, but are drawn once a round; {BEST_ALONE}",
+    "self-consistency": f"samples are counted in every step, but are drawn once a round; {BEST_ALONE}",
+}
+"""What plans of some methods leave out, or count too much of."""
+
 
 class Planner:
     """A model, a method and a step on a machine; `row` plans for a number of GPUs.
@@ -115,6 +129,8 @@ class Planner:
         longest = self.batch.prompt + self.batch.completion
         if self.context is not None and longest > self.context:
             lines.append(f"the model reads {self.context:,} tokens at most, and a row here has {longest:,}.")
+        if uncounted := UNCOUNTED.get(getattr(self.method, "command", "")):
+            lines.append(uncounted)
         experts = [weight for weight in self.groups.all if weight.is_expert]
         for n in ranks:
             if any(n > weight.rows and not weight.is_cut_within(n) for weight in experts):

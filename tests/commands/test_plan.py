@@ -88,6 +88,21 @@ def test_rows_that_the_model_cannot_read_are_told(model: str) -> None:
     assert told(model, 2001) == ["the model reads 2,048 tokens at most, and a row here has 2,049."]
 
 
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        ("dpo", []),
+        ("grpo", []),
+        ("kto", ["the passes over mismatched completions, for z0, are not counted."]),
+        ("distill", ["the teacher is not counted: neither its weights nor its pass over every sample."]),
+    ],
+)
+def test_what_a_method_s_plan_leaves_out_is_told(method: str, told: list[str], model: str) -> None:
+    found = plan(model, method, gpus=2, batch_size=4)
+    general = ("ranks sample with", "rewards are taken")
+    assert [line for line in found.warnings if not line.startswith(general)] == told
+
+
 def test_methods_differ_in_what_they_hold_and_read(model: str) -> None:
     sft, dpo, ppo = (plan(model, name, gpus=2, batch_size=8).rows[0] for name in ("sft", "dpo", "ppo"))
     assert sft.memory.copies == sft.step.reading == 0 and dpo.memory.copies > 0

@@ -17,6 +17,8 @@ from accord.cli import ranks
 from accord.engine import precision, team
 from accord.engine.team import asked_size, joined
 from accord.errors import InputError
+from accord.methods import SFT
+from accord.train.ranks import require_alone
 from tests.commands.small import accord
 from tests.engine.test_ranks import words_of
 from tests.trust.forked import Ranks, said
@@ -67,6 +69,12 @@ def test_an_environment_that_is_not_torchruns(
 def test_one_process_needs_no_more_of_an_environment(size: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     put(monkeypatch, {"WORLD_SIZE": size, "RANK": None})
     assert asked_size() == 1 and not ranks.are_several()
+
+
+def test_a_script_that_joins_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    put(monkeypatch, {})
+    with pytest.raises(InputError, match="started as one of 2 ranks, and has not joined them: train within accord"):
+        require_alone(SFT(), SFT.options())
 
 
 @pytest.mark.parametrize(
