@@ -18,9 +18,7 @@ WIDEST = 8192
 """The widest model of a small world: with the café's layers it has about ten billion parameters."""
 
 
-def _check(
-    name: str, seed: int, width: int | None, tastes: str | None, users: int | None, choices: int | None
-) -> None:
+def _check(name: str, seed: int, width: int | None, tastes: str | None, users: int | None, choices: int | None) -> None:
     """Raise InputError where an option is for another world, or too small or large."""
     require_seed(seed)
     if name != "cafe" and tastes is not None:

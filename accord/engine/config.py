@@ -137,6 +137,8 @@ class MemoryConfig(AdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(tokens_per_pass=self.tokens_per_pass)
+        if self.memory is not None:
+            engine.plan.size(self.memory)
         if self.shard_ranks is not None and self.shard_ranks < 2:
             raise InputError(f"shard_ranks is a number of ranks that share a model, from 2 on, not {self.shard_ranks}.")
         own = ("weight_dtype", "optimizer_states", "offload_optimizer")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from accord.engine.config import TrainingConfig
     from accord.engine.models import AnyModel
 
+
 def adapt(model: AnyModel, config: TrainingConfig) -> AnyModel:
     """Add adapters to the model's network as the settings say, in place, and return the model; with lora_rank 0 none.
 

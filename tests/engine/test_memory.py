@@ -165,7 +165,9 @@ def test_weights_read_as_they_will_be_held_are_those_that_are_cast_later(
 def test_adapters_that_peft_refuses_are_told(tmp_path: Path) -> None:
     pytest.importorskip("peft")
     policy = policy_of(prepare_network(random_model(CONFIGS["mamba"]())))
-    with pytest.raises(InputError, match="'out_proj' takes no adapters, as peft refuses it in a mamba: choose among in"):
+    with pytest.raises(
+        InputError, match="'out_proj' takes no adapters, as peft refuses it in a mamba: choose among in"
+    ):
         memory.prepare_training(policy, SFT(lora_rank=2, lora_targets="in_proj,out_proj"))
 
 
