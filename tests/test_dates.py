@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -15,7 +16,9 @@ from accord.engine.load import load_model
 from accord.engine.models import Policy
 from accord.engine.turns import with_template
 from accord.errors import InputError
+from accord.evaluate.options import RowOptions, takes
 from accord.prompting.local import Local
+from accord.results.base import Evaluation
 from tests.commands.small import save_model
 from tests.data.templates import byte_tokenizer
 from tests.days import set_day
@@ -107,3 +110,38 @@ def test_models_that_write_other_dates_share_no_tokens(tmp_path: Path) -> None:
     first, same, other = on("2026-11-29"), on("2026-11-29"), on("2026-11-30")
     assert first.same_tokens(same) and not first.same_tokens(other)
     assert Local(first).settings == {**Local(plain).settings, "strftime_now": "2026-11-29"}
+
+
+class OfChats(Evaluation):
+    """A result of models that read chats."""
+
+    kind: str = "chats"
+    reads_chats: ClassVar[bool] = True
+
+    def tables(self) -> list[Any]:
+        return []
+
+
+class OfCounts(OfChats):
+    """A result of counting alone."""
+
+    reads_chats: ClassVar[bool] = False
+
+
+def test_a_result_has_the_date_on_which_chats_were_read(tmp_path: Path) -> None:
+    with fixed(date(2026, 3, 9)):
+        assert OfChats().publish(tmp_path).date == "2026-03-09"
+        assert json.loads((tmp_path / "evaluation.json").read_text())["date"] == "2026-03-09"
+        assert OfChats(date="2026-03-01").publish(tmp_path).date == "2026-03-01"
+        OfCounts().publish(tmp_path)
+        assert json.loads((tmp_path / "evaluation.json").read_text()) == {"kind": "chats", "warnings": []}
+
+
+def test_a_function_called_from_python_has_one_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    @takes(RowOptions)
+    def days() -> list[date]:
+        return [today(), set_day(monkeypatch, "2026-03-10") or today()]
+
+    set_day(monkeypatch, "2026-03-09")
+    assert days() == [date(2026, 3, 9)] * 2
+    assert today() == date(2026, 3, 10)

@@ -138,6 +138,8 @@ class MemoryConfig(AdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(tokens_per_pass=self.tokens_per_pass)
+        if self.memory is not None:
+            engine.gpus.size(self.memory)
         if self.shard_ranks is not None and self.shard_ranks < 2:
             raise InputError(f"shard_ranks is a number of ranks that share a model, from 2 on, not {self.shard_ranks}.")
         own = ("weight_dtype", "optimizer_states", "offload_optimizer")
@@ -273,10 +275,9 @@ class SamplingConfig(SamplerConfig, TrainingConfig):
     def sampling(self, *seed: int) -> Sampling:
         """The sampling settings; `seed` is combined with the method's own."""
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
-        least = self.min_new_tokens
         seeds = (self.seed, *seed)
         return engine.sampling.Sampling(
-            self.max_new_tokens, self.temperature, seed=seeds, min_new_tokens=least, stop=stop
+            self.max_new_tokens, self.temperature, seed=seeds, min_new_tokens=self.min_new_tokens, stop=stop
         )
 
 

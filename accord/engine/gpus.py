@@ -12,6 +12,18 @@ from dataclasses import dataclass, replace
 from accord.errors import InputError, nearest
 
 
+def size(text: str) -> float:
+    """Bytes from a text such as "24GB", "900MB" or "16 GiB". Raises InputError where it is not a size."""
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
+    try:
+        amount = float(found[1]) if found else 0.0
+    except ValueError:
+        amount = 0.0
+    if not found or not amount > 0:
+        raise InputError(f"memory is a size such as 24GB or 900MB, not {text!r}.")
+    return amount * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1)
+
+
 @dataclass(frozen=True)
 class Machine:
     """A GPU, its node and network.

@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import math
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -16,6 +15,7 @@ import transformers
 
 from accord.console import status
 from accord.engine.config import TrainingConfig
+from accord.engine.gpus import size
 from accord.engine.memory import GB, Shape, tokens_at_once, training_memory
 from accord.engine.models import Policy
 from accord.engine.precision import compute_dtype
@@ -31,18 +31,6 @@ def available(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
-def size(text: str) -> float:
-    """Bytes from a text such as "24GB", "900MB" or "16 GiB". Raises InputError where it is not a size."""
-    match = re.fullmatch(r"\s*([0-9.]+)\s*([KMGT])(i?)B?\s*", text, re.IGNORECASE)
-    try:
-        amount = float(match[1]) if match else 0.0
-    except ValueError:
-        amount = 0.0
-    if not match or not amount > 0:
-        raise InputError(f"memory is a size such as 24GB or 900MB, not {text!r}.")
-    return amount * (1024 if match[3] else 1000) ** ("KMGT".index(match[2].upper()) + 1)
 
 
 def savings(method: Config, dtype: torch.dtype, device: str, ranks: int = 1) -> Iterator[tuple[str, Config]]:

@@ -60,6 +60,8 @@ def targets(network: PreTrainedModel, wanted: str | None) -> Targets:
     tried = {name: layer for name, layer in layers.items() if _last(name) in linear - shared - refused}
     unreached = without_gradient(network, tried)
     fit = sorted({_last(name) for name in tried.keys() - unreached})
+    if not fit:
+        raise InputError(f"a {network.config.model_type} has no linear layer that takes adapters: leave lora_rank out.")
     names = fit if wanted is None else [name.strip() for name in wanted.split(",")]
     for name in names:
         if name not in linear:
@@ -124,7 +126,12 @@ def _without_gradient(network: PreTrainedModel, layers: Mapping[str, nn.Module])
         return set(known)
     kinds, left = _kinds(network, layers), set(layers)
     for length in LENGTHS:
-        reached = {kinds[name] for name in _reached(network, layers, length)}
+        try:
+            reached = {kinds[name] for name in _reached(network, layers, length)}
+        except Exception as error:
+            if length == LENGTHS[0] or isinstance(error, MemoryError | torch.OutOfMemoryError):
+                raise
+            break  # its context is shorter, and its configuration calls that by another name (Whisper)
         left = {name for name in left if kinds[name] not in reached}
         if not left:
             break

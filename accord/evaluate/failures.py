@@ -19,7 +19,7 @@ from accord.engine.config import TemplateOptions
 from accord.errors import InputError
 from accord.evaluate.failure_kinds import KINDS, LONGER, Outcomes, ProbeAnswers, against_first
 from accord.evaluate.options import checked_by, takes
-from accord.evaluate.probe_files import OWN, ProbeItem, files_named, kinds_named, read_probes
+from accord.evaluate.probe_files import OWN, ProbeItem, files_named, kinds_named, read_probes, require_limit
 from accord.evaluate.statistics import FEW, bootstrap, mean, rate
 from accord.evaluate.task_answers import require_form
 from accord.outputs import require_folder, save_rows
@@ -51,8 +51,7 @@ class FailureOptions(TemplateOptions):
     """Precision of matrix products; auto is bfloat16 where the processor supports it."""
 
     def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise InputError(f"--limit must be at least 1, not {self.limit}.")
+        require_limit(self.limit)
         engine.Sampling(self.max_new_tokens, self.temperature)
 
 

@@ -71,6 +71,7 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
     `kinds` are the comma-separated kinds wanted (default: all); of each at most the first `limit` probes are taken.
     Raises InputError where a file cannot be read, a kind or key is unknown, or a probe lacks what its kind needs.
     """
+    require_limit(limit)
     wanted = kinds_named(kinds)
     by_kind: dict[str, list[ProbeItem]] = {kind: [] for kind in KEYS if kind in wanted}
     for name in files_named(names):
@@ -85,6 +86,12 @@ def read_probes(names: str, kinds: str | None = None, limit: int | None = None) 
     if not probes or (missing and kinds is not None):
         raise InputError(f"{names} has no probes of the kind {', '.join(missing)}; leave it out of --kinds.")
     return probes
+
+
+def require_limit(limit: int | None) -> None:
+    """Raise InputError where a limit on probes is below 1."""
+    if limit is not None and limit < 1:
+        raise InputError(f"--limit must be at least 1, not {limit}.")
 
 
 def kinds_named(kinds: str | None) -> list[str]:

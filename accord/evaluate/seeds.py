@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.errors import InputError
+from accord.evaluate.options import checked_by
 from accord.evaluate.statistics import over_seeds
 from accord.files import real
 from accord.outputs import require_folder
@@ -22,6 +23,12 @@ _PASSED_OVER = ("side_by_side", "runs")
 """Parts left out: single answers, and single runs of a sweep."""
 
 
+def _check(runs: Sequence[str]) -> None:
+    if len(runs) < 2 or len({real(run) for run in runs}) < len(runs):
+        raise InputError("a mean over seeds needs two runs or more, each given once.")
+
+
+@checked_by(_check)
 def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
     """Average, over several runs of one recipe, every number that they measured with an interval.
 
@@ -37,9 +44,7 @@ def evaluate_seeds(runs: Sequence[str], out: str) -> SeedsResult:
             more than seeds, which have the same seeds, or have not all measured what one has; no evaluations.
     """
     require_folder(out, *runs, leaves=(FILE,))
-    folders = list(dict.fromkeys(real(run) for run in runs))
-    if len(folders) < 2 or len(folders) < len(runs):
-        raise InputError("a mean over seeds needs two runs or more, each given once.")
+    _check(runs)
     stories = [_story(run) for run in runs]
     for run, story in zip(runs[1:], stories[1:], strict=True):
         _require_same(runs[0], stories[0], run, story)

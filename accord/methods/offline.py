@@ -19,7 +19,7 @@ from accord.records import Row
 from accord.train.held_out import PROMPTS, RunData, Tally, Unit
 from accord.train.learner import Learner, StepResult
 from accord.train.loop import OnStep, Result, train
-from accord.train.options import HeldOutOptions, PolicyOptions, RowsOptions
+from accord.train.options import HeldOutOptions, RowsOptions
 from accord.train.run import Run
 from accord.train.watch import make_watch
 
@@ -100,9 +100,6 @@ class OfflineMethod(Method, TrainingConfig, ABC):
         if self.memory:
             policy = as_policy(model, self)
             return engine.plan.fitting(self, policy).fit(policy, data, out=out, on_step=on_step, **options)
-        if isinstance(run_options, PolicyOptions):
-            run_options.check_watch(samples=False)
-
         origin = data  # `read` also gets the held-out data, which is never streamed
 
         def read(source: Source, split: str) -> tuple[Sequence[Row], LeftOut]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from accord.data.columns import format_columns
 from accord.data.mix import called
+from accord.data.sources import parse_split
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError
 from accord.feedback.options import RewardOptions
@@ -56,7 +57,11 @@ class RunOptions:
             raise InputError(f"save_minutes must be positive and finite, not {self.save_minutes}.")
         if not 0 <= self.max_bad <= 1:
             raise InputError(f"max_bad is a share of the rows in [0, 1], not {self.max_bad}.")
+        from accord.train.alarms import chosen
+
         services(self.track)
+        parse_split(self.split)
+        chosen(self.stop_when)
 
     def settings(self) -> dict[str, Any]:
         """The options that decide the result, for config.yaml; resuming, saving and tracking do not."""
@@ -83,6 +88,7 @@ class PolicyOptions(RewardOptions, RunOptions):
     def __post_init__(self) -> None:
         RewardOptions.__post_init__(self)
         RunOptions.__post_init__(self)
+        self.check_watch(samples=isinstance(self, SamplingOptions))
 
     def settings(self) -> dict[str, Any]:
         watched = {name: value for name, value in vars(self).items() if name.startswith("watch")}
@@ -131,6 +137,8 @@ class HeldOutOptions(RunOptions):
                 if getattr(self, name) is not None:
                     raise InputError(f"{name} needs held-out rows: give eval_data or eval_split.")
             return
+        if isinstance(self.eval_split, str) and self.eval_share is None:
+            parse_split(self.eval_split)
         if getattr(self, "watch", None) is not None:
             raise InputError("best/ is chosen by watch or by held-out rows, not by both: leave one out.")
         share = self.eval_share

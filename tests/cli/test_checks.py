@@ -14,6 +14,14 @@ from accord.errors import InputError
 from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord
 
+WON: dict[str, Any] = {
+    "command": "evaluate models",
+    "models": {"a": "${dpo}/model"},
+    "data": "${data}",
+    "judge": "cafe",
+}
+"""A last stage that asks a model."""
+
 
 @pytest.fixture
 def pipeline(tmp_path: Path) -> Pipeline:
@@ -68,6 +76,42 @@ def pipeline(tmp_path: Path) -> Pipeline:
         ({"dpo": {**STAGES["dpo"], "data": ["{{ pairs }}"]}}, [], "stage dpo: data has {{ pairs }}, which refers to"),
         ({"dpo": {**STAGES["dpo"], "model": "${sft}"}}, [], "is all that stage sft leaves: write ${sft}/model."),
         ({"samples": {**STAGES["samples"], "n": 0}}, [], "stage samples: --n must be at least 1, not 0."),
+        ({"samples": {**STAGES["samples"], "temperature": -1}}, [], "stage samples: temperature must not be negative"),
+        (
+            {"samples": {**STAGES["samples"], "split": "train[2"}},
+            [],
+            "stage samples: a split is a name, or a part such",
+        ),
+        (
+            {"dpo": {**STAGES["dpo"], "stop_when": "colapse"}},
+            [],
+            "stage dpo: stop_when: there is no alarm 'colapse'; d",
+        ),
+        ({"dpo": {**STAGES["dpo"], "memory": "lots"}}, [], "stage dpo: memory is a size such as 24GB or 900MB, not"),
+        ({"dpo": {**STAGES["dpo"], "max_steps": "1:30"}}, [], "--max-steps must be a whole number, not 1:30."),
+        ({"last": {**WON, "max_new_tokens": 0}}, [], "stage last: max_new_tokens must be at least 1, not 0"),
+        ({"last": {**WON, "against": "spo"}}, [], "stage last: --against spo is none of the models and files named: a"),
+        (
+            {"last": {**WON, "temperatures": [1, 1], "against": "a"}},
+            [],
+            "stage last: --temperatures needs a model by -",
+        ),
+        (
+            {"last": {"command": "evaluate passes", "data": "${data}", "verifier": "number", "n": 0, "model": "m"}},
+            [],
+            "stage last: --n must be at least 1, not 0.",
+        ),
+        (
+            {"last": {"command": "evaluate failures", "models": {"a": "m"}, "kinds": "fact"}},
+            [],
+            "stage last: there is no kind of probes 'fact'; did you mean facts?",
+        ),
+        (
+            {"last": {"command": "label", "data": "${data}", "judge": "cafe", "by": "majority"}},
+            [],
+            "stage last: --by majority is for several judges, and there is one",
+        ),
+        ({"last": {"command": "world", "users": 3}}, [], "stage last: --users is for users with tastes of their own"),
         ({"dpo": "dpo"}, [], "stage dpo must have a `command` and its options, and has 'dpo'."),
         ({"d p o": STAGES["dpo"]}, [], "a stage's name has letters, digits, - and _ alone, unlike 'd p o'"),
         ({}, ["--sft.max-steps.x", "1"], "--sft.max-steps.x: max_steps of stage sft has no values by name, but is 2."),

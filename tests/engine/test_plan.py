@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, MixtralConfig, T5Config
 
-from accord.engine import memory, plan
+from accord.engine import gpus, memory, plan
 from accord.engine.models import Policy
 from accord.engine.team import Team
 from accord.errors import InputError, TrainingStopped
@@ -33,13 +33,13 @@ LONGER = ScoreJudge(lambda _, text: float(len(str(text))))
     ("text", "expected"), [("24GB", 24e9), ("900 MB", 9e8), ("16GiB", 16 * 2**30), ("1.5t", 1.5e12), ("80G", 8e10)]
 )
 def test_sizes(text: str, expected: float) -> None:
-    assert plan.size(text) == expected
+    assert gpus.size(text) == expected
 
 
 @pytest.mark.parametrize("text", ["24", "much", "-1GB", "0GB", "1.2.3GB", ""])
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="memory is a size such as 24GB"):
-        plan.size(text)
+        gpus.size(text)
 
 
 def test_weights_gradients_and_states_are_counted_exactly() -> None:

@@ -114,9 +114,7 @@ def test_layers_of_one_name_get_adapters_only_where_one_learns() -> None:
     policy = lora.adapt(policy_of(random_model(config, dtype=torch.float32)), TrainingConfig(lora_rank=2))
     got = {n.split(".lora_")[0].split("layers.")[1] for n, _ in policy.network.named_parameters() if ".lora_" in n}
     own = {"self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.out_proj", "fc1", "fc2"}
-    assert got == {
-        f"{layer}.{name}" for layer in range(2) for name in own
-    }  # and none for an encoder, which is not there
+    assert got == {f"{layer}.{name}" for layer in range(2) for name in own}  # and no encoder's
     chosen = targets(random_model(config, dtype=torch.float32), "q_proj, fc1")
     left_out = [f"model.decoder.layers.{layer}.encoder_attn.q_proj" for layer in range(2)]
     assert chosen == Targets(["q_proj", "fc1"], left_out)

@@ -16,6 +16,8 @@ from accord.evaluate.judge import by_gap, length_bias, measured, order_bias
 from accord.feedback.judge import BothOrders, Orders
 from accord.records import Comparison, Verdict
 from tests.commands.small import accord, write_jsonl
+from tests.days import set_day
+from tests.trust.commands import write_judge
 
 PAIRS = 400
 
@@ -144,3 +146,24 @@ def test_from_the_command_line(
     tied = write_jsonl(tmp_path / "t.jsonl", [{"prompt": "?", "completions": ["a", "b"], "ranks": [0, 0]}])
     assert accord("evaluate", "judge", "--judge", "some_judge:first", "--data", tied, "--out", out) == 2
     assert "has only ties, so there is nothing to agree with" in capsys.readouterr().err
+
+
+def test_a_judge_continued_on_another_day_has_the_date_of_its_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_judge(tmp_path / "judge")
+    data = write_jsonl(tmp_path / "d.jsonl", [{"prompt": "hi", "chosen": "bye", "rejected": "bad"}] * 2)
+    for day in ("2026-03-09", "2026-03-10"):
+        set_day(monkeypatch, day)
+        command = (
+            "evaluate",
+            "judge",
+            "--judge",
+            f"ai:{tmp_path / 'judge'}",
+            "--data",
+            data,
+            "--out",
+            tmp_path / "out",
+        )
+        assert accord(*command) == 0
+        assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["date"] == "2026-03-09"

@@ -171,7 +171,7 @@ def test_the_command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert list(found.frame().columns)[:3] == ["name", "how", "k"]
     for more, why in (
         (("--given", 4), "the user u0 has 4 choices, and giving 4 and asking about one more needs 5"),
-        (("--given", -1), "--given must be at least 0, not -1."),
+        (("--given", -1), "--given is numbers of choices, 0 or more, not -1."),
         (("--given", 0, "--questions", 0), "--questions must be at least 1, not 0."),
         (
             ("--given", 0, "--rewards.rm", "base"),
