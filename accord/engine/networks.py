@@ -41,6 +41,7 @@ from accord.engine.quantize import keep_order, quantize
 from accord.engine.reading import readable
 from accord.engine.stored import ReadWhole
 from accord.engine.team import Team, acts_together
+from accord.engine.turns import add_generation_prompt
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head
@@ -221,8 +222,7 @@ def _check_quantized(name: str, config: Any, method: str, trained: TrainingConfi
 
 
 def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenizerBase:
-    """The tokenizer of a folder, a file or the Hub, with a chat template stored in chat_template.json, as processors
-    do.
+    """The tokenizer of a folder, a file or the Hub, with a template in chat_template.json too, as of processors.
 
     Raises as transformers does.
     """
@@ -233,6 +233,8 @@ def read_tokenizer(source: str, **given: Any) -> transformers.PreTrainedTokenize
         if isinstance(stored, dict) and isinstance(stored.get("chat_template"), str):
             tokenizer.chat_template = stored["chat_template"]
     tokenizer("")  # a setting that it cannot use is told where its files are known
+    if begun := add_generation_prompt(tokenizer):
+        status(f"{source}: its chat template has no generation prompt, and gets {begun!r}, as before its answers")
     return tokenizer
 
 
