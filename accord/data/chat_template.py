@@ -41,7 +41,8 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     if "documents" in kwargs and not reads(template, "documents"):
         raise InputError(
             "the row has 'documents', which the chat template does not read: write them into the prompt, give a "
-            "template that reads them by --chat-template, or leave them out by --columns documents="
+            "template that reads them by --chat-template, or, where they are no part of it, call them otherwise by "
+            "--columns sources=documents"
         )
     day = written_date(tokenizer)
     if STRFTIME_NOW in kwargs:
