@@ -19,6 +19,7 @@ from accord.data.exports import expand_annotations
 from accord.data.layouts import standardize
 from accord.data.messages import read_prompt, read_text
 from accord.data.sources import open_source
+from accord.data.verdicts import scores_against
 from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
 from accord.records import Message, Prompt, Row, Text, row_to_json
 
@@ -124,6 +125,10 @@ def read_rows(
         bad = noted.reasons[0]
         raise InputError(f"{bad.where}: {bad.why} (and no other row of {mix.called(source)} can be used)")
     noted.numbers = [number for number, *_ in read]
+    if contrary := sum(scores_against(found) for _, _, found, _ in read):
+        noted.taken.append(
+            f"{contrary:,} of {len(read):,} rows score 'chosen' no higher than 'rejected', and are read as they are"
+        )
     require_rows(read, source, split)
     return [(record, found, name) for _, record, found, name in read]
 

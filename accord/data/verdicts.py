@@ -145,6 +145,16 @@ def ranks_of_verdicts(number: int, verdicts: Sequence[float]) -> list[int] | Non
     return ranks if given == list(verdicts) else None
 
 
+_CHOSEN_SCORE = re.compile(r"chosen[_-](score|rating|reward)|(score|rating|reward)[_-]chosen")
+
+
+def scores_against(row: Columns) -> bool:
+    """Whether a row's scores of its chosen and its rejected answer do not say that the chosen one is better."""
+    names = [name for name in row if _CHOSEN_SCORE.fullmatch(name)] if {"chosen", "rejected"} <= row.keys() else []
+    pairs = [[_as_number(row.get(one)) for one in (name, name.replace("chosen", "rejected"))] for name in names]
+    return any(_is_number(better) and _is_number(worse) and better <= worse for better, worse in pairs)
+
+
 def missing_verdict(columns: Iterable[str]) -> str:
     """A hint for messages, if the columns hold answers without a verdict; else ""."""
     found = sorted(name for name in columns if ANSWER.fullmatch(name))

@@ -126,3 +126,13 @@ def test_passages_and_verdicts_that_cannot_be_read() -> None:
 def test_the_verdicts_of_a_ranking_have_it_back(ranks: list[int]) -> None:
     verdicts = [0.5 + 0.5 * ((i < j) - (i > j)) for i, j in combinations(ranks, 2)]
     assert ranks_of_verdicts(len(ranks), verdicts) == [sorted(set(ranks)).index(rank) for rank in ranks]
+
+
+def test_scores_that_do_not_say_that_chosen_is_better_are_told() -> None:
+    rows = [
+        {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": s, "score_rejected": 3.0} for s in (4, 3, 2)
+    ]
+    more = [{**rows[0], "score_chosen": None, "chosen-rating": "2", "rejected-rating": "5"}]
+    left_out = LeftOut()
+    assert load_data([*rows, *more], left_out=left_out) == [Preference("p", "a", "b")] * 4
+    assert left_out.taken == ["3 of 4 rows score 'chosen' no higher than 'rejected', and are read as they are"]
