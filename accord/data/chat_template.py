@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -47,14 +48,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     day = written_date(tokenizer)
     if STRFTIME_NOW in kwargs:
         day = day and as_date(kwargs.pop(STRFTIME_NOW), f"{TEMPLATE_KWARGS!r}: {STRFTIME_NOW}")
-    messages = [
-        {
-            "role": "system" if turn.role == "developer" and not reads(template, "developer") else turn.role,
-            "content": own_words(tokenizer, turn),
-            **template_fields(turn, str(template)),
-        }
-        for turn in chat
-    ]
+    messages = _messages_for(tokenizer, chat)
 
     def write(messages: Sequence[Mapping[str, Any]]) -> str:
         with within(TEMPLATE_SECONDS):
@@ -93,13 +87,28 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     return text
 
 
-def own_words(tokenizer: PreTrainedTokenizerBase, turn: Message) -> str:
-    """The content of a turn; an answer's without an end of turn, which the template writes too."""
-    if turn.role != "assistant":
-        return turn.content
+def _messages_for(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message]) -> list[dict[str, Any]]:
+    """A chat's messages as the chat template takes them; a developer's are the system's where it has no developer."""
+    template, marks = str(tokenizer.chat_template), end_marks(tokenizer)
+    return [
+        {
+            "role": "system" if turn.role == "developer" and not reads(template, "developer") else turn.role,
+            "content": own_words(turn, marks),
+            **template_fields(turn, template),
+        }
+        for turn in chat
+    ]
+
+
+def end_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts with which a turn ends: what the chat template writes there, and the eos_token."""
     end = turn_end(tokenizer)
-    marks = tuple(filter(None, ("" if end.is_next else end.text, tokenizer.eos_token)))
-    said = turn.content.rstrip()
+    return tuple(filter(None, ("" if end.is_next else end.text, tokenizer.eos_token)))
+
+
+def own_words(turn: Message, marks: tuple[str, ...]) -> str:
+    """The content of a turn; an answer's without an end of turn (`end_marks`), which the template writes too."""
+    said = turn.content.rstrip() if turn.role == "assistant" else ""
     mark = next((mark for mark in marks if said.endswith(mark)), "")
     return said.removesuffix(mark) if mark else turn.content
 
@@ -119,12 +128,13 @@ def _dropped_turn(
         said = message["content"]
         if message["role"] == "assistant":
             said = said.rpartition("</think>")[2] if message.get("tool_calls") else ""
-        written = said.strip(), json.dumps(said, ensure_ascii=False)[1:-1]
-        if not written[0] or any(form in text for form in written):
+        words = said.strip()
+        if not words or words in text or json.dumps(said, ensure_ascii=False)[1:-1] in text:
             continue
         probed = [*messages[:i], {**message, "content": _PROBE}, *messages[i + 1 :]]  # templates may change the words
-        if _PROBE not in write(probed).lower():
-            return i
+        with suppress(Exception):  # a template that refuses the probe reads the content
+            if _PROBE not in write(probed).lower():
+                return i
     return None
 
 
