@@ -10,10 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from accord import engine, objectives
+from accord import data, engine, objectives
 from accord.console import progress_bar, status
 from accord.engine.config import require_positive
 from accord.errors import InputError, LeftOut
@@ -142,16 +141,6 @@ def pair_measures(outputs: Tensor, trees: Trees) -> Measures:
     return margin_measures(objectives.preference.general_preference(outputs[better], outputs[worse]))
 
 
-def pairs_of(row: Ranking) -> list[Preference]:
-    """The pairs of a ranking's completions that have different ranks, the better one chosen."""
-    ranked = sorted(zip(row.ranks, row.completions, strict=True), key=lambda pair: pair[0])
-    return [
-        Preference(row.prompt, better, worse, user=row.user)
-        for (high, better), (low, worse) in combinations(ranked, 2)
-        if high < low
-    ]
-
-
 def tell_unused_margins(command: str, rows: Sequence[Row]) -> None:
     """Print that the rows have margins, for a method that does not use them."""
     if any(isinstance(row, Preference) and row.margin for row in rows):
@@ -197,7 +186,7 @@ class PreferenceMethod(PairLoss, OfflineMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         tell_unused_margins(self.command, rows)
-        parts = [pairs_of(row) if isinstance(row, Ranking) else [row] for row in rows]
+        parts = [data.judgments.to_pairs(row) if isinstance(row, Ranking) else [row] for row in rows]
         for i, part in enumerate(parts):
             if not part:
                 left_out.add(i, "all answers have one rank, so the row states no preference", is_asked=True)
@@ -205,7 +194,7 @@ class PreferenceMethod(PairLoss, OfflineMethod):
             raise InputError("every row is a tie, which states no preference.")
         origin = [i for i, part in enumerate(parts) for _ in part]
         trees = super().encode(model, [pair for part in parts for pair in part], left_out.part(origin))
-        return [replace(tree, row=origin[tree.row]) for tree in trees]
+        return [replace(tree, row=left_out.index(origin[tree.row])) for tree in trees]
 
     def objective(self, model: Policy) -> Objective:
         return self.pair_objective(model, reference_for(model, self), average=self.average)

@@ -60,7 +60,7 @@ def test_every_pair_of_different_ranks_of_a_ranking_is_a_preference(tmp_path: Pa
         Preference("day", "good", "bad"),
     ]
     trees = DPO().encode(policy, rows, left_out)
-    pairs = [("good", "bad"), ("good", "day"), ("good", "bye"), ("bad", "bye"), ("day", "bye")]
+    pairs = [("good", "bad"), ("bad", "bye"), ("good", "day"), ("good", "bye"), ("day", "bye")]
     alone = DPO().encode(policy, [*(Preference("hi", *pair) for pair in pairs), rows[2]], LeftOut())
     assert [(t.prompt, t.branches, t.ranks) for t in trees] == [(t.prompt, t.branches, t.ranks) for t in alone]
     assert [int(t.row) for t in trees] == [1, 1, 1, 1, 1, 2]
