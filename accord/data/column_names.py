@@ -16,6 +16,10 @@ CHAT_ONLY = (*SYSTEMS, *PREFILLS, "history")
 RESPONSES = ("response", "output")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """What a model thought before its answer: columns of a row, and keys of a message."""
+THOUGHT_LIKE = (
+    "complex_cot", "cot", "chain_of_thought", "thought", "thoughts", "scratchpad", "reasoning_trace", "thinking_trace",
+)  # fmt: skip
+"""Columns, in lower case, that may hold the thought; accord does not guess, but asks the user to name it."""
 WEIGHTS = ("weight", "sample_weight", "loss_weight", "example_weight", "importance_weight")
 """Columns that may say how much a row counts, which no method reads."""
 ANSWERS = ("chosen", "rejected", "completion", "completions")
@@ -34,5 +38,5 @@ LABEL_LIKE = (
 )  # fmt: skip
 """Columns that may hold a completion's label; accord does not guess, but asks the user to name it."""
 
-PASSAGES = ("options", "choices", "A", "passage", "passages", "document", "article", "paragraph", "post")
+PASSAGES = ("options", "choices", "A", "passage", "passages", "contexts", "document", "article", "paragraph", "post")
 """Columns of a passage or of options that a question may refer to."""

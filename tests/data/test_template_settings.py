@@ -148,6 +148,7 @@ def test_a_thought_by_any_of_its_names(key: str) -> None:
         ]
     )
     rows += load_data([{"question": "q", key: "hm", "answer": "a"}])
+    rows += load_data([{"prompt": PAIR["prompt"], "completion": [{"role": "assistant", "content": "a"}], key: "hm"}])
     for row in rows:
         assert trained(TOKENIZERS["qwen"], to_tree(TOKENIZERS["qwen"], row).branches[0]) == (
             "<think>\nhm\n</think>\n\na<|im_end|>"
@@ -176,6 +177,8 @@ def test_documents_go_to_a_template_that_reads_them() -> None:
     assert [trained(byte_tokenizer(told), branch) for branch in tree.branches] == ["a<|im_end|>", "b<|im_end|>"]
     with pytest.raises(InputError, match="the row has 'documents', which the chat template does not read"):
         to_tree(TOKENIZERS["chatml"], row)
+    (row,) = load_data([{**PAIR, "documents": ["Bonn is a city."]}])
+    assert to_tree(byte_tokenizer(told), row).prompt == tree.prompt
     asked = [{"role": "user", "content": "Bonn is a city. Is it?"}]
     (row,) = load_data([{**PAIR, "prompt": asked, "documents": [document]}])
     assert "city" in TOKENIZERS["chatml"].decode(to_tree(TOKENIZERS["chatml"], row).prompt)
