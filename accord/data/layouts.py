@@ -263,7 +263,7 @@ def _history(value: Any, column: str, question: str) -> list[Any]:
     """The earlier turns, from question-answer pairs or from messages."""
     if not isinstance(value, list) or (column == "context" and all(isinstance(turn, str) for turn in value)):
         raise InputError(
-            f"{column!r} holds text beside {question!r}: name both by --columns prompt={column},{question}, or leave it "
+            f"{column!r} has text beside {question!r}: name both by --columns prompt={column},{question}, or leave it "
             f"out by --columns {column}="
         )
     if all(isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2 for turn in value):

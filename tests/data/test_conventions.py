@@ -177,7 +177,7 @@ FAULTS = [
     ({"prompt": "p", "completion": "c", "sample_weight": 0.5}, "'sample_weight' is 0.5, which may say how much the"),
     ({"question": "q", "Complex_CoT": "hm", "answer": "a"}, "'Complex_CoT' may be the thought before the answer: name"),
     ({"question": "q", "contexts": ["x", "y"], "answer": "a"}, "'contexts' beside 'question' may be part of the"),
-    ({"question": "q", "context": ["x", "y"], "answer": "a"}, "'context' holds text beside 'question': name both by"),
+    ({"question": "q", "context": ["x", "y"], "answer": "a"}, "'context' has text beside 'question': name both by"),
     ({"prompt": "p", "completions": ["x", "y"], "labels": [True, False]}, "'labels' judges the 'completions', the s"),
     ({"body": {"messages": [u("x")], "model": "m"}}, "inside one: name it by --columns messages=body.messages"),
     ({"messages": [u("x"), {"role": "bot", "content": "y"}]}, r"messages\[1\] has the unknown role 'bot'"),
