@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -69,9 +70,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
         lost = _dropped_turn(write, messages, text)
     except Exception as error:  # a template is a program and may raise anything
         said = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-        has_system = chat[0].role in ("system", "developer")
-        system = "; --system fold puts the system's words into the first question" if has_system else ""
-        raise InputError(f"the tokenizer's chat template refuses the chat ({said}){system}") from None
+        raise InputError(f"the tokenizer's chat template refuses the chat ({said}){_remedy(said, chat)}") from None
     if lost == 0 and messages[0]["role"] == "system":
         raise InputError(
             "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "
@@ -85,6 +84,17 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
         )
     _require_tools(tools, text)
     return text
+
+
+def _remedy(said: str, chat: Sequence[Message]) -> str:
+    """What to do about a template that refuses a chat, to be added to its error; "" where that is not known."""
+    if chat[0].role in ("system", "developer"):
+        return "; --system fold puts the system's words into the first question"
+    if "alternat" in said.lower() and any(a.role == b.role for a, b in pairwise(chat)):
+        return "; join the turns in a row by one speaker"
+    if "multiple chat templates" in said:
+        return "; write the one to use into a file, and give that by --chat-template"
+    return ""
 
 
 def _messages_for(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message]) -> list[dict[str, Any]]:

@@ -125,6 +125,18 @@ def test_turns_that_a_template_drops_are_refused() -> None:
         to_tree(byte_tokenizer(SPEAKERS), row)
 
 
+def test_turns_in_a_row_by_one_speaker_are_to_be_joined_where_a_template_wants_turns_to_alternate() -> None:
+    strict = (
+        "{% if messages[0].role == messages[1].role %}{{ raise_exception('Roles must alternate') }}{% endif %}" + QWEN
+    )
+    asked = {"role": "user", "content": "q"}
+    (row,) = load_data([{"messages": [asked, asked, {"role": "assistant", "content": "a"}]}])
+    with pytest.raises(
+        InputError, match=r"refuses the chat \(Roles must alternate\); join the turns in a row by one spea"
+    ):
+        to_tree(byte_tokenizer(strict), row)
+
+
 def test_words_that_a_template_changes_are_not_dropped() -> None:
     switched = CALLS.replace("{{ m.content }}", "{{ m.content | replace('/no_think', '') | upper }}")
     (row,) = load_data([{**PAIR, "prompt": [{"role": "system", "content": "kind /no_think"}, *PAIR["prompt"]]}])
