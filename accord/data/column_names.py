@@ -16,12 +16,6 @@ CHAT_ONLY = (*SYSTEMS, *PREFILLS, "history")
 RESPONSES = ("response", "output")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """What a model thought before its answer: columns of a row, and keys of a message."""
-THOUGHT_LIKE = (
-    "complex_cot", "cot", "chain_of_thought", "thought", "thoughts", "scratchpad", "reasoning_trace", "thinking_trace",
-)  # fmt: skip
-"""Columns, in lower case, that may hold the thought; accord does not guess, but asks the user to name it."""
-WEIGHTS = ("weight", "sample_weight", "loss_weight", "example_weight", "importance_weight")
-"""Columns that may say how much a row counts, which no method reads."""
 ANSWERS = ("chosen", "rejected", "completion", "completions")
 STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "label", "input_ids", "labels")
 """Columns that are never plain text: a string in them is parsed as JSON or as a Python list."""

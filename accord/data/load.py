@@ -11,17 +11,16 @@ from itertools import islice
 from typing import Any, TypeAlias, get_args
 
 from accord.data import mix
-from accord.data.column_names import THOUGHT_LIKE, WEIGHTS
 from accord.data.columns import rename_columns
 from accord.data.conventions import Convention, convention_of
 from accord.data.conversations import expand_rankings, join_messages
 from accord.data.exports import expand_annotations
 from accord.data.layouts import standardize
-from accord.data.messages import read_prompt, read_text, texts_in
+from accord.data.messages import read_prompt, read_text
+from accord.data.notes import notes_on
 from accord.data.sources import open_source
-from accord.data.verdicts import scores_against
 from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
-from accord.records import Demonstration, Message, Prompt, Row, Text, row_to_json
+from accord.records import Message, Prompt, Row, Text, row_to_json
 
 Source: TypeAlias = (
     str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]] | Sequence[str | os.PathLike[str]] | Mapping[str, float]
@@ -125,10 +124,8 @@ def read_rows(
         bad = noted.reasons[0]
         raise InputError(f"{bad.where}: {bad.why} (and no other row of {mix.called(source)} can be used)")
     noted.numbers = [number for number, *_ in read]
-    if contrary := sum(scores_against(found) for _, _, found, _ in read):
-        noted.taken.append(
-            f"{contrary:,} of {len(read):,} rows score 'chosen' no higher than 'rejected', and are read as they are"
-        )
+    if not keep:
+        noted.taken += notes_on([(record, found) for _, record, found, _ in read])
     require_rows(read, source, split)
     return [(record, found, name) for _, record, found, name in read]
 
@@ -196,18 +193,6 @@ class _Tie(InputError):
 def _require_signal(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
     """Raise InputError, or `_Tie`, if a record has no training signal."""
     for _, record, columns in found:
-        weight = next((name for name in WEIGHTS if _weighs(columns.get(name))), None)
-        if weight is not None:
-            raise InputError(
-                f"{weight!r} is {columns[weight]!r}, which may say how much the row counts; all count alike: "
-                f"leave the column out by --columns {weight}=, or mix files in proportions, as --data a:0.7 b:0.3"
-            )
-        thought = next((name for name in columns if _may_be_thought(name, columns[name], record)), None)
-        if thought is not None:
-            raise InputError(
-                f"{thought!r} may be the thought before the answer: name it by --columns reasoning_content={thought}, "
-                f"or leave it out by --columns {thought}="
-            )
         if "verdicts" in columns:
             raise _Tie("the verdicts on its answers contradict each other, so they are no ranking")
         if "tied" in columns:
@@ -216,18 +201,6 @@ def _require_signal(found: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None
             raise InputError("'messages' has no assistant turn to learn from")
         if isinstance(record, Prompt) and "completion" in columns:
             raise InputError("'completion' is empty")
-
-
-def _may_be_thought(name: str, value: Any, record: Row) -> bool:
-    """Whether a demonstration's column may hold a thought that its answer does not."""
-    if not isinstance(record, Demonstration) or str(name).lower() not in THOUGHT_LIKE or not isinstance(value, str):
-        return False
-    return bool(value.strip()) and value.strip() not in "\n".join(texts_in(row_to_json(record)["completion"]))
-
-
-def _weighs(value: Any) -> bool:
-    """Whether a column holds a number other than 1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value not in (1, None) and value == value
 
 
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:

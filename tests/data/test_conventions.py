@@ -174,8 +174,6 @@ FAULTS = [
     ({"messages": HI}, "'messages' has no assistant turn"),
     ({"messages": [a("x")]}, "'messages' begins with an assistant turn"),
     ({"messages": [u("x"), {**a("y"), "weight": 0.5}]}, r"messages\[1\] has 0.5 as 'weight': a turn is trained on"),
-    ({"prompt": "p", "completion": "c", "sample_weight": 0.5}, "'sample_weight' is 0.5, which may say how much the"),
-    ({"question": "q", "Complex_CoT": "hm", "answer": "a"}, "'Complex_CoT' may be the thought before the answer: name"),
     ({"question": "q", "contexts": ["x", "y"], "answer": "a"}, "'contexts' beside 'question' may be part of the"),
     ({"question": "q", "context": ["x", "y"], "answer": "a"}, "'context' has text beside 'question': name both by"),
     ({"prompt": "p", "completions": ["x", "y"], "labels": [True, False]}, "'labels' judges the 'completions', the s"),
