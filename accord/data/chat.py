@@ -15,6 +15,7 @@ from accord.data.chat_template import (
     INTERNAL_KEYS,
     THOUGHT,
     continue_thought,
+    end_marks,
     opened_thought,
     own_words,
     render,
@@ -211,7 +212,7 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
     written = after[len(head) :] if after.startswith(head) else ""
     if not written and asked and any(before.role == "assistant" for before in so_far):
         written = after.rpartition(asked)[2] if asked in after else ""  # earlier answers are rendered differently now
-    content = own_words(tokenizer, turn)
+    content = own_words(turn, end_marks(tokenizer))
     parts = [part.strip() for part in (*THOUGHT.split(content), *thoughts_of(turn))]
     if (written or after == head) and all(part in written for part in parts):
         body, ended, _ = written.rpartition(end.text) if end.text and not end.is_next else ("", "", "")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
@@ -41,19 +43,13 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     if "documents" in kwargs and not reads(template, "documents"):
         raise InputError(
             "the row has 'documents', which the chat template does not read: write them into the prompt, give a "
-            "template that reads them by --chat-template, or leave them out by --columns documents="
+            "template that reads them by --chat-template, or, where they are no part of it, call them otherwise by "
+            "--columns sources=documents"
         )
     day = written_date(tokenizer)
     if STRFTIME_NOW in kwargs:
         day = day and as_date(kwargs.pop(STRFTIME_NOW), f"{TEMPLATE_KWARGS!r}: {STRFTIME_NOW}")
-    messages = [
-        {
-            "role": "system" if turn.role == "developer" and not reads(template, "developer") else turn.role,
-            "content": own_words(tokenizer, turn),
-            **template_fields(turn, str(template)),
-        }
-        for turn in chat
-    ]
+    messages = _messages_for(tokenizer, chat)
 
     def write(messages: Sequence[Mapping[str, Any]]) -> str:
         with within(TEMPLATE_SECONDS):
@@ -74,9 +70,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
         lost = _dropped_turn(write, messages, text)
     except Exception as error:  # a template is a program and may raise anything
         reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
-        has_system = chat[0].role in ("system", "developer")
-        system = "; --system fold puts the system's words into the first question" if has_system else ""
-        raise InputError(f"the tokenizer's chat template refuses the chat ({reason}){system}") from None
+        raise InputError(f"the tokenizer's chat template refuses the chat ({reason}){_remedy(reason, chat)}") from None
     if lost == 0 and messages[0]["role"] == "system":
         raise InputError(
             "the tokenizer's chat template leaves out the system's words; --system fold puts them into the first "
@@ -92,13 +86,39 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     return text
 
 
-def own_words(tokenizer: PreTrainedTokenizerBase, turn: Message) -> str:
-    """The content of a turn; an answer's without an end of turn, which the template writes too."""
-    if turn.role != "assistant":
-        return turn.content
+def _remedy(said: str, chat: Sequence[Message]) -> str:
+    """What to do about a template that refuses a chat, to be added to its error; "" where that is not known."""
+    if chat[0].role in ("system", "developer"):
+        return "; --system fold puts the system's words into the first question"
+    if "alternat" in said.lower() and any(a.role == b.role for a, b in pairwise(chat)):
+        return "; join the turns in a row by one speaker"
+    if "multiple chat templates" in said:
+        return "; write the one to use into a file, and give that by --chat-template"
+    return ""
+
+
+def _messages_for(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message]) -> list[dict[str, Any]]:
+    """A chat's messages as the chat template takes them; a developer's are the system's where it has no developer."""
+    template, marks = str(tokenizer.chat_template), end_marks(tokenizer)
+    return [
+        {
+            "role": "system" if turn.role == "developer" and not reads(template, "developer") else turn.role,
+            "content": own_words(turn, marks),
+            **template_fields(turn, template),
+        }
+        for turn in chat
+    ]
+
+
+def end_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """The texts with which a turn ends: what the chat template writes there, and the eos_token."""
     end = turn_end(tokenizer)
-    marks = tuple(filter(None, ("" if end.is_next else end.text, tokenizer.eos_token)))
-    said = turn.content.rstrip()
+    return tuple(filter(None, ("" if end.is_next else end.text, tokenizer.eos_token)))
+
+
+def own_words(turn: Message, marks: tuple[str, ...]) -> str:
+    """The content of a turn; an answer's without an end of turn (`end_marks`), which the template writes too."""
+    said = turn.content.rstrip() if turn.role == "assistant" else ""
     mark = next((mark for mark in marks if said.endswith(mark)), "")
     return said.removesuffix(mark) if mark else turn.content
 
@@ -118,12 +138,13 @@ def _dropped_turn(
         said = message["content"]
         if message["role"] == "assistant":
             said = said.rpartition("</think>")[2] if message.get("tool_calls") else ""
-        written = said.strip(), json.dumps(said, ensure_ascii=False)[1:-1]
-        if not written[0] or any(form in text for form in written):
+        words = said.strip()
+        if not words or words in text or json.dumps(said, ensure_ascii=False)[1:-1] in text:
             continue
         probed = [*messages[:i], {**message, "content": _PROBE}, *messages[i + 1 :]]  # templates may change the words
-        if _PROBE not in write(probed).lower():
-            return i
+        with suppress(Exception):  # a template that refuses the probe reads the content
+            if _PROBE not in write(probed).lower():
+                return i
     return None
 
 

@@ -16,8 +16,6 @@ CHAT_ONLY = (*SYSTEMS, *PREFILLS, "history")
 RESPONSES = ("response", "output")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """What a model thought before its answer: columns of a row, and keys of a message."""
-WEIGHTS = ("weight", "sample_weight", "loss_weight", "example_weight", "importance_weight")
-"""Columns that may say how much a row counts, which no method reads."""
 ANSWERS = ("chosen", "rejected", "completion", "completions")
 STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "label", "input_ids", "labels")
 """Columns that are never plain text: a string in them is parsed as JSON or as a Python list."""
@@ -34,5 +32,5 @@ LABEL_LIKE = (
 )  # fmt: skip
 """Columns that may hold a completion's label; accord does not guess, but asks the user to name it."""
 
-PASSAGES = ("options", "choices", "A", "passage", "passages", "document", "article", "paragraph", "post")
+PASSAGES = ("options", "choices", "A", "passage", "passages", "contexts", "document", "article", "paragraph", "post")
 """Columns of a passage or of options that a question may refer to."""

@@ -137,9 +137,13 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
 def _with_reasoning(row: Columns, answer: Any) -> Any:
     """The answer, as a message with the row's thought if it has one."""
     thought = next((row[name] for name in THOUGHTS if _is_filled(row.get(name))), None)
-    if not isinstance(thought, str) or "label" in row or not isinstance(answer, str) or is_chat(answer):
+    if not isinstance(thought, str) or "label" in row:
         return answer  # beside a label it would be why the answer is good or not
-    return [{"role": "assistant", "content": answer, "reasoning_content": thought}]
+    said = read_text(answer, "completion")
+    turns = (Message("assistant", said),) if isinstance(said, str) else said
+    if len(turns) > 1 or set(THOUGHTS) & turns[0].more.keys():
+        return answer
+    return [{**text_to_json(turns)[0], "reasoning_content": thought}]  # type: ignore[dict-item]
 
 
 def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
@@ -257,9 +261,9 @@ def _turns(value: Any, column: str) -> list[Any]:
 
 def _history(value: Any, column: str, question: str) -> list[Any]:
     """The earlier turns, from question-answer pairs or from messages."""
-    if not isinstance(value, list):
+    if not isinstance(value, list) or (column == "context" and all(isinstance(turn, str) for turn in value)):
         raise InputError(
-            f"{column!r} is a text beside {question!r}: name both by --columns prompt={column},{question}, or leave it "
+            f"{column!r} has text beside {question!r}: name both by --columns prompt={column},{question}, or leave it "
             f"out by --columns {column}="
         )
     if all(isinstance(turn, Sequence) and not isinstance(turn, str) and len(turn) == 2 for turn in value):

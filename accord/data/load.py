@@ -11,13 +11,13 @@ from itertools import islice
 from typing import Any, TypeAlias, get_args
 
 from accord.data import mix
-from accord.data.column_names import WEIGHTS
 from accord.data.columns import rename_columns
 from accord.data.conventions import Convention, convention_of
 from accord.data.conversations import expand_rankings, join_messages
 from accord.data.exports import expand_annotations
 from accord.data.layouts import standardize
 from accord.data.messages import read_prompt, read_text
+from accord.data.notes import notes_on
 from accord.data.sources import open_source
 from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
 from accord.records import Message, Prompt, Row, Text, row_to_json
@@ -124,6 +124,8 @@ def read_rows(
         bad = noted.reasons[0]
         raise InputError(f"{bad.where}: {bad.why} (and no other row of {mix.called(source)} can be used)")
     noted.numbers = [number for number, *_ in read]
+    if not keep:
+        noted.taken += notes_on([(record, row) for _, record, row, _ in read])
     require_rows(read, source, split)
     return [(record, row, name) for _, record, row, name in read]
 
@@ -191,12 +193,6 @@ class _Tie(InputError):
 def _require_signal(converted: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
     """Raise InputError, or `_Tie`, if a record has no training signal."""
     for _, record, columns in converted:
-        weight = next((name for name in WEIGHTS if _weighs(columns.get(name))), None)
-        if weight is not None:
-            raise InputError(
-                f"{weight!r} is {columns[weight]!r}, which may say how much the row counts; all count alike: "
-                f"leave the column out by --columns {weight}=, or mix files in proportions, as --data a:0.7 b:0.3"
-            )
         if "verdicts" in columns:
             raise _Tie("the verdicts on its answers contradict each other, so they are no ranking")
         if "tied" in columns:
@@ -205,11 +201,6 @@ def _require_signal(converted: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> 
             raise InputError("'messages' has no assistant turn to learn from")
         if isinstance(record, Prompt) and "completion" in columns:
             raise InputError("'completion' is empty")
-
-
-def _weighs(value: Any) -> bool:
-    """Whether a column holds a number other than 1."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value not in (1, None) and value == value
 
 
 def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:

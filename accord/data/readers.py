@@ -104,7 +104,17 @@ def _rows_in(path: Path, rows: dict[str, Any], *, is_one_line: bool) -> Any:
             f"{path} holds a table by columns, not by rows: write a list of objects, a row each (orient='records' in "
             "pandas)"
         )
+    if len(values) > 1 and all(isinstance(value, list) and value and _are_rows(value) for value in values):
+        raise InputError(
+            f"{path} holds several lists of rows ({', '.join(rows)}): write each to a file of its own, such as "
+            f"{next(iter(rows))}.jsonl"
+        )
     return [rows] if is_one_line else rows
+
+
+def _are_rows(values: list[Any]) -> bool:
+    """Whether a list holds objects that are no messages."""
+    return all(isinstance(value, dict) and not {"role", "from"} & value.keys() for value in values)
 
 
 @contextmanager

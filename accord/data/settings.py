@@ -17,7 +17,10 @@ def move_settings(row: dict[str, Any], chats: Sequence[str]) -> dict[str, Any]:
     given = {name: row[name] for name in SETTINGS if row.get(name)}
     if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
         given["tools"] = [structured("tools", tool) for tool in given["tools"]]
-    if chats and _lacks(row[chats[0]], documents := row.get("documents")):
+    documents = row.get("documents")
+    if isinstance(documents, list):
+        documents = [{"title": "", "text": one} if isinstance(one, str) else one for one in documents]
+    if chats and _lacks(row[chats[0]], documents):
         settings = given.get("chat_template_kwargs")
         given["chat_template_kwargs"] = {
             "documents": documents,

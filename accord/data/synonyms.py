@@ -103,15 +103,16 @@ def _in_ranks(row: dict[str, Any]) -> dict[str, Any]:
     if several and "chosen" in row and "rejected" not in row:
         row = {"rejected" if name == several else name: value for name, value in row.items()}
     sides = [row.get("chosen"), row.get("rejected")]
-    if not any(isinstance(side, list) for side in sides):
+    if not any(map(_are_several, sides)) or not all(isinstance(side, str | list | Mapping) and side for side in sides):
         return row
-    better, worse = ([side] if isinstance(side, str) else side for side in sides)
-    if not all(
-        isinstance(side, list) and side and all(isinstance(text, str) for text in side) for side in (better, worse)
-    ):
-        return row
+    better, worse = (side if _are_several(side) else [side] for side in sides)
     rest = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
     return rest | {"completions": [*better, *worse], "ranks": [0] * len(better) + [1] * len(worse)}  # type: ignore
+
+
+def _are_several(side: Any) -> bool:
+    """Whether a column holds several answers, texts or chats."""
+    return isinstance(side, list) and bool(side) and all(isinstance(one, str | list) for one in side)
 
 
 def _holds(value: Any) -> bool:

@@ -163,14 +163,14 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
     if texts and all(isinstance(item, Mapping) and "role" not in item and first_key(item, TEXTS) for item in texts):
         items, texts = texts, [item[first_key(item, TEXTS)] for item in texts]
         if all("rank" in item for item in items):
-            scores = [-rank if _is_number(rank := _as_number(item["rank"])) else rank for item in items]
+            scores = [-rank if is_number(rank := as_number(item["rank"])) else rank for item in items]
         elif choice is None and column is None:
             scores = [item[key] if (key := first_key(item, SCORE)) else None for item in items]
     if scores is None and column is not None:
         scores = row[column]
     if scores is None and choice is not None:
         best = row[choice]
-        if not _is_number(best) or best not in range(len(texts)):
+        if not is_number(best) or best not in range(len(texts)):
             raise InputError(f"{choice!r} must be the index of one of {len(texts)} answers, from 0, not {best!r}")
         scores = [float(i == best) for i in range(len(texts))]
         if len(texts) == 2:
@@ -179,8 +179,8 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
             return _ranked(rest | pair, list(pair), [int(-score) for score in scores])
     if scores is None:
         return row
-    scores = [_as_number(score) for score in scores]
-    if len(scores) != len(texts) or not all(map(_is_number, scores)):
+    scores = [as_number(score) for score in scores]
+    if len(scores) != len(texts) or not all(map(is_number, scores)):
         raise InputError(f"{name!r} needs a number for each of its {len(texts)} answers, not {scores}")
     order = sorted(set(scores), reverse=True)
     rest = {key: value for key, value in row.items() if key not in (name, column)}
@@ -192,11 +192,11 @@ def first_key(item: Columns, names: Sequence[str]) -> str:
     return next((name for name in names if item.get(name) is not None), "")
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _as_number(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """A number that is written as a text, as all are in CSV; other values unchanged."""
     is_text = isinstance(value, str) and re.fullmatch(r"\s*[-+]?(\d+\.?\d*|\.\d+)\s*", value)
     return float(value) if is_text else value
@@ -245,8 +245,8 @@ def _ranks(row: Columns, stem: str, columns: Sequence[str]) -> list[int] | None:
         if label is not None:
             return [label < 0.5, label > 0.5]
     for name in SCORE:
-        scores: list[Any] = [_as_number(row.get(f"{name}{'_' if stem.endswith('_') else ''}{end}")) for end in ends]
-        if all(map(_is_number, scores)):
+        scores: list[Any] = [as_number(row.get(f"{name}{'_' if stem.endswith('_') else ''}{end}")) for end in ends]
+        if all(map(is_number, scores)):
             order = sorted(set(scores), reverse=True)
             return [order.index(score) for score in scores]
     return None

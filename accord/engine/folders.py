@@ -142,8 +142,7 @@ def _check_folder(name: str, path: Path) -> None:
 
 def _check_numbers(name: str, path: Path) -> None:
     """Raise InputError where weights are whole numbers, and the configuration does not say how they were quantized."""
-    is_said = (_read(path / "config.json") or {}).get("quantization_config")
-    for file in [] if is_said else sorted(path.glob("model*.safetensors")):
+    for file in [] if (_read(path / "config.json") or {}).get("quantization_config") else path.glob("*.safetensors"):
         with suppress(SafetensorError), safe_open(file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118  # not a mapping
                 if key.endswith(".weight") and opened.get_slice(key).get_dtype() in ("I8", "U8"):

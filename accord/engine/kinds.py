@@ -120,9 +120,12 @@ def check_kind(name: str, kind: Any, config: transformers.PreTrainedConfig, remo
 def no_classifier(name: str, config: transformers.PreTrainedConfig) -> InputError:
     """The error for a model of this configuration that is neither a reward model nor a preference model."""
     kind, labels = ", ".join(config.architectures or ["model"]), len(config.id2label or ())
+    instead = "or a preference model with `accord preference`"
+    if kind.endswith("ForCausalLM"):
+        instead = f"or let the language model judge, as ai:{name}"
     return InputError(
         f"{name} is not a reward model: it must be a sequence classifier with one label, and is a {kind} with "
-        f"{labels}; train one with `accord reward`, or a preference model with `accord preference`."
+        f"{labels}; train one with `accord reward`, {instead}."
     )
 
 

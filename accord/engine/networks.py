@@ -41,6 +41,7 @@ from accord.engine.quantize import keep_order, quantize
 from accord.engine.reading import readable
 from accord.engine.stored import ReadWhole
 from accord.engine.team import Team, acts_together
+from accord.engine.turns import add_generation_prompt
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head
@@ -230,6 +231,8 @@ def read_tokenizer(source: str, **options: Any) -> transformers.PreTrainedTokeni
         if isinstance(stored, dict) and isinstance(stored.get("chat_template"), str):
             tokenizer.chat_template = stored["chat_template"]
     tokenizer("")  # a setting that it cannot use is told where its files are known
+    if begun := add_generation_prompt(tokenizer):
+        status(f"{source}: its chat template has no generation prompt, and gets {begun!r}, as before its answers")
     return tokenizer
 
 

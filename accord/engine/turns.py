@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _QUESTION, _ANSWER = "question", "answer"
 
+ADD = "add_generation_prompt"
+"""The variable with which chat templates are asked for the generation prompt."""
+
 
 @dataclass(frozen=True, slots=True)
 class TurnEnd:
@@ -119,7 +122,9 @@ def _in_parts(messages: Sequence[Mapping[str, Any]]) -> list[Any]:
     return [{**m, "content": [{"type": "text", "text": m["content"]}] if m["content"] else []} for m in messages]
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> str:
+def _rendered(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, generation: bool = False
+) -> str:
     """The template's text of a chat; "" if the template refuses it.
 
     A template may fail without tools or documents, which a row may have; it is tried with empty lists of these too.
@@ -127,7 +132,14 @@ def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str
     with_lists: dict[str, Any] = {"tools": [], "documents": []}
     for more in ({}, with_lists):
         try:
-            return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **more))  # type: ignore[arg-type]
+            return str(
+                tokenizer.apply_chat_template(
+                    list(messages),  # type: ignore[arg-type]
+                    tokenize=False,
+                    add_generation_prompt=generation,
+                    **more,
+                )
+            )
         except Exception:  # templates raise anything; an error in the data is reported later with its row
             continue
     return ""
@@ -146,6 +158,28 @@ FOLD = (
     "{% set messages = [{'role': messages[1]['role'], 'content': said}] + messages[2:] %}{% endif %}"
 )
 """A prefix for templates that moves a system message to the beginning of the first question."""
+
+
+def add_generation_prompt(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Let a chat template that has no generation prompt write one: what it writes between a question and its answer.
+
+    The model would otherwise have to begin every answer with that itself. Returns what was added; "" where the template
+    has a generation prompt, or writes no words there.
+    """
+    template = tokenizer.chat_template
+    if not isinstance(template, str) or ADD in template:
+        return ""
+    question = as_read(tokenizer, [{"role": "user", "content": _QUESTION}])
+    plain = _rendered(tokenizer, question)
+    both = _rendered(tokenizer, [*question, *as_read(tokenizer, [{"role": "assistant", "content": _ANSWER}])])
+    begun = both.removeprefix(plain).partition(_ANSWER)[0].rstrip(" ") if plain and both.startswith(plain) else ""
+    if not re.search(r"\w", begun) or _ANSWER not in both:
+        return ""
+    tokenizer.chat_template = f"{template}{{% if {ADD} %}}{{{{ {begun!r} }}}}{{% endif %}}"
+    if _rendered(tokenizer, question) == plain and _rendered(tokenizer, question, generation=True) == plain + begun:
+        return begun
+    tokenizer.chat_template = template
+    return ""
 
 
 def with_template(
@@ -178,6 +212,7 @@ def with_template(
             why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error.reason}"
             raise InputError(f"the chat template {template} cannot be read ({why}); give a file, or chatml") from None
         _check_template(made, template)
+        add_generation_prompt(made)
     if system == "fold" and not _takes_system(made):
         if not made.chat_template:
             raise InputError("there is no chat template to fold system messages for; give one by --chat-template")

@@ -17,7 +17,7 @@ from accord.engine.encoders import Encoder
 from accord.engine.generate import evaluating
 from accord.engine.models import Model
 from accord.engine.trees import Branch, Tree, pack
-from accord.errors import located
+from accord.errors import InputError, located
 from accord.feedback.judge import invalid_gap
 from accord.objectives.preference import general_preference
 from accord.records import Comparison, Sample, Text, Verdict
@@ -101,6 +101,11 @@ class Learned:
     def _encoded(self, texts: Sequence[tuple[Text, Text, bool]]) -> list[tuple[Tokens, Tokens]]:
         """The tokens of prompts and completions, with the end of turn unless the completion was cut."""
         asked = dict.fromkeys(text[0] for text in texts)
+        if self.model.tokenizer.chat_template is None and not all(isinstance(prompt, str) for prompt in asked):
+            raise InputError(
+                f"the reward model {self.model.name} has no chat template, and a prompt is a chat: write one into its "
+                "folder, as chat_template.jinja"
+            )
         with located(f"the reward model {self.model.name} cannot read a prompt: "):
             prompts = {prompt: encode_prompt(self.model.tokenizer, prompt) for prompt in asked}
         completions = {text: self._completion(*text) for text in dict.fromkeys(texts)}

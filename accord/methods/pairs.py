@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from accord import engine, objectives
+from accord import data, engine, objectives
 from accord.console import progress_bar, status
 from accord.engine.config import require_positive
 from accord.errors import InputError, LeftOut
@@ -164,9 +164,9 @@ class RankingMethod(OfflineMethod):
 
 @dataclass(kw_only=True)
 class PreferenceMethod(PairLoss, OfflineMethod):
-    """A method of pairs that learns from preference rows."""
+    """A method of pairs that learns from preferences; every pair of different ranks of a ranking is one."""
 
-    reads: ClassVar[tuple[type, ...]] = (Preference,)
+    reads: ClassVar[tuple[type, ...]] = (Preference, Ranking)
     per: ClassVar[Per] = "tree"
 
     learning_rate: float = 1e-6
@@ -186,7 +186,15 @@ class PreferenceMethod(PairLoss, OfflineMethod):
 
     def encode(self, model: Model, rows: Sequence[Row], left_out: LeftOut) -> list[Tree]:
         tell_unused_margins(self.command, rows)
-        return super().encode(model, rows, left_out)
+        parts = [data.judgments.to_pairs(row) if isinstance(row, Ranking) else [row] for row in rows]
+        for i, part in enumerate(parts):
+            if not part:
+                left_out.add(i, "all answers have one rank, so the row states no preference", is_asked=True)
+        if not any(parts):
+            raise InputError("every row is a tie, which states no preference.")
+        origin = [i for i, part in enumerate(parts) for _ in part]
+        trees = super().encode(model, [pair for part in parts for pair in part], left_out.part(origin))
+        return [replace(tree, row=left_out.index(origin[tree.row])) for tree in trees]
 
     def objective(self, model: Policy) -> Objective:
         return self.pair_objective(model, reference_for(model, self), average=self.average)

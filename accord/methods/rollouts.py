@@ -17,6 +17,7 @@ import numpy as np
 
 from accord import engine, feedback
 from accord.arrays import Bools, Doubles, Ints
+from accord.console import status
 from accord.engine.config import SamplingConfig
 from accord.records import EncodedPrompt, Sample
 from accord.train.learner import StepResult
@@ -123,6 +124,8 @@ def sample(
     numbers = logged | ({} if dialogue is None else turn_measures(conversations, each))
     if unscored.any():
         numbers["abstained"] = float(unscored.mean())
+    if unscored.all() and engine.Team.here().leads:
+        status(f"step {step + 1}: no reward has a value for any sample (all are None), so the step teaches nothing")
     return replace(rollout, trees=trees, parts=parts, numbers=numbers, extra=extra)
 
 

@@ -99,7 +99,7 @@ def test_a_row_that_is_not_right(
 @pytest.mark.parametrize(
     ("command", "row", "message"),
     [
-        ("dpo", Demonstration("hi", "bye"), "`dpo` learns from preferences, and this is a demonstration."),
+        ("dpo", Demonstration("hi", "bye"), "`dpo` learns from preferences or rankings, and this is a"),
         ("reward", Demonstration("hi", "bye"), "`reward` learns from preferences or rankings, and this is a"),
         (
             "sft",

@@ -208,7 +208,9 @@ def test_a_reward_model_without_a_system_role_reads_the_system_s_words_in_the_qu
     told, asked = as_reward(folder, policy).texts(pairs).tolist()  # type: ignore[attr-defined]
     assert told == asked
     bare = as_reward(save(tmp_path / "bare", None, scorer=True), policy)
-    with pytest.raises(InputError, match="^the reward model .*bare cannot read a prompt: the tokenizer has no chat t"):
+    with pytest.raises(
+        InputError, match="^the reward model .*bare has no chat template, and a prompt is a chat: write"
+    ):
         bare.texts(pairs)  # type: ignore[attr-defined]
 
 

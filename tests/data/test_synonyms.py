@@ -80,6 +80,10 @@ PUBLISHED: dict[str, tuple[dict[str, Any], Row]] = {
         {"prompt": "hi", "chosen": "a", "rejected": ["b", "c"]},
         Ranking("hi", ("a", "b", "c"), (0, 1, 1)),
     ),
+    "several rejected chats": (
+        {"prompt": [U], "chosen": [A], "rejected": [[B], [{"role": "assistant", "content": "c"}]]},
+        Ranking((HI,), (said("a"), said("b"), said("c")), (0, 1, 1)),
+    ),
     "several rejected under another name": (
         {"prompt": "hi", "chosen": "a", "rejected_responses": ["b", "c"]},
         Ranking("hi", ("a", "b", "c"), (0, 1, 1)),

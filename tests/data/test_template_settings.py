@@ -125,6 +125,18 @@ def test_turns_that_a_template_drops_are_refused() -> None:
         to_tree(byte_tokenizer(SPEAKERS), row)
 
 
+def test_turns_in_a_row_by_one_speaker_are_to_be_joined_where_a_template_wants_turns_to_alternate() -> None:
+    strict = (
+        "{% if messages[0].role == messages[1].role %}{{ raise_exception('Roles must alternate') }}{% endif %}" + QWEN
+    )
+    asked = {"role": "user", "content": "q"}
+    (row,) = load_data([{"messages": [asked, asked, {"role": "assistant", "content": "a"}]}])
+    with pytest.raises(
+        InputError, match=r"refuses the chat \(Roles must alternate\); join the turns in a row by one spea"
+    ):
+        to_tree(byte_tokenizer(strict), row)
+
+
 def test_words_that_a_template_changes_are_not_dropped() -> None:
     switched = CALLS.replace("{{ m.content }}", "{{ m.content | replace('/no_think', '') | upper }}")
     (row,) = load_data([{**PAIR, "prompt": [{"role": "system", "content": "kind /no_think"}, *PAIR["prompt"]]}])
@@ -148,6 +160,7 @@ def test_a_thought_by_any_of_its_names(key: str) -> None:
         ]
     )
     rows += load_data([{"question": "q", key: "hm", "answer": "a"}])
+    rows += load_data([{"prompt": PAIR["prompt"], "completion": [{"role": "assistant", "content": "a"}], key: "hm"}])
     for row in rows:
         assert trained(TOKENIZERS["qwen"], to_tree(TOKENIZERS["qwen"], row).branches[0]) == (
             "<think>\nhm\n</think>\n\na<|im_end|>"
@@ -176,6 +189,8 @@ def test_documents_go_to_a_template_that_reads_them() -> None:
     assert [trained(byte_tokenizer(told), branch) for branch in tree.branches] == ["a<|im_end|>", "b<|im_end|>"]
     with pytest.raises(InputError, match="the row has 'documents', which the chat template does not read"):
         to_tree(TOKENIZERS["chatml"], row)
+    (row,) = load_data([{**PAIR, "documents": ["Bonn is a city."]}])
+    assert to_tree(byte_tokenizer(told), row).prompt == tree.prompt
     asked = [{"role": "user", "content": "Bonn is a city. Is it?"}]
     (row,) = load_data([{**PAIR, "prompt": asked, "documents": [document]}])
     assert "city" in TOKENIZERS["chatml"].decode(to_tree(TOKENIZERS["chatml"], row).prompt)

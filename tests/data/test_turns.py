@@ -13,11 +13,12 @@ from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.data.encoding import encode, to_tree
 from accord.engine.trees import Tree
-from accord.engine.turns import turn_end, with_template
+from accord.engine.turns import add_generation_prompt, turn_end, with_template
 from accord.errors import InputError
 from accord.records import Demonstration, Message, Preference
-from tests.data.templates import CHATML, FAMILIES, GEMMA, PHI, QWEN, R1, TOKENIZERS, byte_tokenizer, trained
+from tests.data.templates import CHATML, FAMILIES, GEMMA, MISTRAL, PHI, QWEN, R1, TOKENIZERS, byte_tokenizer, trained
 
+ASK = [{"role": "user", "content": "hi"}]
 PLAIN = [name for name in FAMILIES if name not in ("qwen", "r1")]
 
 words = st.text("abcdefgh éß\n.,", min_size=1, max_size=12).map(str.strip).filter(bool)
@@ -279,3 +280,25 @@ def test_an_answer_that_the_prompt_has_begun_goes_on(name: str) -> None:
     head, whole = (tokenizer.decode(encode_prompt(tokenizer, chat)) for chat in (begun[:1], begun))
     assert tokenizer.decode(tree.prompt) == whole and whole.startswith(head) and whole.endswith("one")
     assert [trained(tokenizer, branch) for branch in tree.branches] == [f" two{end}", f" three{end}"]
+
+
+@pytest.mark.parametrize(
+    ("template", "begun"),
+    [
+        (CHATML.partition("{% if add")[0], "<|im_start|>assistant\n"),
+        ("{% for m in messages %}{{ m.role | upper }}: {{ m.content }}</s>{% endfor %}\n", "ASSISTANT:"),
+        (CHATML, ""),
+        (MISTRAL, ""),  # nothing between a question and its answer
+    ],
+)
+def test_a_template_without_a_generation_prompt_gets_one(template: str, begun: str) -> None:
+    tokenizer = byte_tokenizer(template)
+    before = tokenizer.apply_chat_template(ASK, tokenize=False)
+    assert add_generation_prompt(tokenizer) == begun
+    assert tokenizer.apply_chat_template(ASK, tokenize=False) == before
+    assert add_generation_prompt(tokenizer) == ""
+    if begun:
+        (row,) = load_data([{"prompt": ASK, "completion": "a"}])
+        tree = to_tree(tokenizer, row)
+        assert tokenizer.decode(tree.prompt) == before + begun
+        assert trained(tokenizer, tree.branches[0]) == "a<|im_end|>" or begun == "ASSISTANT:"

@@ -13,7 +13,7 @@ from accord.data import load_data, load_prompts
 from accord.data.judgments import load_judgments
 from accord.data.verdicts import ranks_of_verdicts
 from accord.errors import InputError, LeftOut
-from accord.records import Message, Preference, Ranking
+from accord.records import Demonstration, Message, Preference, Ranking
 
 HI = Message("user", "hi")
 
@@ -126,3 +126,21 @@ def test_passages_and_verdicts_that_cannot_be_read() -> None:
 def test_the_verdicts_of_a_ranking_have_it_back(ranks: list[int]) -> None:
     verdicts = [0.5 + 0.5 * ((i < j) - (i > j)) for i, j in combinations(ranks, 2)]
     assert ranks_of_verdicts(len(ranks), verdicts) == [sorted(set(ranks)).index(rank) for rank in ranks]
+
+
+def test_scores_weights_and_thoughts_that_are_not_read_are_told() -> None:
+    rows = [
+        {"prompt": "p", "chosen": "a", "rejected": "b", "score_chosen": s, "score_rejected": 3.0} for s in (4, 3, 2)
+    ]
+    more = [{**rows[0], "score_chosen": None, "chosen-rating": "2", "rejected-rating": "5"}]
+    left_out = LeftOut()
+    assert load_data([*rows, *more], left_out=left_out) == [Preference("p", "a", "b")] * 4
+    assert left_out.taken == ["3 of 4 rows score 'chosen' no higher than 'rejected', and are read as they are"]
+    rows = [{"question": "q", "Complex_CoT": "hm", "answer": "a", "weight": w} for w in (1, 0.5, None)]
+    left_out = LeftOut()
+    assert load_data(rows, left_out=left_out) == [Demonstration((Message("user", "q"),), said("a"))] * 3
+    assert left_out.taken == [
+        "1 of 3 rows have another 'weight' than 1, which is not read: all count alike",
+        "'Complex_CoT' is not read: if it is the thought before the answer, name it by --columns "
+        "reasoning_content=Complex_CoT",
+    ]

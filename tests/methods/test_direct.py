@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from accord.engine.load import load_model
 from accord.engine.trees import Branch, Tree, Trees
+from accord.errors import InputError, LeftOut
 from accord.methods import DPO, IPO
+from accord.records import Preference, Ranking, Row
+from tests.commands.small import save_model
 from tests.engine.tiny import policy_of
 from tests.methods.enumerated import TWO_TOKENS, mean_of, minimize, network_in, sequence_logps
 from tests.methods.games import COMMON, GAME, SURE, every_pair
@@ -45,6 +50,23 @@ def test_where_all_labels_agree_ipo_stops_and_dpo_does_not(tau: float) -> None:
     assert log_odds(IPO(tau=tau, **COMMON), 100) == pytest.approx(1 / (2 * tau), abs=1e-6)
     early, late = (log_odds(DPO(beta=tau, **COMMON), iterations) for iterations in (5, 20))
     assert 5 < early < late - 5
+
+
+def test_every_pair_of_different_ranks_of_a_ranking_is_a_preference(tmp_path: Path) -> None:
+    policy, left_out = load_model(save_model(tmp_path / "m")), LeftOut()
+    rows: list[Row] = [
+        Ranking("hi", ("good", "good"), (0, 0)),
+        Ranking("hi", ("bad", "good", "day", "bye"), (1, 0, 1, 2)),
+        Preference("day", "good", "bad"),
+    ]
+    trees = DPO().encode(policy, rows, left_out)
+    pairs = [("good", "bad"), ("bad", "bye"), ("good", "day"), ("good", "bye"), ("day", "bye")]
+    alone = DPO().encode(policy, [*(Preference("hi", *pair) for pair in pairs), rows[2]], LeftOut())
+    assert [(t.prompt, t.branches, t.ranks) for t in trees] == [(t.prompt, t.branches, t.ranks) for t in alone]
+    assert [int(t.row) for t in trees] == [1, 1, 1, 1, 1, 2]
+    assert left_out.lines() == ["1 row left out, as all answers have one rank, so the row states no preference (row 1)"]
+    with pytest.raises(InputError, match="every row is a tie, which states no preference"):
+        DPO().encode(policy, rows[:1], LeftOut())
 
 
 @pytest.mark.parametrize("length", ["sum", "mean"])

@@ -1,0 +1,60 @@
+"""Columns of rows that training does not read, although they may say something about it; each is told in a line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from accord.data.messages import texts_in
+from accord.data.verdicts import as_number, is_number
+from accord.records import Demonstration, Row, row_to_json
+
+Columns = Mapping[str, Any]
+
+WEIGHTS = ("weight", "sample_weight", "loss_weight", "example_weight", "importance_weight")
+"""Columns that may say how much a row counts."""
+THOUGHT_LIKE = (
+    "complex_cot", "cot", "chain_of_thought", "thought", "thoughts", "scratchpad", "reasoning_trace", "thinking_trace",
+)  # fmt: skip
+"""Columns, in lower case, that may hold the thought before an answer."""
+_CHOSEN_SCORE = re.compile(r"chosen[_-](score|rating|reward)|(score|rating|reward)[_-]chosen")
+
+
+def notes_on(rows: Sequence[tuple[Row, Columns]]) -> list[str]:
+    """A line for each kind of column that is not read, and may be meant to be, in rows with their columns."""
+    names = {str(name): None for _, columns in rows for name in columns}
+    scores = [name for name in names if _CHOSEN_SCORE.fullmatch(name)]
+    contrary = sum(any(_scores_against(columns, name) for name in scores) for _, columns in rows)
+    of = f"of {len(rows):,} rows"
+    notes = (
+        [f"{contrary:,} {of} score 'chosen' no higher than 'rejected', and are read as they are"] if contrary else []
+    )
+    for name in (name for name in WEIGHTS if name in names):
+        if weighed := sum(_weighs(columns.get(name)) for _, columns in rows):
+            notes.append(f"{weighed:,} {of} have another {name!r} than 1, which is not read: all count alike")
+    for name in (name for name in names if name.lower() in THOUGHT_LIKE):
+        if any(_has_thought(columns.get(name), record) for record, columns in rows):
+            notes.append(
+                f"{name!r} is not read: if it is the thought before the answer, name it by --columns "
+                f"reasoning_content={name}"
+            )
+    return notes
+
+
+def _scores_against(row: Columns, chosen: str) -> bool:
+    """Whether the score of a row's chosen answer in a column does not exceed that of its rejected one."""
+    better, worse = (as_number(row.get(name)) for name in (chosen, chosen.replace("chosen", "rejected")))
+    return is_number(better) and is_number(worse) and better <= worse
+
+
+def _weighs(value: Any) -> bool:
+    """Whether a column holds a number other than 1."""
+    return is_number(number := as_number(value)) and not isinstance(value, bool) and number != 1
+
+
+def _has_thought(value: Any, record: Row) -> bool:
+    """Whether a demonstration's column holds a text that its answer does not."""
+    if not isinstance(record, Demonstration) or not isinstance(value, str) or not value.strip():
+        return False
+    return value.strip() not in "\n".join(texts_in(row_to_json(record)["completion"]))
