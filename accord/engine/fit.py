@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -39,10 +40,15 @@ class LossTerm:
     per: Literal["tree", "branch", "token"]
     weight: float = 1.0
 
-    @property
+    @cached_property
     def count(self) -> int:
         """The number of values over all packs, on all ranks: the divisor of their sum."""
         return sum(map(self.size, self.packs))
+
+    @cached_property
+    def tokens(self) -> int:
+        """The number of tokens of all packs, prompts included."""
+        return sum(len(trees.tokens) for trees in self.packs)
 
     def size(self, trees: Trees) -> int:
         """The number of values for a pack."""
@@ -122,8 +128,25 @@ class Optimizer:
         Raises:
             TrainingStopped: a loss or the gradient is not finite; the weights are unchanged.
         """
-        totals = Totals()
-        passed = [pack for term in terms for pack in self._backward(term, totals, is_only=len(terms) == 1)]
+        totals, team = Totals(), Team.here()
+        passed: list[tuple[LossTerm, Tensor, Trees]] = []
+        for term in terms:
+            passes = team.passes(term.packs)
+            for number, (trees, is_counted) in enumerate(passes, start=1):
+                # all-reduce over copies in the last pass only; terms may be of different networks, so then in each
+                sum_over_copies(self.networks.values(), len(terms) > 1 or number == len(passes))
+                # ranks hold gathered weights only briefly: cached casts would be of the whole network
+                with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.recording() as balances:
+                    values, measures = term.objective(trees)
+                if is_counted:
+                    passed.append((term, values.detach(), trees))
+                    _backward(term, trees, values, balances, totals)
+                    for name, measured in measures.items():
+                        totals.add(name, measured.detach().double().sum(), measured.numel())
+                else:  # an idle pass, only to take part in the other ranks' gathering
+                    (values.sum() * 0.0).backward()
+                    totals.declare(*(["balance_loss"] if balances else ()), *measures)
+        _require_all_values(terms, passed)
         norm = clip(self.parameters(), self.config.max_grad_norm)
         mean_loss, means = totals.over_ranks(self.device)
         if not math.isfinite(norm + mean_loss):
@@ -136,38 +159,29 @@ class Optimizer:
         self.rule.zero_grad(set_to_none=True)
         return {"loss": mean_loss, **means, "gradient_norm": norm, "learning_rate": rate}
 
-    def _backward(self, term: LossTerm, totals: Totals, *, is_only: bool) -> list[tuple[LossTerm, Tensor, Trees]]:
-        """Add a term's gradients, loss and measures, pack by pack; returns each pack with the values of its loss."""
-        passed: list[tuple[LossTerm, Tensor, Trees]] = []
-        count, team = term.count, Team.here()
-        tokens = sum(len(trees.tokens) for trees in term.packs)
-        passes = team.passes(term.packs)
-        for number, (trees, is_counted) in enumerate(passes, start=1):
-            # all-reduce over copies in the last pass only; terms may be of different networks, so then in each
-            sum_over_copies(self.networks.values(), not is_only or number == len(passes))
-            # ranks hold gathered weights only briefly: cached casts would be of the whole network
-            with autocast(self.dtype, self.device, cached=team.size == 1), self.balance.recording() as balances:
-                values, measures = term.objective(trees)
-            if not is_counted:  # an idle pass, only to take part in the other ranks' gathering
-                (values.sum() * 0.0).backward()
-                totals.declare(*(["balance_loss"] if balances else ()), *measures)
-                continue
-            passed.append((term, values.detach(), trees))
-            loss = values.sum() * (term.weight / count)
-            reported = values.detach().sum().double() * term.weight / count
-            for balance, coefficient in balances:
-                share = coefficient * term.weight * (len(trees.tokens) / tokens)
-                loss = loss + share * balance
-                reported += share * balance.detach().double()
-                totals.add("balance_loss", len(trees.tokens) * balance.detach().double(), len(trees.tokens))
-            loss.backward()
-            totals.loss += reported
-            for name, measured in measures.items():
-                totals.add(name, measured.detach().double().sum(), measured.numel())
-        seen, due = sum(v.numel() for _, v, _ in passed), sum(term.size(trees) for _, _, trees in passed)
+
+def _backward(
+    term: LossTerm, trees: Trees, values: Tensor, balances: Sequence[tuple[Tensor, float]], totals: Totals
+) -> None:
+    """Add a pack's share of the gradient, from its values and the balancing losses of its routers, and of the loss."""
+    loss = values.sum() * (term.weight / term.count)
+    reported = values.detach().sum().double() * term.weight / term.count
+    for balance, coefficient in balances:
+        share = coefficient * term.weight * (len(trees.tokens) / term.tokens)
+        loss = loss + share * balance
+        reported += share * balance.detach().double()
+        totals.add("balance_loss", len(trees.tokens) * balance.detach().double(), len(trees.tokens))
+    loss.backward()
+    totals.loss += reported
+
+
+def _require_all_values(terms: Sequence[LossTerm], passed: Sequence[tuple[LossTerm, Tensor, Trees]]) -> None:
+    """Raise ValueError where a term's objective did not give a value for each of its trees, tokens or pairs."""
+    for term in terms:
+        of_term = [(values, trees) for one, values, trees in passed if one is term]
+        seen, due = sum(v.numel() for v, _ in of_term), sum(term.size(trees) for _, trees in of_term)
         if seen != due:
             raise ValueError(f"the objective gave {seen} values for {due} {term.per}s")
-        return passed
 
 
 @dataclass

@@ -94,28 +94,29 @@ def train(
         if run.finished:
             run.print(f"{run.folder} is already finished.")
             return finish(run, model, method)
-        digests = inputs.digests_of_files(run.settings)
-        if "model" not in digests:
-            digests["model"] = inputs.digest_of_model(model)
-        run.record_digests(**digests)
+        record_inputs(run, model)
         learner = make_learner(run)
         optimizer = engine.Optimizer(learner.networks, learner.method, learner.total)
-        step, watch = restore(run, learner, optimizer), learner.watch
-        team.lead(lambda: run.begin(step, learner.total, describe_items(learner.items)))
-        run.expect(learner.total)  # on every rank
-        if watch:
-            watch.restore(team.lead(lambda: read_metrics(run.folder)))
+        step, watch = begin(run, learner, optimizer), learner.watch
         save = Checkpointer(run, learner, optimizer, options, step)
         every = options.sample_every if isinstance(options, SamplingOptions) else 1
         is_whole = team.is_whole if team.size > 1 else None
         with saving_last_good(run, model, optimizer), requests(is_whole) as request:
             while step < learner.total and not run.stopping:
-                result = take_step(step, run, learner, optimizer, save)
-                step += 1
+                with save.on_failure():
+                    if learner.before(step, run, optimizer):
+                        save(step)
+                    result = learner.step(step, learner.batch(step), optimizer)
+                    step = save.step = step + 1
+                    row = {**(learner.sampler.numbers() if learner.sampler else {}), **result.numbers}
+                    try:
+                        row |= watch.after(step, result.samples) if watch else {}
+                    finally:  # the step is done: a failing measurement must not lose its row
+                        run.log(step, row, result.tokens)
                 if (step - 1) % every == 0 or step == learner.total or run.stopping:
                     run.sample(step, result.shown())
                 if on_step:
-                    on_step(step, result)
+                    on_step(step, replace(result, numbers=row))
                 save.after(step, request.number)
             optimizer.require_finite(step)
         if run.stopping:
@@ -125,19 +126,22 @@ def train(
         return finish(run, model, method)
 
 
-def take_step(step: int, run: Run, learner: Learner, optimizer: Optimizer, save: Checkpointer) -> StepResult:
-    """Take the step after `step` steps and log its row, to which measurements add; returns its result with that row."""
-    with save.on_failure():
-        if learner.before(step, run, optimizer):
-            save(step)
-        result = learner.step(step, learner.batch(step), optimizer)
-        step = save.step = step + 1
-        row = {**(learner.sampler.numbers() if learner.sampler else {}), **result.numbers}
-        try:
-            row |= learner.watch.after(step, result.samples) if learner.watch else {}
-        finally:  # the step is done: a failing measurement must not lose its row
-            run.log(step, row, result.tokens)
-    return replace(result, numbers=row)
+def begin(run: Run, learner: Learner, optimizer: Optimizer) -> int:
+    """Restore the last checkpoint, if any, and open the run's files; returns the number of steps taken."""
+    team, step = engine.Team.here(), restore(run, learner, optimizer)
+    team.lead(lambda: run.begin(step, learner.total, describe_items(learner.items)))
+    run.expect(learner.total)  # on every rank
+    if learner.watch:
+        learner.watch.restore(team.lead(lambda: read_metrics(run.folder)))
+    return step
+
+
+def record_inputs(run: Run, model: Model) -> None:
+    """Record the digests of the run's data, models and other files, which must be the same when it is resumed."""
+    digests = inputs.digests_of_files(run.settings)
+    if "model" not in digests:
+        digests["model"] = inputs.digest_of_model(model)
+    run.record_digests(**digests)
 
 
 class Checkpointer:
