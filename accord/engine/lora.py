@@ -156,8 +156,7 @@ def targets(network: PreTrainedModel, wanted: str | None) -> list[str]:
         if name not in linear:
             raise InputError(
                 f"lora_targets: adapters go into linear layers of the trunk ({', '.join(fit)}; by default all), and "
-                f"{name!r} is not one"
-                f"{nearest(name, fit) or '.'}"
+                f"{name!r} is not one{nearest(name, fit) or '.'}"
             )
         if name not in fit:
             why = "layers share the weights" if name in shared else "the architecture reads the weights directly"
