@@ -16,7 +16,7 @@ from accord.engine.folders import invalid_json
 from accord.engine.hub import MODEL_NAME, failure, quiet_hub, unfit_model
 from accord.engine.models import quiet
 from accord.engine.stored import ReadWhole
-from accord.errors import InputError, ran_out_of_memory
+from accord.errors import InputError
 from accord.parsing import parse_json
 
 
@@ -32,8 +32,6 @@ def readable(name: str, what: str, source: str) -> Iterator[None]:
     except (InputError, ReadWhole):
         raise
     except Exception as error:
-        if ran_out_of_memory(error):
-            raise
         explained = invalid_json(Path(source))
         if MODEL_NAME.fullmatch(source) and not Path(source).exists():
             explained = failure(name, "model", error) or unfit_model(name, needs_weights=what != "the tokenizer")
