@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -273,11 +273,16 @@ def test_ranks_past_midnight_write_the_date_of_the_first(tmp_path: Path, monkeyp
     assert found != pytest.approx(train("other", 30), rel=1e-2)
 
 
+def flat(completions: Sequence[str]) -> list[float]:
+    """A reward that tells nothing."""
+    return [1.0 for _ in completions]
+
+
 def test_an_alarm_that_ends_a_run_ends_it_on_every_rank(tmp_path: Path) -> None:
     def train(name: str) -> list[float]:
         method = GRPO(group_size=2, batch_size=2, max_steps=30, max_new_tokens=2, dtype="float32")
-        given: dict[str, Any] = {"reward": lambda texts: [1.0] * len(texts), "stop_when": "flat-rewards"}
-        run = method.fit(ranked.written(), ranked.PROMPTS, out=tmp_path / name, track="none", **given)
+        given: dict[str, Any] = {"out": tmp_path / name, "track": "none", "stop_when": "flat-rewards"}
+        run = method.fit(ranked.written(), ranked.PROMPTS, reward=flat, **given)
         return [row["step"] for row in run.metrics]
 
     in_team(2, lambda team: train("ranks"))
