@@ -173,7 +173,7 @@ def test_labels_are_told_and_drawn(home: Path, tmp_path: Path, capsys: pytest.Ca
             ("--samples.a", "people", "--against", "a", "--models.b", "base", "--temperatures", "1", "0.5", "1"),
             "--temperatures has 1 twice; give each once.",
         ),
-        (("--samples.a", "people", "--limit", "0"), "--limit must be at least 1, not 0."),
+        (("--samples.a", "people", "--limit", "0"), "the limit on rows must be at least 1, not 0"),
         (("--samples.a", "people", "--labels.b", "9"), "--labels.b is of none of the models and files named: a."),
         (("--samples.a", "people", "--labels.a", "-1"), "--labels.a must be at least 0, not -1."),
     ],
