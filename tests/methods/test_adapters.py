@@ -21,6 +21,7 @@ import accord
 from accord import objectives
 from accord.engine import lora
 from accord.engine.models import Policy
+from accord.engine.targets import targets
 from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError
 from accord.feedback.judge import ScoreJudge
@@ -193,7 +194,7 @@ def exact_policies() -> tuple[Policy, Any]:
     plain = random_model(CONFIGS["opt"]())
     plain.set_attn_implementation("sdpa")
     policy = lora.adapt(policy_of(copy.deepcopy(plain)), RANK_2)
-    config = peft.LoraConfig(target_modules=lora.targets(plain, None), r=2, lora_alpha=3)
+    config = peft.LoraConfig(target_modules=targets(plain, None).names, r=2, lora_alpha=3)
     return policy, peft.get_peft_model(plain, config, autocast_adapter_dtype=False)
 
 
