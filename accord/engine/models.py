@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,6 +39,16 @@ AnyModel = TypeVar("AnyModel", bound="Model")
 
 SHARD = "5GB"
 """Largest size of a weights file; a larger model is split into several with an index."""
+
+MOVED = {"load_model": "load_model", "load_scorer": "load_reward_model", "load_comparer": "load_preference_model"}
+"""Functions that moved to `accord.engine.load`, with their names there; scripts still import them from here."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in MOVED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.{name} is now accord.engine.load.{MOVED[name]}", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module("accord.engine.load"), MOVED[name])
 
 
 def prepare_network(network: PreTrainedModel, name: str = "") -> PreTrainedModel:

@@ -277,3 +277,11 @@ def test_a_network_must_be_prepared() -> None:
     fresh = type(model.network)(model.network.config)
     with pytest.raises(ValueError, match="prepare_network"):
         Policy(fresh, model.tokenizer)
+
+
+def test_what_reads_models_is_still_found_where_it_was() -> None:
+    with pytest.warns(DeprecationWarning, match=r"load_scorer is now accord.engine.load.load_reward_model"):
+        from accord.engine.models import load_scorer
+    assert load_scorer is load_reward_model
+    with pytest.raises(ImportError, match="nothing_here"):
+        from accord.engine.models import nothing_here  # noqa: F401
