@@ -86,13 +86,13 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     return text
 
 
-def _remedy(said: str, chat: Sequence[Message]) -> str:
+def _remedy(reason: str, chat: Sequence[Message]) -> str:
     """What to do about a template that refuses a chat, to be added to its error; "" where that is not known."""
     if chat[0].role in ("system", "developer"):
         return "; --system fold puts the system's words into the first question"
-    if "alternat" in said.lower() and any(a.role == b.role for a, b in pairwise(chat)):
+    if "alternat" in reason.lower() and any(a.role == b.role for a, b in pairwise(chat)):
         return "; join the turns in a row by one speaker"
-    if "multiple chat templates" in said:
+    if "multiple chat templates" in reason:
         return "; write the one to use into a file, and give that by --chat-template"
     return ""
 
@@ -118,9 +118,9 @@ def end_marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
 
 def own_words(turn: Message, marks: tuple[str, ...]) -> str:
     """The content of a turn; an answer's without an end of turn (`end_marks`), which the template writes too."""
-    said = turn.content.rstrip() if turn.role == "assistant" else ""
-    mark = next((mark for mark in marks if said.endswith(mark)), "")
-    return said.removesuffix(mark) if mark else turn.content
+    content = turn.content.rstrip() if turn.role == "assistant" else ""
+    mark = next((mark for mark in marks if content.endswith(mark)), "")
+    return content.removesuffix(mark) if mark else turn.content
 
 
 _PROBE = "qzxprobexzq"
@@ -135,11 +135,11 @@ def _dropped_turn(
     Of an assistant's turns only those with tool calls are looked at: templates leave out the thoughts of others.
     """
     for i, message in enumerate(messages):
-        said = message["content"]
+        content = message["content"]
         if message["role"] == "assistant":
-            said = said.rpartition("</think>")[2] if message.get("tool_calls") else ""
-        words = said.strip()
-        if not words or words in text or json.dumps(said, ensure_ascii=False)[1:-1] in text:
+            content = content.rpartition("</think>")[2] if message.get("tool_calls") else ""
+        words = content.strip()
+        if not words or words in text or json.dumps(content, ensure_ascii=False)[1:-1] in text:
             continue
         probed = [*messages[:i], {**message, "content": _PROBE}, *messages[i + 1 :]]  # templates may change the words
         with suppress(Exception):  # a template that refuses the probe reads the content

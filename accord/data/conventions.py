@@ -22,7 +22,7 @@ from accord.data.messages import (
     split_dialogues,
     split_strings,
 )
-from accord.data.unfit import near, unfit
+from accord.data.notes import near, unfit
 from accord.data.verdicts import desirable
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization

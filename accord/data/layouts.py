@@ -139,8 +139,8 @@ def _with_reasoning(row: Columns, answer: Any) -> Any:
     thought = next((row[name] for name in THOUGHTS if _is_filled(row.get(name))), None)
     if not isinstance(thought, str) or "label" in row:
         return answer  # beside a label it would be why the answer is good or not
-    said = read_text(answer, "completion")
-    turns = (Message("assistant", said),) if isinstance(said, str) else said
+    content = read_text(answer, "completion")
+    turns = (Message("assistant", content),) if isinstance(content, str) else content
     if len(turns) > 1 or set(THOUGHTS) & turns[0].more.keys():
         return answer
     return [{**text_to_json(turns)[0], "reasoning_content": thought}]  # type: ignore[dict-item]

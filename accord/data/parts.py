@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-THOUGHTS = {"thinking": "thinking", "reasoning": "text"}
+THOUGHT_PARTS = {"thinking": "thinking", "reasoning": "text"}
 """Types of parts that are thoughts, each with the key of its text."""
 
 
@@ -24,9 +24,9 @@ def messages_of_parts(message: Any) -> Iterator[Any]:
     for part in results:
         link = {"tool_call_id": part["tool_use_id"]} if part.get("tool_use_id") else {}
         yield {"role": "tool", "content": part.get("content") or "", **link}
-    thoughts = [_thought(part) for part in parts if part.get("type") in THOUGHTS]
+    thoughts = [_thought(part) for part in parts if part.get("type") in THOUGHT_PARTS]
     calls = [_call(part) for part in parts if part.get("type") == "tool_use"]
-    rest = [part for part in parts if part.get("type") not in (*THOUGHTS, "tool_use", "tool_result")]
+    rest = [part for part in parts if part.get("type") not in (*THOUGHT_PARTS, "tool_use", "tool_result")]
     if not (results or thoughts or calls):
         yield message
     elif rest or thoughts or calls:
@@ -35,10 +35,10 @@ def messages_of_parts(message: Any) -> Iterator[Any]:
 
 
 def _thought(part: Mapping[str, Any]) -> str:
-    said = part.get(THOUGHTS[part["type"]])
-    if isinstance(said, list):  # Mistral's
-        return "".join(str(inner.get("text", "")) for inner in said if isinstance(inner, Mapping))
-    return str(said or "")
+    text = part.get(THOUGHT_PARTS[part["type"]])
+    if isinstance(text, list):  # Mistral's
+        return "".join(str(inner.get("text", "")) for inner in text if isinstance(inner, Mapping))
+    return str(text or "")
 
 
 def _call(part: Mapping[str, Any]) -> dict[str, Any]:

@@ -54,11 +54,11 @@ def plain_pieces(tokenizer: PreTrainedTokenizerBase, completion: str, head: str,
     bos, eos = tokenizer.bos_token, tokenizer.eos_token
     if not head and bos and completion.startswith(bos) and opening(tokenizer, "")[-1:] == (tokenizer.bos_token_id,):
         completion = completion.removeprefix(bos)
-    said = completion.rstrip()
-    if said == completion or not (turn_end(tokenizer).closes(said) or (eos and said.endswith(eos))):
+    words = completion.rstrip()
+    if words == completion or not (turn_end(tokenizer).closes(words) or (eos and words.endswith(eos))):
         return (Piece(completion, head),)
-    rest = (Piece(completion[len(said) :], head + said, trained=False),) if whole else ()
-    return (Piece(said, head), *rest)
+    rest = (Piece(completion[len(words) :], head + words, trained=False),) if whole else ()
+    return (Piece(words, head), *rest)
 
 
 def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: Iterable[Sequence[int]]) -> Branch:
@@ -68,11 +68,11 @@ def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: It
     last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
     end = turn_end(tokenizer)
     for i, (piece, ids) in enumerate(zip(pieces, tokens, strict=True)):
-        said = list(ids)
-        if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and said)):
-            said += [] if said[-1:] == [eos_of(tokenizer)] else [eos_of(tokenizer)]
-        joined += said
-        trained += [piece.trained] * len(said)
+        piece_tokens = list(ids)
+        if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and piece_tokens)):
+            piece_tokens += [] if piece_tokens[-1:] == [eos_of(tokenizer)] else [eos_of(tokenizer)]
+        joined += piece_tokens
+        trained += [piece.trained] * len(piece_tokens)
     return Branch(Ints(joined), None if all(trained) else Bools(trained))
 
 

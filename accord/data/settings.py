@@ -14,31 +14,31 @@ SETTINGS = ("tools", "chat_template_kwargs")
 def move_settings(row: dict[str, Any], chats: Sequence[str]) -> dict[str, Any]:
     """The row with its tools, documents and settings moved into the first message of each of its `chats`, where
     `accord.data.chat_template` reads them."""
-    given = {name: row[name] for name in SETTINGS if row.get(name)}
-    if isinstance(given.get("tools"), list):  # of which tables of text have each as JSON
-        given["tools"] = [structured("tools", tool) for tool in given["tools"]]
+    settings = {name: row[name] for name in SETTINGS if row.get(name)}
+    if isinstance(settings.get("tools"), list):  # of which tables of text have each as JSON
+        settings["tools"] = [structured("tools", tool) for tool in settings["tools"]]
     documents = row.get("documents")
     if isinstance(documents, list):
         documents = [{"title": "", "text": one} if isinstance(one, str) else one for one in documents]
     if chats and _lacks(row[chats[0]], documents):
-        settings = given.get("chat_template_kwargs")
-        given["chat_template_kwargs"] = {
+        more = settings.get("chat_template_kwargs")
+        settings["chat_template_kwargs"] = {
             "documents": documents,
-            **(settings if isinstance(settings, Mapping) else {}),
+            **(more if isinstance(more, Mapping) else {}),
         }
-    if not given or not chats or isinstance(row[chats[0]], str):
+    if not settings or not chats or isinstance(row[chats[0]], str):
         return row
-    told = {name: [{**row[name][0], **given}, *row[name][1:]] for name in chats}
-    return {key: value for key, value in row.items() if key not in given} | told
+    merged = {name: [{**row[name][0], **settings}, *row[name][1:]] for name in chats}
+    return {key: value for key, value in row.items() if key not in settings} | merged
 
 
 def _lacks(chat: Any, documents: Any) -> bool:
     """Whether these are documents, as objects, of which the chat does not quote all."""
     if not isinstance(documents, list) or not all(isinstance(one, Mapping) for one in documents):
         return False
-    said = "\n".join(texts_in(chat))
+    words = "\n".join(texts_in(chat))
     texts = ([text for text in one.values() if isinstance(text, str)] for one in documents)
-    return not all(max(some, key=len, default="").strip() in said for some in texts)
+    return not all(max(some, key=len, default="").strip() in words for some in texts)
 
 
 def structured(name: str, value: Any) -> Any:
