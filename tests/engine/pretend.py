@@ -87,6 +87,9 @@ WAITS = {
 }
 """Operations whose result's size, or whose value, the processor needs at once."""
 
+PACKAGE = f"{Path(__file__).parents[2] / 'accord'}/"
+"""The folder of accord's own files; the repository may be in one of that name too."""
+
 waited: Counter[str] = Counter()
 """How often the processor would have waited, by operation and the line of accord that asked."""
 
@@ -193,7 +196,7 @@ def note(func: Any, args: Any, asked: Any) -> None:
     if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
         kind = "index by bool" if any(x is not None and x.dtype == torch.bool for x in args[1]) else None
     if kind:
-        lines = [f for f in traceback.extract_stack() if "/accord/" in f.filename]
+        lines = [f for f in traceback.extract_stack() if f.filename.startswith(PACKAGE)]
         at = lines[-1] if lines else None
         waited[f"{kind} {Path(at.filename).stem}.{at.name}" if at else kind] += 1
 
