@@ -51,7 +51,7 @@ def architecture(model: str) -> Any:
     """The configuration of a model, without its weights."""
     import transformers
 
-    name = str(engine.networks.smollm2()) if model == "smollm2" else model
+    name = engine.networks.source_of(model)
     is_plain = (Path(name) / "config.json").is_file()  # then no other file is needed
     source, gguf_file, base = (name, None, None) if is_plain else engine.folders.locate(name)
     if base is not None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import accord as library
-from accord.engine import models
+from accord.engine import models, networks
 from accord.engine.load import load_model
 from accord.errors import InputError
 from accord.methods import DPO, RewardModel
@@ -60,6 +60,18 @@ def test_a_folder_holds_the_merged_weights_rounded(
     assert EOS in torch.tensor(theirs.generation_config.eos_token_id)
     same = ("chat_template.jinja", "tokenizer.json", "generation_config.json")
     assert all((out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in same)
+
+
+def test_the_short_name_is_a_model_like_any(
+    base: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(networks, "smollm2", lambda: base)
+    assert accord("export", "smollm2", "--out", tmp_path / "out", "--dtype", "float32") == 0
+    whole, written = weights(base), weights(tmp_path / "out")
+    assert whole.keys() == written.keys() and all(torch.equal(whole[name], written[name]) for name in whole)
+    assert accord("doctor", "--model", "smollm2", "--method", "dpo") == 0
+    assert accord("merge", "smollm2", "--out", tmp_path / "whole") == 2
+    assert "merge: smollm2 holds no adapter, so it is a whole model already." in capsys.readouterr().err
 
 
 def test_a_reward_model_keeps_its_kind(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
