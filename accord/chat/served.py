@@ -141,10 +141,14 @@ class ServedSaying:
 
 
 async def _ended(pieces: AsyncGenerator[str, None]) -> None:
-    """Cancel pending tasks, e.g. after Ctrl-C, and release the server."""
-    own = asyncio.current_task()
-    left = [task for task in asyncio.all_tasks() if task is not own]
-    for task in left:
+    """Cancel pending tasks, e.g. after Ctrl-C, release the server, and close what its client has left open."""
+    for task in _others():
         task.cancel()
-    await asyncio.gather(*left, return_exceptions=True)
+    await asyncio.gather(*_others(), return_exceptions=True)
     await pieces.aclose()
+    await asyncio.get_running_loop().shutdown_asyncgens()
+    await asyncio.gather(*_others(), return_exceptions=True)  # generators that were collected are closed by tasks
+
+
+def _others() -> set[asyncio.Task[Any]]:
+    return asyncio.all_tasks() - {asyncio.current_task()}

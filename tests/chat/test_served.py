@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import os
 import socket
@@ -111,6 +112,12 @@ def test_a_chat_within_an_event_loop_as_in_notebooks(fake: Fake) -> None:
         return heard(Server(fake.url), "hi")[0]
 
     assert asyncio.run(within()) == heard(Server(fake.url), "hi")[0]
+
+
+def test_an_answer_leaves_nothing_open_behind(fake: Fake, caplog: pytest.LogCaptureFixture) -> None:
+    heard(Server(fake.url), "hi", "and?")
+    gc.collect()
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_how_an_answer_ended(fake: Fake) -> None:
