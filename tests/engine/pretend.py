@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -66,6 +67,8 @@ if __name__ == "__main__":
 
     load_guard(Path(sys.argv[1]))
 
+import peft.utils.save_and_load  # noqa: E402, F401  imported on the card, it would look for CUDA's libraries
+import safetensors.torch  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing  # noqa: E402
@@ -74,6 +77,7 @@ from torch.utils._pytree import tree_map  # noqa: E402
 from tests.engine import recorded  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
+DATA = torch._C.TensorBase.data
 aten = torch.ops.aten
 WAITS = {
     aten._local_scalar_dense.default: "item",
@@ -113,15 +117,6 @@ class OnCard(Tensor):
     def __repr__(self, *, tensor_contents: Any = None) -> str:
         return f"OnCard({self.held})"
 
-    @property
-    def data(self) -> Any:
-        return torch.Tensor.data.__get__(self)
-
-    @data.setter
-    def data(self, other: OnCard) -> None:
-        torch.Tensor.data.__set__(self, other)
-        self.held = other.held
-
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
@@ -141,6 +136,14 @@ class OnCard(Tensor):
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})
+
+
+def set_data(tensor: Any, other: Tensor) -> None:
+    """What `tensor.data = other` does; one of the CPU's that gets a tensor of the card is there from then on."""
+    DATA.__set__(tensor, other)
+    if isinstance(other, OnCard):
+        tensor._is_param = isinstance(tensor, torch.nn.Parameter)
+        tensor.__class__, tensor.held = OnCard, other.held
 
 
 class Card(TorchDispatchMode):
@@ -188,6 +191,11 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return return_and_correct_aliasing(func, args, kwargs, out) if from_card else out
 
 
+def load_file(file: str, device: str = "cpu") -> dict[str, Tensor]:
+    """Weights of a file on a device; safetensors' own reading onto a card does not ask torch."""
+    return {name: tensor.to(device) for name, tensor in safetensors.torch.load_file(file).items()}
+
+
 def note(func: Any, args: Any, asked: Any) -> None:
     """Count what the processor waits for: a value, a size, or a copy to the CPU."""
     kind = WAITS.get(func)
@@ -209,13 +217,19 @@ def card() -> Iterator[None]:
         "is_available": lambda: True,
         "is_bf16_supported": lambda *args, **kwargs: True,
         "get_device_capability": lambda *args: (8, 0),
+        "current_device": lambda: 0,
+        "get_device_name": lambda *args: "pretended",
+        "get_device_properties": lambda *args: SimpleNamespace(total_memory=80 * 2**30),
+        "mem_get_info": lambda *args: (80 * 2**30, 80 * 2**30),
     }
     with ExitStack() as patched:
         for name, answer in said.items():
             patched.enter_context(patch.object(torch.cuda, name, answer))
         patched.enter_context(patch("accord.engine.cuda_graphs.record", recorded.record))
         patched.enter_context(patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False))
+        patched.enter_context(patch("peft.utils.save_and_load.safe_load_file", load_file))
         patched.enter_context(patch("torch.Generator", Generator))
+        patched.enter_context(patch.object(Tensor, "data", property(DATA.__get__, set_data)))
         torch._C._set_only_lift_cpu_tensors(True)
         torch.__future__.set_overwrite_module_params_on_conversion(True)
         with Card():

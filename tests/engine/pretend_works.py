@@ -36,6 +36,7 @@ from accord.prompting.local import Local
 from accord.prompting.requests import Request
 from tests.commands.small import save_model
 from tests.engine.pretend import card, waited
+from tests.engine.pretend_commands import COMMANDS, SHORT, Commands
 from tests.engine.tiny import CONFIGS, SIZES, VOCABULARY, ragged_trees, random_model
 
 Work = Callable[[str], Any]
@@ -216,15 +217,19 @@ class Runs:
 
 
 def works(folder: Path, dtype: str) -> dict[str, Work]:
-    """Everything that is done on both devices with products in this precision, by name."""
+    """Everything that is done on both devices with products in this precision, by name; or all commands."""
+    if dtype == "commands":
+        return Commands(folder).works(COMMANDS)
     runs = Runs(folder)
     own: dict[str, Work] = {
         f"update {name}": lambda device, name=name: updates(name, dtype, device)  # type: ignore[misc]
         for name in ("llama", "gemma2", "mamba")
     }
     own["sampling"] = lambda device: samples(dtype, device)
-    once = {"by flex": by_flex, "sampling by graphs": graphed_samples, "resumed": runs.resumed}
-    return {**own, **runs.methods(dtype), **(once if dtype == "float32" else {})}
+    if dtype == "float32":
+        own |= {"by flex": by_flex, "sampling by graphs": graphed_samples, "resumed": runs.resumed}
+        own |= Commands(folder).works(SHORT)
+    return own | runs.methods(dtype)
 
 
 def apart(got: Any, expected: Any) -> float:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.engine.pretend_commands import COMMANDS, SHORT
+
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
@@ -39,10 +41,17 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_all_that_trains_and_samples_gives_the_same_numbers_there(found: dict[str, Any]) -> None:
     assert {name: work["failed"] for name, work in found.items() if "failed" in work} == {}
-    assert len(found) == 24
+    assert len(found) == 24 + len(SHORT)
     # Samples are the same. Sums of gradients differ by rounding, which AdamW makes more of where they are next to 0.
     assert found["sampling"]["apart"] == 0 and found["sampling by graphs"]["apart"] < 1e-6  # in float32
     assert all(work["apart"] < 1e-4 for work in found.values()), found
+
+
+@pytest.mark.slow
+def test_every_command_writes_the_same_numbers_there(tmp_path: Path) -> None:
+    works = on_both_devices(tmp_path, "commands")
+    assert {name: work["failed"] for name, work in works.items() if "failed" in work} == {}
+    assert works.keys() == {*COMMANDS} and all(work["apart"] < 1e-4 for work in works.values()), works
 
 
 @pytest.mark.slow
@@ -68,7 +77,8 @@ def test_it_waits_in_a_step_for_what_is_reported_alone(found: dict[str, Any]) ->
     assert found["by flex"]["waits"] == {"item fit.clip": 1, "copy fit.over_ranks": 1}
     # No pass through a network, forward or back, waits for anything.
     inside = {"attention", "tiles", "flex", "readout", "forward", "trees", "cache", "cuda_graphs", "decoding"}
-    for name, work in found.items():
+    for name in found.keys() - {*SHORT}:  # commands also read models
+        work = found[name]
         parts = {wait.split()[-1].split(".")[0] for wait in work["waits"]} - {"copy"}
         preparing = {"sampling by graphs": TRIAL}.get(name, {"decoding"} if name.startswith("sampling") else set())
         assert parts & inside <= preparing, name
