@@ -1,4 +1,6 @@
-"""Checks of a recipe before anything runs: stages are valid calls, and the files they name exist or will be written."""
+"""Checks of a recipe before anything runs: stages are valid calls, the files they name exist or will be written, and
+the rewards, judges and simulated users they name have a meaning.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from accord.cli.ranks import trains
 from accord.cli.recipe import Stage, resolve
 from accord.cli.state import inputs_of
 from accord.cli.table import COMMANDS
-from accord.errors import InputError
+from accord.errors import InputError, located
 
 
 def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
@@ -31,6 +33,8 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
                 "leave `ranks` out."
             )
         _require_files(stage, stages[:i], folder)
+        with located(f"stage {stage.name}: "):
+            _require_names(stage, folder)
     return stages
 
 
@@ -72,6 +76,35 @@ def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None
                 )
         if folder not in Path(text).parents and _is_absent(text):
             raise InputError(f"stage {stage.name} needs {text}, which is not there, and no earlier stage writes it.")
+
+
+SCORERS = ("judge", "reward", "rewards", "score", "simulated", "uncertainty", "verifier", "watch")
+"""Options whose values are names of rewards or judges, or formulas of them."""
+
+
+def _require_names(stage: Stage, folder: Path) -> None:
+    """Raise InputError where a stage names a reward, a judge or a simulated user that has no meaning, as far as that
+    can be told without loading a model or running the user's code."""
+    from accord.feedback import formula, imports, options, users, verifiers
+
+    specs: list[str] = []
+    for given in (stage.options.get(option) or () for option in SCORERS):
+        specs += [given] if isinstance(given, str) else given.values() if isinstance(given, Mapping) else given
+    for spec in specs:
+        for name in formula.names_in(spec):
+            match formula.kind_of(name):
+                case "verifier":
+                    verifiers.verifier_named(name)
+                case "function":
+                    imports.require_function(name)
+                case "ai":
+                    options.read_judge(name, **{k: v for k, v in stage.options.items() if k in ("key", "insecure")})
+                case "model" if folder not in Path(name).parents:
+                    if _is_absent(name):
+                        raise InputError(f"there is no {name}, and no earlier stage writes it.")
+                    formula.require_model(name)
+    if (user := stage.options.get("user")) is not None:
+        imports.require_function(users.function_of(user))
 
 
 KEEPS_BEST = {"watch", "eval_data", "eval_split"}

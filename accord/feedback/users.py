@@ -43,11 +43,14 @@ def user_of(user: str | Callable[..., Any]) -> User:
 
     Raises InputError where the name is unknown, or the function does not take messages.
     """
-    if not isinstance(user, str):
-        return FunctionUser(user)
+    return FunctionUser(import_function(function_of(user)), user) if isinstance(user, str) else FunctionUser(user)
+
+
+def function_of(user: str) -> str:
+    """The module:function of a simulated user's name. Raises InputError where the name is unknown."""
     if user not in GUESTS and ":" not in user:
         raise InputError(f"there is no simulated user {user!r}: give module:function, or {' or '.join(GUESTS)}.")
-    return FunctionUser(import_function(GUESTS.get(user, user)), user)
+    return GUESTS.get(user, user)
 
 
 @dataclass(frozen=True)
