@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -69,7 +70,8 @@ class Rows:
     def close(self) -> None:
         """Close the files."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # all was flushed when written, or could not be: the error to report
+                file.close()
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:
