@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from accord import feedback
 from accord.cli.call import Call, bind, target_of
 from accord.cli.options import options_of
 from accord.cli.ranks import trains
@@ -85,26 +86,25 @@ SCORERS = ("judge", "reward", "rewards", "score", "simulated", "uncertainty", "v
 def _require_names(stage: Stage, folder: Path) -> None:
     """Raise InputError where a stage names a reward, a judge or a simulated user that has no meaning, as far as that
     can be told without loading a model or running the user's code."""
-    from accord.feedback import formula, imports, options, users, verifiers
-
     specs: list[str] = []
     for given in (stage.options.get(option) or () for option in SCORERS):
         specs += [given] if isinstance(given, str) else given.values() if isinstance(given, Mapping) else given
     for spec in specs:
-        for name in formula.names_in(spec):
-            match formula.kind_of(name):
+        for name in feedback.formula.names_in(spec):
+            match feedback.formula.kind_of(name):
                 case "verifier":
-                    verifiers.verifier_named(name)
+                    feedback.verifiers.verifier_named(name)
                 case "function":
-                    imports.require_function(name)
+                    feedback.imports.require_function(name)
                 case "ai":
-                    options.read_judge(name, **{k: v for k, v in stage.options.items() if k in ("key", "insecure")})
+                    allowed = {k: v for k, v in stage.options.items() if k in ("key", "insecure")}
+                    feedback.options.read_judge(name, **allowed)
                 case "model" if folder not in Path(name).parents:
                     if _is_absent(name):
                         raise InputError(f"there is no {name}, and no earlier stage writes it.")
-                    formula.require_model(name)
+                    feedback.formula.require_model(name)
     if (user := stage.options.get("user")) is not None:
-        imports.require_function(users.function_of(user))
+        feedback.imports.require_function(feedback.formula.function_of_user(user))
 
 
 KEEPS_BEST = {"watch", "eval_data", "eval_split"}

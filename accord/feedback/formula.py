@@ -116,3 +116,10 @@ def require_model(name: str) -> None:
     if " - " in name:
         hint = "; for a difference write a negative weight, as A + -0.5 * B"
     raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
+
+
+def function_of_user(user: str) -> str:
+    """The module:function of a simulated user's name. Raises InputError where the name is unknown."""
+    if user not in GUESTS and ":" not in user:
+        raise InputError(f"there is no simulated user {user!r}: give module:function, or {' or '.join(GUESTS)}.")
+    return GUESTS.get(user, user)
