@@ -46,14 +46,15 @@ def replacing(
     partial = _beginning(target)
     opener: Any = gzip.open if target.suffix == ".gz" else open
     try:
-        with opener(partial, "wt", encoding="utf-8", newline="\n") as file:
-            yield file
-        if target.exists():
-            shutil.copymode(target, partial)
-        sync(partial)
-        written(partial)
-        os.replace(partial, target)
-        sync(target.parent, inside=False)
+        with no_room_named(target):
+            with opener(partial, "wt", encoding="utf-8", newline="\n") as file:
+                yield file
+            if target.exists():
+                shutil.copymode(target, partial)
+            sync(partial)
+            written(partial)
+            os.replace(partial, target)
+            sync(target.parent, inside=False)
     except BaseException:
         with suppress(OSError):  # the first failure is the one to report
             partial.unlink(missing_ok=True)
@@ -74,14 +75,15 @@ def replacing_folder(
     old = partial.with_suffix(".old")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
-        yield partial
-        mode = partial.stat().st_mode & 0o666  # from the umask; safetensors makes files readable by the owner alone
-        for file in partial.rglob("*"):
-            if file.is_file():
-                file.chmod(mode)
-        sync(partial)
-        written(partial)
+        with no_room_named(target):
+            partial.mkdir()
+            yield partial
+            mode = partial.stat().st_mode & 0o666  # from the umask; safetensors makes files readable by the owner alone
+            for file in partial.rglob("*"):
+                if file.is_file():
+                    file.chmod(mode)
+            sync(partial)
+            written(partial)
         if target.exists():
             target.rename(old)
         partial.rename(target)
@@ -92,6 +94,30 @@ def replacing_folder(
             old.rename(target)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of the operating system where a disk, a quota, or what a file may hold is full."""
+
+
+@contextmanager
+def no_room_named(path: Path) -> Iterator[None]:
+    """Name the path in an error that says there is no room to write: the system itself names no file in these."""
+    try:
+        yield
+    except Exception as error:
+        system = system_error(error)
+        if system is None or system.errno not in NO_ROOM or system.filename is not None:
+            raise
+        raise OSError(system.errno, system.strerror, os.fspath(path)) from error
+
+
+def system_error(error: Exception) -> OSError | None:
+    """An error of the operating system, also one that a library in Rust, such as safetensors, tells in words."""
+    if isinstance(error, OSError):
+        return error
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
 
 
 def real(path: str | os.PathLike[str]) -> Path:

@@ -234,12 +234,10 @@ def _note(path: Path, digest: str) -> None:
     record = path.parent / WROTE
     is_torn = record.is_file() and not record.read_bytes().endswith(b"\n")
     line = "\n" * is_torn + json.dumps({"name": path.name, "sha256": digest}) + "\n"
-    opened = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        os.write(opened, line.encode())
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    with record.open("ab") as file:
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _noted(path: Path) -> set[str]:

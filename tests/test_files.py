@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from accord.errors import InputError
 from accord.files import (
@@ -144,6 +145,18 @@ def test_a_folder_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
     with pytest.raises(OSError, match="No space"), replacing_folder(tmp_path / "model"):
         pass
     assert below(tmp_path, "**/*") == ["model", "model/old.txt"]
+
+
+def test_a_full_disk_is_told_with_the_file_that_has_no_room(tmp_path):
+    rows, model = tmp_path / "rows.jsonl", tmp_path / "model"
+    with pytest.raises(OSError, match=rf"No space left on device: '{rows}'"), replacing(rows) as file:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), file.fileno())
+        file.write("row")
+    with pytest.raises(OSError, match=rf"No space left on device: '{model}'"), replacing_folder(model):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    with pytest.raises(OSError, match="Connection refused$"), replacing(rows):
+        raise OSError(111, "Connection refused")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_dead_processes_left_goes_when_the_same_is_written_again(tmp_path, dead):

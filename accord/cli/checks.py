@@ -1,4 +1,6 @@
-"""Checks of a recipe before anything runs: stages are valid calls, and the files they name exist or will be written."""
+"""Checks of a recipe before anything runs: stages are valid calls, the files they name exist or will be written, and
+the rewards, judges and simulated users they name have a meaning.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from accord import feedback
 from accord.cli.call import Call, bind, target_of
 from accord.cli.options import options_of
 from accord.cli.ranks import trains
 from accord.cli.recipe import Stage, resolve
 from accord.cli.state import inputs_of
 from accord.cli.table import COMMANDS
-from accord.errors import InputError
+from accord.errors import InputError, located
 
 
 def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any]) -> list[Stage]:
@@ -31,6 +34,8 @@ def checked(recipe: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any
                 "leave `ranks` out."
             )
         _require_files(stage, stages[:i], folder)
+        with located(f"stage {stage.name}: "):
+            _require_names(stage, folder)
     return stages
 
 
@@ -72,6 +77,34 @@ def _require_files(stage: Stage, earlier: Sequence[Stage], folder: Path) -> None
                 )
         if folder not in Path(text).parents and _is_absent(text):
             raise InputError(f"stage {stage.name} needs {text}, which is not there, and no earlier stage writes it.")
+
+
+SCORERS = ("judge", "reward", "rewards", "score", "simulated", "uncertainty", "verifier", "watch")
+"""Options whose values are names of rewards or judges, or formulas of them."""
+
+
+def _require_names(stage: Stage, folder: Path) -> None:
+    """Raise InputError where a stage names a reward, a judge or a simulated user that has no meaning, as far as that
+    can be told without loading a model or running the user's code."""
+    specs: list[str] = []
+    for given in (stage.options.get(option) or () for option in SCORERS):
+        specs += [given] if isinstance(given, str) else given.values() if isinstance(given, Mapping) else given
+    for spec in specs:
+        for name in feedback.formula.names_in(spec):
+            match feedback.formula.kind_of(name):
+                case "verifier":
+                    feedback.verifiers.verifier_named(name)
+                case "function":
+                    feedback.imports.require_function(name)
+                case "ai":
+                    allowed = {k: v for k, v in stage.options.items() if k in ("key", "insecure")}
+                    feedback.options.read_judge(name, **allowed)
+                case "model" if folder not in Path(name).parents:
+                    if _is_absent(name):
+                        raise InputError(f"there is no {name}, and no earlier stage writes it.")
+                    feedback.formula.require_model(name)
+    if (user := stage.options.get("user")) is not None:
+        feedback.imports.require_function(feedback.formula.function_of_user(user))
 
 
 KEEPS_BEST = {"watch", "eval_data", "eval_split"}

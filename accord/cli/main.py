@@ -24,6 +24,7 @@ from accord.cli.ranks import final_message, in_team, is_rank
 from accord.cli.table import COMMANDS, FAMILIES, SECTIONS
 from accord.console import error_text, legible, without_secrets
 from accord.errors import DEBUG, InputError, TrainingStopped, UsersFault, ran_out_of_memory
+from accord.files import NO_ROOM, system_error
 from accord.interrupts import Interrupted, interruptible
 
 
@@ -82,9 +83,12 @@ def _report_error(error: Exception, command: str) -> int:
         sentence, code = str(error), 3
     elif isinstance(error, InputError):
         sentence, code = str(error), 2
-    elif system := _system_error(error):
+    elif system := system_error(error):
         named = f"{system.filename}: " if system.filename is not None else ""
-        sentence, code = f"{named}{system.strerror or error_text(system)}{_REMEDIES.get(system.errno or 0, '')}.", 2
+        remedy = _REMEDIES.get(system.errno or 0, "")
+        if system.errno in NO_ROOM and command in COMMANDS and "resume" in options_of(target_of(command)):
+            remedy += " with --resume"
+        sentence, code = f"{named}{system.strerror or error_text(system)}{remedy}.", 2
     elif ran_out_of_memory(error):
         sentence, code = _not_enough_memory(error, command), 2
     elif isinstance(error, RecursionError):
@@ -122,20 +126,13 @@ def _not_enough_memory(error: Exception, command: str) -> str:
     return f"there is not enough memory{how_much}; {remedy}."
 
 
-def _system_error(error: Exception) -> OSError | None:
-    """An error of the operating system, also one that a library in Rust, such as safetensors, tells in words."""
-    if isinstance(error, OSError):
-        return error
-    match = re.search(r"\(os error (\d+)\)", error_text(error))
-    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None
-
-
 LONGEST_MESSAGE = 3000
 """The most characters of an error message."""
 
 _REMEDIES = {
     errno.ENOSPC: "; make room, and give the command again",
     errno.EDQUOT: "; make room, and give the command again",
+    errno.EFBIG: "; raise the limit of file sizes (ulimit -f), and give the command again",
     errno.EROFS: "; name a place that can be written to",
     errno.EACCES: "; name a place that can be written to, or read",
     errno.ENAMETOOLONG: "; give a shorter name",

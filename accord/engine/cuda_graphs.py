@@ -19,6 +19,7 @@ from accord.console import error_text
 from accord.engine.cache import Cache
 from accord.engine.shard import is_sharded
 from accord.engine.tiles import to_device
+from accord.errors import ran_out_of_memory
 
 BLOCK = 128
 """A sample's keys are read up to a multiple of this many, so that the shapes stay for as many steps."""
@@ -31,7 +32,8 @@ class GraphedCache(Cache):
     """A `Cache` on a CUDA device whose steps replay a graph for as long as the batch keeps its shape.
 
     The first step of a shape runs as usual, which lets kernels allocate what they allocate once; the second is
-    recorded. If recording fails, a warning says why, and this model's steps run as usual from then on.
+    recorded. If recording fails, a warning says why, and this model's steps run as usual from then on; where memory ran
+    out, only until it is loaded again.
     """
 
     def __init__(self, model: nn.Module, room: int) -> None:
@@ -83,7 +85,9 @@ class GraphedCache(Cache):
         try:
             return record(self._step)
         except RuntimeError as error:
-            self.model._accord_graphs = False  # type: ignore[assignment]
+            # Memory that runs out says nothing of the model. The end of the recording, which fails too, may hide it.
+            is_full = any(ran_out_of_memory(one) for one in (error, error.__context__) if one is not None)
+            self.model._accord_graphs = None if is_full else False  # type: ignore[assignment]
             warnings.warn(f"no CUDA graphs in sampling, which is slower without: {error_text(error)}", stacklevel=2)
             return None
 

@@ -41,12 +41,15 @@ batch."""
 
 
 class FastPaths(NamedTuple):
-    """Which fast paths a network uses: forwards over trees, fused norms, a decode cache, CUDA graphs of its steps."""
+    """Which fast paths a network uses: forwards over trees, fused norms, a decode cache, CUDA graphs of its steps.
+
+    `graphs` is None where memory ran out as they were recorded, which says nothing of the network.
+    """
 
     trees: bool
     fused: bool
     cache: bool
-    graphs: bool
+    graphs: bool | None
 
     def switch_on(self, network: PreTrainedModel, attention: str) -> None:
         """Have the network use these paths and no others; `attention` is its original attention implementation."""
@@ -98,8 +101,14 @@ def _verify(network: PreTrainedModel, attention: str, name: str, key: str) -> Fa
             paths = _fastest_agreeing(network, attention, name, is_whole)
         if paths is not None:
             break
-    if paths is not None:
+    if paths is not None and paths.graphs is not None:
         remember(key, paths)
+    elif paths is not None:
+        warnings.warn(
+            f"memory ran out as CUDA graphs of the model {name} were recorded: it samples without them until it is "
+            "loaded again, which is slower.",
+            stacklevel=2,
+        )
     return paths
 
 
@@ -127,13 +136,13 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_wh
             agree = equal_logits(plain, _read_as_trees(network, tree), close)
             if agree and not _is_classifier(network):
                 agree = equal_logits([logits[: min(BRANCHES)] for logits in plain], _decoded(network, tree), close)
-                agree = agree and network._accord_graphs is paths.graphs  # recording that fails switches it off
+                agree = agree and network._accord_graphs in (paths.graphs, None)  # recording that fails switches it off
         except Exception as error:  # an unsupported architecture may raise anything
             if ran_out_of_memory(error):
                 raise
             agree = False
         if agree:
-            return paths
+            return paths._replace(graphs=network._accord_graphs)  # type: ignore[arg-type]
     raise InputError(
         f"the model {name} ({type(network).__name__}) computes different logits here than in transformers, on "
         "every path: its architecture is not supported."

@@ -10,6 +10,7 @@ import os
 import platform
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from accord.console import error_text
+from accord.console import error_text, status
 from accord.errors import InputError, LostRanks, TrainingStopped
 from accord.interrupts import ended_by_signals
 
@@ -36,6 +37,8 @@ LIBRARIES = ("transformers", "tokenizers", "numpy", "peft", "bitsandbytes")
 torch."""
 PATIENCE = timedelta(minutes=30)
 """Longest wait of a rank in a collective operation, before it concludes that another hangs."""
+QUIET = timedelta(seconds=15)
+"""How long a rank waits for the others to start before it says so."""
 FOR_THE_LEADER = timedelta(days=30)
 """Longest wait for what rank 0 does alone, such as asking a judge; a rank that has ended is noticed at once."""
 
@@ -234,15 +237,25 @@ def joined() -> Iterator[Team]:
 
 def _start_group(backend: str) -> None:
     """Start torch's process group with the other ranks. Raises InputError where they do not meet."""
+    rank, size, host, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+    seconds, minutes = QUIET.total_seconds(), PATIENCE.total_seconds() / 60
+    line = (
+        f"rank {rank} of {size} has waited {seconds:g} seconds to meet all others at {host}:{port}, and gives up after "
+        f"{minutes:g} minutes: see that they have started, and that MASTER_ADDR is rank 0's machine; Ctrl-C ends this."
+    )
+    notice = threading.Timer(seconds, status, [line])
+    notice.daemon = True
     try:
+        notice.start()
         with ended_by_signals():
             dist.init_process_group(backend, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
-        rank, size, host, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
         raise InputError(
             f"rank {rank} of {size} cannot meet the others at {host}:{port} ({error_text(error)}): let torchrun start "
             "all ranks, or see that MASTER_ADDR is rank 0's machine and MASTER_PORT free there."
         ) from error
+    finally:
+        notice.cancel()
 
 
 def _backend() -> str:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from accord.errors import InputError
+from accord.errors import InputError, nearest
 
 Kind: TypeAlias = Literal["verifier", "function", "server", "world", "ensemble", "beats", "ai", "model"]
 
@@ -106,3 +106,20 @@ def kind_of(name: str) -> Kind:
     if re.split("[@:]", name)[0] in VERIFIERS:
         return "verifier"
     return "function" if _FUNCTION.fullmatch(name) and not os.path.exists(name) else "model"
+
+
+def require_model(name: str) -> None:
+    """Raise InputError, with a similar name, where a name of kind "model" cannot be a model's."""
+    if "/" in name or name == "smollm2" or os.path.exists(name):
+        return
+    hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
+    if " - " in name:
+        hint = "; for a difference write a negative weight, as A + -0.5 * B"
+    raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
+
+
+def function_of_user(user: str) -> str:
+    """The module:function of a simulated user's name. Raises InputError where the name is unknown."""
+    if user not in GUESTS and ":" not in user:
+        raise InputError(f"there is no simulated user {user!r}: give module:function, or {' or '.join(GUESTS)}.")
+    return GUESTS.get(user, user)

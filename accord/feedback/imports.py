@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +25,8 @@ def import_function(name: str) -> Any:
     Modules are also searched in the working directory; a file's own imports beside the file. Raises InputError if the
     module is missing, cannot be imported within `IMPORT_SECONDS`, or has no callable of that name.
     """
-    module_name, _, attribute = name.rpartition(":")
+    module_name, attribute, what = _parts(name)
     is_file = module_name.endswith(".py")
-    what = f"the {'file' if is_file else 'module'} {module_name}"
-    if is_file and not Path(module_name).expanduser().is_file():
-        raise InputError(f"{name}: there is no file {module_name}")
-    if not is_file and module_name.partition(".")[0] in sys.stdlib_module_names:
-        raise InputError(f"{name} is of Python's own library, which gives no rewards: write a function that calls it")
     _look_in(os.getcwd())
     try:
         with users_code(what), within(IMPORT_SECONDS):
@@ -39,10 +36,71 @@ def import_function(name: str) -> Any:
             raise InputError(f"{name}: {what} cannot be imported ({fault.__cause__})") from fault
         raise
     if not callable(getattr(module, attribute, None)):
-        functions = [known for known in dir(module) if callable(getattr(module, known))]
-        hint = nearest(attribute, functions, f"; did you mean {module_name}:{{}}?")
-        raise InputError(f"{what} has no function {attribute}{hint}")
+        raise _lacks(name, [known for known in dir(module) if callable(getattr(module, known))])
     return getattr(module, attribute)
+
+
+def require_function(name: str) -> None:
+    """Raise InputError where `import_function` would find no module, no Python in it, or no such name, as far as that
+    can be told without running its code."""
+    module_name, attribute, what = _parts(name)
+    if module_name in sys.modules:
+        import_function(name)
+        return
+    _look_in(os.getcwd())
+    file = Path(module_name).expanduser() if module_name.endswith(".py") else _source_of(module_name, name)
+    if file is None:
+        return
+    try:
+        nodes = list(ast.walk(ast.parse(file.read_bytes())))
+    except (SyntaxError, ValueError) as error:
+        raise InputError(f"{name}: {what} cannot be imported ({error})") from None
+    defined = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
+    named = {n.asname or n.name for n in nodes if isinstance(n, ast.alias)}
+    named |= {n.id for n in nodes if isinstance(n, ast.Name)}
+    if attribute not in defined | named and UNFORESEEN.isdisjoint(defined | named):
+        raise _lacks(name, defined)
+
+
+UNFORESEEN = {"*", "__getattr__", "exec", "globals", "setattr", "vars"}
+"""Names in a module's source that may define others which are not in it."""
+
+
+def _source_of(module_name: str, name: str) -> Path | None:
+    """The file of a module's source, found without importing anything; None where it has none."""
+    found, *inner = module_name.split(".")
+    spec = importlib.util.find_spec(found)
+    for part in inner:
+        if spec is None:
+            break
+        if spec.submodule_search_locations is None:  # no package: what it may make when it is imported is not known
+            return None
+        found = f"{found}.{part}"
+        spec = importlib.machinery.PathFinder.find_spec(found, spec.submodule_search_locations)
+    if spec is None:
+        raise InputError(f"{name}: the module {module_name} cannot be imported (No module named {found!r})")
+    return Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """The module or file and the function of a name, and what the first is called in messages.
+
+    Raises InputError where there is no such file, or the module is of Python's own library.
+    """
+    module_name, _, attribute = name.rpartition(":")
+    is_file = module_name.endswith(".py")
+    if is_file and not Path(module_name).expanduser().is_file():
+        raise InputError(f"{name}: there is no file {module_name}")
+    if not is_file and module_name.partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"{name} is of Python's own library, which gives no rewards: write a function that calls it")
+    return module_name, attribute, f"the {'file' if is_file else 'module'} {module_name}"
+
+
+def _lacks(name: str, functions: Iterable[str]) -> InputError:
+    """The error where a module has these functions, and not the one named."""
+    module_name, attribute, what = _parts(name)
+    hint = nearest(attribute, functions, f"; did you mean {module_name}:{{}}?")
+    return InputError(f"{what} has no function {attribute}{hint}")
 
 
 def _look_in(folder: str) -> None:

@@ -6,7 +6,6 @@ Models loaded here compute in the policy's precision, or in float32 without a po
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -21,12 +20,12 @@ from accord.engine.config import TemplateOptions
 from accord.engine.load import for_leader, load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model
 from accord.engine.turns import with_template
-from accord.errors import InputError, nearest
+from accord.errors import InputError
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress
 from accord.feedback.combine import Combined, ensemble, weighted
 from accord.feedback.each import ONE, function_reward
-from accord.feedback.formula import VERIFIERS, WORLDS, beats_of, kind_of, terms
+from accord.feedback.formula import WORLDS, beats_of, kind_of, require_model, terms
 from accord.feedback.functions import FunctionJudge
 from accord.feedback.imports import import_function, signature_of
 from accord.feedback.judge import Judge, JudgeReward, RewardJudge, ScoreJudge
@@ -256,12 +255,8 @@ def _dtype(policy: Model | None) -> str:
 
 def _loaded(load: Callable[..., AnyModel], name: str, policy: Model | None) -> AnyModel:
     """Load the model of a name. Raises InputError, with a similar name, if it cannot be a model's."""
-    if "/" in name or name == "smollm2" or os.path.exists(name):
-        return for_leader(load, name, dtype=_dtype(policy))
-    hint = nearest(name, [*VERIFIERS, *WORLDS]) or f"; the verifiers are {', '.join(VERIFIERS)}"
-    if " - " in name:
-        hint = "; for a difference write a negative weight, as A + -0.5 * B"
-    raise InputError(f"{name!r} is neither a verifier, nor module:function, nor a URL, nor the folder of a model{hint}")
+    require_model(name)
+    return for_leader(load, name, dtype=_dtype(policy))
 
 
 def _folding(model: AnyModel) -> AnyModel:

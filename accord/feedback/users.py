@@ -16,7 +16,7 @@ from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
 from accord.engine.team import Team
 from accord.errors import InputError, located
-from accord.feedback.formula import GUESTS
+from accord.feedback.formula import function_of_user
 from accord.feedback.functions import FunctionUser
 from accord.feedback.imports import import_function
 from accord.feedback.reward import row_named
@@ -43,11 +43,7 @@ def user_of(user: str | Callable[..., Any]) -> User:
 
     Raises InputError where the name is unknown, or the function does not take messages.
     """
-    if not isinstance(user, str):
-        return FunctionUser(user)
-    if user not in GUESTS and ":" not in user:
-        raise InputError(f"there is no simulated user {user!r}: give module:function, or {' or '.join(GUESTS)}.")
-    return FunctionUser(import_function(GUESTS.get(user, user)), user)
+    return FunctionUser(import_function(function_of_user(user)), user) if isinstance(user, str) else FunctionUser(user)
 
 
 @dataclass(frozen=True)

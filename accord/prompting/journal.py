@@ -124,9 +124,9 @@ class Journal:
 
     def _write(self, key: str, reply: Reply) -> None:
         """Append a reply to the file, in one write, and remember it."""
-        self.counts["asked" if reply.text is not None else "failed"] += 1
         line = {"key": key} | {f.name: v for f in fields(reply) if (v := getattr(reply, f.name)) != f.default}
         self._append(_line({**line, "text": reply.text}))
+        self.counts["asked" if reply.text is not None else "failed"] += 1
         if reply.text is not None:
             self.replies[key] = reply
 
@@ -144,7 +144,8 @@ class Journal:
                     self._size = self._file.tell()
                     with suppress(OSError):  # the replies are in memory, and the first failure is the one to report
                         os.fsync(self._file.fileno())
-                    self._file.close()
+                    with suppress(OSError):  # as above: all was flushed when it was written, or could not be
+                        self._file.close()
                     self._file = None
 
     def _open(self) -> None:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from accord import engine
-from accord.files import line_of, sync, write_text
+from accord.files import line_of, no_room_named, sync, write_text
 
 MEASURED = ("metrics", "alarms")
 """Files whose rows are written with their step."""
@@ -38,8 +39,9 @@ class Rows:
     def write(self, name: str, *rows: Mapping[str, Any]) -> None:
         """Append rows to one of the files."""
         text = "".join(line_of(row, allow_nan=True) for row in rows)
-        self._files[name].write(text)
-        self._files[name].flush()
+        with no_room_named(self.folder / f"{name}.jsonl"):
+            self._files[name].write(text)
+            self._files[name].flush()
         self._written[name].update(text.encode())
 
     def keep(self, step: int) -> dict[str, str]:
@@ -68,7 +70,8 @@ class Rows:
     def close(self) -> None:
         """Close the files."""
         for file in self._files.values():
-            file.close()
+            with suppress(OSError):  # all was flushed when written, or could not be: the error to report
+                file.close()
 
 
 def read_metrics(folder: str | Path) -> list[dict[str, float]]:

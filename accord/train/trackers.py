@@ -62,7 +62,12 @@ class TensorBoard:
     def begin(self, run: TrackedRun) -> Known:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer: Any = SummaryWriter(str(run.folder / "tensorboard"), purge_step=run.step + 1)
+        folder = run.folder / "tensorboard"
+        seconds = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")]
+        # TensorBoard reads event files in the order of their names, which begin with the second they were made in: of
+        # two made in one second, the later might be read first, and then drops none of the earlier one's steps.
+        time.sleep(max(0.0, min(1.0, max(seconds, default=0) + 1 - time.time())))
+        self.writer: Any = SummaryWriter(str(folder), purge_step=run.step + 1)
         if not run.known:
             lines = (f"    {name}: {value}" for name, value in run.settings.items())
             self.writer.add_text("settings", "\n".join(lines), run.step)

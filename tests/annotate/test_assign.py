@@ -139,9 +139,11 @@ def test_a_clock_set_back_frees_what_is_reserved_too_far_ahead(tmp_path: Path) -
     project = made(tmp_path, reserve_minutes=20)
     project.add(PAIRS[:1])
     project.add_people(["ann", "bob"])
-    assert assign.next_slot(project, person(project, "ann")) is not None
+    reserved = assign.next_slot(project, person(project, "ann"))
+    assert reserved is not None and assign.next_slot(project, person(project, "bob")) is None
     project.clock.now -= 86400
-    assert assign.next_slot(project, person(project, "bob")) is not None
+    freed = assign.next_slot(project, person(project, "bob"))
+    assert freed is not None and freed.id == reserved.id
 
 
 def test_an_answer_is_corrected_and_taken_back_with_its_history(tmp_path: Path) -> None:

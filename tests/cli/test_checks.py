@@ -112,6 +112,43 @@ def pipeline(tmp_path: Path) -> Pipeline:
             "stage last: --by majority is for several judges, and there is one",
         ),
         ({"last": {"command": "world", "users": 3}}, [], "stage last: --users is for users with tastes of their own"),
+        (
+            {"last": {**WON, "judge": "nubmer"}},
+            [],
+            "stage last: 'nubmer' is neither a verifier, nor module:function, nor a URL, nor the folder of a model; "
+            "did you mean number?",
+        ),
+        ({"last": {**WON, "reward": "number + 2 * regex"}}, [], "stage last: the verifier regex needs a pattern"),
+        ({"last": {**WON, "judge": "2 * runs/no/rm/model + cafe"}}, [], "stage last: there is no runs/no/rm/model,"),
+        ({"last": {**WON, "judge": "gone.py:brief"}}, [], "stage last: gone.py:brief: there is no file gone.py"),
+        (
+            {"last": {**WON, "judge": "no_such_module.rewards:brief"}},
+            [],
+            "stage last: no_such_module.rewards:brief: the module no_such_module.rewards cannot be imported (No module",
+        ),
+        (
+            {"last": {**WON, "judge": "accord.worlds.no:gold"}},
+            [],
+            "stage last: accord.worlds.no:gold: the module accord.worlds.no cannot be imported (No module",
+        ),
+        (
+            {"last": {**WON, "judge": "accord.worlds.sums:glod"}},
+            [],
+            "stage last: the module accord.worlds.sums has no function glod; did you mean accord.worlds.sums:gold?",
+        ),
+        ({"last": {**WON, "judge": "mean(cafe, ai:)"}}, [], "stage last: ai: names no model; write ai:MODEL, or"),
+        ({"last": {**WON, "judge": "gone.yaml"}}, [], "stage last needs gone.yaml, which is not there"),
+        (
+            {"last": {"command": "label", "data": "${data}", "judge": ["cafe", "beats:exact@"]}},
+            [],
+            "stage last: the verifier 'exact@' names no column after its @",
+        ),
+        ({"dpo": {**STAGES["dpo"], "watch": "cofe", "watch_data": "${data}"}}, [], "did you mean cafe?"),
+        (
+            {"samples": {**STAGES["samples"], "user": "conter"}},
+            [],
+            "stage samples: there is no simulated user 'conter': give module:function, or counter.",
+        ),
         ({"dpo": "dpo"}, [], "stage dpo must have a `command` and its options, and has 'dpo'."),
         ({"d p o": STAGES["dpo"]}, [], "a stage's name has letters, digits, - and _ alone, unlike 'd p o'"),
         ({}, ["--sft.max-steps.x", "1"], "--sft.max-steps.x: max_steps of stage sft has no values by name, but is 2."),
@@ -126,6 +163,25 @@ def test_a_fault_is_found_before_anything_runs(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert not pipeline.out.exists()
+
+
+def test_functions_of_later_stages_are_looked_up_without_running_their_files(pipeline: Pipeline) -> None:
+    file = pipeline.recipe.parent / "rewards.py"
+    reward = "mean(regex:42, ${dpo}/model, cafe)"
+    pipeline.write({**STAGES, "last": {**WON, "judge": f"{file}:brief", "reward": reward}})
+
+    def stages() -> int:
+        return len(checked(read_recipe(pipeline.recipe), pipeline.out, {}))
+
+    for text in ("1 / 0\ndef brief(completions): ...", "brief = 1 / 0", "from no_such_package import *"):
+        file.write_text(text)
+        assert stages() == len(STAGES) + 1
+    file.write_text("def breif(completions): ...")
+    with pytest.raises(InputError, match=rf"^stage last: the file {file} has no function brief; did you mean .*:breif"):
+        stages()
+    file.write_text("def brief(completions: ...")
+    with pytest.raises(InputError, match=rf"^stage last: {file}:brief: the file {file} cannot be imported \('\('"):
+        stages()
 
 
 @pytest.mark.parametrize(

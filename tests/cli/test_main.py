@@ -229,8 +229,10 @@ def test_an_error_of_the_system_in_words_is_one(
 
     monkeypatch.setattr("accord.cli.main.bind", full)
     assert accord("sft", "--model", "m", "--data", "d", "--out", "o") == 2
-    said = "No space left on device; make room, and give the command again."
-    assert capsys.readouterr().err == f"accord: {said}\n"
+    said = "No space left on device; make room, and give the command again"
+    assert capsys.readouterr().err == f"accord: {said} with --resume.\n"
+    assert accord("score", "--model", "m", "--data", "d", "--out", "o") == 2
+    assert capsys.readouterr().err == f"accord: {said}.\n"
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,13 @@ def test_the_reference_is_the_start_whatever_the_adapters_learn() -> None:
     trained(policy.network)
     trees = ragged_trees()
     expected = plain_log_probabilities(plain, trees)
+    config = peft.LoraConfig(target_modules=targets(plain, None).names, r=2, lora_alpha=3)
+    theirs = trained(peft.get_peft_model(plain, config, autocast_adapter_dtype=False))
     torch.testing.assert_close(reference.log_probs(Trees.of(trees)), expected, rtol=0, atol=1e-10)
     with torch.no_grad():
-        assert float((policy.log_probs(Trees.of(trees)) - expected).abs().max()) > 0.1
+        learned = plain_log_probabilities(theirs, trees)
+        torch.testing.assert_close(policy.log_probs(Trees.of(trees)), learned, rtol=0, atol=1e-10)
+        assert float((learned - expected).abs().max()) > 0.1
     assert not any(p.requires_grad for p in reference.network.parameters())
 
 

@@ -151,6 +151,28 @@ def test_the_trial_at_load_allows_graphs_that_give_the_same_logits(
     assert counts == ({"graphs": 1, "replays": 2} if records else {}) and not seen
 
 
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_memory_that_runs_out_in_the_trial_at_load_is_not_remembered(
+    is_hidden: bool, counts: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(step: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        try:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        finally:
+            if is_hidden:
+                raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+    monkeypatch.setenv("ACCORD_CACHE", str(tmp_path))
+    monkeypatch.setattr(fast_paths, "candidates", lambda device: candidates(torch.device("cuda")))
+    with monkeypatch.context() as now:
+        now.setattr(cuda_graphs, "record", full)
+        with pytest.warns(UserWarning, match="memory ran out as CUDA graphs of the model small were recorded") as seen:
+            model = prepare_network(random_model(CONFIGS["llama"]()), "small")
+    assert len(seen) == 1 and type(decoder(model, 4)) is Cache and not (tmp_path / "proved.json").exists()
+    assert isinstance(decoder(prepare_network(random_model(CONFIGS["llama"]())), 4), cuda_graphs.GraphedCache)
+    assert list(json.loads((tmp_path / "proved.json").read_text()).values()) == [[True, True, True, True]]
+
+
 def test_graphs_that_give_other_logits_are_found_at_load(
     counts: Counter[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

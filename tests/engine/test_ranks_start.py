@@ -103,13 +103,18 @@ def test_ranks_whose_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(raised.value).endswith("MASTER_ADDR is rank 0's machine and MASTER_PORT free there.")
 
 
-def test_ranks_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     put(monkeypatch, {"MASTER_PORT": port, "RANK": 1})
-    monkeypatch.setattr(team, "PATIENCE", timedelta(seconds=1))
+    monkeypatch.setattr(team, "PATIENCE", timedelta(seconds=3))
+    monkeypatch.setattr(team, "QUIET", timedelta(seconds=0.5))
     with pytest.raises(InputError, match=f"rank 1 of 2 cannot meet the others at 127.0.0.1:{port} "), joined():
         pass
+    assert capsys.readouterr().err == (
+        f"rank 1 of 2 has waited 0.5 seconds to meet all others at 127.0.0.1:{port}, and gives up after 0.05 minutes: "
+        "see that they have started, and that MASTER_ADDR is rank 0's machine; Ctrl-C ends this.\n"
+    )
 
 
 def test_a_rank_that_waits_for_others_ends_when_torchrun_asks(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from accord.prompting.journal import Journal
 from accord.prompting.requests import Reply, Request
 from accord.records import Message
 from tests.days import set_day
+from tests.full import files_of_at_most
 
 
 class Scripted:
@@ -77,6 +78,21 @@ def test_what_is_kept_is_not_asked_again(tmp_path: Path) -> None:
     assert again(requests) == replies and [r.prompt for r in later.asked] == ["fail"]
     assert again.counts == {"kept before": 4, "failed": 1, "failed before": 1}
     assert again([]) == [] and again.name == "m"
+
+
+def test_a_full_disk_is_told_and_what_was_not_kept_is_asked_again(tmp_path: Path) -> None:
+    requests = [asked("a"), asked("b" * 300)]
+    journal = Journal(Scripted(), tmp_path / "j")
+    with files_of_at_most(400), pytest.raises(InputError) as raised:
+        journal(requests)
+    assert str(raised.value) == (
+        f"the journal {tmp_path}/j cannot be written (File too large); 1 of 2 requests are answered, and kept in "
+        f"{tmp_path}/j: the same command goes on with the 1 that are left."
+    )
+    assert journal.counts == {"asked": 1, "kept before": 0}
+    later = Scripted()
+    assert Journal(later, tmp_path / "j")(requests) == [reply(request) for request in requests]
+    assert later.asked == requests[1:]
 
 
 def test_every_field_of_a_request_has_a_reply_of_its_own(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from accord.errors import InputError
 from accord.train.rows import read_metrics
 from accord.train.run import Run
+from tests.full import files_of_at_most
 
 SETTINGS = {"command": "sft", "model": "m", "seed": 3, "batch_size": 4, "max_steps": None}
 
@@ -36,6 +38,22 @@ def test_what_a_run_writes(tmp_path: Path) -> None:
     assert told["seed"] == 3 and {"python", "platform", "processor", "versions", "command", "git"} <= told.keys()
     assert {"torch", "transformers"} <= told["versions"].keys()
     assert (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()[1].endswith('"completion": "éé"}')
+
+
+def test_a_full_disk_is_told_with_the_file_and_its_last_line_is_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "metrics.jsonl"
+    size, full = 0, pytest.raises(OSError, match=f"File too large: '{file}'$")
+    with full, ExitStack() as disk, Run(tmp_path / "run", SETTINGS, track="none") as run:
+        run.begin(0, 5)
+        steps(run, 1, 2)
+        size = file.stat().st_size
+        disk.enter_context(files_of_at_most(size + 20))
+        steps(run, 3, 3)
+    assert file.stat().st_size == size + 20
+    with Run(tmp_path / "run", SETTINGS, resume=True) as run:
+        run.begin(2, 5)
+        steps(run, 3, 5)
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3, 4, 5]
 
 
 def test_rows_past_the_checkpoint_are_dropped(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,9 +52,12 @@ def interrupted_and_resumed(folder: Path, service: str, *, lost: bool = True) ->
     assert [row["step"] for row in read_metrics(folder)] == [1, 2, 3, 4, 5]
 
 
-def test_tensorboard_drops_the_steps_that_are_done_again(tmp_path: Path) -> None:
+def test_tensorboard_drops_the_steps_that_are_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.summary.writer import event_file_writer
 
+    # Numbers that end the names of the sessions' files: made in one second, .10 would be read before .9.
+    monkeypatch.setattr(event_file_writer, "_global_uid", SimpleNamespace(get=iter((9, 10)).__next__))
     interrupted_and_resumed(tmp_path / "run", "tensorboard")
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
