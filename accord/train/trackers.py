@@ -63,7 +63,8 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = run.folder / "tensorboard"
-        seconds = [int(file.name.split(".")[3]) for file in folder.glob("events.out.tfevents.*")]
+        made = [file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*")]
+        seconds = [int(second) for second in made if second.isdecimal()]
         # TensorBoard reads event files in the order of their names, which begin with the second they were made in: of
         # two made in one second, the later might be read first, and then drops none of the earlier one's steps.
         time.sleep(max(0.0, min(1.0, max(seconds, default=0) + 1 - time.time())))
