@@ -260,6 +260,7 @@ def encode_prompts(
     instead.
     """
     kept: list[EncodedPrompt] = []
+    within, remedy = f"the model's context of {context}", "shorten the prompts or lower --max-new-tokens"
     left_out = LeftOut(strict=True) if left_out is None else left_out
     for i, row in enumerate(rows):
         prompt = row if isinstance(row, Prompt) else Prompt(row.prompt)
@@ -283,9 +284,10 @@ def encode_prompts(
             )
         elif longest is not None and len(tokens) + room > longest:
             left_out.add(i, f"{NO_ROOM} within {longest} tokens", is_asked=True)
+            within, remedy = str(longest), "raise --max-length"
         else:
             kept.append(EncodedPrompt(prompt, tokens, left_out.index(i)))
     if rows and not kept:
         _require_usable(left_out)
-        raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
+        raise InputError(f"no prompt leaves room for {room} new tokens within {within} tokens; {remedy}.")
     return kept, left_out.lines()
