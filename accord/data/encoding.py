@@ -104,7 +104,10 @@ def encode(
             left_out.add(tree.row, f"{reason} within {longest} tokens", is_asked=True)
     if not kept:
         _require_usable(left_out)
-        raise InputError(f"no row is left to train on: {'; '.join(left_out.lines()) or 'the data holds no rows'}")
+        can_rise = context is None or max_length < context
+        is_cut = can_rise and any(reason.why.startswith(NO_ROOM) for reason in left_out.reasons)
+        why = "; ".join([*left_out.lines(), *["raise --max-length"] * is_cut]) or "the data holds no rows"
+        raise InputError(f"no row is left to train on: {why}")
     return Encoded(kept, left_out.lines())
 
 
