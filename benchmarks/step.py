@@ -10,6 +10,7 @@ second, peak memory, and the loss and gradient norm of both. benchmarks/README.m
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -74,6 +75,8 @@ def fastest(turns: list[dict[str, Any]], name: str, warmup: int) -> list[float]:
 
 def main() -> None:
     given = arguments()
+    if missing := [name for name in (*SIDES, "psutil") if importlib.util.find_spec(name) is None]:
+        raise SystemExit(f"a comparison with trl needs {' and '.join(missing)}: pip install --editable '.[bench]'")
     with tempfile.TemporaryDirectory(prefix="accord-benchmark-") as scratch:
         folder = Path(scratch)
         settings = {

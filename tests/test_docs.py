@@ -45,9 +45,11 @@ def blocks(page: Path, *languages: str) -> Iterator[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of every call of accord at the beginning of a line of code, or of a comment."""
+    """The words of every call of accord that begins a line of code or a comment, or follows a variable, torchrun or a
+    pipe."""
     joined = re.sub(r"\\\n\s*", " ", text)
-    for line in re.findall(r"^\s*#?\s*(?:\.venv/bin/)?accord ([a-z].*)$", joined, re.MULTILINE):
+    before = r"(?:[A-Z_]+=\S+ |torchrun .* -m |.* \| +)?(?:\.venv/bin/)?"
+    for line in re.findall(rf"^\s*#?\s*{before}accord ([a-z].*)$", joined, re.MULTILINE):
         try:
             words = shlex.split(line, comments=True)
         except ValueError:
@@ -83,6 +85,17 @@ def test_commands_and_their_options_exist(page: Path) -> None:
             of_method = known(rest[0]) if command == "sweep" and rest and rest[0] in COMMANDS else set()
             unknown = sorted(set(flags) - known(command) - of_method)
             assert not unknown, f"accord {' '.join(words)}: {unknown}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=of)
+def test_no_two_runs_of_a_page_are_written_to_one_folder(page: Path) -> None:
+    """Whoever follows the page would be refused, since the folder holds another run."""
+    runs: dict[str, list[str]] = {}
+    for words in commands("\n".join(blocks(page, "sh"))):
+        command, rest = split_command(words)
+        if command in COMMANDS and "--out" in rest and hasattr(target_of(command), "fit"):
+            run = [word for word in words if word != "--resume"]
+            assert runs.setdefault(rest[rest.index("--out") + 1], run) == run
 
 
 @pytest.mark.parametrize("page", PAGES, ids=of)

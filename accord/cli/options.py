@@ -92,8 +92,8 @@ def _line(option: Option, width: int) -> str:
     text = option.help.partition("; in Python also")[0].removesuffix(".")
     if option.is_flag and option.default is True:
         text = f"Turn off: {text[:1].lower()}{text[1:]}"
-    elif text.split(" ", 1)[0].rstrip(";,:") not in choices(option.type):  # a value is written as it is typed
-        text = text[:1].upper() + text[1:]
+    elif (first := text.split(" ", 1)[0].rstrip(";,:")) not in choices(option.type) and ":" not in first:
+        text = text[:1].upper() + text[1:]  # a value, such as ai:MODEL, is written as it is typed
     if option.default is REQUIRED:
         text += " (required)"
     elif option.is_flag:

@@ -104,7 +104,10 @@ def encode(
             left_out.add(tree.row, f"{reason} within {longest} tokens", is_asked=True)
     if not kept:
         _require_usable(left_out)
-        raise InputError(f"no row is left to train on: {'; '.join(left_out.lines()) or 'the data holds no rows'}")
+        can_rise = context is None or max_length < context
+        is_cut = can_rise and any(reason.why.startswith(NO_ROOM) for reason in left_out.reasons)
+        why = "; ".join([*left_out.lines(), *["raise --max-length"] * is_cut]) or "the data holds no rows"
+        raise InputError(f"no row is left to train on: {why}")
     return Encoded(kept, left_out.lines())
 
 
@@ -260,6 +263,7 @@ def encode_prompts(
     instead.
     """
     kept: list[EncodedPrompt] = []
+    within, remedy = f"the model's context of {context}", "shorten the prompts or lower --max-new-tokens"
     left_out = LeftOut(strict=True) if left_out is None else left_out
     for i, row in enumerate(rows):
         prompt = row if isinstance(row, Prompt) else Prompt(row.prompt)
@@ -283,9 +287,10 @@ def encode_prompts(
             )
         elif longest is not None and len(tokens) + room > longest:
             left_out.add(i, f"{NO_ROOM} within {longest} tokens", is_asked=True)
+            within, remedy = str(longest), "raise --max-length"
         else:
             kept.append(EncodedPrompt(prompt, tokens, left_out.index(i)))
     if rows and not kept:
         _require_usable(left_out)
-        raise InputError(f"no prompt leaves room for {room} new tokens within {longest} tokens; raise --max-length.")
+        raise InputError(f"no prompt leaves room for {room} new tokens within {within} tokens; {remedy}.")
     return kept, left_out.lines()

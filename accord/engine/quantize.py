@@ -12,6 +12,7 @@ quantizes activations, so that a text's results do not depend on its batch, and 
 from __future__ import annotations
 
 import importlib.util
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -30,6 +31,10 @@ adapter peft would say that of the codes."""
 
 BLOCK = 64
 """Weights per scale in nf4."""
+
+# On processors with bfloat16 it warns, when peft imports it, that a kernel which dequantized weights do not need is
+# not installed.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 class FewBits(nn.Linear):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-from accord.cli.call import bind, read_words, target_of
+from accord.cli.call import bind, help_of, read_words, target_of
 from accord.cli.option import REQUIRED, Option
 from accord.cli.options import options_of
 from accord.cli.table import COMMANDS
@@ -189,3 +189,10 @@ def test_switches_are_thrown_either_way() -> None:
     for words in (["--no-scale"], ["--scale", "false"], ["--scale=no"]):
         assert bind("grpo", read_words("grpo", [*common, *words, "--resume"])).options["scale"] is False
     assert bind("grpo", read_words("grpo", [*common, "--resume"])).options["resume"] is True
+
+
+def test_a_value_that_begins_a_help_text_is_written_as_it_is_typed() -> None:
+    judge = next(line for line in help_of("evaluate judge").splitlines() if line.startswith("  --judge "))
+    assert judge.split()[2] == "ai:MODEL"
+    begins = {line.split()[2] for line in help_of("evaluate models").splitlines() if line.startswith("  --judge ")}
+    assert begins == {"Who"}

@@ -106,8 +106,9 @@ def test_faults_end_the_encoding(tokenizer):
     good = Demonstration("hi", "good")
     with pytest.raises(InputError, match=r"^row 2: the prompt has 4 tokens, more than the model's context of 3"):
         encode(tokenizer, [good, Demonstration("hi hi hi hi", "good")], max_length=2, context=3)
-    with pytest.raises(InputError, match=r"^no row is left to train on: 1 row left out, as the prompt leaves no room"):
-        encode(tokenizer, [good], max_length=1, context=None)
+    for context, remedy in ((None, "; raise --max-length"), (2, "; raise --max-length"), (1, "")):
+        with pytest.raises(InputError, match=rf"^no row is left .* within 1 tokens \(row 1\){remedy}$"):
+            encode(tokenizer, [good], max_length=1, context=context)
     with pytest.raises(InputError, match=r"^no row is left to train on: the data holds no rows$"):
         encode(tokenizer, [], max_length=9, context=None)
     with pytest.raises(InputError, match=r"^max_length must be at least 1, not 0$"):

@@ -12,7 +12,7 @@ from accord.data import load_data, load_prompts
 from accord.data.conventions import CONVENTIONS, convention_of, kept_columns
 from accord.data.encoding import encode_prompts
 from accord.data.layouts import standardize
-from accord.errors import InputError
+from accord.errors import InputError, LeftOut
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 from tests.commands.small import write_jsonl
 from tests.data.conftest import DAY, GOOD, HI
@@ -32,6 +32,23 @@ ROWS: list[tuple[dict[str, Any], Any]] = [
     ({"text": "hello", "meta": {}}, ""),
     ({"input_ids": [1, 2], "meta": {}}, ""),
 ]
+
+
+@pytest.mark.parametrize(
+    ("context", "longest", "message"),
+    [
+        (4, 9, "the model's context of 4 tokens; shorten the prompts or lower --max-new-tokens."),
+        (4, None, "the model's context of 4 tokens; shorten the prompts or lower --max-new-tokens."),
+        (9, 4, "4 tokens; raise --max-length."),
+    ],
+)
+def test_the_limit_that_leaves_no_prompt_is_named(
+    tokenizer: PreTrainedTokenizerFast, context: int, longest: int | None, message: str
+) -> None:
+    prompts = load_prompts([{"prompt": "hi good day"}])
+    with pytest.raises(InputError) as error:
+        encode_prompts(tokenizer, prompts, room=2, context=context, longest=longest, left_out=LeftOut())
+    assert str(error.value) == f"no prompt leaves room for 2 new tokens within {message}"
 
 
 @pytest.mark.parametrize(("row", "prompt"), ROWS, ids=[" ".join(row) for row, _ in ROWS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,10 @@ def test_layers_that_an_architecture_keeps_in_float32_are_not_quantized() -> Non
     quantize.quantize(plain, "int8")
     full = [name for name, module in plain.model.named_modules() if type(module) is nn.Linear]
     assert full == ["layers.0.self_attn.o_proj", "layers.1.self_attn.o_proj"] and len(quantize.few_bits(plain)) == 12
+
+
+def test_bitsandbytes_does_not_warn_of_a_kernel_that_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning("Failed to load CPU gemm_4bit_forward")
+    log.error("no library")
+    assert caplog.messages == ["no library"]
