@@ -96,9 +96,7 @@ def test_the_table_has_no_interval_for_a_single_run() -> None:
     def drawn(finals: list[float]) -> str:
         runs = [SweepRun(name="", settings={"rate": 1, "seed": i}, steps=1, final=v) for i, v in enumerate(finals)]
         grid: dict[str, list[Setting]] = {"rate": [1], "seed": [*range(len(runs))]}
-        return SweepResult(
-            method="ppo", measure="watched", loss=0.1, grid=grid, cells=cells_of(runs), runs=runs
-        ).text()
+        return SweepResult(method="ppo", measure="watched", loss=0.1, grid=grid, cells=cells_of(runs), runs=runs).text()
 
     one, two = drawn([0.5]), drawn([0.5, 0.5])
     assert "ppo over one run" in one and "0.500" in one and "0.500 [" not in one
