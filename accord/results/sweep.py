@@ -50,6 +50,10 @@ class SweepCell(Record):
     collapsed: Interval
     """The share that collapsed, with Wilson's interval."""
 
+    def shown_final(self) -> str:
+        """The final measure as text, of one run without an interval."""
+        return shown(self.final) if self.final is None or self.final.n > 1 else f"{self.final.estimate:.3f}"
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -86,10 +90,11 @@ class SweepResult(Evaluation):
     def tables(self) -> Iterator[Table]:
         """For each combination of settings the final measure and the share of collapsed seeds."""
         axes = [name for name in self.grid if name != "seed"]
-        table = Table(*axes, "runs", self.measure, "collapsed", title=f"{self.method} over {len(self.runs)} runs")
+        count = "one run" if len(self.runs) == 1 else f"{len(self.runs)} runs"
+        table = Table(*axes, "runs", self.measure, "collapsed", title=f"{self.method} over {count}")
         for cell in self.cells:
             values = [f"{cell.settings[name]}" for name in axes]
-            table.add_row(*values, str(cell.runs), shown(cell.final), f"{cell.collapsed:.0%}")
+            table.add_row(*values, str(cell.runs), cell.shown_final(), f"{cell.collapsed:.0%}")
         yield table
 
     def panels(self) -> list[Panel]:

@@ -15,7 +15,7 @@ from accord.errors import InputError
 from accord.records import Demonstration
 from accord.report import write_report
 from accord.results import SweepResult, load
-from accord.results.sweep import SweepRun
+from accord.results.sweep import Setting, SweepRun
 from accord.train.rows import read_metrics
 from tests.commands.small import accord, save_model, write_jsonl
 
@@ -90,6 +90,17 @@ def test_the_map_has_a_panel_for_each_value_of_the_settings_before_the_last_two(
     assert ends == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
     (alone,) = result.model_copy(update={"grid": {"seed": [0], "rate": [1]}, "cells": cells_of(runs[:1])}).panels()
     assert (alone.title, alone.row, alone.column) == ("", "", "rate")
+
+
+def test_the_table_has_no_interval_for_a_single_run() -> None:
+    def drawn(finals: list[float]) -> str:
+        runs = [SweepRun(name="", settings={"rate": 1, "seed": i}, steps=1, final=v) for i, v in enumerate(finals)]
+        grid: dict[str, list[Setting]] = {"rate": [1], "seed": [*range(len(runs))]}
+        return SweepResult(method="ppo", measure="watched", loss=0.1, grid=grid, cells=cells_of(runs), runs=runs).text()
+
+    one, two = drawn([0.5]), drawn([0.5, 0.5])
+    assert "ppo over one run" in one and "0.500" in one and "0.500 [" not in one
+    assert "ppo over 2 runs" in two and "0.500 [0.500, 0.500]" in two
 
 
 @pytest.mark.parametrize(

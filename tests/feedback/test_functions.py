@@ -296,3 +296,13 @@ def test_what_a_function_changes_around_it_is_as_before(tmp_path: Path) -> None:
 
     before = around()
     assert FunctionReward(roaming)(SAMPLES).dtype == torch.float32 and around() == before
+
+
+def test_the_functions_of_the_page_read_texts_and_chats() -> None:
+    page = (Path(__file__).parents[2] / "docs/rewards.md").read_text(encoding="utf-8")
+    functions: dict[str, Any] = {}
+    exec(page.split("```python\n# rewards.py\n")[1].split("```")[0], functions)
+    chat = [[{"role": "assistant", "content": "it is 18"}]]
+    for completions in (["it is 18"], chat):
+        assert functions["brief"](completions, kind=["sums"]) == [-0.03]
+        assert functions["right"](completions, [18]) == [1.0] and functions["right"](completions, [7]) == [0.0]
