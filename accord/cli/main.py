@@ -8,7 +8,6 @@ command is called, and its help needs no torch.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import re
 import signal
@@ -32,8 +31,6 @@ from accord.interrupts import Interrupted, interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command given by the arguments (default: those of the process); returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    # On a CPU bitsandbytes recommends, as it is imported, a kernel that accord does not use.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     command, rest = split_command(words) if words else ("", [])
     with reporting_errors(command) as end:
         if not words or words[0] in ("-h", "--help", "help"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 from pathlib import Path
@@ -175,13 +174,6 @@ def test_a_wrong_command_line_is_told_in_a_sentence(
     assert accord(*arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"accord: {message}") and error.count("\n") == 1
-
-
-def test_bitsandbytes_recommends_no_kernels() -> None:
-    library = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    library.setLevel(logging.NOTSET)
-    assert main(["--version"]) == 0
-    assert not library.isEnabledFor(logging.WARNING) and library.isEnabledFor(logging.ERROR)
 
 
 def test_a_value_that_does_not_fit_names_the_option(capsys: pytest.CaptureFixture[str]) -> None:
