@@ -7,6 +7,7 @@ shown, visible signs replace these characters.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,6 +67,18 @@ def error_text(error: BaseException) -> str:
 def status(line: str) -> None:
     """Print one status line on standard error."""
     Console(stderr=True).print(legible(line), markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def quiet_log(library: str) -> Iterator[None]:
+    """Within the context, a library logs only errors: bitsandbytes warns, as it is imported, of faster kernels."""
+    log = logging.getLogger(library)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def show(*tables: RenderableType) -> None:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from accord.console import quiet_log
 from accord.engine.shard import gathered, is_share, local, rows_of, shard_axis, shard_coordinates, shard_from_rows
 from accord.errors import InputError
 
@@ -176,7 +177,8 @@ class Code:
 
     def __init__(self) -> None:
         try:
-            from bitsandbytes import functional
+            with quiet_log("bitsandbytes"):
+                from bitsandbytes import functional
         except ImportError:
             raise InputError("optimizer_states 8bit needs bitsandbytes: pip install bitsandbytes.") from None
         self.kernels = functional

@@ -20,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from accord.console import quiet_log
 from accord.engine.quantize import few_bits
 from accord.engine.shard import local, shard_like
 from accord.errors import InputError
@@ -36,7 +37,8 @@ WEIGHTS, CONFIG, LABELS = "adapter_model.safetensors", "adapter_config.json", "l
 def peft() -> Any:
     """The peft package. Raises InputError where it is not installed."""
     try:
-        import peft
+        with quiet_log("bitsandbytes"):
+            import peft
     except ImportError:
         raise InputError("adapters (LoRA) need the lora extra: pip install 'peft<0.22'.") from None
     return peft

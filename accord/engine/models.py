@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from accord.console import quiet_log
 from accord.engine.adapters import adapted, own_state, save_adapters
 from accord.engine.fast_paths import enable_fast_paths
 from accord.engine.forward import context_of, log_probabilities
@@ -280,12 +281,13 @@ class Policy(Model):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silences transformers' progress bars and advice within the context."""
+    """Silences the progress bars and advice of transformers, and of bitsandbytes, within the context."""
     bars, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:
-        yield
+        with quiet_log("bitsandbytes"):
+            yield
     finally:
         transformers_logging.set_verbosity(level)
         if bars:

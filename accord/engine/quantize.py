@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from accord.console import quiet_log
 from accord.engine.unread import unread
 from accord.errors import InputError
 
@@ -141,7 +142,8 @@ def quantize(network: PreTrainedModel, kind: str | None, device: str | torch.dev
 
 def _codes(weight: Tensor, kind: str) -> tuple[Tensor, Any]:
     if kind == "nf4":
-        from bitsandbytes.functional import quantize_4bit
+        with quiet_log("bitsandbytes"):
+            from bitsandbytes.functional import quantize_4bit
 
         return quantize_4bit(weight, blocksize=BLOCK, compress_statistics=True, quant_type="nf4")  # type: ignore
     scale = weight.abs().amax(1, keepdim=True) / 127

@@ -45,6 +45,17 @@ LENGTH = 14
 PROCESSORS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json")
 
 
+def read_settings(source: str | Path, **options: Any) -> PreTrainedConfig:
+    """A model's configuration, without what the machine that saved it chose for attention, experts and outputs.
+
+    accord chooses these itself, and what was chosen there may not be installed here. Raises as transformers does.
+    """
+    config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(source, **options)
+    config.output_attentions, config.output_hidden_states, config.return_dict = False, False, True
+    config._attn_implementation = config._experts_implementation = None
+    return config
+
+
 def senses(config: PreTrainedConfig) -> str:
     """What a model reads besides text: "images", "sounds", "images and sounds", or ""."""
     return " and ".join(what for part, what in SENSES.items() if getattr(config, part, None) is not None)
@@ -163,9 +174,10 @@ def read_wrapper(source: str) -> tuple[Any, list[Path]]:
 
     Raises InputError where it reads only text, and as transformers does where it cannot be read.
     """
-    if not senses(transformers.AutoConfig.from_pretrained(source)):
+    config = read_settings(source)
+    if not senses(config):
         raise InputError(f"{source} reads only text: --into takes a model that also reads images or sounds.")
-    wrapper: Any = KIND.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    wrapper: Any = KIND.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True)
     return wrapper, [file for name in PROCESSORS if (file := file_of(source, name))]
 
 
