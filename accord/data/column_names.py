@@ -19,7 +19,10 @@ THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 SWITCHES = ("on", "off", "true", "false", "yes", "no")
 """What a column of `THOUGHTS` holds where it only says whether the model is to think (Nemotron), in lower case."""
 ANSWERS = ("chosen", "rejected", "completion", "completions")
-STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "label", "input_ids", "labels")
+STRUCTURED = (
+    *CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "chat_template_kwargs", "label",
+    "input_ids", "labels",
+)  # fmt: skip
 """Columns that are never plain text: a string in them is parsed as JSON or as a Python list."""
 
 PROMPT_LIKE = (

@@ -7,6 +7,7 @@
     context or trajectory, a chat       the prompt (HelpSteer3, UltraInteract)
     initial_reason_steps                a prefill: the beginning of the answers (Step-DPO)
     messages, rejected_response         ms-swift: the last answer is chosen
+    response, rejected_response         ms-swift before 3.0
     conversations, a list of texts      user and assistant turns, alternating (LIMA)
     other names for the same            `accord.data.synonyms`
     several answers and a verdict       `accord.data.verdicts`
@@ -74,6 +75,8 @@ def standardize(columns: Columns) -> Columns:
         row |= _last_answer(row, "preferred to 'rejected_response'", "chosen")
         row["rejected"] = row["rejected_response"]
         del row["messages"]
+    elif "rejected_response" in row and "response" in row and "chosen" not in row:
+        row |= {"chosen": row.pop("response"), "rejected": row.pop("rejected_response")}
     row = _add_completion(row)
     asks = (
         set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row)) or _is_prompt_only(row)

@@ -39,6 +39,9 @@ def notes_on(rows: Sequence[tuple[Row, Columns]]) -> list[str]:
     for name in (name for name in WEIGHTS if name in names):
         if weighed := sum(_weighs(columns.get(name)) for _, columns in rows):
             notes.append(f"{weighed:,} {of} have another {name!r} than 1, which is not read: all count alike")
+    for name in (name for name in (TEMPLATE_KWARGS, "documents") if name in names):
+        if plain := sum(isinstance(r.prompt, str) and _is_unquoted(columns.get(name), r.prompt) for r, columns in rows):
+            notes.append(f"{plain:,} {of} have {name!r} beside a plain text, where no chat template reads it")
     for name in (name for name in names if name.rpartition(".")[2] in TOLD and name.partition(".")[0] in LISTS):
         notes.append(
             f"{sum(name in columns for _, columns in rows):,} {of} have answers with a {name!r}, which is not read: "
@@ -64,6 +67,13 @@ def _weighs(value: Any) -> bool:
     return is_number(number := as_number(value)) and not isinstance(value, bool) and number != 1
 
 
+def _is_unquoted(value: Any, prompt: str) -> bool:
+    """Whether a column holds settings or documents that are not in the prompt."""
+    if isinstance(value, Mapping):
+        return any(held is not None for held in value.values())
+    return isinstance(value, list) and any(text.strip() not in prompt for text in texts_in(value))
+
+
 def _has_thought(value: Any, record: Row) -> bool:
     """Whether a demonstration's column holds a text that its answer does not."""
     if not isinstance(record, Demonstration) or not isinstance(value, str) or not value.strip():
@@ -77,7 +87,8 @@ def unread_settings(template: object, rows: Sequence[Row]) -> list[str]:
     for row in rows:
         chat = row.prompt or getattr(row, "completion", "")
         settings = chat[0].more.get(TEMPLATE_KWARGS) if chat and not isinstance(chat, str) else None
-        given |= dict.fromkeys(settings if isinstance(settings, Mapping) else ())
+        held = settings if isinstance(settings, Mapping) else {}
+        given |= dict.fromkeys(name for name, value in held.items() if value is not None)
     unread = [name for name in given if name != STRFTIME_NOW and not reads(template, name)]
     return [f"the chat template does not read {name!r}, which rows have in {TEMPLATE_KWARGS!r}" for name in unread]
 
