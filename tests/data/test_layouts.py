@@ -242,7 +242,7 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
             {"messages": [{"role": "user", "content": "x"}], "rejected_response": "b"},
             "'messages' must end with the answer that is preferred",
         ),
-        ({"prompt": b"q", "chosen": "a", "rejected": "b"}, "or a list of messages, not of type bytes: write it as text"),
+        ({"prompt": b"q", "chosen": "a", "rejected": "b"}, "list of messages, not of type bytes: write it as text"),
         (
             {"context_messages": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"},
             "the prompt may be in 'context_messages', beside chosen, rejected: name it by --columns prompt=context_mes",
