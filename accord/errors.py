@@ -212,7 +212,7 @@ class LeftOut:
     def part(self, rows: Iterable[int]) -> LeftOut:
         """The same record for a selection of the remaining rows, in any order and with repeats."""
         numbers = [self.numbers[row] if self.numbers else row + 1 for row in rows]
-        return LeftOut(self.strict, numbers, reasons=self.reasons)
+        return LeftOut(self.strict, numbers, taken=self.taken, reasons=self.reasons)
 
     def lines(self) -> list[str]:
         """One line for each kind of reason: how many rows, and the numbers of the first five."""

@@ -16,8 +16,13 @@ CHAT_ONLY = (*SYSTEMS, *PREFILLS, "history")
 RESPONSES = ("response", "output")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 """What a model thought before its answer: columns of a row, and keys of a message."""
+SWITCHES = ("on", "off", "true", "false", "yes", "no")
+"""What a column of `THOUGHTS` holds where it only says whether the model is to think (Nemotron), in lower case."""
 ANSWERS = ("chosen", "rejected", "completion", "completions")
-STRUCTURED = (*CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "label", "input_ids", "labels")
+STRUCTURED = (
+    *CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "chat_template_kwargs", "label",
+    "input_ids", "labels",
+)  # fmt: skip
 """Columns that are never plain text: a string in them is parsed as JSON or as a Python list."""
 
 PROMPT_LIKE = (

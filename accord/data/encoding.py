@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from accord.arrays import Tokens
 from accord.data.chat import RewrittenHistory, completion_pieces, encode_prompt, prompt_text
 from accord.data.messages import align
+from accord.data.notes import unread_settings
 from accord.data.pieces import Piece, join, opening
 from accord.data.tokens import tokenize
 from accord.engine.spaces import adds_space
@@ -85,6 +86,7 @@ def encode(
         raise InputError(f"max_length must be at least 1, not {max_length}")
     longest = max_length if context is None else min(max_length, context)
     left_out = LeftOut(strict=True) if left_out is None else left_out
+    left_out.taken += unread_settings(tokenizer.chat_template, rows)
     kept: list[Tree] = []
     for tree in _trees(tokenizer, rows, whole=whole, left_out=left_out):
         if context is not None and len(tree.prompt) > context:
@@ -256,7 +258,8 @@ def encode_prompts(
     longest: int | None = None,
     left_out: LeftOut | None = None,
 ) -> tuple[list[EncodedPrompt], list[str]]:
-    """Encode the prompts that leave `room` for a completion within `longest` tokens; also lines about those left out.
+    """Encode the prompts that leave `room` for a completion within `longest` tokens; also lines about those left out,
+    and about what the chat template does not read.
 
     Raises InputError if a prompt is empty, cannot be rendered by the chat template, or does not fit the model's
     `context` with its completion, and if no prompt is left. A `left_out` that is not strict collects such prompts
@@ -265,6 +268,8 @@ def encode_prompts(
     kept: list[EncodedPrompt] = []
     within, remedy = f"the model's context of {context}", "shorten the prompts or lower --max-new-tokens"
     left_out = LeftOut(strict=True) if left_out is None else left_out
+    unread = unread_settings(tokenizer.chat_template, rows)
+    left_out.taken += unread
     for i, row in enumerate(rows):
         prompt = row if isinstance(row, Prompt) else Prompt(row.prompt)
         try:
@@ -293,4 +298,4 @@ def encode_prompts(
     if rows and not kept:
         _require_usable(left_out)
         raise InputError(f"no prompt leaves room for {room} new tokens within {within} tokens; {remedy}.")
-    return kept, left_out.lines()
+    return kept, [*unread, *left_out.lines()]

@@ -7,6 +7,7 @@
     context or trajectory, a chat       the prompt (HelpSteer3, UltraInteract)
     initial_reason_steps                a prefill: the beginning of the answers (Step-DPO)
     messages, rejected_response         ms-swift: the last answer is chosen
+    response, rejected_response         ms-swift before 3.0
     conversations, a list of texts      user and assistant turns, alternating (LIMA)
     other names for the same            `accord.data.synonyms`
     several answers and a verdict       `accord.data.verdicts`
@@ -32,6 +33,7 @@ from accord.data.column_names import (
     PROMPT_LIKE,
     QUESTIONS,
     RESPONSES,
+    SWITCHES,
     SYSTEMS,
     THOUGHTS,
 )
@@ -73,6 +75,8 @@ def standardize(columns: Columns) -> Columns:
         row |= _last_answer(row, "preferred to 'rejected_response'", "chosen")
         row["rejected"] = row["rejected_response"]
         del row["messages"]
+    elif "rejected_response" in row and "response" in row and "chosen" not in row:
+        row |= {"chosen": row.pop("response"), "rejected": row.pop("rejected_response")}
     row = _add_completion(row)
     asks = (
         set(ANSWERS) & row.keys() or "messages" in row or ("prompt" in row and _is_chatty(row)) or _is_prompt_only(row)
@@ -137,7 +141,7 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
 def _with_reasoning(row: Columns, answer: Any) -> Any:
     """The answer, as a message with the row's thought if it has one."""
     thought = next((row[name] for name in THOUGHTS if _is_filled(row.get(name))), None)
-    if not isinstance(thought, str) or "label" in row:
+    if not isinstance(thought, str) or thought.strip().lower() in SWITCHES or "label" in row:
         return answer  # beside a label it would be why the answer is good or not
     content = read_text(answer, "completion")
     turns = (Message("assistant", content),) if isinstance(content, str) else content
@@ -188,7 +192,8 @@ def _answer_columns(row: Columns) -> list[str]:
 
 def _require_no_question(row: Columns) -> None:
     """Raise InputError if a column that is not read may hold the prompt."""
-    lost = [name for name in (*PROMPT_LIKE, *SYSTEMS) if _is_filled(row.get(name))]
+    chats = [name for name, value in row.items() if name not in ANSWERS and _are_turns(value)]
+    lost = [name for name in dict.fromkeys((*PROMPT_LIKE, *SYSTEMS, *chats)) if _is_filled(row.get(name))]
     if lost:
         holder = row[lost[0]]
         inside = list(map(str, holder)) if isinstance(holder, Mapping) else []
@@ -197,6 +202,11 @@ def _require_no_question(row: Columns) -> None:
             f"the prompt may be in {' or '.join(map(repr, lost))}{has}, beside {', '.join(_answer_columns(row))}: name "
             f"it by --columns prompt={'.'.join([lost[0], *sorted(inside, key=lambda n: n not in PROMPT_LIKE)[:1]])}"
         )
+
+
+def _are_turns(value: Any) -> bool:
+    """Whether a value is a list of messages with their roles."""
+    return is_chat(value) and not isinstance(value, str) and all({"role", "from"} & turn.keys() for turn in value)
 
 
 def _holds_dialogues(row: Columns) -> bool:

@@ -68,6 +68,7 @@ def read_text(value: Any, column: str) -> Text:
     if not isinstance(value, Sequence) or isinstance(value, bytes):
         inside = [key for key, held in value.items() if isinstance(held, str)] if isinstance(value, Mapping) else []
         remedy = f": name the text in it by --columns {column}={column}.{inside[0]}" if inside else ""
+        remedy = remedy or ("" if value is None or isinstance(value, Mapping) else ": write it as text")
         raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}{remedy}")
     if not value:
         raise InputError(f"'{column}' is a chat without messages: add one, or leave the row out")

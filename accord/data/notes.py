@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from accord.data.chat_template import TEMPLATE_KWARGS, reads
 from accord.data.column_names import PROMPT_LIKE
 from accord.data.messages import texts_in
-from accord.data.verdicts import as_number, is_number, missing_verdict
+from accord.data.verdicts import LISTS, TOLD, as_number, is_number, missing_verdict
+from accord.dates import STRFTIME_NOW
 from accord.errors import InputError
 from accord.records import Demonstration, Row, row_to_json
 
@@ -37,6 +39,14 @@ def notes_on(rows: Sequence[tuple[Row, Columns]]) -> list[str]:
     for name in (name for name in WEIGHTS if name in names):
         if weighed := sum(_weighs(columns.get(name)) for _, columns in rows):
             notes.append(f"{weighed:,} {of} have another {name!r} than 1, which is not read: all count alike")
+    for name in (name for name in (TEMPLATE_KWARGS, "documents") if name in names):
+        if plain := sum(isinstance(r.prompt, str) and _is_unquoted(columns.get(name), r.prompt) for r, columns in rows):
+            notes.append(f"{plain:,} {of} have {name!r} beside a plain text, where no chat template reads it")
+    for name in (name for name in names if name.rpartition(".")[2] in TOLD and name.partition(".")[0] in LISTS):
+        notes.append(
+            f"{sum(name in columns for _, columns in rows):,} {of} have answers with a {name!r}, which is not read: "
+            "write one that all answers of a row share as the row's 'system'"
+        )
     for name in (name for name in names if name.lower() in THOUGHT_LIKE):
         if any(_has_thought(columns.get(name), record) for record, columns in rows):
             notes.append(
@@ -57,11 +67,30 @@ def _weighs(value: Any) -> bool:
     return is_number(number := as_number(value)) and not isinstance(value, bool) and number != 1
 
 
+def _is_unquoted(value: Any, prompt: str) -> bool:
+    """Whether a column holds settings or documents that are not in the prompt."""
+    if isinstance(value, Mapping):
+        return any(held is not None for held in value.values())
+    return isinstance(value, list) and any(text.strip() not in prompt for text in texts_in(value))
+
+
 def _has_thought(value: Any, record: Row) -> bool:
     """Whether a demonstration's column holds a text that its answer does not."""
     if not isinstance(record, Demonstration) or not isinstance(value, str) or not value.strip():
         return False
     return value.strip() not in "\n".join(texts_in(row_to_json(record)["completion"]))
+
+
+def unread_settings(template: object, rows: Sequence[Row]) -> list[str]:
+    """A line for each variable in the chats of rows that a chat template does not read, which has no effect."""
+    given: dict[str, None] = {}
+    for row in rows:
+        chat = row.prompt or getattr(row, "completion", "")
+        settings = chat[0].more.get(TEMPLATE_KWARGS) if chat and not isinstance(chat, str) else None
+        held = settings if isinstance(settings, Mapping) else {}
+        given |= dict.fromkeys(name for name, value in held.items() if value is not None)
+    unread = [name for name in given if name != STRFTIME_NOW and not reads(template, name)]
+    return [f"the chat template does not read {name!r}, which rows have in {TEMPLATE_KWARGS!r}" for name in unread]
 
 
 def unfit(columns: Columns, present: Sequence[str], known: Sequence[str], accepted: str) -> InputError:

@@ -234,7 +234,7 @@ def _rows_of(path: Path, batches: Iterable[Any]) -> Iterator[dict[str, Any]]:
         columns = {}
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             try:
-                columns[name] = column.to_pylist()
+                columns[name] = column.to_pylist(maps_as_pydicts="strict")
             except (ValueError, OverflowError, KeyError) as error:
                 raise InputError(
                     f"{path}: the column {name!r} has a value that cannot be read ({error_text(error)}); write it as "

@@ -13,6 +13,7 @@ import os
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, overload
@@ -22,6 +23,7 @@ from accord.data.conventions import Convention
 from accord.data.conversations import join_messages
 from accord.data.exports import expand_annotations
 from accord.data.load import records_of
+from accord.data.notes import notes_on, unread_settings
 from accord.data.readers import read_jsonl, reader_of, where_json
 from accord.data.sources import is_on_hub, open_dataset, slice_indices
 from accord.data.text_files import OPENERS
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
     import datasets
 
     from accord.data.load import Source
+
+
+LOOKED_AT = 100
+"""How many rows of each source are read at once, to say which columns are not read."""
 
 
 class Table(Protocol):
@@ -139,9 +145,19 @@ class StreamedRows(Sequence[Row]):
         marks = [f"{table.digest} {picked.start} {picked.stop}" for table, picked in self._both()]
         self.digest = hashlib.sha256("\n".join(marks).encode()).hexdigest()[:16]
         self._kinds: dict[str, Convention | type] = {}
+        self.first: list[tuple[Row, Mapping[str, Any]]] = []
+        """The records of the first rows of each source, with their columns."""
         for table, picked in self._both():  # the first row sets the kind that the others must have
             noted = LeftOut()
-            list(records_of([table.row(picked.start)], columns, noted, noted=noted, kinds=self._kinds))
+            for i in picked[:LOOKED_AT]:
+                with suppress(InputError) if i > picked.start else nullcontext():  # said when the row's step comes
+                    read = records_of([table.row(i)], columns, noted, noted=noted, kinds=self._kinds)
+                    self.first += [(record, row) for _, record, row, _ in read]
+
+    def notes(self, template: object) -> list[str]:
+        """What is said of the columns and template variables that are not read, judged by the first rows."""
+        found = notes_on(self.first) + unread_settings(template, [record for record, _ in self.first])
+        return [f"in the first rows, {note}" for note in found]
 
     def _both(self) -> Iterator[tuple[Table, range]]:
         return zip(self.tables, self.picked, strict=True)

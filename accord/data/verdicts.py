@@ -23,6 +23,8 @@ Columns = Mapping[str, Any]
 
 LISTS = ("completions", "responses", "answers", "summaries", "candidates", "generations")
 TEXTS = ("response", "text", "completion", "content", "answer", "output", "generation", "value")
+TOLD = ("custom_system_prompt", "system_prompt", "system")
+"""What an answer of a list may have been told before it was written (UltraFeedback)."""
 SCORES = ("scores", "ratings", "rewards", "rating")
 SCORE = ("overall_score", "score", "rating", "reward", "pm_score")
 CHOICES = ("choice", "best_index", "chosen_index", "preferred_index", "winner_index")
@@ -162,6 +164,8 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
     column = next((column for column in SCORES if isinstance(row.get(column), list)), None)
     if texts and all(isinstance(item, Mapping) and "role" not in item and first_key(item, TEXTS) for item in texts):
         items, texts = texts, [item[first_key(item, TEXTS)] for item in texts]
+        if told := next((key for key in TOLD if any(item.get(key) for item in items)), None):
+            row = row | {f"{name}.{told}": [item.get(told) for item in items]}
         if all("rank" in item for item in items):
             scores = [-rank if is_number(rank := as_number(item["rank"])) else rank for item in items]
         elif choice is None and column is None:

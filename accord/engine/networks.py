@@ -38,7 +38,7 @@ from accord.engine.models import Policy, prepare_network, quiet
 from accord.engine.personal import read_reader
 from accord.engine.precision import device_called
 from accord.engine.quantize import keep_order, quantize
-from accord.engine.reading import readable
+from accord.engine.reading import readable, stored_config
 from accord.engine.stored import ReadWhole
 from accord.engine.team import Team, acts_together
 from accord.engine.turns import add_generation_prompt
@@ -112,7 +112,7 @@ def _leave_unread(
     if gguf_file or base is not None:
         raise ReadWhole("it is a GGUF file" if gguf_file else "it is an adapter, to be merged into its base")
     with readable(name, "the model", source):
-        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=remote)
+        config = stored_config(source, trust_remote_code=remote)
         check_kind(name, kind, config, remote)
         if method := quantization(config):
             raise ReadWhole(f"it is quantized ({method})")
@@ -175,8 +175,7 @@ def _read(
     what, has_head = "the GGUF file" if gguf_file else "the model", config is None
     with readable(name, what, where):
         config = _checked_config(kind, name, source, options) if config is None else config
-        if gguf_file or not has_head:
-            how["config"] = config
+        how["config"] = config
         method = None if gguf_file else quantization(config)
         if method:
             check_quantized(name, config, method, trained)
@@ -211,7 +210,7 @@ def _checked_config(kind: Any, name: str, source: str, options: dict[str, Any]) 
 
     Raises InputError where it does not suit the transformers class `kind`.
     """
-    config = transformers.AutoConfig.from_pretrained(source, **options)
+    config = stored_config(source, **options)
     check_kind(name, kind, config, options["trust_remote_code"])
     if gguf_file := options.get("gguf_file"):
         add_scaling(config, Path(source) / gguf_file)
@@ -249,7 +248,7 @@ def _read_adapter(
     config: Any = None
     whole: Any = None
     if scores:
-        whole = transformers.AutoConfig.from_pretrained(locate(base).name, trust_remote_code=remote)
+        whole = stored_config(locate(base).name, trust_remote_code=remote)
         config = text_config(whole)
         config.id2label = labels_in(folder)
         config.label2id = {label: i for i, label in config.id2label.items()}

@@ -1,4 +1,4 @@
-"""Why a model's files could not be read, in one sentence, whatever raised the error."""
+"""Reading a model's configuration; and why its files could not be read, in one sentence, whatever raised the error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import CONFIG_MAPPING
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 
 from accord.engine.folders import invalid_json
 from accord.engine.hub import MODEL_NAME, failure, quiet_hub, unfit_model
@@ -18,6 +18,17 @@ from accord.engine.models import quiet
 from accord.engine.stored import ReadWhole
 from accord.errors import InputError
 from accord.parsing import parse_json
+
+
+def stored_config(source: str | Path, **options: Any) -> PreTrainedConfig:
+    """A model's configuration, without what the machine that saved it chose for attention, experts and outputs.
+
+    accord chooses these itself, and what was chosen there may not be installed here. Raises as transformers does.
+    """
+    config: PreTrainedConfig = AutoConfig.from_pretrained(source, **options)
+    config.output_attentions, config.output_hidden_states, config.return_dict = False, False, True
+    config._attn_implementation = config._experts_implementation = None
+    return config
 
 
 @contextmanager

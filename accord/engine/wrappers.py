@@ -26,6 +26,7 @@ from accord.console import error_text, status
 from accord.engine.adapters import WEIGHTS, merged
 from accord.engine.fast_paths import CLOSE, ROUGH, equal_logits
 from accord.engine.models import SHARD, Model, quiet
+from accord.engine.reading import stored_config
 from accord.engine.stored import ReadWhole
 from accord.engine.unread import file_of, make
 from accord.errors import InputError
@@ -163,9 +164,10 @@ def read_wrapper(source: str) -> tuple[Any, list[Path]]:
 
     Raises InputError where it reads only text, and as transformers does where it cannot be read.
     """
-    if not senses(transformers.AutoConfig.from_pretrained(source)):
+    config = stored_config(source)
+    if not senses(config):
         raise InputError(f"{source} reads only text: --into takes a model that also reads images or sounds.")
-    wrapper: Any = KIND.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    wrapper: Any = KIND.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True)
     return wrapper, [file for name in PROCESSORS if (file := file_of(source, name))]
 
 

@@ -111,7 +111,10 @@ class OfflineMethod(Method, TrainingConfig, ABC):
             return rows, left_out
 
         def encode(rows: Sequence[Row], left_out: LeftOut) -> Sequence[Any]:
-            return rows if isinstance(rows, StreamedRows) else self.encode(to_train, rows, left_out)
+            if isinstance(rows, StreamedRows):
+                left_out.taken += rows.notes(to_train.tokenizer.chat_template)
+                return rows
+            return self.encode(to_train, rows, left_out)
 
         rows = RunData(run_options, data, self.seed, read, self.unit)
         to_train = engine.memory.prepare_training(self.start(as_policy(model, self)), self)

@@ -174,6 +174,8 @@ LAYOUTS: list[tuple[dict[str, Any], Row]] = [
         Demonstration((HI,), said("a")),
     ),
     ({"prompt": "hi", "chosen": "a", "rejected": "b", "margin": float("nan")}, Preference("hi", "a", "b")),
+    ({"query": "hi", "response": "a", "rejected_response": "b"}, Preference((HI,), said("a"), said("b"))),
+    ({"input": "hi", "output": "a", "reasoning": "on"}, Demonstration((HI,), said("a"))),
     ({"input_ids": [5, 6, 7, 0], "labels": [-100, 6, -100, -100], "attention_mask": [1, 1, 1, 0]}, TOKENS),
     ({"input_ids": [5, 6, 7]}, Tokenization((5, 6, 7), (False, True, True))),
     (
@@ -239,6 +241,11 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
         (
             {"messages": [{"role": "user", "content": "x"}], "rejected_response": "b"},
             "'messages' must end with the answer that is preferred",
+        ),
+        ({"prompt": b"q", "chosen": "a", "rejected": "b"}, "list of messages, not of type bytes: write it as text"),
+        (
+            {"context_messages": [{"role": "user", "content": "q"}], "chosen": "a", "rejected": "b"},
+            "the prompt may be in 'context_messages', beside chosen, rejected: name it by --columns prompt=context_mes",
         ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},

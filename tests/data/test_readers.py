@@ -11,7 +11,7 @@ import pytest
 from accord.data import load_data
 from accord.data.readers import reader_of
 from accord.errors import InputError
-from accord.records import Demonstration, Labeled, Preference, Prompt, Ranking
+from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 
 ROWS = [{"prompt": "p", "completion": 'c,\n"d"'}, {"prompt": "q", "completion": "é"}]
 RECORDS = [Demonstration("p", 'c,\n"d"'), Demonstration("q", "é")]
@@ -81,6 +81,15 @@ def test_csv_cells_are_text_except_labels_and_lists(tmp_path):
 def test_the_limit_stops_before_later_faults(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\nbroken\n')
     assert load_data(tmp_path / "a.jsonl", limit=1) == [Demonstration("", "a")]
+
+
+def test_a_map_is_an_object(tmp_path):
+    import pyarrow.parquet
+
+    turn = pyarrow.map_(pyarrow.string(), pyarrow.string())
+    chats = pyarrow.array([[[("role", "user"), ("content", "q")]]], pyarrow.list_(turn))
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": chats}), tmp_path / "a.parquet")
+    assert load_data(tmp_path / "a.parquet") == [Prompt((Message("user", "q"),), {})]
 
 
 def twice(form: str) -> bytes:

@@ -106,3 +106,13 @@ def test_what_cannot_be_streamed_is_said(tmp_path: Path) -> None:
     assert "is a IterableDataset, which has none" in refused(datasets.Dataset.from_list(ROWS).to_iterable_dataset())
     assert "is a list" in refused(ROWS)
     assert "is not one: name its files" in refused(str(tmp_path))
+
+
+def test_what_is_not_read_is_told_of_the_first_rows(tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": "a", "weight": 2}] * 100 + [{"prompt": "q", "completion": "a", "cot": "hm"}]
+    lines = [json.dumps(row) for row in rows]
+    lines[2] = "broken"
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    assert StreamedRows(tmp_path / "rows.jsonl").notes(None) == [
+        "in the first rows, 99 of 99 rows have another 'weight' than 1, which is not read: all count alike"
+    ]

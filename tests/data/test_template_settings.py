@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from accord.data import load_data
-from accord.data.encoding import to_tree
+from accord.data.encoding import encode, encode_prompts, to_tree
 from accord.engine.turns import with_template
-from accord.errors import InputError
+from accord.errors import InputError, LeftOut
+from accord.records import Prompt
 from tests.data.templates import QWEN, TOKENIZERS, byte_tokenizer, trained
 
 THINKING = QWEN.replace(
@@ -298,3 +299,27 @@ def test_templates_that_read_parts_are_given_parts(template: str, prompt: str, a
     system = {**PAIR, "prompt": [{"role": "system", "content": "Be kind."}, *PAIR["prompt"]]}
     (row,) = load_data([system])
     assert "Be kind." in tokenizer.decode(to_tree(tokenizer, row).prompt)
+
+
+def test_settings_that_the_template_does_not_read_are_told_once() -> None:
+    settings = {"enable_thinking": False, "strftime_now": "2026-11-30", "effort": "low", "other": None}
+    rows = load_data([{**PAIR, "chat_template_kwargs": settings}, PAIR, {**PAIR, "chat_template_kwargs": settings}])
+    left_out = LeftOut()
+    said = ["the chat template does not read 'effort', which rows have in 'chat_template_kwargs'"]
+    encode(byte_tokenizer(THINKING), rows, max_length=99, context=None, left_out=left_out)
+    assert left_out.taken == said
+    asked = [Prompt(row.prompt) for row in rows]
+    assert encode_prompts(byte_tokenizer(THINKING), asked, room=1, context=None)[1] == said
+
+
+def test_settings_in_a_cell_of_text_are_settings_and_beside_a_plain_text_are_told() -> None:
+    (row,) = load_data([{**PAIR, "chat_template_kwargs": '{"enable_thinking": false}'}])
+    assert byte_tokenizer(THINKING).decode(to_tree(byte_tokenizer(THINKING), row).prompt) == OFF
+    left_out = LeftOut()
+    plain = {**PAIR, "prompt": "say d"}
+    more = [{"chat_template_kwargs": {"x": 1}}, {"documents": ["d"]}, {"documents": ["e"]}]
+    load_data([{**plain, **one} for one in more], left_out=left_out)
+    assert left_out.taken == [
+        "1 of 3 rows have 'chat_template_kwargs' beside a plain text, where no chat template reads it",
+        "1 of 3 rows have 'documents' beside a plain text, where no chat template reads it",
+    ]

@@ -144,3 +144,18 @@ def test_scores_weights_and_thoughts_that_are_not_read_are_told() -> None:
         "'Complex_CoT' is not read: if it is the thought before the answer, name it by --columns "
         "reasoning_content=Complex_CoT",
     ]
+
+
+def test_a_system_prompt_of_single_answers_is_told() -> None:
+    answers = [
+        {"response": "a", "overall_score": 2, "custom_system_prompt": "Be kind."},
+        {"response": "b", "overall_score": 1, "custom_system_prompt": None},
+    ]
+    plain = [{"response": "a", "overall_score": 2}, {"response": "b", "overall_score": 1}]
+    left_out = LeftOut()
+    rows = load_data([{"prompt": "p", "completions": each} for each in (answers, plain)], left_out=left_out)
+    assert rows == [Ranking("p", ("a", "b"), (0, 1))] * 2
+    assert left_out.taken == [
+        "1 of 2 rows have answers with a 'completions.custom_system_prompt', which is not read: write one that all "
+        "answers of a row share as the row's 'system'"
+    ]

@@ -178,6 +178,27 @@ def test_what_is_no_whole_model_is_refused_by_name(name: str, whole: Path, tmp_p
         load_model(str(folder))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "flash_attention_3"},
+        {"_experts_implementation": "grouped_mm"},
+        {"output_attentions": True, "output_hidden_states": True, "return_dict": False},
+    ],
+)
+def test_what_another_machine_computed_with_is_left_behind(
+    settings: dict[str, Any], whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(whole, folder)
+    config(folder, **settings)
+    plain, other = load_model(str(whole)).network, load_model(str(folder)).network
+    tokens = torch.tensor([[1, 2, 3]])
+    assert other.config._attn_implementation == plain.config._attn_implementation
+    assert torch.equal(plain(tokens).logits, other(tokens).logits)
+
+
 def test_shards_may_lie_in_a_folder_of_their_own(whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "sharded"
     shutil.copytree(whole, folder)
