@@ -7,6 +7,7 @@ from typing import Any
 
 from accord.data.column_names import STRUCTURED
 from accord.data.messages import parsed, texts_in
+from accord.errors import InputError
 
 SETTINGS = ("tools", "chat_template_kwargs")
 
@@ -28,8 +29,19 @@ def move_settings(row: dict[str, Any], chats: Sequence[str]) -> dict[str, Any]:
         }
     if not settings or not chats or isinstance(row[chats[0]], str):
         return row
+    _require_tools(settings.get("tools", []))
     merged = {name: [{**row[name][0], **settings}, *row[name][1:]] for name in chats}
     return {key: value for key, value in row.items() if key not in settings} | merged
+
+
+def _require_tools(tools: Any) -> None:
+    """Raise InputError where these are not a list of objects, as templates need them."""
+    wrong = next((tool for tool in tools if not isinstance(tool, Mapping)), None) if isinstance(tools, list) else tools
+    if wrong is not None:
+        raise InputError(
+            f"'tools' must be a list of objects that describe tools, and {str(wrong)[:40]!r} is none: write "
+            "it as JSON, or leave it out by --columns tools="
+        )
 
 
 def _lacks(chat: Any, documents: Any) -> bool:
