@@ -42,6 +42,7 @@ from . import step_time as step_time
 from . import stream as stream
 from . import team as team
 from . import tiles as tiles
+from . import torchrun as torchrun
 from . import trees as trees
 from . import turns as turns
 from . import unread as unread

@@ -10,7 +10,6 @@ import os
 import platform
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -23,22 +22,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from accord.console import error_text, status
+from accord.engine.torchrun import asked_size, backend_here, start_group
 from accord.errors import InputError, LostRanks, TrainingStopped
-from accord.interrupts import ended_by_signals
 
 T = TypeVar("T")
 V = TypeVar("V")
 
-LEAST_TORCH = (2, 13)
-"""The first torch whose `fully_shard` supports a tied embedding and output layer."""
 LIBRARIES = ("transformers", "tokenizers", "numpy", "peft", "bitsandbytes")
 """Libraries whose versions may decide tokens, random numbers or weights: equal on all ranks, as are accord and
 torch."""
 PATIENCE = timedelta(minutes=30)
 """Longest wait of a rank in a collective operation, before it concludes that another hangs."""
-QUIET = timedelta(seconds=15)
-"""How long a rank waits for the others to start before it says so."""
 FOR_THE_LEADER = timedelta(days=30)
 """Longest wait for what rank 0 does alone, such as asking a judge; a rank that has ended is noticed at once."""
 
@@ -204,12 +198,9 @@ def joined() -> Iterator[Team]:
     if size == 1:
         yield Team()
         return
-    if tuple(map(int, torch.__version__.split(".")[:2])) < LEAST_TORCH:
-        least = ".".join(map(str, LEAST_TORCH))
-        raise InputError(f"several ranks need torch {least} or later, and this is {torch.__version__}.")
-    backend, is_well = _backend(), False
+    backend, is_well = backend_here(), False
     try:
-        _start_group(backend)
+        start_group(backend, PATIENCE)
         with ExitStack() as stack:
             if not Team.here().leads:
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -233,45 +224,6 @@ def joined() -> Iterator[Team]:
         # NCCL would wait for operations under way, which a failed rank never completes; exiting the process suffices.
         if dist.is_initialized() and (is_well or "nccl" not in backend):
             dist.destroy_process_group()
-
-
-def _start_group(backend: str) -> None:
-    """Start torch's process group with the other ranks. Raises InputError where they do not meet."""
-    rank, size, host, port = (os.environ[name] for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
-    seconds, minutes = QUIET.total_seconds(), PATIENCE.total_seconds() / 60
-    line = (
-        f"rank {rank} of {size} has waited {seconds:g} seconds to meet all others at {host}:{port}, and gives up after "
-        f"{minutes:g} minutes: see that they have started, and that MASTER_ADDR is rank 0's machine; Ctrl-C ends this."
-    )
-    notice = threading.Timer(seconds, status, [line])
-    notice.daemon = True
-    try:
-        notice.start()
-        with ended_by_signals():
-            dist.init_process_group(backend, timeout=PATIENCE)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"rank {rank} of {size} cannot meet the others at {host}:{port} ({error_text(error)}): let torchrun start "
-            "all ranks, or see that MASTER_ADDR is rank 0's machine and MASTER_PORT free there."
-        ) from error
-    finally:
-        notice.cancel()
-
-
-def _backend() -> str:
-    """The backend for collectives; where there are GPUs, also selects this rank's."""
-    if not torch.cuda.is_available():
-        return "gloo"
-    local, gpus = os.environ.get("LOCAL_RANK", ""), torch.cuda.device_count()
-    if not local.isdecimal():
-        raise InputError(f"LOCAL_RANK is {local!r}, which is not the number of a GPU: let torchrun set it.")
-    if int(local) >= gpus:
-        raise InputError(
-            f"rank {os.environ['RANK']} has no GPU of its own, as there are {gpus}: start as many ranks on a "
-            "machine as it has GPUs, or hide them by CUDA_VISIBLE_DEVICES= to compute on its processor."
-        )
-    torch.cuda.set_device(int(local))
-    return "cpu:gloo,cuda:nccl"
 
 
 def _meet(team: Team) -> _Peers:
@@ -306,22 +258,3 @@ def _lost(how: str) -> LostRanks:
         f"rank {rank} of {size} cannot go on, as another {how}; the run goes on from its last checkpoint by --resume.",
         how,
     )
-
-
-def asked_size() -> int:
-    """The number of ranks by the environment. Raises InputError where torchrun's other variables are missing or are not
-    those of one of the ranks."""
-    size = os.environ.get("WORLD_SIZE") or "1"
-    if not size.isdecimal() or int(size) < 1:
-        raise InputError(f"WORLD_SIZE is {size!r}, which is not a number of ranks: let torchrun set it.")
-    if int(size) == 1:
-        return 1
-    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
-        if name not in os.environ:
-            raise InputError(
-                f"WORLD_SIZE is {size}, but {name} is not set: start the ranks by torchrun, or unset WORLD_SIZE."
-            )
-    for name, least, end, what in (("RANK", 0, int(size), f"one of {size} ranks"), ("MASTER_PORT", 1, 2**16, "a port")):
-        if not (value := os.environ[name]).isdecimal() or not least <= int(value) < end:
-            raise InputError(f"{name} is {value!r}, which is not {what}: let torchrun set it.")
-    return int(size)

@@ -33,7 +33,7 @@ def require_alone(method: TrainingConfig, options: RunOptions) -> None:
     """Raise InputError where there are several ranks and the method or a setting does not support them yet, or where
     this process is one of several that it has not joined: each would train by itself."""
     if engine.Team.here().size == 1:
-        if (size := engine.team.asked_size()) > 1:
+        if (size := engine.torchrun.asked_size()) > 1:
             raise InputError(
                 f"this process was started as one of {size} ranks, and has not joined them: train within "
                 "accord.engine.team.joined(), or unset WORLD_SIZE for a run by itself."

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from accord.engine import team
 from accord.engine.groups import ReduceScatter
 from accord.engine.offload import shared_copy
 from accord.engine.team import Team
+from accord.engine.torchrun import backend_here
 from accord.errors import InputError
 from accord.methods import DPO, GRPO, SFT
 from accord.train.ranks import require_alone
@@ -222,12 +222,12 @@ def test_every_rank_of_a_machine_has_a_gpu_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert team._backend() == "gloo" and taken == []
+    assert backend_here() == "gloo" and taken == []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert team._backend() == "cpu:gloo,cuda:nccl" and taken == [1]
+    assert backend_here() == "cpu:gloo,cuda:nccl" and taken == [1]
     monkeypatch.setenv("LOCAL_RANK", "2")
     with pytest.raises(InputError, match=r"rank 3 has no GPU of its own, as there are 2: start as many ranks on a"):
-        team._backend()
+        backend_here()
 
 
 PAIRS = [

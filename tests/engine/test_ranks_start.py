@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from accord.cli import ranks
-from accord.engine import precision, team
-from accord.engine.team import asked_size, joined
+from accord.engine import precision, team, torchrun
+from accord.engine.team import joined
+from accord.engine.torchrun import asked_size
 from accord.errors import InputError
 from accord.methods import SFT
 from accord.train.ranks import require_alone
@@ -108,7 +109,7 @@ def test_ranks_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch, capsys: py
         port = free.getsockname()[1]
     put(monkeypatch, {"MASTER_PORT": port, "RANK": 1})
     monkeypatch.setattr(team, "PATIENCE", timedelta(seconds=3))
-    monkeypatch.setattr(team, "QUIET", timedelta(seconds=0.5))
+    monkeypatch.setattr(torchrun, "QUIET", timedelta(seconds=0.5))
     with pytest.raises(InputError, match=f"rank 1 of 2 cannot meet the others at 127.0.0.1:{port} "), joined():
         pass
     assert capsys.readouterr().err == (
@@ -123,7 +124,7 @@ def test_a_rank_that_waits_for_others_ends_when_torchrun_asks(tmp_path: Path) ->
     def before(rank: int) -> None:
         ranks.PATIENCE = timedelta(seconds=1)
         if rank == 1:
-            team._backend = fails
+            team.backend_here = fails
 
     def fails() -> str:
         raise InputError("there is no GPU.")
@@ -139,7 +140,7 @@ def another_library(rank: int) -> None:
 
 def a_gpu(rank: int) -> None:
     if rank == 1:
-        team._backend = lambda: "cpu:gloo,cuda:gloo"  # as of a rank that has one, which speaks by gloo and NCCL
+        team.backend_here = lambda: "cpu:gloo,cuda:gloo"  # as of a rank that has one, which speaks by gloo and NCCL
         torch.cuda.is_available = lambda: True
 
 
