@@ -133,7 +133,7 @@ FAULTS = [
     ("a.arrow", b"plain", "is not a readable Arrow file"),
     ("a.json", b'{"text":\n "a"}', "must hold a JSON list of objects, not an object"),
     ("a.csv", b'text\n"a\n', "not CSV"),
-    ("a.jsonl", gzip.compress(b'{"text": "a"}\n'), "is compressed by gzip: add .gz to its name"),
+    ("a.jsonl", gzip.compress(b'{"text": "a"}\n', mtime=0), "is compressed by gzip: add .gz to its name"),
     ("a.json", b"PAR1", "is a Parquet file: name it .parquet"),
     ("a.parquet", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs in place of the data"),
     ("a.jsonl", b"<!DOCTYPE html><html></html>", "is a web page in place of the data: download the file itself"),
