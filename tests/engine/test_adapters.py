@@ -238,7 +238,8 @@ def test_an_adapter_with_a_scale_or_a_place_of_its_own_is_not_joined_to(tmp_path
             adapters.read_lora(folder)
 
 
-def test_the_base_of_an_adapter_is_told_where_it_is_not_there(tmp_path: Path) -> None:
+def test_the_base_of_an_adapter_is_told_where_it_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     folder, _ = of_others(tmp_path, target_modules=["q_proj"])
     config = (folder / adapters.CONFIG).read_text()
     for base, told in (("../gone", "there is no such folder"), (str(folder), "that is the adapter's own folder")):
