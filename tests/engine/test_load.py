@@ -183,6 +183,7 @@ def test_what_is_no_whole_model_is_refused_by_name(name: str, whole: Path, tmp_p
     [
         {"_attn_implementation": "flash_attention_2"},
         {"attn_implementation": "flash_attention_3"},
+        {"_attn_implementation": "somebody/attention"},
         {"_experts_implementation": "grouped_mm"},
         {"output_attentions": True, "output_hidden_states": True, "return_dict": False},
     ],

@@ -207,7 +207,6 @@ def _write_models(folder: Path, model: Path) -> None:
         "index-number": file(f"{WEIGHTS}.index.json", b'{"weight_map": {"a": 1}}'),
         "config-vocabulary": config(vocab_size=7),
         "config-quantized": config(quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}),
-        "config-kernel": config(_attn_implementation="somebody/attention"),
         "weights-none": file(WEIGHTS, None),
         "weights-empty": file(WEIGHTS, b""),
         "weights-garbage": file(WEIGHTS, b"\xff" * 5000),

@@ -31,7 +31,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sys.path.insert(0, str(folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("accord.parsing.PATIENCE", 0.1)
-        patch.setattr("accord.feedback.imports.IMPORT_SECONDS", 0.2)
+        patch.setattr("accord.feedback.imports.IMPORT_SECONDS", 1.0)
         yield folder
     sys.path.remove(str(folder))
     os.chdir(here)
