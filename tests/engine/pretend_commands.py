@@ -22,13 +22,9 @@ STEPS = "--batch-size 2 --max-steps 2 --dtype float32"
 SAMPLED = f"{STEPS} --max-new-tokens 4"
 DRAWN = "--data prompts.jsonl --max-new-tokens 4"
 SHORT = (
-    "reward --model m --data pairs.jsonl {STEPS} --lora-rank 2 --out reward",
-    "personal --model m --data users.jsonl {STEPS} --eval-data users.jsonl --eval-every 1 --out personal",
-    "evaluate personal --models.a personal/model --data users.jsonl --out of-personal",
     "dpo --model m --data pairs.jsonl {STEPS} --lora-rank 2 --quantize nf4 --out nf4",
     "sample --model nf4/model {DRAWN} --n 3 --out samples.jsonl",
     "sample --model m {DRAWN} --n 2 --beams 3 --out beams.jsonl",
-    "sample --model m {DRAWN} --beams 2 --block 2 --branch 3 --reward reward/model --out guided.jsonl",
     "label --data samples.jsonl --judge bert --out by-bert.jsonl",
 )
 """Those whose way to a card no method shows; the rest are tried in a slow test."""
