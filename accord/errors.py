@@ -183,7 +183,8 @@ class LeftOut:
     """The rows left out of some data, and why.
 
     `numbers` are the numbers, in the data, of the rows that remain; empty means 1, 2, 3, ... With `strict` the first
-    row that cannot be used raises. `taken` has a line for each file of a mix, `sources` an entry for each source read.
+    row that cannot be used raises. `taken` has a line for each file of a mix and for what is not read, `sources` an
+    entry for each source read.
     """
 
     strict: bool = False

@@ -101,7 +101,7 @@ def export(
     """
     as_gguf = format == "gguf" or (format is None and out.endswith(".gguf"))
     file = Path(out) if out.endswith(".gguf") else Path(out) / "model.gguf"
-    read = [model, engine.folders.locate(engine.networks.source_of(model)).base or ""]
+    read = [model, engine.networks.find_model(model).base or ""]
     if as_gguf:
         require_file(file, read)
     else:
@@ -136,7 +136,7 @@ def merge(model: str, out: str, *, into: str | None = None) -> str:
         InputError: the folder holds no adapter, its base is not found or quantized, the model does not match the one
             inside `into`, or something else is at `out`.
     """
-    base = engine.folders.locate(engine.networks.source_of(model)).base
+    base = engine.networks.find_model(model).base
     if base is None and into is None:
         raise InputError(f"merge: {model} holds no adapter, so it is a whole model already.")
     require_model_folder(out, *filter(None, (model, base, into)))
@@ -144,7 +144,7 @@ def merge(model: str, out: str, *, into: str | None = None) -> str:
     if into is None:
         whole.save(out)
     else:
-        source = engine.folders.locate(engine.networks.source_of(into)).name
+        source = engine.networks.find_model(into).name
         with engine.reading.readable(into, "the model", into):
             wrapper, processor = engine.wrappers.read_wrapper(source)
         engine.wrappers.put_back(whole, wrapper, processor, out)

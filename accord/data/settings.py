@@ -36,11 +36,10 @@ def move_settings(row: dict[str, Any], chats: Sequence[str]) -> dict[str, Any]:
 
 def _require_tools(tools: Any) -> None:
     """Raise InputError where these are not a list of objects, as templates need them."""
-    wrong = next((tool for tool in tools if not isinstance(tool, Mapping)), None) if isinstance(tools, list) else tools
-    if wrong is not None:
+    if not isinstance(tools, list) or not all(isinstance(tool, Mapping) for tool in tools):
         raise InputError(
-            f"'tools' must be a list of objects that describe tools, and {str(wrong)[:40]!r} is none: write "
-            "it as JSON, or leave it out by --columns tools="
+            f"'tools' must be a list of objects that describe tools, and {str(tools)[:40]!r} is none: write it as "
+            "JSON, or leave it out by --columns tools="
         )
 
 

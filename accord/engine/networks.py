@@ -18,7 +18,7 @@ from torch import nn
 from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
-from accord.engine.folders import has_tokenizer, locate, require_base
+from accord.engine.folders import ALONE, Source, has_tokenizer, locate, require_base
 from accord.engine.gguf_files import add_scaling, require_read
 from accord.engine.hub import MODEL_NAME, revised
 from accord.engine.kinds import (
@@ -108,7 +108,7 @@ def _leave_unread(
 
     Raises ReadWhole where transformers must read the model.
     """
-    source, gguf_file, base = locate(source_of(name), Team.here())
+    source, gguf_file, base = find_model(name, Team.here())
     if gguf_file or base is not None:
         raise ReadWhole("it is a GGUF file" if gguf_file else "it is an adapter, to be merged into its base")
     with readable(name, "the model", source):
@@ -135,6 +135,11 @@ def source_of(name: str | Path) -> str:
     if at and MODEL_NAME.fullmatch(repository) and not Path(name).exists():
         return revised(repository, revision)
     return str(smollm2()) if name == "smollm2" else name
+
+
+def find_model(name: str, team: Team = ALONE) -> Source:
+    """What a model's name means, also a short one or one with a revision on the Hub; raises as `locate` does."""
+    return locate(source_of(name), team)
 
 
 def _rounds_what_it_computes(network: nn.Module) -> bool:
@@ -248,7 +253,7 @@ def _read_adapter(
     config: Any = None
     whole: Any = None
     if scores:
-        whole = stored_config(locate(base).name, trust_remote_code=remote)
+        whole = stored_config(find_model(base).name, trust_remote_code=remote)
         config = text_config(whole)
         config.id2label = labels_in(folder)
         config.label2id = {label: i for i, label in config.id2label.items()}

@@ -86,7 +86,9 @@ def test_system_words_that_stand_before_the_last_question_are_folded() -> None:
     assert tokenizer.decode(to_tree(tokenizer, row).prompt) == "<s>[INST] q[/INST]"
 
 
-@pytest.mark.parametrize("tools", ['[{"name": "weather"', {"name": "weather"}, [{"name": "weather"}, "forecast"]])
+@pytest.mark.parametrize(
+    "tools", ['[{"name": "weather"', {"name": "weather"}, [{"name": "weather"}, "forecast"], [None]]
+)
 def test_tools_that_are_no_list_of_objects_are_refused(tools: Any) -> None:
     with pytest.raises(InputError, match=r"^row 1: 'tools' must be a list of objects that describe tools, and .* none"):
         load_data([{**PAIR, "tools": tools}])
