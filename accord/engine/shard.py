@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeGuard, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from accord.engine.groups import ReduceScatter, groups_of, is_half, mesh_of, placement
@@ -248,9 +249,21 @@ def sum_over_copies(networks: Iterable[nn.Module], now: bool) -> None:
             part._sums_wait = not now
 
 
+@torch.no_grad()
 def gathered(tensor: Tensor) -> Tensor:
     """The whole of a tensor that may be sharded, on every rank."""
-    return tensor.full_tensor() if is_share(tensor) else tensor
+    if not is_share(tensor):
+        return tensor
+    axis, mesh = shard_axis(tensor), tensor.device_mesh
+    rows, parts = tensor.shape[axis], mesh.size(mesh.ndim - 1)
+    own = local(tensor).movedim(axis, 0)
+    # Blocking, and of tensors with names: `full_tensor` drops its own while gloo's thread reads them, which may crash
+    # (pytorch#75529). The last ranks may have fewer rows.
+    sent = own.new_zeros(-(-rows // parts), *own.shape[1:])
+    sent[: len(own)] = own
+    whole = own.new_empty(len(sent) * parts, *own.shape[1:])
+    dist.all_gather_into_tensor(whole, sent, group=mesh.get_group(mesh.ndim - 1))
+    return whole[:rows].movedim(0, axis).contiguous()
 
 
 def gather_on_leader(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
