@@ -11,7 +11,7 @@ demo: .venv/installed
 
 # A process a core: tests compute with one thread each.
 test: .venv/installed-test
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The exact oracles and the known faults, with models and tensors on a CUDA card; says so where there is none.
 test-cuda: .venv/installed-test
