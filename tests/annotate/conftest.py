@@ -129,7 +129,7 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright's event loop runs in this thread as long, and no other can beside it
 def chromium() -> Iterator[Any]:
     """A real browser; skips where there is none."""
     if CHROMIUM is None:
