@@ -37,8 +37,10 @@ configs:
 """
 SEVERAL = CARD.replace(b"config_name: default", b"config_name: easy")
 RUNS = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, os, sys, time
 from accord.cli.main import main
+wait = time.sleep
+time.sleep = lambda seconds: wait(min(seconds, 0.02))  # the Hub's client waits ever longer before it asks again
 for line in sys.stdin:
     given = json.loads(line)
     os.environ.update(given["environment"])

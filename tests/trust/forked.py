@@ -116,7 +116,7 @@ class Ranks:
         def prepare() -> None:
             gate.wait()
             join(rank, self.size, self.store)
-            ranks.PATIENCE = timedelta(seconds=5)
+            ranks.PATIENCE = timedelta(seconds=2)
             self.before(rank)
 
         return start(self.words, self.home, self.plans.get(rank), prepare, f"-{rank}")
