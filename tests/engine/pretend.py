@@ -204,9 +204,9 @@ def note(func: Any, args: Any, asked: Any) -> None:
     if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
         kind = "index by bool" if any(x is not None and x.dtype == torch.bool for x in args[1]) else None
     if kind:
-        lines = [f for f in traceback.extract_stack() if f.filename.startswith(PACKAGE)]
-        at = lines[-1] if lines else None
-        waited[f"{kind} {Path(at.filename).stem}.{at.name}" if at else kind] += 1
+        codes = (frame.f_code for frame, _ in traceback.walk_stack(None))
+        at = next((code for code in codes if code.co_filename.startswith(PACKAGE)), None)
+        waited[f"{kind} {Path(at.co_filename).stem}.{at.co_name}" if at else kind] += 1
 
 
 @contextmanager
