@@ -106,7 +106,10 @@ def all_stopped(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGKILL, -9), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_stages_under_way_stop_with_a_checkpoint_when_the_run_is_stopped(
     number: signal.Signals, status: int, pipeline: Pipeline, begun: subprocess.Popen[str]
 ) -> None:
