@@ -24,6 +24,8 @@ from tests.data.conftest import EOS
 from tests.engine.byte_pairs import logits, policy
 from tests.interrupted import interrupt_at
 
+pytestmark = pytest.mark.usefixtures("blank_reports")
+
 PAIRS = [{"prompt": a, "chosen": f"{b} good", "rejected": f"{b} bye"} for a in ("hi", "hello") for b in ("day", "bad")]
 QUICK: dict[str, Any] = {"learning_rate": 1e-2, "dtype": "float32", "batch_size": 2, "max_steps": 3}
 

@@ -20,6 +20,8 @@ from accord.records import EncodedPrompt, Message, Prompt, Sample
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.data.templates import FAMILIES, byte_tokenizer
 
+pytestmark = pytest.mark.usefixtures("blank_reports")
+
 LLAMA_3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32}
 ASK = [{"role": "user", "content": "hi"}]
 

@@ -15,6 +15,8 @@ from accord.engine.load import load_model, load_reward_model
 from tests.commands.small import QUICK, accord, read_jsonl, write_jsonl
 from tests.engine.wrapped import save_wrapper, whole_of
 
+pytestmark = pytest.mark.usefixtures("blank_reports")
+
 PAIR = {"prompt": [{"role": "user", "content": "hi"}], "chosen": "yes", "rejected": "no"}
 KINDS = {"gemma3": "Gemma3ForCausalLM", "qwen3_vl": "Qwen3ForCausalLM"}
 

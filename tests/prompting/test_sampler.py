@@ -28,6 +28,8 @@ from tests.feedback.serving import serving
 from tests.prompting.pretend_vllm import Vllm, alone
 from tests.prompting.sampled import PROMPTS, SETTINGS, judge, other_model, run, same, score, weights
 
+pytestmark = pytest.mark.usefixtures("blank_reports")
+
 
 @pytest.fixture(scope="module")
 def reference(base: str, tmp_path_factory: pytest.TempPathFactory) -> Result:
