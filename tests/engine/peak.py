@@ -25,7 +25,7 @@ from tests.data.conftest import word_tokenizer
 from tests.engine.tiny import policy_of
 from tests.trust.forked import in_team
 
-SIZES: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "vocab_size": 4096}
+SIZES: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 4, "vocab_size": 4096}
 PROMPT, ANSWER, PAIRS = 64, 96, 8
 
 

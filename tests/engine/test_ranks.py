@@ -243,6 +243,7 @@ def words_of(folder: Path, out: Path) -> list[object]:
     return ["dpo", "--model", model, "--data", data, *settings, "--track", "none", "--out", out]
 
 
+@pytest.mark.slow  # a recipe's stage is started by torchrun too, see test_ranks_launch.py
 def test_the_command_under_torchrun_writes_and_prints_once(tmp_path: Path) -> None:
     said = torchrun(2, *words_of(tmp_path, tmp_path / "ranks"))
     assert said.count("dpo: the model is") == 1 and said.count("dpo 3/3") == 1
