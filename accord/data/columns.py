@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accord.data.messages import parsed
+from accord.data.messages import TEXTS, parsed
 from accord.errors import InputError, nearest
 
 _INDEX = re.compile(r"\[(-?\d+)\]")
@@ -87,6 +87,23 @@ def paragraphs(value: Any, column: str) -> str:
     if not is_listed(value):
         raise InputError(f"{column!r} holds no text to join with the other columns: name a path to a text")
     return ("\n\n" if any(map(is_listed, value)) else " ").join(paragraphs(item, column) for item in value)
+
+
+def words(value: Any, column: str) -> str:
+    """A column that is one text, such as a system prompt: a string, or a list of parts of type text, as APIs write it.
+
+    Raises InputError for anything else.
+    """
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else [None]
+    if all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in parts):
+        if all(part.get("type", "text") in TEXTS for part in parts):
+            return "".join(part["text"] for part in parts)
+    raise InputError(
+        f"{column!r} must be a text, not of type {type(value).__name__}: write it as text, or leave it out by "
+        f"--columns {column}="
+    )
 
 
 def format_columns(names: Mapping[str, str]) -> str:

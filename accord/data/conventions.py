@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord.arrays import Bools, Ints
-from accord.data.column_names import QUESTIONS, RESPONSES, THOUGHTS
+from accord.data.column_names import QUESTIONS, RESPONSES
 from accord.data.messages import (
     TRANSCRIPT,
     align,
@@ -23,6 +23,7 @@ from accord.data.messages import (
     split_strings,
 )
 from accord.data.notes import near, unfit
+from accord.data.parts import THOUGHTS
 from accord.data.verdicts import desirable
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization

@@ -35,8 +35,8 @@ from accord.data.column_names import (
     RESPONSES,
     SWITCHES,
     SYSTEMS,
-    THOUGHTS,
 )
+from accord.data.columns import words
 from accord.data.messages import (
     QUESTION_TEXTS,
     TRANSCRIPT,
@@ -48,8 +48,9 @@ from accord.data.messages import (
     read_text,
     texts_in,
 )
+from accord.data.parts import THOUGHTS, thought_in
 from accord.data.settings import move_settings, structured
-from accord.data.synonyms import rename_synonyms
+from accord.data.synonyms import rename_synonyms, require_answers
 from accord.data.verdicts import add_preference, desirable, missing_verdict
 from accord.errors import InputError
 from accord.records import Message, Text, text_to_json
@@ -72,10 +73,12 @@ def standardize(columns: Columns) -> Columns:
     if isinstance(row.get("messages"), list):
         row["messages"] = messages_from_turns(row["messages"])
     if "rejected_response" in row and "messages" in row:
+        require_answers(row, "rejected_response")
         row |= _last_answer(row, "preferred to 'rejected_response'", "chosen")
         row["rejected"] = row["rejected_response"]
         del row["messages"]
     elif "rejected_response" in row and "response" in row and "chosen" not in row:
+        require_answers(row, "response", "rejected_response")
         row |= {"chosen": row.pop("response"), "rejected": row.pop("rejected_response")}
     row = _add_completion(row)
     asks = (
@@ -104,6 +107,9 @@ def _is_prompt_only(row: Columns) -> bool:
 
 
 def _is_filled(value: Any) -> bool:
+    """Whether a value says something: Arrow tables have objects whose keys are all null."""
+    if isinstance(value, Mapping):
+        return any(map(_is_filled, value.values()))
     return bool(value.strip() if isinstance(value, str) else value)
 
 
@@ -139,10 +145,18 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_reasoning(row: Columns, answer: Any) -> Any:
-    """The answer, as a message with the row's thought if it has one."""
-    thought = next((row[name] for name in THOUGHTS if _is_filled(row.get(name))), None)
-    if not isinstance(thought, str) or thought.strip().lower() in SWITCHES or "label" in row:
+    """The answer, as a message with the row's thought if it has one. Raises InputError where it cannot be read."""
+    name = next((name for name in THOUGHTS if _is_filled(row.get(name))), None)
+    if name is None or isinstance(row[name], int | float) or "label" in row:
         return answer  # beside a label it would be why the answer is good or not
+    thought = thought_in(row[name])
+    if thought is None:
+        raise InputError(
+            f"{name!r} of type {type(row[name]).__name__} may be the answer's thought, which must be a text: name it "
+            f"by --columns reasoning_content=COLUMN, or leave it out by --columns {name}="
+        )
+    if not thought.strip() or thought.strip().lower() in SWITCHES:
+        return answer
     content = read_text(answer, "completion")
     turns = (Message("assistant", content),) if isinstance(content, str) else content
     if len(turns) > 1 or set(THOUGHTS) & turns[0].more.keys():
@@ -173,8 +187,8 @@ def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
             f"'messages' ends with an answer, beside {', '.join(_answer_columns(row))}: name the prompt by --columns "
             "prompt=COLUMN, or leave the others out"
         )
-    if question == "instruction" and isinstance(more := row.get("input"), str) and more.strip():
-        turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], more)))
+    if question == "instruction" and isinstance(row.get("input"), str | int | float):
+        turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], str(row["input"]))))
     if history and _is_filled(row[history]):
         if question == "instruction" and history == "context" and isinstance(row[history], str):  # Dolly's
             turns[-1]["content"] += f"\n\n{row[history]}"
@@ -182,7 +196,8 @@ def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
             turns = [*_history(row[history], history, question), *turns]
     _require_included(row, turns, question)
     rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, *PREFILLS, history)}
-    begun = [{"role": "assistant", "content": row[name]} for name in PREFILLS if _is_filled(row.get(name))]
+    prefills = [name for name in PREFILLS if _is_filled(row.get(name))]
+    begun = [{"role": "assistant", "content": words(row[name], name)} for name in prefills]
     return rest | {"prompt": [*_add_system(row, turns), *begun]}
 
 
@@ -235,10 +250,11 @@ def _add_system(row: Columns, turns: list[Any]) -> list[Any]:
     column = next((name for name in SYSTEMS if _is_filled(row.get(name))), None)
     if column is None:
         return turns
+    told = words(row[column], column)
     first = turns[0] if turns and turns[0]["role"] in ("system", "developer") else None
     if first is None:
-        return [{"role": "system", "content": row[column]}, *turns]
-    if str(row[column]).strip() not in first["content"]:
+        return [{"role": "system", "content": told}, *turns]
+    if told.strip() not in first["content"]:
         raise InputError(
             f"{column!r} and the first message are two different system prompts: leave the column out by --columns "
             f"{column}="
@@ -251,12 +267,20 @@ def _require_included(row: Columns, within: Any, asked: str) -> None:
     names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _is_prompt_only(row) else ()))
     names = tuple(name for name in names if name != asked and _is_filled(row.get(name)))
     included = "\n".join(texts_in(within)) if names else ""
-    lost = next((n for n in names if not all(text.strip() in included for text in texts_in(row[n]))), None)
+    lost = next((name for name in names if not _is_in(row[name], included)), None)
     if lost is not None:
         both = f"name both by --columns prompt={asked},{lost}" if asked not in (*ANSWERS, *CHATS) else "write it there"
         raise InputError(
             f"{lost!r} beside {asked!r} may be part of the prompt: {both}, or leave it out by --columns {lost}="
         )
+
+
+def _is_in(value: Any, included: str) -> bool:
+    """Whether a text has all texts of a value, or its number; true or false says nothing that could be missing."""
+    if isinstance(value, int | float):
+        return isinstance(value, bool) or str(value) in included
+    texts = [text.strip() for text in texts_in(value) if text.strip()]
+    return bool(texts) and all(text in included for text in texts)
 
 
 def _turns(value: Any, column: str) -> list[Any]:
@@ -271,7 +295,12 @@ def _turns(value: Any, column: str) -> list[Any]:
 
 def _history(value: Any, column: str, question: str) -> list[Any]:
     """The earlier turns, from question-answer pairs or from messages."""
-    if not isinstance(value, list) or (column == "context" and all(isinstance(turn, str) for turn in value)):
+    if not isinstance(value, str | list):
+        raise InputError(
+            f"{column!r} beside {question!r} must be a list of turns, not of type {type(value).__name__}: leave it out "
+            f"by --columns {column}="
+        )
+    if isinstance(value, str) or (column == "context" and all(isinstance(turn, str) for turn in value)):
         raise InputError(
             f"{column!r} has text beside {question!r}: name both by --columns prompt={column},{question}, or leave it "
             f"out by --columns {column}="
