@@ -24,6 +24,7 @@ from accord.data.messages import (
 )
 from accord.data.notes import near, unfit
 from accord.data.parts import THOUGHTS
+from accord.data.synonyms import ONE_OF_TWO
 from accord.data.verdicts import desirable
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization
@@ -289,4 +290,6 @@ def kept_columns(columns: Columns) -> dict[str, Any]:
 
     A row with a new `completion` is then read as a demonstration. `answer` is kept, as verifiers need it.
     """
-    return {name: value for name, value in columns.items() if name not in _OF_A_ROW}
+    return {
+        name: value for name, value in columns.items() if name not in _OF_A_ROW and not ONE_OF_TWO.fullmatch(str(name))
+    }

@@ -33,10 +33,9 @@ from accord.data.column_names import (
     PROMPT_LIKE,
     QUESTIONS,
     RESPONSES,
-    SWITCHES,
     SYSTEMS,
 )
-from accord.data.columns import words
+from accord.data.columns import in_own_names, is_filled, words
 from accord.data.messages import (
     QUESTION_TEXTS,
     TRANSCRIPT,
@@ -48,9 +47,8 @@ from accord.data.messages import (
     read_text,
     texts_in,
 )
-from accord.data.parts import THOUGHTS, thought_in
-from accord.data.settings import move_settings, structured
-from accord.data.synonyms import rename_synonyms, require_answers
+from accord.data.settings import move_settings, structured, with_thought_beside
+from accord.data.synonyms import rename_synonyms
 from accord.data.verdicts import add_preference, desirable, missing_verdict
 from accord.errors import InputError
 from accord.records import Message, Text, text_to_json
@@ -68,17 +66,22 @@ def standardize(columns: Columns) -> Columns:
     row = add_preference(rename_synonyms({name: structured(name, value) for name, value in known.items()}))
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
+    with in_own_names(columns, row):
+        row = _merge_columns(row)
+    return columns if row == columns else {name: None for name in columns if name not in known} | row
+
+
+def _merge_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its answer as `completion`, all that is asked as `prompt`, and its settings in its chats."""
     if isinstance(row.get("messages"), list | Mapping):
         row["messages"] = messages_from_columns(row["messages"])
     if isinstance(row.get("messages"), list):
         row["messages"] = messages_from_turns(row["messages"])
     if "rejected_response" in row and "messages" in row:
-        require_answers(row, "rejected_response")
         row |= _last_answer(row, "preferred to 'rejected_response'", "chosen")
         row["rejected"] = row["rejected_response"]
         del row["messages"]
     elif "rejected_response" in row and "response" in row and "chosen" not in row:
-        require_answers(row, "response", "rejected_response")
         row |= {"chosen": row.pop("response"), "rejected": row.pop("rejected_response")}
     row = _add_completion(row)
     asks = (
@@ -87,8 +90,7 @@ def standardize(columns: Columns) -> Columns:
     row = _merge_prompt(row) if asks else row
     chat = _first(row, ("prompt", "messages"))
     chats = [chat] if chat else ["chosen", "rejected"] if _holds_dialogues(row) else []
-    row = move_settings(row, chats)
-    return columns if row == columns else {name: None for name in columns if name not in known} | row
+    return move_settings(row, chats)
 
 
 def _first(row: Columns, names: Sequence[str]) -> str | None:
@@ -97,20 +99,13 @@ def _first(row: Columns, names: Sequence[str]) -> str | None:
 
 def _is_chatty(row: Columns) -> bool:
     """Whether the row has a column that only a chat can hold, such as a system prompt, even if it is empty here."""
-    return any(name in row for name in CHAT_ONLY) or any(_is_filled(row.get(name)) for name in ("context", "tools"))
+    return any(name in row for name in CHAT_ONLY) or any(is_filled(row.get(name)) for name in ("context", "tools"))
 
 
 def _is_prompt_only(row: Columns) -> bool:
     """Whether the row is a prompt without a completion."""
     others = ("prompt", "text", "input_ids", *RESPONSES)
     return _first(row, PROMPT_ALONE) is not None and _first(row, others) is None and not missing_verdict(row)
-
-
-def _is_filled(value: Any) -> bool:
-    """Whether a value says something: Arrow tables have objects whose keys are all null."""
-    if isinstance(value, Mapping):
-        return any(map(_is_filled, value.values()))
-    return bool(value.strip() if isinstance(value, str) else value)
 
 
 def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
     if column == "messages" and desirable(row.get("label")) is not None:
         return row | _last_answer(row, "judged by 'label'", "completion")
     if column == "completion":
-        return row | {"completion": _with_reasoning(row, row["completion"])}
+        return row | {"completion": with_thought_beside(row, row["completion"])}
     if column == "messages":
         return row
     answer = row[column]
@@ -139,29 +134,9 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
         answer = str(answer)
     elif column == "answer" and not (isinstance(answer, str) or is_chat(answer)):
         return row  # a reference for a verifier
-    if not _is_filled(read_text(answer, column)):
+    if not is_filled(read_text(answer, column)):
         raise InputError(f"{column!r} is empty")
-    return row | {"completion": _with_reasoning(row, answer)}
-
-
-def _with_reasoning(row: Columns, answer: Any) -> Any:
-    """The answer, as a message with the row's thought if it has one. Raises InputError where it cannot be read."""
-    name = next((name for name in THOUGHTS if _is_filled(row.get(name))), None)
-    if name is None or isinstance(row[name], int | float) or "label" in row:
-        return answer  # beside a label it would be why the answer is good or not
-    thought = thought_in(row[name])
-    if thought is None:
-        raise InputError(
-            f"{name!r} of type {type(row[name]).__name__} may be the answer's thought, which must be a text: name it "
-            f"by --columns reasoning_content=COLUMN, or leave it out by --columns {name}="
-        )
-    if not thought.strip() or thought.strip().lower() in SWITCHES:
-        return answer
-    content = read_text(answer, "completion")
-    turns = (Message("assistant", content),) if isinstance(content, str) else content
-    if len(turns) > 1 or set(THOUGHTS) & turns[0].more.keys():
-        return answer
-    return [{**text_to_json(turns)[0], "reasoning_content": thought}]  # type: ignore[dict-item]
+    return row | {"completion": with_thought_beside(row, answer)}
 
 
 def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
@@ -189,14 +164,14 @@ def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
         )
     if question == "instruction" and isinstance(row.get("input"), str | int | float):
         turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], str(row["input"]))))
-    if history and _is_filled(row[history]):
+    if history and is_filled(row[history]):
         if question == "instruction" and history == "context" and isinstance(row[history], str):  # Dolly's
             turns[-1]["content"] += f"\n\n{row[history]}"
         else:
             turns = [*_history(row[history], history, question), *turns]
     _require_included(row, turns, question)
     rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, *PREFILLS, history)}
-    prefills = [name for name in PREFILLS if _is_filled(row.get(name))]
+    prefills = [name for name in PREFILLS if is_filled(row.get(name))]
     begun = [{"role": "assistant", "content": words(row[name], name)} for name in prefills]
     return rest | {"prompt": [*_add_system(row, turns), *begun]}
 
@@ -208,7 +183,7 @@ def _answer_columns(row: Columns) -> list[str]:
 def _require_no_question(row: Columns) -> None:
     """Raise InputError if a column that is not read may hold the prompt."""
     chats = [name for name, value in row.items() if name not in ANSWERS and _are_turns(value)]
-    lost = [name for name in dict.fromkeys((*PROMPT_LIKE, *SYSTEMS, *chats)) if _is_filled(row.get(name))]
+    lost = [name for name in dict.fromkeys((*PROMPT_LIKE, *SYSTEMS, *chats)) if is_filled(row.get(name))]
     if lost:
         holder = row[lost[0]]
         inside = list(map(str, holder)) if isinstance(holder, Mapping) else []
@@ -238,7 +213,7 @@ def _holds_dialogues(row: Columns) -> bool:
 
 def _full_dialogue(row: Columns, name: str) -> Any:
     """A dialogue column, starting with the row's system prompt. Raises InputError if it lacks another prompt column."""
-    if not any(_is_filled(row.get(other)) for other in ("prompt", *QUESTIONS, *SYSTEMS, *HISTORIES)):
+    if not any(is_filled(row.get(other)) for other in ("prompt", *QUESTIONS, *SYSTEMS, *HISTORIES)):
         return row[name]
     turns = _turns(row[name], name)
     _require_included(row, turns, name)
@@ -247,7 +222,7 @@ def _full_dialogue(row: Columns, name: str) -> Any:
 
 def _add_system(row: Columns, turns: list[Any]) -> list[Any]:
     """The turns preceded by the row's system prompt. Raises InputError if they start with a different one."""
-    column = next((name for name in SYSTEMS if _is_filled(row.get(name))), None)
+    column = next((name for name in SYSTEMS if is_filled(row.get(name))), None)
     if column is None:
         return turns
     told = words(row[column], column)
@@ -265,7 +240,7 @@ def _add_system(row: Columns, turns: list[Any]) -> list[Any]:
 def _require_included(row: Columns, within: Any, asked: str) -> None:
     """Raise InputError if a column that may be part of the prompt is not contained in `within`, so would be lost."""
     names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _is_prompt_only(row) else ()))
-    names = tuple(name for name in names if name != asked and _is_filled(row.get(name)))
+    names = tuple(name for name in names if name != asked and is_filled(row.get(name)))
     included = "\n".join(texts_in(within)) if names else ""
     lost = next((name for name in names if not _is_in(row[name], included)), None)
     if lost is not None:

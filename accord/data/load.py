@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeAlias, get_args
 
 from accord.data import mix
-from accord.data.columns import rename_columns
+from accord.data.columns import in_own_names, rename_columns
 from accord.data.conventions import Convention, convention_of
 from accord.data.conversations import expand_rankings, join_messages
 from accord.data.exports import expand_annotations
@@ -212,7 +212,8 @@ def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
     columns = standardize(row)
     kind = convention_of(columns)
     kept = {name: value for name, value in columns.items() if name != "completion" or name in row}
-    return kind, kind.convert(columns), kept
+    with in_own_names(row, columns):
+        return kind, kind.convert(columns), kept
 
 
 def _describe(kind: Convention | type) -> str:

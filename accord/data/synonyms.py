@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from accord.data.columns import words
-from accord.data.messages import parsed, read_text
+from accord.data.messages import parsed
 from accord.errors import InputError
 
 BETTER = {
@@ -133,25 +133,16 @@ def _holds(value: Any) -> bool:
 def _paired(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its two answers as chosen and rejected, if their names say which is better."""
     if {"messages", "rejected_messages"} <= row.keys():
-        require_answers(row, "rejected_messages")
         rest = {name: value for name, value in row.items() if name != "messages"}
         return rest | {"chosen": row["messages"], "rejected": row["rejected_messages"]}
     pair = next(_pairs(row), None)
     if pair is None:
         return row
-    require_answers(row, *pair)
     input_text = row.get("input")
     if isinstance(input_text, Mapping) and "messages" in input_text:  # OpenAI's, with its tools
         row = {name: value for name, value in row.items() if name != "input"} | {"prompt": input_text["messages"]}
         row |= {"tools": input_text["tools"]} if input_text.get("tools") else {}
     return row | {"chosen": row[pair[0]], "rejected": row[pair[1]]}
-
-
-def require_answers(row: Mapping[str, Any], *names: str) -> None:
-    """Raise InputError, by its own name, for a column that is read as an answer and is no text, chat or list."""
-    for name in names:
-        if not isinstance(row[name], str | list | tuple | Mapping):
-            read_text(row[name], name)
 
 
 def _pairs(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -185,7 +185,10 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
         return row
     scores = [as_number(score) for score in scores]
     if len(scores) != len(texts) or not all(map(is_number, scores)):
-        raise InputError(f"{name!r} needs a number for each of its {len(texts)} answers, not {scores}")
+        raise InputError(
+            f"{name!r} needs a number for each of its {len(texts)} answers{f' in {column!r}' if column else ''}, not "
+            f"{scores}"
+        )
     order = sorted(set(scores), reverse=True)
     rest = {key: value for key, value in row.items() if key not in (name, column)}
     return rest | {"completions": texts, "ranks": [order.index(score) for score in scores]}

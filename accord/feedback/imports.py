@@ -141,7 +141,7 @@ def _imported(node: ast.AST, module: ModuleSpec) -> list[str]:
 
 
 def _names(nodes: Iterable[ast.AST]) -> set[str]:
-    """The names in some source: of variables, of what is imported or defined, and of a variable's attributes (sys.x)."""
+    """The names in some source: of variables, of what is imported or defined, and of variables' attributes (sys.x)."""
     names = {getattr(node, kind, None) for node in nodes for kind in ("id", "name", "asname")} - {None}
     attributes = (node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
     return names | {f"{node.value.id}.{node.attr}" for node in attributes}

@@ -194,7 +194,12 @@ def test_functions_of_later_stages_are_looked_up_without_running_their_files(pip
         ("__path__.append('elsewhere')", "", "scores:brief", ""),
         ("from . import _made\n_made.brief = len", "", "_made:brief", ""),
         ("", "import sys\nsys.modules[__name__] = object()", "_made:brief", ""),
-        ("from ._made import breif", "def breif(): ...", "scores:brief", "the module PACKAGE.scores cannot be imported"),
+        (
+            "from ._made import breif",
+            "def breif(): ...",
+            "scores:brief",
+            "the module PACKAGE.scores cannot be imported",
+        ),
         ("from ._made import breif", "def breif(): ...", "_made:brief", "has no function brief; did you mean"),
     ],
 )
