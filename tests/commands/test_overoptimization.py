@@ -105,7 +105,7 @@ def test_scored_samples_give_best_of_n_and_the_sweep(tmp_path: Path) -> None:
     ]
     assert best["fit"]["form"] == "best of n" and best["fit"]["start"] == 0.5
     assert [p["at"] for p in sweep["points"]] == [None]  # 4 samples are never 20 effective ones
-    assert found["warnings"][1:] == [
+    assert found["warnings"] == [
         "sweep: with 4 samples per prompt the sweep is its start alone, since any further point needs more than 20: "
         "draw more, such as --n 64.",
         "sweep: its sweep curve has 1 of the 3 points that a fit needs.",
