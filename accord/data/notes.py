@@ -43,7 +43,7 @@ def notes_on(rows: Sequence[tuple[Row, Columns]]) -> list[str]:
         if weighed := sum(_weighs(columns.get(name)) for _, columns in rows):
             notes.append(f"{weighed:,} {of} have another {name!r} than 1, which is not read: all count alike")
     for name in (name for name in names if ONE_OF_TWO.fullmatch(name.lower()) or name in ("completion", *RESPONSES)):
-        if unread := sum(_is_unread(columns.get(name), record) for record, columns in rows):
+        if unread := sum(_is_unread(name, columns, record) for record, columns in rows):
             notes.append(f"{unread:,} {of} have an answer in {name!r} that is not read{_as_pair(name, names, rows)}")
     for name in (name for name in (*SETTINGS, "documents") if name in names):
         if plain := sum(isinstance(r.prompt, str) and _is_unquoted(columns.get(name), r.prompt) for r, columns in rows):
@@ -79,10 +79,14 @@ def _weighs(value: Any) -> bool:
     return is_number(number := as_number(value)) and not isinstance(value, bool) and number != 1
 
 
-def _is_unread(value: Any, record: Row) -> bool:
-    """Whether a column holds a text that the record, with its answers, does not."""
-    if isinstance(record, Prompt) or not isinstance(value, str | list | Mapping):
+def _is_unread(name: str, columns: Columns, record: Row) -> bool:
+    """Whether a column that is read under another name, if at all, holds a text that the record does not."""
+    value = columns.get(name)
+    if isinstance(record, Prompt) or hasattr(record, name) or not isinstance(value, str | list | Mapping):
         return False
+    answers = (getattr(record, kind, "") for kind in ("completion", "chosen", "rejected"))
+    if value in [text if isinstance(text, str) else text[-1].content for text in answers if text]:
+        return False  # most rows need no longer look
     try:
         texts = texts_in(value)
     except InputError:  # of a text that looks like a chat

@@ -96,9 +96,9 @@ def _chatted(row: dict[str, Any]) -> dict[str, Any]:
     contents = row.get("contents")
     if "messages" in row or not isinstance(contents, list) or not all(_has_parts(turn) for turn in contents):
         return row
-    name = next((name for name in ("systemInstruction", "system_instruction") if row.get(name)), None)
-    system = row[name]["parts"] if name and _has_parts(row[name]) else row.get(name)
-    system_turns = [{"role": "system", "content": words(system, name)}] if name else []
+    names = [name for name in ("systemInstruction", "system_instruction") if row.get(name)]
+    told = [words(row[name]["parts"] if _has_parts(row[name]) else row[name], name) for name in names[:1]]
+    system_turns = [{"role": "system", "content": text} for text in told]
     turns = [{"role": turn.get("role", "user"), "content": turn["parts"]} for turn in contents]
     taken = ("contents", "systemInstruction", "system_instruction")
     return {name: value for name, value in row.items() if name not in taken} | {"messages": [*system_turns, *turns]}

@@ -107,7 +107,8 @@ def _specs(module_name: str) -> Iterator[ModuleSpec | None]:
             return
         within = getattr(sys.modules.get(found), "__path__", spec.submodule_search_locations)
         found = f"{found}.{part}"
-        spec = next((one for finder in sys.meta_path if (one := finder.find_spec(found, within))), None)
+        finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
+        spec = next((one for find in finders if (one := find(found, within))), None)
         yield spec
 
 
@@ -142,9 +143,12 @@ def _imported(node: ast.AST, module: ModuleSpec) -> list[str]:
 
 def _names(nodes: Iterable[ast.AST]) -> set[str]:
     """The names in some source: of variables, of what is imported or defined, and of variables' attributes (sys.x)."""
-    names = {getattr(node, kind, None) for node in nodes for kind in ("id", "name", "asname")} - {None}
-    attributes = (node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name))
-    return names | {f"{node.value.id}.{node.attr}" for node in attributes}
+    names: set[str] = set()
+    for node in nodes:
+        names.update(name for kind in ("id", "name", "asname") if (name := getattr(node, kind, None)) is not None)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names.add(f"{node.value.id}.{node.attr}")
+    return names
 
 
 def _parts(name: str) -> tuple[str, str, str]:

@@ -146,6 +146,21 @@ def test_scores_weights_and_thoughts_that_are_not_read_are_told() -> None:
     ]
 
 
+def test_what_tables_write_where_nothing_is_tied_is_no_tie() -> None:
+    """A table has the column in every row; and verdicts of somebody's own are not accord's."""
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "tied": tied} for tied in (None, False, "False", "", 1.0)]
+    left_out = LeftOut()
+    assert load_data(rows, left_out=left_out) == [Preference("p", "a", "b")] * 4
+    assert [(reason.row, reason.why) for reason in left_out.reasons] == [
+        (5, "neither answer is preferred, so there is nothing to learn from the row")
+    ]
+    assert load_data([{**rows[0], "verdicts": ["good"]}]) == [Preference("p", "a", "b")]
+    with pytest.raises(
+        InputError, match="^row 1: 'tied' must be true or false, not 3: leave it out by --columns tied="
+    ):
+        load_data([{**rows[0], "tied": 3}])
+
+
 def test_answers_and_thoughts_that_are_not_read_are_told() -> None:
     worse: list[dict[str, Any]] = [{"rejected_completions": ["b", "c"]}, {"rejected_completions": ["a"]}, {}]
     left_out = LeftOut()
