@@ -173,6 +173,8 @@ def unwritable(folder: Path) -> Iterator[None]:
     try:
         if is_root:
             os.seteuid(65534)
+            if not os.access(MIGRATIONS / "versions", os.R_OK, effective_ids=True):
+                pytest.skip("nobody but root can read accord here")
         yield
     finally:
         if is_root:
