@@ -162,8 +162,9 @@ def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
             f"'messages' ends with an answer, beside {', '.join(_answer_columns(row))}: name the prompt by --columns "
             "prompt=COLUMN, or leave the others out"
         )
-    if question == "instruction" and isinstance(row.get("input"), str | int | float):
-        turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], str(row["input"]))))
+    more = row.get("input") if question == "instruction" else None
+    if isinstance(more, str | int | float) and not isinstance(more, bool):
+        turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], str(more))))
     if history and is_filled(row[history]):
         if question == "instruction" and history == "context" and isinstance(row[history], str):  # Dolly's
             turns[-1]["content"] += f"\n\n{row[history]}"
@@ -222,19 +223,18 @@ def _full_dialogue(row: Columns, name: str) -> Any:
 
 def _add_system(row: Columns, turns: list[Any]) -> list[Any]:
     """The turns preceded by the row's system prompt. Raises InputError if they start with a different one."""
-    column = next((name for name in SYSTEMS if is_filled(row.get(name))), None)
-    if column is None:
+    columns = {name: words(row[name], name) for name in SYSTEMS if is_filled(row.get(name))}
+    if not columns:
         return turns
-    told = words(row[column], column)
     first = turns[0] if turns and turns[0]["role"] in ("system", "developer") else None
-    if first is None:
-        return [{"role": "system", "content": told}, *turns]
-    if told.strip() not in first["content"]:
+    told = next(iter(columns.values())) if first is None else first["content"]
+    other = next((name for name, text in columns.items() if text.strip() not in told), None)
+    if other is not None:
+        beside = repr(next(iter(columns))) if first is None else "the first message"
         raise InputError(
-            f"{column!r} and the first message are two different system prompts: leave the column out by --columns "
-            f"{column}="
+            f"{other!r} and {beside} are two different system prompts: leave the column out by --columns {other}="
         )
-    return turns
+    return [{"role": "system", "content": told}, *turns] if first is None else turns
 
 
 def _require_included(row: Columns, within: Any, asked: str) -> None:
@@ -255,7 +255,7 @@ def _is_in(value: Any, included: str) -> bool:
     if isinstance(value, int | float):
         return isinstance(value, bool) or str(value) in included
     texts = [text.strip() for text in texts_in(value) if text.strip()]
-    return bool(texts) and all(text in included for text in texts)
+    return all(text in included for text in texts) if texts else _are_turns(value)
 
 
 def _turns(value: Any, column: str) -> list[Any]:
