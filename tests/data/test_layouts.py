@@ -266,7 +266,7 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
             {"system": [{"a": 1}], "messages": [U, A]},
             "'system' must be a text, not of type list: write it as text, or leave it out by --columns system=$",
         ),
-        ({"system": "s", "system_prompt": "t", "messages": [U, A]}, "'system_prompt' and 'system' are two different sy"),
+        ({"system": "s", "system_prompt": "t", "messages": [U, A]}, "'system_prompt' and 'system' are two diff"),
         (
             {"prompt": "hi", "prefill": {"a": 1}, "chosen": "a", "rejected": "b"},
             "'prefill' must be a text, not of type",
