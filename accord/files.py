@@ -249,13 +249,16 @@ def read_sums(folder: Path) -> dict[str, str]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` to `path`, whole or not at all."""
+    """Write `text` to `path`, whole or not at all, in place of a file that is there, whoever wrote it."""
     with replacing(path) as file:
         file.write(text)
 
 
 def write_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, Any]]) -> None:
-    """Write records or JSON objects to `path`, one a line, whole or not at all; `load_data` reads them back."""
+    """Write records or JSON objects to `path`, one a line, whole or not at all; `load_data` reads them back.
+
+    A file that is there is replaced, whoever wrote it: `accord.outputs.save_rows` leaves other people's files.
+    """
     with replacing(path) as file:
         file.writelines(map(line_of, rows))
 

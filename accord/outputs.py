@@ -126,13 +126,16 @@ def writing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def save_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a command's text to `path`, whole or not at all."""
+    """Write a command's text to `path`, whole or not at all. Raises NotOurs over a file that accord did not write."""
     with writing(path) as file:
         file.write(text)
 
 
 def save_rows(path: str | os.PathLike[str], rows: Iterable[Row | Mapping[str, Any]]) -> None:
-    """Write a command's records or JSON objects to `path`, one a line, whole or not at all."""
+    """Write records or JSON objects to `path`, one a line, whole or not at all; `load_data` reads them back.
+
+    Raises NotOurs over a file that accord did not write, or that was changed since, except within `overwriting`.
+    """
     with writing(path) as file:
         file.writelines(map(line_of, rows))
 

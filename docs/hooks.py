@@ -38,7 +38,7 @@ MODULES = {
         "accord.worlds.shelf",
         "accord.worlds.sums",
     ],
-    "records": ["accord.records", "accord.arrays", "accord.files"],
+    "records": ["accord.records", "accord.arrays", "accord.files", "accord.outputs"],
 }
 """The reference: what pages have that no stub lists."""
 STUBS = sorted((ROOT / "accord").rglob("__init__.pyi"))

@@ -11,7 +11,7 @@ import pytest
 
 from accord.data import load_data
 from accord.errors import InputError
-from accord.files import replacing_folder, sha256_of, write_text
+from accord.files import replacing_folder, sha256_of, write_rows, write_text
 from accord.outputs import (
     WROTE,
     NotOurs,
@@ -57,6 +57,10 @@ def test_a_file_of_accord_s_is_written_again_and_one_that_was_changed_is_not(tmp
         save_text(file, "three")
     save_text(file, "four")
     assert file.read_text() == "four" and names(tmp_path) == [WROTE, "rows.jsonl"]
+    write_rows(file, [{"a": 3}])  # which asks nobody, and notes nothing
+    with pytest.raises(NotOurs, match=re.escape(told)):
+        save_rows(file, [{"a": 4}])
+    assert file.read_text() == '{"a": 3}\n'
 
 
 def test_a_file_that_is_read_is_told_where_it_is_not_as_accord_wrote_it(

@@ -6,7 +6,6 @@ and a power failure. Writes take the lock at their beginning, so none fails half
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import JSON, BigInteger, Column, Engine, Index, UniqueConstraint, event, inspect
+from sqlalchemy import JSON, BigInteger, Column, Engine, Index, UniqueConstraint, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError, OperationalError
 from sqlmodel import Field, Session, SQLModel, create_engine
 
+from accord.annotate.sqlite import is_writable, open_sqlite, remedy
 from accord.console import error_text, without_secrets
 from accord.errors import InputError
 
 LAST = 2**63 - 1
 """The position of an item not yet put in order."""
-
-HEAD, SMALLEST = b"SQLite format 3\0", 512
-"""The beginning of an SQLite file, and its minimum size in bytes."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -152,35 +149,31 @@ class Curve(SQLModel, table=True):
 class Database:
     """An open, migrated database.
 
-    `source` is an SQLite file, created if missing, or a postgresql:// URL. Raises InputError where it cannot be opened,
-    is something else, or was written by a newer accord.
+    `source` is an SQLite file, created if missing, or a postgresql:// URL. A file that cannot be written `only_reads`.
+    Raises InputError where it cannot be opened, is something else, was written by a newer accord, or was written by an
+    older one and cannot be migrated.
     """
 
     def __init__(self, source: str | Path) -> None:
-        self.name = without_secrets(str(source))
-        self.engine = self._engine(str(source))
+        self.name, file = without_secrets(str(source)), None if "://" in str(source) else Path(source)
+        self.only_reads = file is not None and not is_writable(file)
+        self.engine = self._remote(str(source)) if file is None else open_sqlite(file, only_reads=self.only_reads)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self._reads = self.engine.execution_options(only_reads=True)
         self._one_writer = threading.Lock()
         try:
             self._migrate()
         except (DatabaseError, UnicodeError) as error:
-            raise InputError(f"the database {self.name} cannot be opened ({error_text(_cause(error))}).") from None
+            reason = error_text(_cause(error))
+            to_do = "" if file is None else remedy(file, reason, only_reads=self.only_reads)
+            raise InputError(f"the database {self.name} cannot be opened ({reason}){to_do}.") from None
 
-    def _engine(self, source: str) -> Engine:
-        if "://" not in source:
-            path = Path(source)
-            if path.is_dir() or not path.absolute().parent.is_dir():
-                raise InputError(f"the database {source} must be a file in a folder that is there.")
-            _require_whole(path)
-            engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 10}, pool_size=20, max_overflow=30)
-            event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
-            return engine
-        if not source.startswith(("postgresql://", "postgresql+psycopg://")):
+    def _remote(self, url: str) -> Engine:
+        """The engine of a PostgreSQL server's database."""
+        if not url.startswith(("postgresql://", "postgresql+psycopg://")):
             raise InputError(f"a database is a file of SQLite or a postgresql:// URL, not {self.name}.")
         try:
-            return create_engine(make_url(source).set(drivername="postgresql+psycopg"), pool_size=20, max_overflow=30)
+            return create_engine(make_url(url).set(drivername="postgresql+psycopg"), pool_size=20, max_overflow=30)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise InputError(f"{self.name} cannot be used as a database ({error_text(error)}).") from None
 
@@ -194,17 +187,29 @@ class Database:
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        versions = ScriptDirectory.from_config(config)
         with self.engine.begin() as connection:
             version = MigrationContext.configure(connection).get_current_revision()
             if version is None and inspect(connection).get_table_names():
                 raise InputError(f"{self.name} is a database of something else; name another, and it is made.")
             try:
                 if version is not None:
-                    ScriptDirectory.from_config(config).get_revision(version)
+                    versions.get_revision(version)
             except (CommandError, AssertionError):
                 raise InputError(f"{self.name} was written by a newer accord (version {version}): use that.") from None
+            if version == versions.get_current_head():
+                return
+            self.require_writable()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def require_writable(self) -> None:
+        """Raise InputError where the database can only be read."""
+        if self.only_reads:
+            raise InputError(
+                f"the database {self.name} can only be read, since the file or its folder cannot be written: copy it "
+                "to a folder that can, and name the copy."
+            )
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -216,8 +221,9 @@ class Database:
     def writing(self) -> Iterator[Session]:
         """A session whose writes are committed together at the end of the block, or not at all.
 
-        Raises `NotStored` where they cannot be committed, InputError where the database is damaged.
+        Raises `NotStored` where they cannot be committed, InputError where the database is damaged or `only_reads`.
         """
+        self.require_writable()
         # SQLite has one writer at a time; a lock queues threads, while SQLite's own waiting sleeps.
         alone = self._one_writer if self.is_sqlite else nullcontext()
         with self._translated_errors(), alone, Session(self.engine, expire_on_commit=False) as session, session.begin():
@@ -265,27 +271,5 @@ def fault_of(error: DatabaseError, name: str) -> InputError:
     return InputError(f"the database {name} is damaged, or was changed by others ({reason}): restore it from a copy.")
 
 
-def _require_whole(path: Path) -> None:
-    """Raise InputError where an existing file is not a database; SQLite accepts a very short file as a new one."""
-    if path.is_file() and (size := path.stat().st_size):
-        with path.open("rb") as file:
-            head = file.read(len(HEAD))
-        if head != HEAD or size < SMALLEST:
-            raise InputError(f"the database {path} cannot be opened (file is not a database).")
-
-
 def _cause(error: BaseException) -> BaseException:
     return getattr(error, "orig", None) or error
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
-    connection.isolation_level = None  # transactions are begun below, not by the driver
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Any) -> None:
-    only_reads = connection.get_execution_options().get("only_reads")
-    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")

@@ -11,6 +11,7 @@ from accord.annotate.tasks.base import SourceRow, Task, key_of
 from accord.data.columns import rename_columns
 from accord.data.load import Source, load_samples, open_rows, read_rows
 from accord.data.mix import called
+from accord.data.verdicts import CONTRADICTORY
 from accord.errors import InputError, LeftOut
 from accord.records import Demonstration, Prompt
 
@@ -32,7 +33,7 @@ def read_items(
     Raises InputError where a row cannot be asked about, or an id occurs twice with different content.
     """
     rows = _blank(data, task) if isinstance(data, int) else _rows(data, task, columns)
-    sure = [row for row in rows if "verdicts" not in row.columns] if gold else rows
+    sure = [row for row in rows if CONTRADICTORY not in row.columns] if gold else rows
     items: dict[str, tuple[str, Item]] = {}
     twice = 0
     for new in task.items(sure, gold=gold, **{name: value for name, value in settings.items() if value is not None}):

@@ -76,6 +76,8 @@ class Project:
     ) -> Project:
         """The project in a database, which is made where there is none, and migrated where it is an older one.
 
+        A file of SQLite that cannot be written, or lies in a folder that cannot, is only read.
+
         Args:
             database: a file of SQLite, or a postgresql:// URL.
             overlap: how many people answer each item; 1 for a new project, and it cannot be lowered afterwards.
@@ -84,7 +86,8 @@ class Project:
             seed: of the order of items and answers, where the project is new.
 
         Raises:
-            InputError: the database cannot be used, or the numbers make no sense.
+            InputError: the database cannot be used, or only be read where something is to be changed, or the numbers
+                make no sense.
         """
         if overlap is not None and not 1 <= overlap <= people.MOST_PEOPLE:
             most = f"at least 1, not {overlap}" if overlap < 1 else f"at most {people.MOST_PEOPLE:,}, not {overlap:,}"
@@ -92,9 +95,11 @@ class Project:
         if reserve_minutes is not None and not 0.05 <= reserve_minutes <= 60 * 24 * 7:
             raise InputError(f"--reserve-minutes must be between 0.05 and a week, not {reserve_minutes:g}.")
         opened = Database(database)
-        with opened.writing() as session:
+        changes = (overlap, reserve_minutes, guidelines) != (None, None, None)
+        with opened.reading() if opened.only_reads and not changes else opened.writing() as session:
             settings = session.get(Settings, 1)
             if settings is None:
+                opened.require_writable()
                 settings = Settings(id=1, overlap=overlap or 1, reserve_seconds=60 * MINUTES, seed=seed, owner_hash="")
                 session.add(settings)
             if overlap is not None and overlap < settings.overlap:

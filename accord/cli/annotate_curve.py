@@ -94,6 +94,8 @@ def learning_curve(
     if out is not None:
         require_folder(out, model, data, options, leaves=(FILE,))
     project = None if database is None else opened(database, is_new=False)
+    if project is not None:
+        project.database.require_writable()  # where the curve is kept
     source, asked = (data, "") if project is None else _answers(project, task)
     name = data if project is None else project.database.name
     labels = divided(source, columns, held_out, str(name))

@@ -116,6 +116,7 @@ def serve(
             database, overlap=settings.overlap, reserve_minutes=settings.reserve_minutes,
             guidelines=_guidelines(settings.guidelines), seed=settings.seed,
         )  # fmt: skip
+        project.database.require_writable()
         require_unmixed(project, simulated=bool(judges))
         source = data if data is not None else settings.items
         _add(project, source, settings.gold, task, columns, scales=settings.scales, answers=settings.answers)

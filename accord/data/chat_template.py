@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from accord.data.column_names import THOUGHTS
+from accord.data.parts import THOUGHTS
 from accord.dates import STRFTIME_NOW, as_date, dated
 from accord.engine.turns import as_read, turn_end, written_date
 from accord.errors import InputError
@@ -199,10 +199,12 @@ RESERVED = (
 def template_fields(turn: Message, template: str) -> dict[str, Any]:
     """A message's other fields, in the form templates expect. Raises InputError for one the template does not read.
 
-    A thought may have any of the names in `THOUGHTS`, of which templates read one.
+    A thought is a text; it may have any of the names in `THOUGHTS`, of which templates read one.
     """
     more = {key: value for key, value in turn.more.items() if key not in INTERNAL_KEYS}
     for key in more.keys() & set(THOUGHTS):
+        if not isinstance(more[key], str | None):
+            raise InputError(f"a message holds {key!r} of type {type(more[key]).__name__}: write the thought as text")
         name = next((name for name in THOUGHTS if _is_field(name, template)), key)
         if not _is_field(key, template) and name not in more:
             more[name] = more.pop(key)

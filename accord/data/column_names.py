@@ -14,14 +14,12 @@ PREFILLS = ("initial_reason_steps", "response_prefix", "assistant_prefix", "pref
 """The beginning of the answers, which the completions continue (Step-DPO)."""
 CHAT_ONLY = (*SYSTEMS, *PREFILLS, "history")
 RESPONSES = ("response", "output")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking")
-"""What a model thought before its answer: columns of a row, and keys of a message."""
 SWITCHES = ("on", "off", "true", "false", "yes", "no")
-"""What a column of `THOUGHTS` holds where it only says whether the model is to think (Nemotron), in lower case."""
+"""What a column of a thought holds where it only says whether the model is to think (Nemotron), in lower case."""
 ANSWERS = ("chosen", "rejected", "completion", "completions")
 STRUCTURED = (
-    *CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "chat_template_kwargs", "label",
-    "input_ids", "labels",
+    *CHATS, *LISTS, *SCORES, *CHOICES, "history", "ranks", "tools", "functions", "documents", "chat_template_kwargs",
+    "label", "input_ids", "labels",
 )  # fmt: skip
 """Columns that are never plain text: a string in them is parsed as JSON or as a Python list."""
 

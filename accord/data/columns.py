@@ -6,10 +6,11 @@ A path is a column name, or leads into a column: `reward_model.ground_truth`, `a
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from accord.data.messages import parsed
+from accord.data.messages import TEXTS, parsed
 from accord.errors import InputError, nearest
 
 _INDEX = re.compile(r"\[(-?\d+)\]")
@@ -72,6 +73,13 @@ def _joined(row: Mapping[str, Any], path: str) -> Any:
     return "\n\n".join(text for text in texts if text.strip())
 
 
+def is_filled(value: Any) -> bool:
+    """Whether a value says something: no blank text, and no object of Arrow's with nulls alone."""
+    if isinstance(value, Mapping):
+        return any(map(is_filled, value.values()))
+    return bool(value.strip() if isinstance(value, str) else value)
+
+
 def is_listed(value: Any) -> bool:
     """Whether the value is a (possibly nested) list of texts rather than of messages."""
     return isinstance(value, Sequence) and not isinstance(value, str) and not any(isinstance(v, Mapping) for v in value)
@@ -87,6 +95,40 @@ def paragraphs(value: Any, column: str) -> str:
     if not is_listed(value):
         raise InputError(f"{column!r} holds no text to join with the other columns: name a path to a text")
     return ("\n\n" if any(map(is_listed, value)) else " ").join(paragraphs(item, column) for item in value)
+
+
+def words(value: Any, column: str) -> str:
+    """A column that is one text, such as a system prompt: a string, or a list of parts of type text, as APIs write it.
+
+    Raises InputError for anything else.
+    """
+    if isinstance(value, str):
+        return value
+    parts = value if isinstance(value, list) else [value]
+    known = [part for part in parts if isinstance(part, Mapping) and part.get("type", "text") in TEXTS]
+    texts = [part["text"] for part in known if isinstance(part.get("text"), str)]
+    if len(texts) == len(parts):
+        return "".join(texts)
+    raise InputError(
+        f"{column!r} must be a text, not of type {type(value).__name__}: write it as text, or leave it out by "
+        f"--columns {column}="
+    )
+
+
+@contextmanager
+def in_own_names(own: Mapping[str, Any], read: Mapping[str, Any]) -> Iterator[None]:
+    """Say, in an InputError raised in the block, which of a row's own columns are read under the names it has."""
+    try:
+        yield
+    except InputError as error:
+        text, known = str(error), dict(read)
+        for name in (name for name, value in read.items() if isinstance(value, list)):
+            known |= {f"{name}[{i}]": value for i, value in enumerate(read[name])}
+        for name, value in known.items():
+            mine = [column for column, held in own.items() if held is value]
+            if name not in own and len(mine) == 1 and re.search(rf"'{re.escape(name)}'|\b{re.escape(name)}\[", text):
+                text = text.replace(f"{name}={name}.", f"{name}={mine[0]}.") + f" ({name!r} is the row's {mine[0]!r})"
+        raise InputError(text) from None
 
 
 def format_columns(names: Mapping[str, str]) -> str:

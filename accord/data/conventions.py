@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accord.arrays import Bools, Ints
-from accord.data.column_names import QUESTIONS, RESPONSES, THOUGHTS
+from accord.data.column_names import QUESTIONS, RESPONSES
 from accord.data.messages import (
     TRANSCRIPT,
     align,
@@ -23,7 +23,9 @@ from accord.data.messages import (
     split_strings,
 )
 from accord.data.notes import near, unfit
-from accord.data.verdicts import desirable
+from accord.data.parts import THOUGHTS
+from accord.data.synonyms import ONE_OF_TWO
+from accord.data.verdicts import CONTRADICTORY, desirable, is_tied
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking, Row, Text, Tokenization
 
@@ -128,7 +130,7 @@ def _preference(columns: Columns) -> Preference | Ranking:
         prompt, (chosen, rejected) = _branches(columns, "chosen", "rejected")
         _require_no_repeat(prompt, chosen, rejected)
     user = user_of(columns)
-    if columns.get("tied"):
+    if is_tied(columns):
         return Ranking(prompt, (chosen, rejected), (0, 0), user)
     if chosen == rejected:
         raise InputError("'chosen' and 'rejected' are equal, so the row states no preference")
@@ -280,7 +282,7 @@ _ELSEWHERE = {*QUESTIONS, *RESPONSES, "answer"}
 """Other names of prompts and completions, which `accord.data.layouts` converts."""
 
 _OF_A_ROW = {name for convention in CONVENTIONS for name in convention.needs} | _ELSEWHERE - {"answer"}
-_OF_A_ROW |= {"completion_ids", "input_ids", "labels", "attention_mask", *THOUGHTS}
+_OF_A_ROW |= {"completion_ids", "input_ids", "labels", "attention_mask", CONTRADICTORY, *THOUGHTS}
 
 
 def kept_columns(columns: Columns) -> dict[str, Any]:
@@ -288,4 +290,6 @@ def kept_columns(columns: Columns) -> dict[str, Any]:
 
     A row with a new `completion` is then read as a demonstration. `answer` is kept, as verifiers need it.
     """
-    return {name: value for name, value in columns.items() if name not in _OF_A_ROW}
+    return {
+        name: value for name, value in columns.items() if name not in _OF_A_ROW and not ONE_OF_TWO.fullmatch(str(name))
+    }

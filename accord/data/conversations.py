@@ -29,7 +29,7 @@ def expand_rankings(row: Any) -> list[Any]:
     if "user_id" in row and _is_prism(row.get("conversation_history")):
         return _prism_rankings(row)
     roots = (message for message in (row.get("prompt"), row.get("tree"), row) if isinstance(message, Mapping))
-    root = next((message for message in roots if "replies" in message), None)
+    root = next((message for message in roots if _is_tree(message)), None)
     if root is None:
         return [row]
     rest = {name: value for name, value in row.items() if name not in ("prompt", "tree", *root)}
@@ -47,6 +47,16 @@ def expand_rankings(row: Any) -> list[Any]:
             ranking = {"completions": answers, "ranks": [ranks.index(reply["rank"]) for reply in ranked]}
             rankings.append({**rest, "prompt": [*before, turn], **ranking})
     return rankings
+
+
+def _is_tree(message: Any) -> bool:
+    """Whether a value is a message with a list of messages that reply to it, which are such or without replies."""
+    if not isinstance(message, Mapping) or "replies" not in message or not first_key(message, _SPEAKER):
+        return False
+    replies = message["replies"] or []
+    return isinstance(replies, list) and all(
+        isinstance(reply, Mapping) and (not reply.get("replies") or _is_tree(reply)) for reply in replies
+    )
 
 
 def _is_prism(history: Any) -> bool:

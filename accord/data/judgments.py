@@ -18,7 +18,7 @@ from accord.data.encoding import branches_of
 from accord.data.load import Source, open_rows, read_rows, require_rows
 from accord.data.messages import align, read_prompt
 from accord.data.mix import called
-from accord.data.verdicts import LISTS, verdict
+from accord.data.verdicts import CONTRADICTORY, LISTS, verdict
 from accord.errors import InputError, located, nearest
 from accord.records import Preference, Ranking, Row, Text
 
@@ -109,8 +109,8 @@ def _conventional(data: Source, names: Mapping[str, str], split: str, limit: int
     judgments: list[Judgment] = []
     for number, (row, columns, _) in enumerate(read_rows(data, split, limit, columns=names, keep=True)):
         pairs = compared(row)
-        if "verdicts" in columns:  # contradictory verdicts give no ranking, but are judgments
-            pairs = [(a, b, label) for (a, b, _), label in zip(pairs, columns["verdicts"], strict=True)]
+        if CONTRADICTORY in columns:  # they give no ranking, but are judgments
+            pairs = [(a, b, label) for (a, b, _), label in zip(pairs, columns[CONTRADICTORY], strict=True)]
         if not pairs:
             raise InputError(
                 f"{called(data)} holds no comparisons: rows need chosen and rejected, or completions and ranks, or "

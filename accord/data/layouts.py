@@ -33,10 +33,9 @@ from accord.data.column_names import (
     PROMPT_LIKE,
     QUESTIONS,
     RESPONSES,
-    SWITCHES,
     SYSTEMS,
-    THOUGHTS,
 )
+from accord.data.columns import in_own_names, is_filled, words
 from accord.data.messages import (
     QUESTION_TEXTS,
     TRANSCRIPT,
@@ -48,7 +47,7 @@ from accord.data.messages import (
     read_text,
     texts_in,
 )
-from accord.data.settings import move_settings, structured
+from accord.data.settings import move_settings, structured, with_thought_beside
 from accord.data.synonyms import rename_synonyms
 from accord.data.verdicts import add_preference, desirable, missing_verdict
 from accord.errors import InputError
@@ -67,6 +66,13 @@ def standardize(columns: Columns) -> Columns:
     row = add_preference(rename_synonyms({name: structured(name, value) for name, value in known.items()}))
     if "messages" not in row and (chat := _first(row, CHATS)):
         row["messages"] = row.pop(chat)
+    with in_own_names(columns, row):
+        row = _merge_columns(row)
+    return columns if row == columns else {name: None for name in columns if name not in known} | row
+
+
+def _merge_columns(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its answer as `completion`, all that is asked as `prompt`, and its settings in its chats."""
     if isinstance(row.get("messages"), list | Mapping):
         row["messages"] = messages_from_columns(row["messages"])
     if isinstance(row.get("messages"), list):
@@ -84,8 +90,7 @@ def standardize(columns: Columns) -> Columns:
     row = _merge_prompt(row) if asks else row
     chat = _first(row, ("prompt", "messages"))
     chats = [chat] if chat else ["chosen", "rejected"] if _holds_dialogues(row) else []
-    row = move_settings(row, chats)
-    return columns if row == columns else {name: None for name in columns if name not in known} | row
+    return move_settings(row, chats)
 
 
 def _first(row: Columns, names: Sequence[str]) -> str | None:
@@ -94,17 +99,13 @@ def _first(row: Columns, names: Sequence[str]) -> str | None:
 
 def _is_chatty(row: Columns) -> bool:
     """Whether the row has a column that only a chat can hold, such as a system prompt, even if it is empty here."""
-    return any(name in row for name in CHAT_ONLY) or any(_is_filled(row.get(name)) for name in ("context", "tools"))
+    return any(name in row for name in CHAT_ONLY) or any(is_filled(row.get(name)) for name in ("context", "tools"))
 
 
 def _is_prompt_only(row: Columns) -> bool:
     """Whether the row is a prompt without a completion."""
     others = ("prompt", "text", "input_ids", *RESPONSES)
     return _first(row, PROMPT_ALONE) is not None and _first(row, others) is None and not missing_verdict(row)
-
-
-def _is_filled(value: Any) -> bool:
-    return bool(value.strip() if isinstance(value, str) else value)
 
 
 def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +126,7 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
     if column == "messages" and desirable(row.get("label")) is not None:
         return row | _last_answer(row, "judged by 'label'", "completion")
     if column == "completion":
-        return row | {"completion": _with_reasoning(row, row["completion"])}
+        return row | {"completion": with_thought_beside(row, row["completion"])}
     if column == "messages":
         return row
     answer = row[column]
@@ -133,21 +134,9 @@ def _add_completion(row: dict[str, Any]) -> dict[str, Any]:
         answer = str(answer)
     elif column == "answer" and not (isinstance(answer, str) or is_chat(answer)):
         return row  # a reference for a verifier
-    if not _is_filled(read_text(answer, column)):
+    if not is_filled(read_text(answer, column)):
         raise InputError(f"{column!r} is empty")
-    return row | {"completion": _with_reasoning(row, answer)}
-
-
-def _with_reasoning(row: Columns, answer: Any) -> Any:
-    """The answer, as a message with the row's thought if it has one."""
-    thought = next((row[name] for name in THOUGHTS if _is_filled(row.get(name))), None)
-    if not isinstance(thought, str) or thought.strip().lower() in SWITCHES or "label" in row:
-        return answer  # beside a label it would be why the answer is good or not
-    content = read_text(answer, "completion")
-    turns = (Message("assistant", content),) if isinstance(content, str) else content
-    if len(turns) > 1 or set(THOUGHTS) & turns[0].more.keys():
-        return answer
-    return [{**text_to_json(turns)[0], "reasoning_content": thought}]  # type: ignore[dict-item]
+    return row | {"completion": with_thought_beside(row, answer)}
 
 
 def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
@@ -173,16 +162,18 @@ def _merge_prompt(row: dict[str, Any]) -> dict[str, Any]:
             f"'messages' ends with an answer, beside {', '.join(_answer_columns(row))}: name the prompt by --columns "
             "prompt=COLUMN, or leave the others out"
         )
-    if question == "instruction" and isinstance(more := row.get("input"), str) and more.strip():
-        turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], more)))
-    if history and _is_filled(row[history]):
+    more = row.get("input") if question == "instruction" else None
+    if isinstance(more, str | int | float) and not isinstance(more, bool):
+        turns[-1]["content"] = "\n\n".join(filter(str.strip, (turns[-1]["content"], str(more))))
+    if history and is_filled(row[history]):
         if question == "instruction" and history == "context" and isinstance(row[history], str):  # Dolly's
             turns[-1]["content"] += f"\n\n{row[history]}"
         else:
             turns = [*_history(row[history], history, question), *turns]
     _require_included(row, turns, question)
     rest = {name: value for name, value in row.items() if name not in ("messages", *SYSTEMS, *PREFILLS, history)}
-    begun = [{"role": "assistant", "content": row[name]} for name in PREFILLS if _is_filled(row.get(name))]
+    prefills = [name for name in PREFILLS if is_filled(row.get(name))]
+    begun = [{"role": "assistant", "content": words(row[name], name)} for name in prefills]
     return rest | {"prompt": [*_add_system(row, turns), *begun]}
 
 
@@ -193,7 +184,7 @@ def _answer_columns(row: Columns) -> list[str]:
 def _require_no_question(row: Columns) -> None:
     """Raise InputError if a column that is not read may hold the prompt."""
     chats = [name for name, value in row.items() if name not in ANSWERS and _are_turns(value)]
-    lost = [name for name in dict.fromkeys((*PROMPT_LIKE, *SYSTEMS, *chats)) if _is_filled(row.get(name))]
+    lost = [name for name in dict.fromkeys((*PROMPT_LIKE, *SYSTEMS, *chats)) if is_filled(row.get(name))]
     if lost:
         holder = row[lost[0]]
         inside = list(map(str, holder)) if isinstance(holder, Mapping) else []
@@ -223,7 +214,7 @@ def _holds_dialogues(row: Columns) -> bool:
 
 def _full_dialogue(row: Columns, name: str) -> Any:
     """A dialogue column, starting with the row's system prompt. Raises InputError if it lacks another prompt column."""
-    if not any(_is_filled(row.get(other)) for other in ("prompt", *QUESTIONS, *SYSTEMS, *HISTORIES)):
+    if not any(is_filled(row.get(other)) for other in ("prompt", *QUESTIONS, *SYSTEMS, *HISTORIES)):
         return row[name]
     turns = _turns(row[name], name)
     _require_included(row, turns, name)
@@ -232,31 +223,39 @@ def _full_dialogue(row: Columns, name: str) -> Any:
 
 def _add_system(row: Columns, turns: list[Any]) -> list[Any]:
     """The turns preceded by the row's system prompt. Raises InputError if they start with a different one."""
-    column = next((name for name in SYSTEMS if _is_filled(row.get(name))), None)
-    if column is None:
+    columns = {name: words(row[name], name) for name in SYSTEMS if is_filled(row.get(name))}
+    if not columns:
         return turns
     first = turns[0] if turns and turns[0]["role"] in ("system", "developer") else None
-    if first is None:
-        return [{"role": "system", "content": row[column]}, *turns]
-    if str(row[column]).strip() not in first["content"]:
+    told = next(iter(columns.values())) if first is None else first["content"]
+    other = next((name for name, text in columns.items() if text.strip() not in told), None)
+    if other is not None:
+        beside = repr(next(iter(columns))) if first is None else "the first message"
         raise InputError(
-            f"{column!r} and the first message are two different system prompts: leave the column out by --columns "
-            f"{column}="
+            f"{other!r} and {beside} are two different system prompts: leave the column out by --columns {other}="
         )
-    return turns
+    return [{"role": "system", "content": told}, *turns] if first is None else turns
 
 
 def _require_included(row: Columns, within: Any, asked: str) -> None:
     """Raise InputError if a column that may be part of the prompt is not contained in `within`, so would be lost."""
     names = ("prompt", *QUESTIONS, *HISTORIES, *(PASSAGES if set(ANSWERS) & row.keys() or _is_prompt_only(row) else ()))
-    names = tuple(name for name in names if name != asked and _is_filled(row.get(name)))
+    names = tuple(name for name in names if name != asked and is_filled(row.get(name)))
     included = "\n".join(texts_in(within)) if names else ""
-    lost = next((n for n in names if not all(text.strip() in included for text in texts_in(row[n]))), None)
+    lost = next((name for name in names if not _is_in(row[name], included)), None)
     if lost is not None:
         both = f"name both by --columns prompt={asked},{lost}" if asked not in (*ANSWERS, *CHATS) else "write it there"
         raise InputError(
             f"{lost!r} beside {asked!r} may be part of the prompt: {both}, or leave it out by --columns {lost}="
         )
+
+
+def _is_in(value: Any, included: str) -> bool:
+    """Whether a text has all texts of a value, or its number; true or false says nothing that could be missing."""
+    if isinstance(value, int | float):
+        return isinstance(value, bool) or str(value) in included
+    texts = [text.strip() for text in texts_in(value) if text.strip()]
+    return all(text in included for text in texts) if texts else _are_turns(value)
 
 
 def _turns(value: Any, column: str) -> list[Any]:
@@ -271,7 +270,12 @@ def _turns(value: Any, column: str) -> list[Any]:
 
 def _history(value: Any, column: str, question: str) -> list[Any]:
     """The earlier turns, from question-answer pairs or from messages."""
-    if not isinstance(value, list) or (column == "context" and all(isinstance(turn, str) for turn in value)):
+    if not isinstance(value, str | list):
+        raise InputError(
+            f"{column!r} beside {question!r} must be a list of turns, not of type {type(value).__name__}: leave it out "
+            f"by --columns {column}="
+        )
+    if isinstance(value, str) or (column == "context" and all(isinstance(turn, str) for turn in value)):
         raise InputError(
             f"{column!r} has text beside {question!r}: name both by --columns prompt={column},{question}, or leave it "
             f"out by --columns {column}="

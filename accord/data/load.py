@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeAlias, get_args
 
 from accord.data import mix
-from accord.data.columns import rename_columns
+from accord.data.columns import in_own_names, rename_columns
 from accord.data.conventions import Convention, convention_of
 from accord.data.conversations import expand_rankings, join_messages
 from accord.data.exports import expand_annotations
@@ -19,8 +19,9 @@ from accord.data.layouts import standardize
 from accord.data.messages import read_prompt, read_text
 from accord.data.notes import notes_on
 from accord.data.sources import open_source
+from accord.data.verdicts import CONTRADICTORY, is_tied
 from accord.errors import InputError, LeftOut, Reason, RowNumber, Taken, located
-from accord.records import Message, Prompt, Row, Text, row_to_json
+from accord.records import Message, Prompt, Ranking, Row, Text, row_to_json
 
 Source: TypeAlias = (
     str | os.PathLike[str] | Iterable[Row | Mapping[str, Any]] | Sequence[str | os.PathLike[str]] | Mapping[str, float]
@@ -193,9 +194,9 @@ class _Tie(InputError):
 def _require_signal(converted: Iterable[tuple[Any, Row, Mapping[str, Any]]]) -> None:
     """Raise InputError, or `_Tie`, if a record has no training signal."""
     for _, record, columns in converted:
-        if "verdicts" in columns:
+        if CONTRADICTORY in columns:
             raise _Tie("the verdicts on its answers contradict each other, so they are no ranking")
-        if "tied" in columns:
+        if isinstance(record, Ranking) and not any(record.ranks) and is_tied(columns):
             raise _Tie("neither answer is preferred, so there is nothing to learn from the row")
         if isinstance(record, Prompt) and "messages" in columns:
             raise InputError("'messages' has no assistant turn to learn from")
@@ -212,7 +213,8 @@ def _read(row: Any) -> tuple[Convention | type, Row, Mapping[str, Any]]:
     columns = standardize(row)
     kind = convention_of(columns)
     kept = {name: value for name, value in columns.items() if name != "completion" or name in row}
-    return kind, kind.convert(columns), kept
+    with in_own_names(row, columns):
+        return kind, kind.convert(columns), kept
 
 
 def _describe(kind: Convention | type) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
-from accord.data.parts import messages_of_parts
+from accord.data.parts import messages_of_parts, with_thought
 from accord.errors import InputError
 from accord.parsing import Repeated, parse_json
 from accord.records import MASKS, Message, Role, Text
@@ -200,7 +200,7 @@ def _message(item: Any, where: str) -> Message:
     if role is None or (content is None and "tool_calls" not in more):
         missing = "role" if role is None else "content"
         raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
-    more |= {key: _mask(more[key], key, where) for key in MASKS if key in more}
+    more = with_thought(more, where) | {key: _mask(more[key], key, where) for key in MASKS if key in more}
     known = _SPELLED.get(str(role).lower())
     if known is None:
         raise InputError(f"{where} has the unknown role {role!r}: the roles are {', '.join(_ROLES)}")

@@ -4,17 +4,20 @@ a row that follows no convention."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from accord.data.chat_template import TEMPLATE_KWARGS, reads
-from accord.data.column_names import PROMPT_LIKE
+from accord.data.chat_template import TEMPLATE_KWARGS, reads, thoughts_of
+from accord.data.column_names import PROMPT_LIKE, RESPONSES, SWITCHES
 from accord.data.messages import texts_in
+from accord.data.parts import THOUGHTS
+from accord.data.settings import SETTINGS
+from accord.data.synonyms import BETTER, ONE_OF_TWO
 from accord.data.verdicts import LISTS, TOLD, as_number, is_number, missing_verdict
 from accord.dates import STRFTIME_NOW
 from accord.errors import InputError
-from accord.records import Demonstration, Row, row_to_json
+from accord.records import Demonstration, Labeled, Prompt, Row, row_to_json
 
 Columns = Mapping[str, Any]
 
@@ -39,7 +42,10 @@ def notes_on(rows: Sequence[tuple[Row, Columns]]) -> list[str]:
     for name in (name for name in WEIGHTS if name in names):
         if weighed := sum(_weighs(columns.get(name)) for _, columns in rows):
             notes.append(f"{weighed:,} {of} have another {name!r} than 1, which is not read: all count alike")
-    for name in (name for name in (TEMPLATE_KWARGS, "documents") if name in names):
+    for name in (name for name in names if ONE_OF_TWO.fullmatch(name.lower()) or name in ("completion", *RESPONSES)):
+        if unread := sum(_is_unread(name, columns, record) for record, columns in rows):
+            notes.append(f"{unread:,} {of} have an answer in {name!r} that is not read{_as_pair(name, names, rows)}")
+    for name in (name for name in (*SETTINGS, "documents") if name in names):
         if plain := sum(isinstance(r.prompt, str) and _is_unquoted(columns.get(name), r.prompt) for r, columns in rows):
             notes.append(f"{plain:,} {of} have {name!r} beside a plain text, where no chat template reads it")
     for name in (name for name in names if name.rpartition(".")[2] in TOLD and name.partition(".")[0] in LISTS):
@@ -52,6 +58,12 @@ def notes_on(rows: Sequence[tuple[Row, Columns]]) -> list[str]:
             notes.append(
                 f"{name!r} is not read: if it is the thought before the answer, name it by --columns "
                 f"reasoning_content={name}"
+            )
+    for name in (name for name in names if name in THOUGHTS):
+        if any(_has_thought(columns.get(name), record) for record, columns in rows):
+            notes.append(
+                f"{name!r} is not read beside answers of several turns or with a thought of their own: write it into "
+                "the message that it belongs to"
             )
     return notes
 
@@ -67,18 +79,52 @@ def _weighs(value: Any) -> bool:
     return is_number(number := as_number(value)) and not isinstance(value, bool) and number != 1
 
 
+def _is_unread(name: str, columns: Columns, record: Row) -> bool:
+    """Whether a column that is read under another name, if at all, holds a text that the record does not."""
+    value = columns.get(name)
+    if isinstance(record, Prompt) or hasattr(record, name) or not isinstance(value, str | list | Mapping):
+        return False
+    answers = (getattr(record, kind, "") for kind in ("completion", "chosen", "rejected"))
+    if value in [text if isinstance(text, str) else text[-1].content for text in answers if text]:
+        return False  # most rows need no longer look
+    try:
+        texts = texts_in(value)
+    except InputError:  # of a text that looks like a chat
+        return True
+    read = "\n".join(texts_in(list(row_to_json(record).values())))
+    return any(text.strip() not in read for text in texts)
+
+
+def _as_pair(name: str, names: Iterable[str], rows: Sequence[tuple[Row, Columns]]) -> str:
+    """How to read a worse answer beside the one that is read, as the end of a line; "" where that is not known."""
+    answer = next((one for one in ("completion", *RESPONSES, "answer") if one in names), None)
+    is_worse = any(worse in name.lower() for others in BETTER.values() for worse in others)
+    if answer is None or not is_worse or not isinstance(rows[0][0], Demonstration | Labeled):
+        return ""
+    return f": if it is worse than {answer!r}, name both by --columns chosen={answer},rejected={name}"
+
+
 def _is_unquoted(value: Any, prompt: str) -> bool:
-    """Whether a column holds settings or documents that are not in the prompt."""
+    """Whether a column holds settings, tools or documents that are not in the prompt."""
     if isinstance(value, Mapping):
         return any(held is not None for held in value.values())
-    return isinstance(value, list) and any(text.strip() not in prompt for text in texts_in(value))
+    if not isinstance(value, str | list) or not any(value):
+        return False
+    texts = texts_in(value)
+    return not any(texts) or any(text.strip() not in prompt for text in texts)
 
 
 def _has_thought(value: Any, record: Row) -> bool:
-    """Whether a demonstration's column holds a text that its answer does not."""
-    if not isinstance(record, Demonstration) or not isinstance(value, str) or not value.strip():
+    """Whether a demonstration's column holds a text that its answer, with its thoughts, does not."""
+    if not isinstance(record, Demonstration) or not isinstance(value, str) or value.strip().lower() in ("", *SWITCHES):
         return False
-    return value.strip() not in "\n".join(texts_in(row_to_json(record)["completion"]))
+    answer = record.completion
+    turns = (
+        [answer]
+        if isinstance(answer, str)
+        else [text for turn in answer for text in (turn.content, *thoughts_of(turn))]
+    )
+    return value.strip() not in "\n".join(turns)
 
 
 def unread_settings(template: object, rows: Sequence[Row]) -> list[str]:

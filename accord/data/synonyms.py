@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from accord.data.columns import words
 from accord.data.messages import parsed
 from accord.errors import InputError
 
@@ -37,6 +38,9 @@ _KINDS = ("messages", "conversations", "conversation", "response", "answer", "co
 _NAMED = re.compile(
     rf"(?P<first>{'|'.join(BETTER)})_(?P<of>{'|'.join(_KINDS)})|(?P<of_>{'|'.join(_KINDS)})_(?P<last>{'|'.join(BETTER)})"
 )
+_SIDES = "|".join(dict.fromkeys((*BETTER, *(worse for names in BETTER.values() for worse in names))))
+ONE_OF_TWO = re.compile(rf"({_SIDES})(_({'|'.join(_KINDS)}|list)s?)?|({'|'.join(_KINDS)})s?_({_SIDES})")
+"""The name of a column with the better or the worse of two answers."""
 _ALONE = ("accepted", "preferred")
 """Names that may stand without one of `_KINDS`."""
 
@@ -68,7 +72,13 @@ def rename_synonyms(row: dict[str, Any]) -> dict[str, Any]:
             f"without it, leave the column out by --columns {lost}="
         )
     row = _chatted(row)
-    if isinstance(row.get("functions"), list) and "tools" not in row:  # OpenAI's before there were tools
+    functions = row.get("functions")
+    if isinstance(functions, list) and "tools" not in row:  # OpenAI's before there were tools
+        if not all(isinstance(function, Mapping) for function in functions):
+            raise InputError(
+                "'functions' must be a list of objects that describe functions: write it as JSON, or leave it out by "
+                "--columns functions="
+            )
         row |= {"tools": [{"type": "function", "function": function} for function in row.pop("functions")]}
     if not any(name in _ASKED | _SAID for name in row):
         row = {name.lower(): value for name, value in row.items() if name.lower() in _PLAIN} | row
@@ -86,8 +96,9 @@ def _chatted(row: dict[str, Any]) -> dict[str, Any]:
     contents = row.get("contents")
     if "messages" in row or not isinstance(contents, list) or not all(_has_parts(turn) for turn in contents):
         return row
-    system = row.get("systemInstruction") or row.get("system_instruction")
-    system_turns = [{"role": "system", "content": system["parts"] if _has_parts(system) else system}] if system else []
+    names = [name for name in ("systemInstruction", "system_instruction") if row.get(name)]
+    told = [words(row[name]["parts"] if _has_parts(row[name]) else row[name], name) for name in names[:1]]
+    system_turns = [{"role": "system", "content": text} for text in told]
     turns = [{"role": turn.get("role", "user"), "content": turn["parts"]} for turn in contents]
     taken = ("contents", "systemInstruction", "system_instruction")
     return {name: value for name, value in row.items() if name not in taken} | {"messages": [*system_turns, *turns]}

@@ -88,6 +88,20 @@ def desirable(value: Any) -> bool | None:
     return LABELS.get(str(value).strip().strip("\ufe0f").rstrip(_SKINS).lower())
 
 
+def is_tied(columns: Columns) -> bool:
+    """Whether a row's column `tied` says that neither of its two answers is preferred."""
+    value = columns.get("tied")
+    if value is None or value != value or value == "":  # as tables have it in rows that are none
+        return False
+    if (tied := desirable(value)) is None:
+        raise InputError(f"'tied' must be true or false, not {value!r}: leave it out by --columns tied=")
+    return tied
+
+
+CONTRADICTORY = "contradictory_verdicts"
+"""The column that rows get whose verdicts on pairs of answers are no ranking."""
+
+
 def add_preference(row: dict[str, Any]) -> dict[str, Any]:
     """The row with its answers as chosen and rejected (with `tied` for a tie), or as a ranking.
 
@@ -108,7 +122,7 @@ def add_preference(row: dict[str, Any]) -> dict[str, Any]:
         if verdicts is not None:
             ranks = ranks_of_verdicts(len(columns), verdicts)
             ranked = _ranked(row, columns, ranks or [0] * len(columns))
-            return ranked if ranks else ranked | {"verdicts": verdicts}
+            return ranked if ranks else ranked | {CONTRADICTORY: verdicts}
         ranks = _ranks(row, stem, columns) if len(columns) > 1 else None
         if ranks is not None:
             return _ranked(row, columns, ranks)
@@ -185,7 +199,10 @@ def _listed(row: dict[str, Any], name: str) -> dict[str, Any]:
         return row
     scores = [as_number(score) for score in scores]
     if len(scores) != len(texts) or not all(map(is_number, scores)):
-        raise InputError(f"{name!r} needs a number for each of its {len(texts)} answers, not {scores}")
+        raise InputError(
+            f"{name!r} needs a number for each of its {len(texts)} answers{f' in {column!r}' if column else ''}, not "
+            f"{scores}"
+        )
     order = sorted(set(scores), reverse=True)
     rest = {key: value for key, value in row.items() if key not in (name, column)}
     return rest | {"completions": texts, "ranks": [order.index(score) for score in scores]}

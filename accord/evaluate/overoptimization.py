@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 SCORED = "scored.jsonl"
 """The file of drawn samples beside the result."""
 
-LEAST_STEPS = 8
-"""Minimum number of steps to fit a training curve."""
+LEAST_STEPS, LEAST_POINTS = 8, 3
+"""Minimum numbers of steps to fit a training curve, of its different distances, and of points to fit another curve."""
 
 DRAWN = 256
 """Samples drawn of a prompt, unless --n says otherwise."""
@@ -190,17 +190,26 @@ def of_sweep(name: str, proxy: Floats, gold: Floats) -> Curve:
 
     It ends where too few samples carry the weight, and a warning says where.
     """
-    uniform = np.full(proxy.shape, -np.log(proxy.shape[1]))
+    n, least = proxy.shape[1], curves.EFFECTIVE
+    uniform = np.full(proxy.shape, -np.log(n))
     betas = curves.betas(proxy)
-    kept = betas[:1] + [beta for beta in betas[1:] if _rests_on(uniform, proxy, beta) >= curves.EFFECTIVE]
+    kept = betas[:1] + [beta for beta in betas[1:] if _rests_on(uniform, proxy, beta) >= least]
     lost = len(betas) - len(kept)
-    gone = "all points but the start" if len(kept) == 1 else f"{lost} points below beta = {kept[-1]:.3g}"
-    warning = (
-        f"{name}: {gone} are left out of the sweep, where fewer than {curves.EFFECTIVE:g} of {proxy.shape[1]} samples "
-        "per prompt would carry the weight."
-    )
-    trace = sweep_path(uniform, proxy, gold, kept)
-    return _of_trace(name, "sweep", trace, (warning,) if lost else ())
+    warning = ""
+    if len(betas) == 1:
+        warning = f"{name}: the samples of each prompt all have the same proxy, so there is nothing to optimize."
+    elif n <= least:
+        warning = (
+            f"{name}: with {n} samples per prompt the sweep is its start alone, since any further point needs more "
+            f"than {least:g}: draw more, such as --n 64."
+        )
+    elif lost:
+        gone = "all points but the start" if len(kept) == 1 else f"{lost} points below beta = {kept[-1]:.3g}"
+        warning = (
+            f"{name}: {gone} are left out of the sweep, where fewer than {least:g} of {n} samples per prompt would "
+            "carry the weight."
+        )
+    return _of_trace(name, "sweep", sweep_path(uniform, proxy, gold, kept), (warning,) if warning else ())
 
 
 def _rests_on(reference_logp: Floats, proxy: Floats, beta: float) -> float:
@@ -222,8 +231,8 @@ def _of_trace(name: str, source: Source, trace: Trace, warnings: tuple[str, ...]
         ends = {"proxy_low": proxy.low, "proxy_high": proxy.high, "gold_low": gold.low, "gold_high": gold.high}
         known = at if np.isfinite(at) else None
         points.append(CurvePoint(distance=d, at=known, proxy=proxy.estimate, gold=gold.estimate, **ends))
-    fit = over_prompts(BEST_OF_N, trace.kl, trace.gold) if len(points) >= 3 else None
-    lines = [*warnings, *_doubts(name, source, fit, len(points))]
+    fit = over_prompts(BEST_OF_N, trace.kl, trace.gold) if len(points) >= LEAST_POINTS else None
+    lines = [*warnings, *_doubts(name, source, fit, f"{len(points)} of the {LEAST_POINTS} points")]
     return Curve(name=name, source=source, points=points, fit=fit, warnings=lines)
 
 
@@ -237,7 +246,8 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
         raise InputError(_lacking(name, metrics, ("kl", proxy, gold)))
     kl, proxies, golds = (np.array([row[c] for row in rows], dtype=np.float64) for c in ("kl", proxy, gold))
     distance = np.sqrt(np.maximum(kl, 0))
-    is_enough = len(rows) >= LEAST_STEPS and len(np.unique(distance)) > 2  # for three coefficients
+    apart = len(np.unique(distance))
+    is_enough = len(rows) >= LEAST_STEPS and apart >= LEAST_POINTS  # for three coefficients
     fit = over_steps(RL, distance, golds) if is_enough else None
     points = [
         CurvePoint(
@@ -248,13 +258,15 @@ def of_training(name: str, metrics: Sequence[Mapping[str, float]], *, proxy: str
         )
         for part in np.array_split(np.arange(len(rows)), min(SHOWN, len(rows)))
     ]
-    doubts = _doubts(name, "training", fit, len(rows))
+    steps = f"{len(rows)} of the {LEAST_STEPS} steps"
+    few = steps if len(rows) < LEAST_STEPS else f"{apart} of the {LEAST_POINTS} different distances"
+    doubts = _doubts(name, "training", fit, few)
     return Curve(name=name, source="training", points=points, fit=fit, warnings=doubts)
 
 
-def _doubts(name: str, source: str, fit: Fit | None, points: int) -> list[str]:
+def _doubts(name: str, source: str, fit: Fit | None, few: str) -> list[str]:
     if fit is None:
-        return [f"{name}: its {source} curve has too few points for a fit ({points})."]
+        return [f"{name}: its {source} curve has {few} that a fit needs."]
     if fit.turn is not None:
         return []
     why = "" if fit.b.low > 0 else "; b's interval includes 0" if fit.b.high >= 0 else "; b is below 0"

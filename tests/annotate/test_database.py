@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, inspect, text
 from sqlmodel import SQLModel, select
 
-from accord.annotate import Project, assign
+from accord.annotate import Project, assign, status
 from accord.annotate.database import MIGRATIONS, Database, Item, NotStored
 from accord.errors import InputError
 from tests.annotate.conftest import PAIRS, made, person
@@ -157,6 +160,65 @@ def test_a_database_that_was_cut_short_is_not_begun_anew(size: int, tmp_path: Pa
     with pytest.raises(InputError, match="labels.db cannot be opened"):
         Project.open(path)
     assert path.read_bytes() == content
+
+
+@contextmanager
+def unwritable(folder: Path) -> Iterator[None]:
+    """A folder in which nothing can be written while the block lasts, whoever runs the tests."""
+    folder.chmod(0o555)
+    is_root = os.geteuid() == 0  # who may write anywhere
+    closed = [above for above in folder.parents if is_root and above.stat().st_mode & 0o777 == 0o700]
+    for above in closed:
+        above.chmod(0o755)
+    try:
+        if is_root:
+            os.seteuid(65534)
+            if not os.access(MIGRATIONS / "versions", os.R_OK, effective_ids=True):
+                pytest.skip("nobody but root can read accord here")
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+        for path in (folder, *closed):
+            path.chmod(0o700)
+
+
+@pytest.mark.parametrize("is_served", [False, True])
+def test_where_nothing_can_be_written_a_database_is_read(is_served: bool, tmp_path: Path) -> None:
+    (out := tmp_path / "out").mkdir()
+    (folder := tmp_path / "theirs").mkdir()
+    out.chmod(0o777)
+    project = made(folder)
+    project.add(PAIRS[:1])
+    project.add_people(["ann"])
+    ann = person(project, "ann")
+    slot = assign.next_slot(project, ann)
+    assert slot is not None
+    assign.store(project, ann, slot.id or 0, {"better": 0, "strength": "much", "comment": ""}, 1.0)
+    rows = project.export(tmp_path / "before.jsonl").rows
+    if not is_served:
+        project.database.close()
+    path = folder / "labels.db"
+    with unwritable(folder):
+        there = sorted(folder.iterdir())
+        assert len(there) == (3 if is_served else 1)  # a log and its index as long as it is open
+        read = Project.open(path)
+        assert read.export(out / "rows.jsonl").rows == rows
+        assert [task.answers for task in status(read)] == [1]
+        for change in (lambda: read.add_people(["bob"]), lambda: Project.open(path, overlap=2)):
+            with pytest.raises(InputError, match=r"labels.db can only be read, since .*: copy it to a folder that can"):
+                change()
+        with pytest.raises(InputError, match=r"new.db cannot be made, since its folder cannot be written: name anot"):
+            Project.open(folder / "new.db")
+        assert sorted(folder.iterdir()) == there
+    for one in there:
+        shutil.copy(one, out)
+    if is_served:
+        project.database.close()
+        (out / "labels.db-shm").unlink()
+        said = r"cannot be opened .*: copy labels.db and labels.db-wal to a folder that can be written, and name the"
+        with unwritable(out), pytest.raises(InputError, match=said):
+            Project.open(out / "labels.db")
 
 
 def test_a_database_that_can_only_be_read_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from accord.cli.checks import checked
 from accord.cli.pipeline import packaged, run_pipeline
 from accord.cli.recipe import read_recipe
 from accord.errors import InputError
+from accord.feedback.imports import require_function
 from tests.cli.pipelines import STAGES, Pipeline
 from tests.commands.small import accord
 
@@ -182,6 +184,35 @@ def test_functions_of_later_stages_are_looked_up_without_running_their_files(pip
     file.write_text("def brief(completions: ...")
     with pytest.raises(InputError, match=rf"^stage last: {file}:brief: the file {file} cannot be imported \('\('"):
         stages()
+
+
+@pytest.mark.parametrize(
+    ("init", "helper", "asked", "refused"),
+    [
+        ("import sys, types\nsys.modules[__name__ + '.scores'] = types.ModuleType('scores')", "", "scores:brief", ""),
+        ("from ._made import *", "import sys\nsys.modules['PACKAGE.scores'] = sys", "scores:brief", ""),
+        ("__path__.append('elsewhere')", "", "scores:brief", ""),
+        ("from . import _made\n_made.brief = len", "", "_made:brief", ""),
+        ("", "import sys\nsys.modules[__name__] = object()", "_made:brief", ""),
+        (
+            "from ._made import breif",
+            "def breif(): ...",
+            "scores:brief",
+            "the module PACKAGE.scores cannot be imported",
+        ),
+        ("from ._made import breif", "def breif(): ...", "_made:brief", "has no function brief; did you mean"),
+    ],
+)
+def test_what_a_package_makes_as_it_is_imported_is_not_refused(
+    init: str, helper: str, asked: str, refused: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = f"made_{tmp_path.name.replace('-', '_')}"  # a name that no other case has imported
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / package).mkdir()
+    for name, text in (("__init__", init), ("_made", helper)):
+        (tmp_path / package / f"{name}.py").write_text(text.replace("PACKAGE", package))
+    with pytest.raises(InputError, match=refused.replace("PACKAGE", package)) if refused else nullcontext():
+        require_function(f"{package}.{asked}")
 
 
 @pytest.mark.parametrize(

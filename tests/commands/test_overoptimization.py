@@ -79,7 +79,10 @@ def test_a_short_run_has_points_and_no_fit(tmp_path: Path) -> None:
         {"distance": 0.0, "at": 1.0, "proxy": 1.0, "gold": 0.5},  # an estimate below 0 is no distance
         {"distance": 2.0, "at": 2.0, "proxy": 2.0, "gold": 0.7},
     ]
-    assert found["warnings"] == ["x: its training curve has too few points for a fit (2)."]
+    assert found["warnings"] == ["x: its training curve has 2 of the 8 steps that a fit needs."]
+    write_jsonl(tmp_path / "run" / "metrics.jsonl", rows * 5)
+    found = traced(tmp_path / "out", "--runs.x", tmp_path / "run", "--gold", "rm")
+    assert found["warnings"] == ["x: its training curve has 2 of the 3 different distances that a fit needs."]
 
 
 def test_scored_samples_give_best_of_n_and_the_sweep(tmp_path: Path) -> None:
@@ -102,7 +105,11 @@ def test_scored_samples_give_best_of_n_and_the_sweep(tmp_path: Path) -> None:
     ]
     assert best["fit"]["form"] == "best of n" and best["fit"]["start"] == 0.5
     assert [p["at"] for p in sweep["points"]] == [None]  # 4 samples are never 20 effective ones
-    assert any("fewer than 20 of 4 samples" in line for line in found["warnings"])
+    assert found["warnings"] == [
+        "sweep: with 4 samples per prompt the sweep is its start alone, since any further point needs more than 20: "
+        "draw more, such as --n 64.",
+        "sweep: its sweep curve has 1 of the 3 points that a fit needs.",
+    ]
 
 
 def test_numbers_of_samples_are_for_samples_that_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,6 +182,17 @@ LAYOUTS: list[tuple[dict[str, Any], Row]] = [
         {"prompt": [{"role": "user", "content": [{"type": "text", "text": text} for text in "hi"]}], "completion": "a"},
         Demonstration((HI,), said("a")),
     ),
+    ({"system": [{"type": "text", "text": "s"}], "messages": [U, A]}, TOLD),
+    ({"instruction": "double", "input": 4, "output": 8}, Demonstration((Message("user", "double\n\n4"),), said("8"))),
+    ({"prompt": "hi", "completion": "a", "replies": 3}, Demonstration("hi", "a")),
+    (
+        {"chosen": json.dumps([U, A]), "rejected": json.dumps([U, B]), "tools": '[{"name": "f"}]'},
+        Preference((Message("user", "hi", {"tools": [{"name": "f"}]}),), said("a"), said("b")),
+    ),
+    (
+        {"question": "hi", "answer": "a", "reasoning": [{"type": "summary_text", "text": "so"}]},
+        Demonstration((HI,), (Message("assistant", "a", {"reasoning_content": "so"}),)),
+    ),
 ]
 
 
@@ -251,6 +262,36 @@ def test_a_layout_makes_its_record(columns: dict[str, Any], record: Row) -> None
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             r"has a part of type 'image_url' in its content, where only text is read",
         ),
+        (
+            {"system": [{"a": 1}], "messages": [U, A]},
+            "'system' must be a text, not of type list: write it as text, or leave it out by --columns system=$",
+        ),
+        ({"system": "s", "system_prompt": "t", "messages": [U, A]}, "'system_prompt' and 'system' are two diff"),
+        (
+            {"prompt": "hi", "prefill": {"a": 1}, "chosen": "a", "rejected": "b"},
+            "'prefill' must be a text, not of type",
+        ),
+        (
+            {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "systemInstruction": 5},
+            "'systemInstruction' must be a text, not of type int",
+        ),
+        ({"instruction": "do", "input": {"a": 1}, "output": "a"}, "'input' beside 'instruction' may be part of the"),
+        ({"question": "q", "A": 3, "B": 4, "answer": "B"}, "'A' beside 'question' may be part of the prompt"),
+        (
+            {"instruction": "do", "history": {"a": "x"}, "output": "a"},
+            "'history' beside 'instruction' must be a list of turns, not of type dict: leave it out by --columns hist",
+        ),
+        ({"messages": [U, A], "functions": ["f"]}, "'functions' must be a list of objects that describe functions"),
+        ({"messages": 5, "tools": [{"name": "f"}]}, "'messages' must be a string or a list of messages, not of type"),
+        (
+            {"question": "q", "response_A": 5, "response_B": "b", "label": "A"},
+            r"'chosen' must be a string or a list of messages, .* \('chosen' is the row's 'response_A'\)",
+        ),
+        (
+            {"prompt": "hi", "responses": ["a", "b"], "ratings": ["x", 1]},
+            "'responses' needs a number for each of its 2 answers in 'ratings', not",
+        ),
+        ({"question": "q", "answer": "a", "reasoning": ["so"]}, "'reasoning' of type list may be the answer's thought"),
     ],
 )
 def test_what_would_be_lost_is_refused(columns: dict[str, Any], message: str) -> None:

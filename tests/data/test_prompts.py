@@ -109,3 +109,11 @@ def test_a_completion_beside_what_is_carried_makes_a_demonstration(row: dict[str
     assert on.items() >= {k: v for k, v in row.items() if k in ("answer", "id", "metadata", "source", "meta")}.items()
     text = "" if prompt == "" else "hi"
     assert load_data([{**on, "prompt": text, "completion": "new"}]) == [Demonstration(text, "new")]
+
+
+@pytest.mark.parametrize("names", [("chosen_response", "rejected_response"), ("accepted", "rejected")])
+def test_answers_that_were_compared_are_not_carried_to_a_new_one(names: tuple[str, str]) -> None:
+    (prompt,) = load_prompts([{"prompt": "hi", **dict(zip(names, "ab", strict=True)), "id": 1}])
+    on = kept_columns(prompt.columns)
+    assert on == {"id": 1}
+    assert load_data([{**on, "prompt": "hi", "completion": "new"}]) == [Demonstration("hi", "new")]

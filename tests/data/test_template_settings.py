@@ -11,7 +11,7 @@ from accord.data import load_data
 from accord.data.encoding import encode, encode_prompts, to_tree
 from accord.engine.turns import with_template
 from accord.errors import InputError, LeftOut
-from accord.records import Prompt
+from accord.records import Demonstration, Message, Prompt
 from tests.data.templates import QWEN, TOKENIZERS, byte_tokenizer, trained
 
 THINKING = QWEN.replace(
@@ -269,6 +269,43 @@ def test_thoughts_calls_and_results_among_the_parts_of_a_message() -> None:
         "<|im_start|>user\n<tool_response>yes</tool_response><|im_end|>\n"
         "<|im_start|>assistant\n<think>\nso\n</think>\n\nIt rains.<|im_end|>"
     )
+
+
+SO, HM = {"type": "reasoning.text", "text": "so", "signature": "s"}, {"type": "reasoning.summary", "summary": "hm"}
+SEALED = {"type": "reasoning.encrypted", "data": "x"}
+
+
+@pytest.mark.parametrize(
+    ("said", "thought"),
+    [
+        ({"reasoning": [SO, HM, SEALED]}, "so\n\nhm"),
+        ({"reasoning": {"summary": [{"type": "summary_text", "text": "so"}], "encrypted_content": "x"}}, "so"),
+        ({"reasoning_content": [{"type": "thinking", "thinking": "so"}, {"type": "redacted_thinking"}]}, "so"),
+        ({"reasoning": "so\nhm", "reasoning_details": [SO, HM]}, "so\nhm"),
+        ({"thinking_blocks": [{"type": "thinking", "thinking": "so"}]}, "so"),
+        ({"content": [{"type": "reasoning", "summary": [SO]}, {"type": "text", "text": "a"}]}, "so"),
+    ],
+)
+def test_a_thought_in_a_list_or_an_object(said: dict[str, Any], thought: str) -> None:
+    """OpenRouter's, OpenAI's, Anthropic's and LiteLLM's; what only the API can read is left to it."""
+    (row,) = load_data(
+        [{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", **said}]}]
+    )
+    branch = to_tree(TOKENIZERS["qwen"], row).branches[0]
+    assert trained(TOKENIZERS["qwen"], branch) == f"<think>\n{thought}\n</think>\n\na<|im_end|>"
+
+
+@pytest.mark.parametrize("held", [["so"], {"effort": "high"}, [SEALED], 3, {"text": [SO, "hm"]}])
+def test_a_thought_in_no_known_form_is_refused(held: Any) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "reasoning": held}]
+    kind = type(held).__name__
+    with pytest.raises(
+        InputError, match=rf"^row 1: messages\[1\] has 'reasoning' of type {kind}, in which there is no"
+    ):
+        load_data([{"messages": messages}])
+    given = Demonstration((Message("user", "q"),), (Message("assistant", "a", {"reasoning": held}),))
+    with pytest.raises(InputError, match=f"a message holds 'reasoning' of type {kind}: write the thought as text"):
+        to_tree(TOKENIZERS["qwen"], given)
 
 
 def test_a_call_that_is_none_is_refused() -> None:

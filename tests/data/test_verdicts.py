@@ -146,6 +146,47 @@ def test_scores_weights_and_thoughts_that_are_not_read_are_told() -> None:
     ]
 
 
+def test_what_tables_write_where_nothing_is_tied_is_no_tie() -> None:
+    """A table has the column in every row; and verdicts of somebody's own are not accord's."""
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "tied": tied} for tied in (None, False, "False", "", 1.0)]
+    left_out = LeftOut()
+    assert load_data(rows, left_out=left_out) == [Preference("p", "a", "b")] * 4
+    assert [(reason.row, reason.why) for reason in left_out.reasons] == [
+        (5, "neither answer is preferred, so there is nothing to learn from the row")
+    ]
+    assert load_data([{**rows[0], "verdicts": ["good"]}]) == [Preference("p", "a", "b")]
+    with pytest.raises(
+        InputError, match="^row 1: 'tied' must be true or false, not 3: leave it out by --columns tied="
+    ):
+        load_data([{**rows[0], "tied": 3}])
+
+
+def test_answers_and_thoughts_that_are_not_read_are_told() -> None:
+    worse: list[dict[str, Any]] = [{"rejected_completions": ["b", "c"]}, {"rejected_completions": ["a"]}, {}]
+    left_out = LeftOut()
+    assert load_data([{"prompt": "p", "completion": "a", **more} for more in worse], left_out=left_out) == (
+        [Demonstration("p", "a")] * 3
+    )
+    remedy = "chosen=completion,rejected=rejected_completions"
+    assert left_out.taken == [
+        "1 of 3 rows have an answer in 'rejected_completions' that is not read: if it is worse than 'completion', name "
+        f"both by --columns {remedy}"
+    ]
+    names = dict(part.split("=") for part in remedy.split(","))
+    ranked = load_data([{"prompt": "p", "completion": "a", **worse[0]}], columns=names)
+    assert ranked == [Ranking("p", ("a", "b", "c"), (0, 1, 1))]
+    left_out, chat = LeftOut(), [{"role": role, "content": role} for role in ("user", "assistant")]
+    load_data([{"prompt": "p", "chosen": "a", "rejected": "b", "response": "c"}], left_out=left_out)
+    load_data([{"messages": chat, "reasoning": "hm"}], left_out=left_out)
+    load_data([{"text": "p", "tools": [{"name": "f"}]}], left_out=left_out)
+    assert left_out.taken == [
+        "1 of 1 rows have an answer in 'response' that is not read",
+        "'reasoning' is not read beside answers of several turns or with a thought of their own: write it into the "
+        "message that it belongs to",
+        "1 of 1 rows have 'tools' beside a plain text, where no chat template reads it",
+    ]
+
+
 def test_a_system_prompt_of_single_answers_is_told() -> None:
     answers = [
         {"response": "a", "overall_score": 2, "custom_system_prompt": "Be kind."},

@@ -130,3 +130,6 @@ def test_the_sweep_ends_where_few_samples_count() -> None:
 def test_equal_rewards_lead_nowhere() -> None:
     curve = of_sweep("sweep", np.ones((3, 5)), np.ones((3, 5)))
     assert curve.fit is None and len(curve.points) == 1
+    assert curve.warnings[0] == (
+        "sweep: the samples of each prompt all have the same proxy, so there is nothing to optimize."
+    )
