@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib.machinery
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +48,9 @@ def require_function(name: str) -> None:
         import_function(name)
         return
     _look_in(os.getcwd())
-    packages: list[ModuleSpec] = []
-    if module_name.endswith(".py"):
-        file = Path(module_name).expanduser()
-    else:
-        packages, module = _find_module(module_name, name)
-        if module is None or module.origin is None or not module.origin.endswith(".py"):
-            return
-        file = Path(module.origin)
+    file = Path(module_name).expanduser() if module_name.endswith(".py") else _source_of(module_name, name)
+    if file is None:
+        return
     try:
         nodes = list(ast.walk(ast.parse(file.read_bytes())))
     except (SyntaxError, ValueError) as error:
@@ -64,91 +58,41 @@ def require_function(name: str) -> None:
     defined = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)}
     named = {n.asname or n.name for n in nodes if isinstance(n, ast.alias)}
     named |= {n.id for n in nodes if isinstance(n, ast.Name)}
-    if attribute in defined | named or not UNFORESEEN.isdisjoint(_names(nodes)):
-        return
-    around = [node for package in packages for node in _nodes_of(package, set())]
-    is_set = any(isinstance(n, ast.Attribute) and n.attr == attribute and isinstance(n.ctx, ast.Store) for n in around)
-    if not is_set and "setattr" not in _names(around):
+    of_others = {n.attr for n in nodes if isinstance(n, ast.Attribute)}
+    if attribute not in defined | named and UNFORESEEN.isdisjoint(defined | named | of_others):
         raise _lacks(name, defined)
 
 
-UNFORESEEN = {"*", "__getattr__", "eval", "exec", "globals", "locals", "modules", "setattr", "sys.modules", "vars"}
+UNFORESEEN = {"*", "__getattr__", "eval", "exec", "globals", "locals", "modules", "setattr", "vars"}
 """Names in a module's source that may define others which are not in it."""
 
-MAKERS = {"__import__", "__path__", "eval", "exec", "meta_path", "modules", "path_hooks"}
-MAKERS |= {f"sys.{name}" for name in MAKERS}
-"""Names in a package's source that may make modules which have no file in it."""
 
-
-def _find_module(module_name: str, name: str) -> tuple[list[ModuleSpec], ModuleSpec | None]:
-    """The packages of a module and the module, found without importing anything; the module is None where a package, or
-    a module that is no package, may make it as it is imported.
+def _source_of(module_name: str, name: str) -> Path | None:
+    """The file of a module's source, found without importing anything; None where it has none, or where its package may
+    make the module as it is imported.
 
     Raises InputError where an import would find no such module.
     """
-    specs, parts = list(_specs(module_name)), module_name.split(".")
-    found = [spec for spec in specs if spec is not None]
-    if len(found) == len(parts):
-        return found[:-1], found[-1]
-    nodes = (node for package in found for node in _nodes_of(package, set()))
-    if specs[-1] is None and all(MAKERS.isdisjoint(_names([node])) for node in nodes):
-        absent = ".".join(parts[: len(specs)])
-        raise InputError(f"{name}: the module {module_name} cannot be imported (No module named {absent!r})")
-    return found, None
-
-
-def _specs(module_name: str) -> Iterator[ModuleSpec | None]:
-    """What an import would find of each part of a module's name, to the first that is missing (None) or no package."""
     found, *inner = module_name.split(".")
     spec = importlib.util.find_spec(found)
-    yield spec
     for part in inner:
-        if spec is None or spec.submodule_search_locations is None:
-            return
-        within = getattr(sys.modules.get(found), "__path__", spec.submodule_search_locations)
-        found = f"{found}.{part}"
-        finders = [finder.find_spec for finder in sys.meta_path if hasattr(finder, "find_spec")]
-        spec = next((one for find in finders if (one := find(found, within))), None)
-        yield spec
+        if spec is None:
+            break
+        package, found = spec.submodule_search_locations, f"{found}.{part}"
+        if package is None:  # no package: what it may make when it is imported is not known
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(found, package)
+        if spec is None and _may_make_modules(package):
+            return None
+    if spec is None:
+        raise InputError(f"{name}: the module {module_name} cannot be imported (No module named {found!r})")
+    return Path(spec.origin) if spec.origin is not None and spec.origin.endswith(".py") else None
 
 
-def _nodes_of(module: ModuleSpec, seen: set[str]) -> Iterator[ast.AST]:
-    """The syntax of a module, and of the modules of its package that it imports; but not of those that are imported
-    already, and have made what they make. `seen` collects the names of the modules looked at."""
-    if module.name in seen or module.name in sys.modules or not str(module.origin).endswith(".py"):
-        return
-    seen.add(module.name)
-    nodes: list[ast.AST] = []
-    with suppress(OSError, SyntaxError, ValueError):  # importing it will tell
-        nodes += ast.walk(ast.parse(Path(str(module.origin)).read_bytes()))
-    yield from nodes
-    top = module.name.partition(".")[0]
-    for name in (name for node in nodes for name in _imported(node, module)):
-        for spec in _specs(name) if name.partition(".")[0] == top else ():
-            yield from () if spec is None else _nodes_of(spec, seen)
-
-
-def _imported(node: ast.AST, module: ModuleSpec) -> list[str]:
-    """The modules that a statement imports, and its other names as if they were modules too."""
-    if isinstance(node, ast.Import):
-        return [alias.name for alias in node.names]
-    if not isinstance(node, ast.ImportFrom):
-        return []
-    base = node.module or ""
-    if node.level:
-        with suppress(ImportError):
-            base = importlib.util.resolve_name("." * node.level + base, module.parent)
-    return [base, *(f"{base}.{alias.name}" for alias in node.names)]
-
-
-def _names(nodes: Iterable[ast.AST]) -> set[str]:
-    """The names in some source: of variables, of what is imported or defined, and of variables' attributes (sys.x)."""
-    names: set[str] = set()
-    for node in nodes:
-        names.update(name for kind in ("id", "name", "asname") if (name := getattr(node, kind, None)) is not None)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            names.add(f"{node.value.id}.{node.attr}")
-    return names
+def _may_make_modules(package: Iterable[str]) -> bool:
+    """Whether a file of a package, given its folders, speaks of Python's modules or of the package's path."""
+    texts = (file.read_bytes() for folder in package for file in Path(folder).glob("*.py"))
+    return any(word in text for text in texts for word in (b"modules", b"__path__"))
 
 
 def _parts(name: str) -> tuple[str, str, str]:
