@@ -1,10 +1,12 @@
 """What trials of networks found, cached by configuration and versions (in `ACCORD_CACHE`, by default ~/.cache/accord).
 
-So a network is tried only once on a machine; without a writable cache, every process tries again.
+So a network is tried only once on a machine, wherever its folder is; without a writable cache, every process tries
+again.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -23,29 +25,33 @@ from accord.files import write_text
 def fingerprint(network: PreTrainedModel, *further: object) -> str:
     """The key of a network's trial: its configuration, class and device, versions, and what else the trial depends
     on."""
-    config = json.dumps(network.config.to_dict(), sort_keys=True, default=str)
-    versions = (torch.__version__, transformers.__version__, type(network).__name__, device_of(network).type)
-    return hashlib.sha256(" ".join(map(str, (config, versions, *further))).encode()).hexdigest()[:32]
+    settings = {name: value for name, value in network.config.to_dict().items() if name != "_name_or_path"}
+    config, kind = json.dumps(settings, sort_keys=True, default=str), type(network)
+    versions = (torch.__version__, transformers.__version__, _engine())
+    parts = (config, *versions, kind.__module__, kind.__qualname__, device_of(network).type, *further)
+    return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _engine() -> str:
+    """The version of accord's engine: a digest of its source."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def found_before(key: str) -> Any:
     """The cached result of a trial; None where there is none."""
-    return _known().get(key)
+    with suppress(OSError, ValueError, RecursionError):
+        return json.loads(_file(key).read_text(encoding="utf-8"))
+    return None
 
 
 def remember(key: str, result: Any) -> None:
     """Cache the result of a trial, which JSON must be able to hold."""
     with suppress(OSError):
-        write_text(_file(), json.dumps(_known() | {key: result}))
+        write_text(_file(key), json.dumps(result))
 
 
-def _file() -> Path:
-    return Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "proved.json"
-
-
-def _known() -> dict[str, Any]:
-    try:
-        known = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}
+def _file(key: str) -> Path:
+    """A file for each trial: processes that cache at the same time lose nothing, and none reads what it needs not."""
+    return Path(os.environ.get("ACCORD_CACHE", "~/.cache/accord")).expanduser() / "proved" / f"{key}.json"

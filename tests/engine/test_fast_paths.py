@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from accord.engine import fast_paths
+from accord.engine import fast_paths, proved
 from accord.engine.decoding import decoder
 from accord.engine.forward import hidden_states, takes_trees
 from accord.engine.models import prepare_network
@@ -47,7 +47,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ACCORD_CACHE", str(tmp_path))
-    return tmp_path / "proved.json"
+    return tmp_path / "proved"
 
 
 def made(family: str) -> Any:
@@ -111,7 +111,12 @@ def test_windows_longer_than_the_trial_are_kept(family: str) -> None:
 def test_fast_paths_stay_on_where_they_agree_and_are_remembered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert takes_trees(prepare_network(made("llama"))) and cache.exists()
     monkeypatch.setattr(fast_paths, "_fastest_agreeing", lambda *_: pytest.fail("it was verified before"))
-    assert takes_trees(prepare_network(made("llama")))
+    copied = made("llama")
+    copied.config._name_or_path = "in/another/folder"
+    assert takes_trees(prepare_network(copied))
+    monkeypatch.setattr(proved, "_engine", lambda: "another version of accord")
+    with pytest.raises(pytest.fail.Exception, match="it was verified before"):
+        prepare_network(made("llama"))
 
 
 def test_a_part_that_training_has_not_touched_yet_is_tried_as_if_it_had(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,7 @@ weights are read by the code without a call of the layer."""
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("ACCORD_CACHE", str(tmp_path))
-    return tmp_path / "proved.json"
+    return tmp_path / "proved"
 
 
 def linear_names(network: Any) -> set[str]:
