@@ -216,6 +216,43 @@ def test_tools_and_calls_are_rendered_and_calls_are_learned() -> None:
     )
 
 
+def calling(template: str, *names: str, content: str = "") -> str:
+    """What is learned of a turn that calls these tools, in a chat template."""
+    calls = [{"type": "function", "function": {"name": name, "arguments": '{"x":1}'}} for name in names]
+    messages = [*ASK, {"role": "assistant", "content": content, "tool_calls": calls}]
+    tokenizer = byte_tokenizer(template)
+    return trained(tokenizer, to_tree(tokenizer, load_data([{"messages": messages}])[0]).branches[0])
+
+
+THINKS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|><think></think>\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}</s>"
+    "{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+)
+"""In Nemotron 3's manner: the generation prompt opens a thought, and an answer without one has an empty one."""
+
+
+def test_calls_follow_a_prompt_that_opens_a_thought() -> None:
+    call = '{"name": "rain", "arguments": {"x": 1}}'
+    assert calling(THINKS, "rain") == f"\n</think>\n\n{call}</s>"
+    assert calling(THINKS, "rain", content="I look.") == f"\n</think>\n\nI look.{call}</s>"
+    with pytest.raises(InputError, match="leaves out the answer's thought"):
+        calling(THINKS.replace("m.content }}{% for", "m.content.split('</think>')[-1] }}{% for"), "rain", content="so</think>b")
+
+
+def test_arguments_are_text_where_the_template_joins_them() -> None:
+    joins = TOOLS.replace("call.function | tojson", "call.function.name + call.function.arguments")
+    assert calling(joins, "rain", "wind") == 'rain{"x":1}wind{"x":1}<|end|>'
+
+
+def test_a_call_that_the_template_leaves_out_is_refused() -> None:
+    first = TOOLS.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]")  # as gpt-oss's
+    assert calling(first, "rain") == '{"name": "rain", "arguments": {"x": 1}}<|end|>'
+    with pytest.raises(InputError, match=r"leaves out a tool call of turn 2 \(assistant\)"):
+        calling(first, "rain", "rain")
+
+
 @pytest.mark.parametrize("mask", [{"weight": 0}, {"train": False}])
 def test_a_turn_without_weight_is_read_and_not_learned(mask: dict[str, Any]) -> None:
     messages = [
