@@ -188,6 +188,20 @@ def test_the_names_of_other_trainers_stand_for_options_that_there_are() -> None:
     assert not {other for names in OURS.values() for other in names} & (known - {"beta", "reward_model"})
 
 
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("eval-steps", "; did you mean eval-every?; `accord sft --help` lists them."),
+        ("early-stopping-patience", "; did you mean patience?; `accord sft --help` lists them."),
+        ("logging-steps", ": every step is logged; leave it out."),
+        ("save-total-limit", ": a run keeps its last two checkpoints, and none once it is done; leave it out."),
+    ],
+)
+def test_other_trainers_options_are_told(option: str, remedy: str, base: Path, tmp_path: Path, told: Told) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [Demonstration("hi", "bye")])
+    assert told("sft", base, data, f"--{option}", "3") == f"`accord sft` has no option {option}{remedy}"
+
+
 def test_a_refused_run_leaves_no_folder(base: Path, tmp_path: Path, told: Told) -> None:
     told("sft", base, write_jsonl(tmp_path / "rows.jsonl", [Demonstration(" ".join(["hi"] * 60), "bye")]))
     assert not (tmp_path / "out").exists()
