@@ -72,6 +72,12 @@ def read_text(value: Any, column: str) -> Text:
         raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}{remedy}")
     if not value:
         raise InputError(f"'{column}' is a chat without messages: add one, or leave the row out")
+    if column != "messages" and all(isinstance(item, str) for item in value):
+        two = f", or the better and the worse of two by --columns chosen={column}[0],rejected={column}[1]"
+        raise InputError(
+            f"'{column}' is a list of {len(value)} texts, where one text or a list of messages is read: name one of "
+            f"them by --columns {column}={column}[0]{two if len(value) == 2 else ''}"
+        )
     return tuple(_message(one, f"{column}[{i}]") for i, item in enumerate(value) for one in messages_of_parts(item))
 
 

@@ -153,6 +153,7 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
     Raises InputError if there are none, or several splits could be meant.
     """
     files = sorted(f for f in path.rglob("*") if f.is_file() and reader_of(f) and not _is_hidden(f, path))
+    files = [file for file in files if file.name not in DESCRIPTIONS] or files
     files = [file for file in files if reader_of(file) is not read_plain] or files  # text beside rows is a README
     if not files:
         raise InputError(f"{path} is a folder without data: it holds none of {READ}")
@@ -170,6 +171,9 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
     others = [file for file in files if re.split(r"[._-]", _split_of(file, path))[0] in HELD_OUT]
     return [file for file in files if file.name.startswith("train")] or [f for f in files if f not in others] or files
 
+
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")
+"""Files that describe the data beside them, as those of datasets and LLaMA-Factory do."""
 
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
 """Names of splits that are not for training."""

@@ -189,6 +189,15 @@ FAULTS = [
     ({"prompt": "p", "choosen": "c", "rejected": "r"}, r"'choosen' is perhaps meant to be 'chosen'"),
     ({"prompt": "p", "Completion": "c"}, r"'Completion' is perhaps meant to be 'completion'"),
     ({"prmpt": "p"}, "'prmpt' is perhaps meant to be 'prompt'"),
+    (
+        {"prompt": "p", "chosen": float("nan"), "rejected": "r"},
+        r"the columns found are prompt, rejected \(without a value: chosen\), but a row needs one of these sets .* text$",
+    ),
+    (
+        {"instruction": "i", "output": ["a", "b"]},
+        r"'output' is a list of 2 texts, where one text or a list of messages is read: name one of them by --columns "
+        r"output=output\[0\], or the better and the worse of two by --columns chosen=output\[0\],rejected=output\[1\]$",
+    ),
     ({"x": None}, "the columns found are none that is not null"),
 ]
 

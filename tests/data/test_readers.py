@@ -297,6 +297,12 @@ def test_a_folder_s_other_splits_and_hidden_files_are_not_trained_on(tmp_path):
         load_data(tmp_path / "files", split="dev")
 
 
+def test_what_describes_the_data_of_a_folder_is_no_row(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(JSONL)
+    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.jsonl", "formatting": "sharegpt"}}')
+    assert load_data(tmp_path) == RECORDS
+
+
 def test_a_folder_of_texts_is_read_and_beside_rows_texts_are_not(tmp_path):
     (tmp_path / "b.md").write_text("second")
     (tmp_path / "a.txt").write_text("first")
