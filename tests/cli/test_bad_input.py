@@ -102,6 +102,12 @@ def test_a_row_that_is_not_right(
         ("dpo", Demonstration("hi", "bye"), "`dpo` learns from preferences or rankings, and this is a"),
         ("reward", Demonstration("hi", "bye"), "`reward` learns from preferences or rankings, and this is a"),
         (
+            "kto",
+            Demonstration("hi", "bye"),
+            "`kto` learns from labeled completions or preferences, and this is a demonstration; it has no 'label', or "
+            "one without a value: give it one, or leave the row out.",
+        ),
+        (
             "sft",
             Prompt("hi"),
             "`sft` learns from demonstrations or tokenizations or preferences or rankings, and",

@@ -183,6 +183,10 @@ FAULTS = [
     ({"messages": [{"content": "x"}]}, r"messages\[0\] lacks 'role'"),
     ({"messages": ["x"]}, r"messages\[0\] must be an object with 'role' and 'content', not of type str"),
     ({"messages": [u(["x"])]}, r"messages\[0\] has content that is of type list, not a string"),
+    (
+        {"messages": [u("x"), {"role": "assistant", "tool_calls": "f(x)"}]},
+        r"messages\[1\] has 'tool_calls' that are no list of objects: write them as JSON",
+    ),
     ({"text": " "}, "'text' is empty"),
     ({"instruction": "i", "output": ""}, "'output' is empty"),
     ({"prompt": "p", "chosen": "c"}, "the columns found are prompt, chosen, but a row needs one of these sets"),

@@ -143,6 +143,7 @@ FAULTS = [
     ("a.json", b'{"prompt": {"0": "a", "1": "b"}, "text": {"0": "c", "1": "d"}}', "holds a table by columns"),
     ("a.json", b'{"prompt": ["a", "b"], "completion": ["c", "d"]}', "holds a table by columns, not by rows: write"),
     ("a.json", b'{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "holds several lists of rows (train, test): wr"),
+    ("a.tsv", b"prompt,text\na,b\n", "has commas between its columns, and no tabs: name it .csv"),
     ("a.csv", b"text\na,b\n", "row 1: more cells than the header has columns"),
     ("a.parquet", b"PAR1", "is not a readable Parquet file"),
     ("a.doc", b"a", "is none of the formats that can be read: .jsonl"),
