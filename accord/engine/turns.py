@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from accord.dates import STRFTIME_NOW, as_date, today, writes_date
 from accord.errors import InputError, nearest
-from accord.parsing import parse_untyped, read_content
+from accord.parsing import parse_json, parse_untyped, read_content
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -191,7 +191,7 @@ def with_template(
     """A copy of the tokenizer with another chat template.
 
     Args:
-        template: a Jinja file, or chatml; None keeps the tokenizer's own.
+        template: a Jinja file, a JSON file with a `chat_template`, or chatml; None keeps the tokenizer's own.
         system: "fold" makes the template put system messages before the first question where it has no place for them.
         variables: default values of variables that the template reads; a chat's own take precedence. For strftime_now,
             the date that the template writes (`written_date`), which no saved template keeps.
@@ -206,11 +206,7 @@ def with_template(
         end = "'<|im_end|>'" if "<|im_end|>" in tokenizer.get_vocab() else "eos_token"
         made.chat_template = CHATML.replace("END", end)
     elif template is not None:
-        try:
-            made.chat_template = read_content(Path(template).expanduser()).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error.reason}"
-            raise InputError(f"the chat template {template} cannot be read ({why}); give a file, or chatml") from None
+        made.chat_template = _read_template(template)
         _check_template(made, template)
         add_generation_prompt(made)
     if system == "fold" and not _takes_system(made):
@@ -222,6 +218,18 @@ def with_template(
         if STRFTIME_NOW in variables:
             made._date = as_date(variables[STRFTIME_NOW], f"chat_template_kwargs: {STRFTIME_NOW}")  # type: ignore[attr-defined]
     return made
+
+
+def _read_template(file: str) -> str:
+    """The chat template in a Jinja file, or in the `chat_template` of a JSON file."""
+    path = Path(file).expanduser()
+    try:
+        text = read_content(path).decode("utf-8-sig")
+        return str(parse_json(text)["chat_template"]) if path.suffix == ".json" else text
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        why = "no JSON object with a chat_template" if path.suffix == ".json" else f"not UTF-8 text: {error}"
+        why = str(error.strerror) if isinstance(error, OSError) else why
+        raise InputError(f"the chat template {file} cannot be read ({why}); give a file, or chatml") from None
 
 
 def written_date(tokenizer: PreTrainedTokenizerBase) -> date | None:

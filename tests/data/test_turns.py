@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -297,6 +298,14 @@ def test_a_model_without_a_template_is_given_one(tmp_path: Any) -> None:
     file = tmp_path / "phi.jinja"
     file.write_text(PHI)
     assert with_template(bare, str(file), "refuse").chat_template == PHI and bare.chat_template is None
+    file.write_text(f"\ufeff{PHI}", encoding="utf-8")
+    assert with_template(bare, str(file), "refuse").chat_template == PHI
+    held = tmp_path / "tokenizer_config.json"
+    held.write_text(json.dumps({"chat_template": PHI}))
+    assert with_template(bare, str(held), "refuse").chat_template == PHI
+    held.write_text("{}")
+    with pytest.raises(InputError, match=r"cannot be read \(no JSON object with a chat_template\); give a file, or"):
+        with_template(bare, str(held), "refuse")
     with pytest.raises(InputError, match=r"the chat template .*none\.jinja cannot be read"):
         with_template(bare, str(tmp_path / "none.jinja"), "refuse")
 
