@@ -10,6 +10,7 @@ import pytest
 
 from accord.data import load_data
 from accord.data.readers import reader_of
+from accord.data.sources import slice_indices
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 
@@ -175,6 +176,17 @@ def test_a_missing_file_is_told(name):
 def test_a_folder_is_told(tmp_path):
     with pytest.raises(InputError, match=r"is a folder without data: it holds none of"):
         load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [("train[:30%]", "ab"), ("train[50%:]", "efgh"), ("train[-25%:]", "gh"), ("train[25%:-1]", "cdefg"), ("train", "abcdefgh")],
+)
+def test_parts_of_a_split_by_position_and_by_share(tmp_path, split, rows):
+    letters = "abcdefgh"
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{letter}"}}\n' for letter in letters))
+    assert "".join(row.completion for row in load_data(tmp_path / "a.jsonl", split=split)) == rows
+    assert "".join(letters[i] for i in slice_indices(len(letters), split, str(tmp_path / "a.jsonl"))) == rows
 
 
 def test_a_split_that_a_file_does_not_have(tmp_path):
