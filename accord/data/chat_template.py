@@ -240,7 +240,7 @@ def continue_thought(content: str, head: str) -> str:
     opened = opened_thought(head)
     if opened and not mark:
         return ("\n" if opened.endswith("\n") else "\n\n") + "</think>\n\n" + content
-    return content.removeprefix(opened)
+    return content.removeprefix(opened if content.startswith(opened) else opened.strip())
 
 
 def opened_thought(head: str) -> str:

@@ -67,7 +67,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     Where it writes nothing after an answer, with the first token of the next turn, if that is a stop token of the model
     (`stops_at`).
     """
-    known = (str(tokenizer.chat_template), tokenizer.eos_token, getattr(tokenizer, "_stops", ()))
+    known = (str(tokenizer.chat_template), tokenizer.eos_token, stops_of(tokenizer))
     if tokenizer not in _learned or _learned[tokenizer][0] != known:
         _learned[tokenizer] = known, _learn(tokenizer)
     return _learned[tokenizer][1]
@@ -76,6 +76,11 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
 def stops_at(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> None:
     """Record on a tokenizer, and so on its copies, the tokens at which its model stops."""
     tokenizer._stops = tuple(tokens)  # type: ignore[attr-defined]
+
+
+def stops_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that `stops_at` recorded."""
+    return getattr(tokenizer, "_stops", ())
 
 
 def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
@@ -88,7 +93,7 @@ def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     if first is not None:
         end = first[0] + len(first[2])
         return TurnEnd(added[first[2]], tail[:end], tail[end:])
-    stops = [text for text, index in added.items() if text and index in getattr(tokenizer, "_stops", ())]
+    stops = [text for text, index in added.items() if text and index in stops_of(tokenizer)]
     user = "" if tail else _first_of_next(tokenizer, "user", stops)
     if not user:
         return TurnEnd(tokenizer.eos_token_id, rest=tail)

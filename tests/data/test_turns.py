@@ -14,7 +14,7 @@ from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.data.encoding import encode, to_tree
 from accord.engine.trees import Tree
-from accord.engine.turns import add_generation_prompt, turn_end, with_template
+from accord.engine.turns import add_generation_prompt, stops_at, turn_end, with_template
 from accord.errors import InputError
 from accord.records import Demonstration, Message, Preference
 from tests.data.templates import CHATML, FAMILIES, GEMMA, MISTRAL, PHI, QWEN, R1, TOKENIZERS, byte_tokenizer, trained
@@ -148,7 +148,7 @@ def test_an_answer_follows_a_prompt_that_opens_a_thought() -> None:
     tokenizer = byte_tokenizer(R1)
     asked = (Message("user", "7 + 8?"),)
     assert tokenizer.decode(encode_prompt(tokenizer, asked)) == "<s><|User|>7 + 8?<|Assistant|><think>\n"
-    for said in ("seven, eight</think>15", "<think>\nseven, eight</think>15"):
+    for said in ("seven, eight</think>15", "<think>\nseven, eight</think>15", "<think>seven, eight</think>15"):
         tree = to_tree(tokenizer, Demonstration(asked, said))
         assert tokenizer.decode(tree.branches[0].tokens) == "seven, eight</think>15</s>"
 
@@ -217,11 +217,12 @@ def test_tools_and_calls_are_rendered_and_calls_are_learned() -> None:
     )
 
 
-def calling(template: str, *names: str, content: str = "") -> str:
+def calling(template: str, *names: str, content: str = "", stops: tuple[int, ...] = ()) -> str:
     """What is learned of a turn that calls these tools, in a chat template."""
     calls = [{"type": "function", "function": {"name": name, "arguments": '{"x":1}'}} for name in names]
     messages = [*ASK, {"role": "assistant", "content": content, "tool_calls": calls}]
     tokenizer = byte_tokenizer(template)
+    stops_at(tokenizer, stops)
     return trained(tokenizer, to_tree(tokenizer, load_data([{"messages": messages}])[0]).branches[0])
 
 
@@ -240,6 +241,13 @@ def test_calls_follow_a_prompt_that_opens_a_thought() -> None:
     assert calling(THINKS, "rain", content="I look.") == f"\n</think>\n\nI look.{call}</s>"
     with pytest.raises(InputError, match="leaves out the answer's thought"):
         calling(THINKS.replace("m.content }}{% for", "m.content.split('</think>')[-1] }}{% for"), "rain", content="so</think>b")
+
+
+def test_a_call_ends_with_the_token_at_which_the_model_stops() -> None:
+    calls = TOOLS.replace("| tojson }}{% endfor %}<|end|>", "| tojson }}<|eot_id|>{% else %}<|end|>{% endfor %}")
+    assert calling(calls, "rain") == '{"name": "rain", "arguments": {"x": 1}}<|eot_id|></s>'
+    stops = (TOKENIZERS["phi"].convert_tokens_to_ids("<|eot_id|>"),)
+    assert calling(calls, "rain", stops=stops) == '{"name": "rain", "arguments": {"x": 1}}<|eot_id|>'
 
 
 def test_arguments_are_text_where_the_template_joins_them() -> None:
