@@ -114,8 +114,7 @@ def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) ->
         if isinstance(row, Demonstration) and Labeled in kinds:
             why = "it has no 'label', or one without a value: give it one, or leave the row out"
         raise InputError(
-            f"{where}: `{command}` learns from {wanted}, and this is a {_called(type(row))}"
-            f"{f'; {why}' if why else ''}."
+            f"{where}: `{command}` learns from {wanted}, and this is a {_called(type(row))}{f'; {why}' if why else ''}."
         )
 
 

@@ -195,7 +195,7 @@ FAULTS = [
     ({"prmpt": "p"}, "'prmpt' is perhaps meant to be 'prompt'"),
     (
         {"prompt": "p", "chosen": float("nan"), "rejected": "r"},
-        r"the columns found are prompt, rejected \(without a value: chosen\), but a row needs one of these sets .* text$",
+        r"the columns found are prompt, rejected \(without a value: chosen\), but a row needs one of .* text$",
     ),
     (
         {"instruction": "i", "output": ["a", "b"]},

@@ -240,7 +240,7 @@ def test_calls_follow_a_prompt_that_opens_a_thought() -> None:
     assert calling(THINKS, "rain") == f"\n</think>\n\n{call}</s>"
     assert calling(THINKS, "rain", content="I look.") == f"\n</think>\n\nI look.{call}</s>"
     with pytest.raises(InputError, match="leaves out the answer's thought"):
-        calling(THINKS.replace("m.content }}{% for", "m.content.split('</think>')[-1] }}{% for"), "rain", content="so</think>b")
+        calling(THINKS.replace("m.content }}", "m.content.split('</think>')[-1] }}"), "rain", content="so</think>b")
 
 
 def test_a_call_ends_with_the_token_at_which_the_model_stops() -> None:
