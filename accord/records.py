@@ -39,7 +39,8 @@ class Message:
         """What the turn says: its content, and its tool calls as JSON, a line each."""
         calls = self.more.get("tool_calls") or ()
         named = [call.get("function", call) for call in calls if isinstance(call, Mapping)]
-        return "\n".join(filter(None, (self.content, *(json.dumps(call, ensure_ascii=False) for call in named))))
+        lines = (json.dumps(call, ensure_ascii=False, default=str) for call in named)
+        return "\n".join(filter(None, (self.content, *lines)))
 
     @property
     def is_trained(self) -> bool:
@@ -231,5 +232,5 @@ def show(text: Text) -> str:
     if isinstance(text, str):
         return text
     tools = next((m.more["tools"] for m in text if m.more.get("tools")), None)
-    listed = [] if tools is None else [f"tools: {json.dumps(tools, ensure_ascii=False)}"]
+    listed = [] if tools is None else [f"tools: {json.dumps(tools, ensure_ascii=False, default=str)}"]
     return "\n\n".join([*listed, *(f"{m.role}: {m.words}" for m in text)])

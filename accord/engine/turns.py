@@ -231,7 +231,7 @@ def _read_template(file: str) -> str:
     try:
         text = read_content(path).decode("utf-8-sig")
         return str(parse_json(text)["chat_template"]) if path.suffix == ".json" else text
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         why = "no JSON object with a chat_template" if path.suffix == ".json" else f"not UTF-8 text: {error}"
         why = str(error.strerror) if isinstance(error, OSError) else why
         raise InputError(f"the chat template {file} cannot be read ({why}); give a file, or chatml") from None
