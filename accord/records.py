@@ -8,6 +8,7 @@ Nothing here knows about tensors or tokenizers.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -32,6 +33,14 @@ class Message:
     role: Role
     content: str
     more: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def words(self) -> str:
+        """What the turn says: its content, and its tool calls as JSON, a line each."""
+        calls = self.more.get("tool_calls") or ()
+        named = [call.get("function", call) for call in calls if isinstance(call, Mapping)]
+        lines = (json.dumps(call, ensure_ascii=False, default=str) for call in named)
+        return "\n".join(filter(None, (self.content, *lines)))
 
     @property
     def is_trained(self) -> bool:
@@ -219,5 +228,9 @@ def row_to_json(row: Row) -> dict[str, Any]:
 
 
 def show(text: Text) -> str:
-    """The text for people to read: a string as it is, a chat as one `role: content` paragraph per turn."""
-    return text if isinstance(text, str) else "\n\n".join(f"{m.role}: {m.content}" for m in text)
+    """The text to read: a string as it is, a chat as one `role: words` paragraph per turn, after its tools if any."""
+    if isinstance(text, str):
+        return text
+    tools = next((m.more["tools"] for m in text if m.more.get("tools")), None)
+    listed = [] if tools is None else [f"tools: {json.dumps(tools, ensure_ascii=False, default=str)}"]
+    return "\n\n".join([*listed, *(f"{m.role}: {m.words}" for m in text)])

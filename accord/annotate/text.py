@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup, escape
 
 from accord.console import legible, without_halves
+from accord.records import Message
 
 _ELEMENTS = {
     "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
@@ -56,7 +57,7 @@ def turns(text: str | Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """A JSON text as (role, words): a string is the user's, messages have their roles."""
     if isinstance(text, str):
         return [("user", text)]
-    return [(str(one.get("role", "")), _words(one.get("content"))) for one in text]
+    return [(str(one.get("role", "")), _words(one)) for one in text]
 
 
 def words(text: str | Sequence[dict[str, Any]]) -> str:
@@ -64,9 +65,12 @@ def words(text: str | Sequence[dict[str, Any]]) -> str:
     if isinstance(text, str):
         return text
     if len(text) == 1:
-        return _words(text[0].get("content"))
-    return "\n\n".join(f"**{one.get('role')}**\n\n{_words(one.get('content'))}" for one in text)
+        return _words(text[0])
+    return "\n\n".join(f"**{one.get('role')}**\n\n{_words(one)}" for one in text)
 
 
-def _words(content: Any) -> str:
-    return content if isinstance(content, str) else "" if content is None else str(content)
+def _words(message: dict[str, Any]) -> str:
+    """A message's content and tool calls."""
+    content = message.get("content")
+    text = content if isinstance(content, str) else "" if content is None else str(content)
+    return Message("assistant", text, message).words

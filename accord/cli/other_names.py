@@ -11,6 +11,10 @@ OURS = {
     "data": ("datasets", "dataset", "dataset_name", "dataset_path", "train_file", "train_files", "train_dataset"),
     "columns": ("input_key", "field_messages", "dataset_text_field"),
     "split": ("dataset_split", "dataset_train_split"),
+    "eval_split": ("val_size", "val_set_size", "test_size", "eval_split_ratio", "split_dataset_ratio"),
+    "eval_every": ("eval_steps", "eval_strategy", "evaluation_strategy"),
+    "patience": ("early_stopping_patience", "early_stopping"),
+    "best_by": ("metric_for_best_model",),
     "eval_data": ("test_datasets", "eval_dataset", "val_dataset", "val_files"),
     "reference": ("ref_model", "ref_model_name_or_path"),
     "teacher": ("teacher_model", "teacher_model_name_or_path"),
@@ -38,6 +42,8 @@ OURS = {
     "save_every": ("save_steps",),
     "resume": ("resume_from_checkpoint", "auto_resume_from_checkpoints"),
     "track": ("report_to", "log_with"),
+    "optimizer": ("optim", "optimiser"),
+    "seed": ("data_seed", "random_seed"),
     "run_name": ("wandb_name", "experiment_name"),
 }  # fmt: skip
 """Other trainers' names of each option."""
@@ -61,6 +67,9 @@ def nearest_methods(name: str) -> str:
 
 NOT_OFFERED = {
     "dropout": "training has no dropout, in adapters as elsewhere, since a run is a function of its data and its seed",
+    "logging_steps": "every step is logged",
+    "save_total_limit": "a run keeps its last two checkpoints, and none once it is done",
+    "load_best_model_at_end": "where rows are held out, model/ is the best model",
     "modules_to_save": "besides adapters, only a classifier's head is trained",
 }
 """Other trainers' options, by the end of their names, that accord leaves out on purpose, and why."""

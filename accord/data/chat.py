@@ -6,6 +6,7 @@ only way in which all branches of a tree share exactly the same prompt.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -26,12 +27,16 @@ from accord.data.messages import align, common_prefix_length
 from accord.data.pieces import Piece, eos_of, join, opening, plain_pieces
 from accord.data.tokens import tokenize
 from accord.engine.trees import Branch
-from accord.engine.turns import turn_end
+from accord.engine.turns import TurnEnd, turn_end
 from accord.errors import InputError
 from accord.records import Message, Text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+_EMPTY_THOUGHT = re.compile(r"<think>\s*</think>\s*")
+"""A thought without words, at the beginning of an answer."""
 
 
 class RewrittenHistory(InputError):
@@ -223,12 +228,28 @@ def _answer_text(tokenizer: PreTrainedTokenizerBase, so_far: Sequence[Message], 
             "the tokenizer's chat template is at fault: it does not render a chat's beginning as the beginning of the "
             f"whole chat (they differ from {_divergence(head, after)}){system}"
         )
-    if thoughts_of(turn):
+    body = _words_after(head, after, end) if turn.more.get("tool_calls") else content
+    if thoughts_of(turn) or not all(part in body for part in parts):
         raise InputError(
             "the chat template leaves out the answer's thought: let the model think by --chat-template-kwargs "
             "(enable_thinking=true, thinking=true), or remove the thought"
         )
-    return continue_thought(content, head) + ("" if end.is_next else end.text)
+    return continue_thought(body, head) + ("" if end.is_next else end.text)
+
+
+def _words_after(head: str, after: str, end: TurnEnd) -> str:
+    """What a template writes as an answer with tool calls, where the prompt's text opens a thought and that does not.
+
+    Without an empty thought and the end of turn. Raises InputError if the rest does not follow the prompt.
+    """
+    begun = head.removesuffix(opened_thought(head))
+    if not after.startswith(begun):
+        raise InputError(
+            "the tokenizer's chat template is at fault: an answer with tool calls does not follow the chat before it "
+            f"(they differ from {_divergence(begun, after)})"
+        )
+    written = after[len(begun) :].removesuffix("" if end.is_next else end.text + end.rest)
+    return _EMPTY_THOUGHT.sub("", written, count=1) if _EMPTY_THOUGHT.match(written) else written
 
 
 def _divergence(before: str, after: str) -> str:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from accord.data.parts import THOUGHTS
+from accord.data.tool_calls import PROBE, require_tools_written, without_nulls, write_calls
 from accord.dates import STRFTIME_NOW, as_date, dated
 from accord.engine.turns import as_read, turn_end, written_date
 from accord.errors import InputError
 from accord.limits import within
-from accord.parsing import parse_json
 from accord.records import MASKS, Message
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
     day = written_date(tokenizer)
     if STRFTIME_NOW in kwargs:
         day = day and as_date(kwargs.pop(STRFTIME_NOW), f"{TEMPLATE_KWARGS!r}: {STRFTIME_NOW}")
-    messages = _messages_for(tokenizer, chat)
+    messages: Sequence[Mapping[str, Any]] = _messages_for(tokenizer, chat)
 
     def write(messages: Sequence[Mapping[str, Any]]) -> str:
         with within(TEMPLATE_SECONDS):
@@ -66,8 +66,10 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
             )
 
     try:
-        text = write(messages)
+        text, messages = write_calls(write, messages)
         lost = _dropped_turn(write, messages, text)
+    except InputError:
+        raise
     except Exception as error:  # a template is a program and may raise anything
         reason = str(error) if isinstance(error, TemplateError) else f"{type(error).__name__}: {error}"
         raise InputError(f"the tokenizer's chat template refuses the chat ({reason}){_remedy(reason, chat)}") from None
@@ -82,7 +84,7 @@ def render(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message], *, gener
             f"the tokenizer's chat template leaves out the words of turn {lost + 1} ({chat[lost].role}){beside}: give "
             "one that writes them by --chat-template, or take them out"
         )
-    _require_tools(tools, text)
+    require_tools_written(tools, text)
     return text
 
 
@@ -123,10 +125,6 @@ def own_words(turn: Message, marks: tuple[str, ...]) -> str:
     return content.removesuffix(mark) if mark else turn.content
 
 
-_PROBE = "qzxprobexzq"
-"""A word that no chat has, to see whether a template writes a turn's content."""
-
-
 def _dropped_turn(
     write: Callable[[Sequence[Mapping[str, Any]]], str], messages: Sequence[Mapping[str, Any]], text: str
 ) -> int | None:
@@ -141,23 +139,11 @@ def _dropped_turn(
         words = content.strip()
         if not words or words in text or json.dumps(content, ensure_ascii=False)[1:-1] in text:
             continue
-        probed = [*messages[:i], {**message, "content": _PROBE}, *messages[i + 1 :]]  # templates may change the words
+        probed = [*messages[:i], {**message, "content": PROBE}, *messages[i + 1 :]]  # templates may change the words
         with suppress(Exception):  # a template that refuses the probe reads the content
-            if _PROBE not in write(probed).lower():
+            if PROBE not in write(probed).lower():
                 return i
     return None
-
-
-def _require_tools(tools: Any, text: str) -> None:
-    """Raise InputError if a tool's name is missing from the rendered text, since templates may ignore tools."""
-    named = [tool.get("function", tool) for tool in tools or () if isinstance(tool, Mapping)]
-    names = [tool["name"] for tool in named if isinstance(tool, Mapping) and isinstance(tool.get("name"), str)]
-    lost = next((name for name in names if name not in text), None)
-    if lost is not None:
-        raise InputError(
-            f"the tokenizer's chat template leaves out the tool {lost!r}: give one that reads tools by "
-            "--chat-template, or leave them out by --columns tools="
-        )
 
 
 TEMPLATE_KWARGS = "chat_template_kwargs"
@@ -217,7 +203,7 @@ def template_fields(turn: Message, template: str) -> dict[str, Any]:
                 "or give a template that reads it by --chat-template"
             )
     if "tool_calls" in more:
-        more["tool_calls"] = [_call(call) for call in without_nulls(more["tool_calls"])]
+        more["tool_calls"] = without_nulls(more["tool_calls"])
     return more
 
 
@@ -234,30 +220,6 @@ def reads(template: object, name: str) -> bool:
 def _is_field(name: str, template: str) -> bool:
     """Whether a chat template reads this key of an object: `message.thinking`, not a variable `thinking`."""
     return re.search(rf"\.{name}\b|['\"]{name}['\"]", template) is not None
-
-
-def without_nulls(value: Any) -> Any:
-    """Tools or calls without null keys, which Arrow tables add to every object."""
-    if isinstance(value, Mapping):
-        return {key: without_nulls(held) for key, held in value.items() if held is not None}
-    return [without_nulls(held) for held in value] if isinstance(value, list) else value
-
-
-def _call(call: Any) -> Any:
-    """A tool call with its arguments parsed to an object, as templates expect, if they are a JSON string."""
-    if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
-        return call
-    function = dict(call["function"])
-    if not isinstance(given := function.get("arguments"), str):
-        return call
-    try:
-        function["arguments"] = parse_json(given) if given.strip() else {}
-    except ValueError:
-        raise InputError(
-            f"a call of {function.get('name')!r} has arguments that are not JSON, {given[:60]!r}: mend them, or leave "
-            "the row out"
-        ) from None
-    return {**call, "function": function}
 
 
 THOUGHT = re.compile(r"</?think>")
@@ -280,7 +242,7 @@ def continue_thought(content: str, head: str) -> str:
     opened = opened_thought(head)
     if opened and not mark:
         return ("\n" if opened.endswith("\n") else "\n\n") + "</think>\n\n" + content
-    return content.removeprefix(opened)
+    return content.removeprefix(opened if content.startswith(opened) else opened.strip())
 
 
 def opened_thought(head: str) -> str:

@@ -60,7 +60,7 @@ def with_choices(prompt: Text, choices: Sequence[Preference]) -> Text:
 def _written(choice: Preference) -> str:
     asked = choice.prompt
     if not isinstance(asked, str) and len(asked) == 1:
-        asked = asked[0].content
+        asked = asked[0].words
     answers = f"I like: {_answer_text(choice.chosen)}\nI dislike: {_answer_text(choice.rejected)}"
     return f"Question: {show(asked)}\n{answers}" if asked else answers
 
@@ -68,7 +68,7 @@ def _written(choice: Preference) -> str:
 def _answer_text(completion: Text) -> str:
     """The assistant's text if the completion is one message; else the whole dialogue."""
     if not isinstance(completion, str) and len(completion) == 1:
-        return completion[0].content
+        return completion[0].words
     return show(completion)
 
 

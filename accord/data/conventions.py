@@ -191,6 +191,8 @@ def _implicit(columns: Columns) -> tuple[Text, Text, Text]:
 
 def _ranking(columns: Columns) -> Ranking:
     values, ranks = columns["completions"], columns["ranks"]
+    if isinstance(ranks, Sequence) and not isinstance(ranks, str):
+        ranks = [int(rank) if isinstance(rank, float) and rank.is_integer() else rank for rank in ranks]
     for name, value in (("completions", values), ("ranks", ranks)):
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise InputError(f"'{name}' must be a list, not {value!r}")

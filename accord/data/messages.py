@@ -72,6 +72,12 @@ def read_text(value: Any, column: str) -> Text:
         raise InputError(f"'{column}' must be a string or a list of messages, not {_kind(value)}{remedy}")
     if not value:
         raise InputError(f"'{column}' is a chat without messages: add one, or leave the row out")
+    if column != "messages" and all(isinstance(item, str) for item in value):
+        two = f", or the better and the worse of two by --columns chosen={column}[0],rejected={column}[1]"
+        raise InputError(
+            f"'{column}' is a list of {len(value)} texts, where one text or a list of messages is read: name one of "
+            f"them by --columns {column}={column}[0]{two if len(value) == 2 else ''}"
+        )
     return tuple(_message(one, f"{column}[{i}]") for i, item in enumerate(value) for one in messages_of_parts(item))
 
 
@@ -195,8 +201,11 @@ def _message(item: Any, where: str) -> Message:
         role, content, more = "assistant", "", {"tool_calls": _calls(content, where)}
     elif "function_call" in more:  # OpenAI's before there were tools
         more["tool_calls"] = _calls(more.pop("function_call"), where)
-    elif isinstance(more.get("tool_calls"), list):
-        more["tool_calls"] = [_wrapped(call) for call in more["tool_calls"]]
+    elif "tool_calls" in more:
+        calls = parsed(more["tool_calls"]) if isinstance(more["tool_calls"], str) else more["tool_calls"]
+        if not isinstance(calls, list) or not all(isinstance(call, Mapping) for call in calls):
+            raise InputError(f"{where} has 'tool_calls' that are no list of objects: write them as JSON")
+        more["tool_calls"] = [_wrapped(call) for call in calls]
     if role is None or (content is None and "tool_calls" not in more):
         missing = "role" if role is None else "content"
         raise InputError(f"{where} lacks '{missing}': a message is an object with 'role' and 'content'")
@@ -244,7 +253,7 @@ def _content(content: Any, where: str) -> str:
     if content is None:
         return ""
     if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) for part in content):
-        raise InputError(f"{where} has content that is {_kind(content)}, not a string")
+        raise InputError(f"{where} has content that is {_kind(content)}, not a string: write it as text (json.dumps)")
     for part in content:
         if part.get("type", "text") not in TEXTS or not isinstance(part.get("text"), str):
             raise InputError(f"{where} has a part of type {part.get('type')!r} in its content, where only text is read")

@@ -144,6 +144,8 @@ def unfit(columns: Columns, present: Sequence[str], known: Sequence[str], accept
     meanings = {name: near(name, known) for name in present if name not in known}
     hints = "; ".join(f"'{name}' is perhaps meant to be '{meant}'" for name, meant in meanings.items() if meant)
     listed = (", ".join(present) or "none that is not null") + (f" ({hints})" if hints else "")
+    empty = [name for name in columns if columns[name] is None and name in known]
+    listed += f" (without a value: {', '.join(empty)})" if empty and present else ""
     why = f", and {answers}" if (answers := missing_verdict(present)) else ""
     if isinstance(columns.get("completions"), list) and isinstance(columns.get("labels"), list):
         return InputError(
@@ -157,9 +159,9 @@ def unfit(columns: Columns, present: Sequence[str], known: Sequence[str], accept
             f"the columns found are {listed}, and {inside[0]} is inside one: name it by --columns {named}"
         )
     asks = next((name for name in present if name in PROMPT_LIKE), present[0] if present else "COLUMN")
+    named = "" if empty else f"; --columns prompt={asks},... names them so"
     return InputError(
-        f"the columns found are {listed}{why}, but a row needs one of these sets of columns: {accepted}; --columns "
-        f"prompt={asks},... names them so"
+        f"the columns found are {listed}{why}, but a row needs one of these sets of columns: {accepted}{named}"
     )
 
 

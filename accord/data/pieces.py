@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from accord.arrays import Bools, Ints
 from accord.engine.trees import Branch
-from accord.engine.turns import turn_end
+from accord.engine.turns import stops_of, turn_end
 from accord.errors import InputError
 from accord.records import Text
 
@@ -62,7 +62,8 @@ def plain_pieces(tokenizer: PreTrainedTokenizerBase, completion: str, head: str,
 
 
 def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: Iterable[Sequence[int]]) -> Branch:
-    """Join the pieces' tokens to a branch; its last trained turn ends with the template's end or an `eos_token`."""
+    """Join the pieces' tokens to a branch; its last trained turn ends with the template's end, another token at which
+    the model stops (gpt-oss's `<|call|>`), or an `eos_token`."""
     joined: list[int] = []
     trained: list[bool] = []
     last = max((i for i, piece in enumerate(pieces) if piece.trained), default=len(pieces) - 1)
@@ -70,7 +71,8 @@ def join(tokenizer: PreTrainedTokenizerBase, pieces: Sequence[Piece], tokens: It
     for i, (piece, ids) in enumerate(zip(pieces, tokens, strict=True)):
         piece_tokens = list(ids)
         if i == last and not (end.closes(piece.text) or (end.is_next and i + 1 < len(pieces) and piece_tokens)):
-            piece_tokens += [] if piece_tokens[-1:] == [eos_of(tokenizer)] else [eos_of(tokenizer)]
+            eos = eos_of(tokenizer)
+            piece_tokens += [] if {*piece_tokens[-1:]} & {eos, *stops_of(tokenizer)} else [eos]
         joined += piece_tokens
         trained += [piece.trained] * len(piece_tokens)
     return Branch(Ints(joined), None if all(trained) else Bools(trained))

@@ -147,6 +147,8 @@ def read_csv(path: Path) -> Numbered:
         try:
             header = next(rows, [])
             _require_unique(path, header)
+            if delimiter == "\t" and len(header) == 1 and "," in header[0]:
+                raise InputError(f"{path} has commas between its columns, and no tabs: name it .csv")
             for number, cells in enumerate(filter(None, rows), start=1):
                 if any("\0" in cell for cell in cells):
                     raise InputError(f"{path}, row {number}: a NUL character; save the file as UTF-8 text")

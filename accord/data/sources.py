@@ -25,7 +25,7 @@ GENERATED = "reasoning-gym:"
 """The prefix of a generated dataset's name."""
 
 _HUB_NAME = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+))?")
-_SPLIT = re.compile(r"(?P<name>[\w.]+)(?P<part>\[(?P<start>-?\d+)?:(?P<stop>-?\d+)?\])?")
+_SPLIT = re.compile(r"(?P<name>[\w.]+)(?P<part>\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
 _SHARD = re.compile(r"(?P<split>[\w.]+)-\d{5}-of-\d{5}\..+")
 """The Hub's file names for the shards of a split."""
 
@@ -71,8 +71,7 @@ def slice_indices(count: int, split: str, name: str) -> range:
     """The indices of the rows, among `count`, that a split slices; all for a Hub dataset, which is already sliced."""
     if is_on_hub(name) and not Path(name).exists():
         return range(count)
-    start, stop = _part(split)
-    return range(count)[start:stop]
+    return range(count)[_part(split, count)]
 
 
 def is_on_hub(name: str) -> bool:
@@ -104,17 +103,25 @@ def open_dataset(name: str, split: str) -> Any:
 
 def slice_rows(numbered: Iterator[tuple[int, Any]], split: str) -> Iterator[tuple[int, Any]]:
     """The rows of a source whose only split is train, sliced as the split says."""
-    start, stop = _part(split)
-    return numbered if start is None and stop is None else iter(list(numbered)[start:stop])
+    if _part(split, 0) == slice(None):
+        return numbered
+    rows = list(numbered)
+    return iter(rows[_part(split, len(rows))])
 
 
-def _part(split: str) -> tuple[int | None, int | None]:
-    """The start and stop of a slice of train, None where open."""
+def _part(split: str, count: int) -> slice:
+    """The slice of train, of `count` rows, that a split names; percentages are rounded to whole rows."""
     match = _SPLIT.fullmatch(split)
     if match is None or match["name"] != "train":
         raise InputError(f"there is no split '{split}' here: only 'train', or a part such as 'train[:100]'")
-    start, stop = (None if match[end] is None else int(match[end]) for end in ("start", "stop"))
-    return start, stop
+    start, stop = (_position(match[end], count) for end in ("start", "stop"))
+    return slice(start, stop)
+
+
+def _position(text: str | None, count: int) -> int | None:
+    if text is None:
+        return None
+    return round(count * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
 def parse_split(split: str) -> tuple[str, str]:
@@ -153,6 +160,7 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
     Raises InputError if there are none, or several splits could be meant.
     """
     files = sorted(f for f in path.rglob("*") if f.is_file() and reader_of(f) and not _is_hidden(f, path))
+    files = [file for file in files if file.name not in DESCRIPTIONS] or files
     files = [file for file in files if reader_of(file) is not read_plain] or files  # text beside rows is a README
     if not files:
         raise InputError(f"{path} is a folder without data: it holds none of {READ}")
@@ -170,6 +178,9 @@ def _files_of_split(path: Path, split: str) -> list[Path]:
     others = [file for file in files if re.split(r"[._-]", _split_of(file, path))[0] in HELD_OUT]
     return [file for file in files if file.name.startswith("train")] or [f for f in files if f not in others] or files
 
+
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json")
+"""Files that describe the data beside them, as those of datasets and LLaMA-Factory do."""
 
 HELD_OUT = ("test", "validation", "valid", "val", "dev", "eval")
 """Names of splits that are not for training."""

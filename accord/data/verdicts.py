@@ -107,9 +107,12 @@ def add_preference(row: dict[str, Any]) -> dict[str, Any]:
 
     Raises InputError if scores or a verdict cannot be read.
     """
-    if {"chosen", "rejected", "ranks", "completion"} & row.keys():
+    if {"chosen", "rejected", "completion"} & row.keys():
         return row
     name = next((name for name in LISTS if isinstance(row.get(name), list)), None)
+    if "ranks" in row:
+        rest = {key: value for key, value in row.items() if key != name}
+        return row if name is None else rest | {"completions": row[name]}
     if name is not None:
         return _listed(row, name)
     groups: dict[str, list[str]] = {}

@@ -264,6 +264,9 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
 
     Raises InputError where they do not fit.
     """
+    kind = read_config(folder).get("peft_type")
+    if kind not in peft().PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise InputError(f"the adapter {name} is of the type {kind}, which peft {peft().__version__} does not know.")
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -17,7 +17,7 @@ from yaml import YAMLError
 
 from accord.dates import STRFTIME_NOW, as_date, today, writes_date
 from accord.errors import InputError, nearest
-from accord.parsing import parse_untyped, read_content
+from accord.parsing import parse_json, parse_untyped, read_content
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,7 +67,7 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     Where it writes nothing after an answer, with the first token of the next turn, if that is a stop token of the model
     (`stops_at`).
     """
-    known = (str(tokenizer.chat_template), tokenizer.eos_token, getattr(tokenizer, "_stops", ()))
+    known = (str(tokenizer.chat_template), tokenizer.eos_token, stops_of(tokenizer))
     if tokenizer not in _learned or _learned[tokenizer][0] != known:
         _learned[tokenizer] = known, _learn(tokenizer)
     return _learned[tokenizer][1]
@@ -76,6 +76,11 @@ def turn_end(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
 def stops_at(tokenizer: PreTrainedTokenizerBase, tokens: Iterable[int]) -> None:
     """Record on a tokenizer, and so on its copies, the tokens at which its model stops."""
     tokenizer._stops = tuple(tokens)  # type: ignore[attr-defined]
+
+
+def stops_of(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that `stops_at` recorded."""
+    return getattr(tokenizer, "_stops", ())
 
 
 def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
@@ -88,7 +93,7 @@ def _learn(tokenizer: PreTrainedTokenizerBase) -> TurnEnd:
     if first is not None:
         end = first[0] + len(first[2])
         return TurnEnd(added[first[2]], tail[:end], tail[end:])
-    stops = [text for text, index in added.items() if text and index in getattr(tokenizer, "_stops", ())]
+    stops = [text for text, index in added.items() if text and index in stops_of(tokenizer)]
     user = "" if tail else _first_of_next(tokenizer, "user", stops)
     if not user:
         return TurnEnd(tokenizer.eos_token_id, rest=tail)
@@ -191,7 +196,7 @@ def with_template(
     """A copy of the tokenizer with another chat template.
 
     Args:
-        template: a Jinja file, or chatml; None keeps the tokenizer's own.
+        template: a Jinja file, a JSON file with a `chat_template`, or chatml; None keeps the tokenizer's own.
         system: "fold" makes the template put system messages before the first question where it has no place for them.
         variables: default values of variables that the template reads; a chat's own take precedence. For strftime_now,
             the date that the template writes (`written_date`), which no saved template keeps.
@@ -206,11 +211,7 @@ def with_template(
         end = "'<|im_end|>'" if "<|im_end|>" in tokenizer.get_vocab() else "eos_token"
         made.chat_template = CHATML.replace("END", end)
     elif template is not None:
-        try:
-            made.chat_template = read_content(Path(template).expanduser()).decode()
-        except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else f"not UTF-8 text: {error.reason}"
-            raise InputError(f"the chat template {template} cannot be read ({why}); give a file, or chatml") from None
+        made.chat_template = _read_template(template)
         _check_template(made, template)
         add_generation_prompt(made)
     if system == "fold" and not _takes_system(made):
@@ -222,6 +223,18 @@ def with_template(
         if STRFTIME_NOW in variables:
             made._date = as_date(variables[STRFTIME_NOW], f"chat_template_kwargs: {STRFTIME_NOW}")  # type: ignore[attr-defined]
     return made
+
+
+def _read_template(file: str) -> str:
+    """The chat template in a Jinja file, or in the `chat_template` of a JSON file."""
+    path = Path(file).expanduser()
+    try:
+        text = read_content(path).decode("utf-8-sig")
+        return str(parse_json(text)["chat_template"]) if path.suffix == ".json" else text
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        why = "no JSON object with a chat_template" if path.suffix == ".json" else f"not UTF-8 text: {error}"
+        why = str(error.strerror) if isinstance(error, OSError) else why
+        raise InputError(f"the chat template {file} cannot be read ({why}); give a file, or chatml") from None
 
 
 def written_date(tokenizer: PreTrainedTokenizerBase) -> date | None:

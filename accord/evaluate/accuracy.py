@@ -159,7 +159,7 @@ def length_correlation(predictions: Predictions) -> Interval | None:
 
 def length(text: Text) -> int:
     """The characters of a completion; for a chat, those of the assistant's messages."""
-    return len(text) if isinstance(text, str) else sum(len(m.content) for m in text if m.role == "assistant")
+    return len(text) if isinstance(text, str) else sum(len(m.words) for m in text if m.role == "assistant")
 
 
 def _part(label: str, predictions: Predictions) -> Part:

@@ -245,4 +245,4 @@ def _yardsticks(population: Any, users: Users, ks: Sequence[int]) -> list[Person
 
 def assistant_text(text: Text) -> str:
     """The assistant's part of a completion."""
-    return text if isinstance(text, str) else " ".join(m.content for m in text if m.role == "assistant")
+    return text if isinstance(text, str) else " ".join(m.words for m in text if m.role == "assistant")

@@ -32,11 +32,13 @@ class EachReward(FunctionReward):
     def __init__(self, function: Callable[..., Any], name: str = "") -> None:
         super().__init__(function, name)
         self._named, self._takes_all = self.names, self.takes_all
+        truth = signature_of(function, str(self)).get(TRUTH)
+        self._needs_truth = truth is not None and truth.default is truth.empty
         self.score_one, self.function, self.takes_all = function, self._score_all, True
 
     def check(self, prompt: Prompt, row: int) -> None:
         super().check(prompt, row)
-        if TRUTH in self._named and _truth(prompt.columns) is None:
+        if self._needs_truth and _truth(prompt.columns) is None:
             raise lacking(str(self), TRUTH, prompt.columns, row)
 
     def _score_all(self, prompts: Sequence[Any], completions: Sequence[Any], **columns: Any) -> list[Any]:

@@ -155,9 +155,9 @@ class Orders:
 
 
 def faults(verdicts: Iterable[Verdict]) -> Counter[str]:
-    """The number of invalid verdicts by kind of reason: the words before its first colon."""
+    """The number of invalid verdicts by kind of reason: the words before a colon and a space."""
     reasons = (v.reason.removeprefix(SWAPPED) for v in verdicts if v.first_wins is None)
-    return Counter(reason.partition(":")[0] for reason in reasons)
+    return Counter(reason.partition(": ")[0] for reason in reasons)
 
 
 def pooled(verdicts: Sequence[Verdict]) -> Verdict:

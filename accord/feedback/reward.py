@@ -99,9 +99,9 @@ def score_texts(reward: Reward, pairs: Sequence[tuple[Text, Text]]) -> Tensor:
 
 
 def unsampled(prompt: Text, completion: Text) -> Sample:
-    """A sample made of a completion's text alone; for a chat, the assistant's messages."""
+    """A sample made of a completion's text alone; for a chat, the words of the assistant's messages."""
     if not isinstance(completion, str):
-        completion = "\n\n".join(message.content for message in completion if message.role == "assistant")
+        completion = "\n\n".join(message.words for message in completion if message.role == "assistant")
     return Sample(Prompt(prompt), completion, (), Completion((), (), "end"))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from accord import data, engine, objectives
 from accord.engine.config import TrainingConfig
 from accord.errors import InputError, LeftOut, row_called
-from accord.records import Demonstration, Preference, Prompt, Row
+from accord.records import Demonstration, Labeled, Preference, Prompt, Row
 from accord.train.loop import Result
 from accord.train.options import RunOptions, named
 
@@ -109,12 +109,17 @@ def of_kind(
 def require_kind(row: Row, kinds: tuple[type, ...], command: str, where: str) -> None:
     """Raise InputError where a row is not of the kinds that a command reads."""
     if not isinstance(row, kinds):
-        wanted = " or ".join(k.__name__.lower() + "s" for k in kinds)
+        wanted = " or ".join(f"{_called(kind)}s" for kind in kinds)
         why = _unnamed(row, kinds) if isinstance(row, Prompt) else ""
+        if isinstance(row, Demonstration) and Labeled in kinds:
+            why = "it has no 'label', or one without a value: give it one, or leave the row out"
         raise InputError(
-            f"{where}: `{command}` learns from {wanted}, and this is a {type(row).__name__.lower()}"
-            f"{f'; {why}' if why else ''}."
+            f"{where}: `{command}` learns from {wanted}, and this is a {_called(type(row))}{f'; {why}' if why else ''}."
         )
+
+
+def _called(kind: type) -> str:
+    return "labeled completion" if kind is Labeled else kind.__name__.lower()
 
 
 def _unnamed(row: Prompt, kinds: tuple[type, ...]) -> str:

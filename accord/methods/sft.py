@@ -60,4 +60,4 @@ def _demonstrated(row: Row) -> Row:
 
 def is_blank(text: Text) -> bool:
     """Whether a text has nothing but white space."""
-    return not (text if isinstance(text, str) else "".join(m.content for m in text)).strip()
+    return not (text if isinstance(text, str) else "".join(m.words for m in text)).strip()

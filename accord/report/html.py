@@ -154,7 +154,7 @@ def plain(text: Any) -> str:
     if text is None:
         return ""
     if isinstance(text, list) and all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in text):
-        return show(tuple(Message(turn["role"], plain(turn["content"])) for turn in text))
+        return show(tuple(Message(turn["role"], plain(turn["content"]), turn) for turn in text))
     return text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
 
 

@@ -243,7 +243,7 @@ def _text(prompt: Text, turns: Sequence[str]) -> str:
             labels = (*_ASKED["critique"], *_ASKED["revision"])
             lines += [f"{label}: {text}" for label, text in zip(labels, texts, strict=True)]
         shown.append("\n\n".join(lines))
-    asked = [f"{_SPEAKERS[message.role]}: {message.content}" for message in _chat(prompt)]
+    asked = [f"{_SPEAKERS[message.role]}: {message.words}" for message in _chat(prompt)]
     return _END.join([*shown, "\n\n".join([*asked, *turns])])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from accord.annotate.text import plain, rendered
+from accord.annotate.text import plain, rendered, turns, words
 
 LINK = 'target="_blank" rel="noopener noreferrer nofollow"'
 
@@ -27,6 +27,12 @@ LINK = 'target="_blank" rel="noopener noreferrer nofollow"'
 )  # fmt: skip
 def test_markdown(text: str, html: str) -> None:
     assert rendered(text) == html
+
+
+def test_tool_calls_are_shown() -> None:
+    called = {"role": "assistant", "content": "I look.", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
+    assert words([called]) == 'I look.\n{"name": "f", "arguments": {}}'
+    assert turns([called]) == [("assistant", words([called]))]
 
 
 def test_plain_text_is_escaped_and_has_no_hidden_signs() -> None:

@@ -102,6 +102,12 @@ def test_a_row_that_is_not_right(
         ("dpo", Demonstration("hi", "bye"), "`dpo` learns from preferences or rankings, and this is a"),
         ("reward", Demonstration("hi", "bye"), "`reward` learns from preferences or rankings, and this is a"),
         (
+            "kto",
+            Demonstration("hi", "bye"),
+            "`kto` learns from labeled completions or preferences, and this is a demonstration; it has no 'label', or "
+            "one without a value: give it one, or leave the row out.",
+        ),
+        (
             "sft",
             Prompt("hi"),
             "`sft` learns from demonstrations or tokenizations or preferences or rankings, and",
@@ -186,6 +192,20 @@ def test_the_names_of_other_trainers_stand_for_options_that_there_are() -> None:
     known = {name for command in COMMANDS for name in options_of(target_of(command))}
     assert set(OURS) - known == set()
     assert not {other for names in OURS.values() for other in names} & (known - {"beta", "reward_model"})
+
+
+@pytest.mark.parametrize(
+    ("option", "remedy"),
+    [
+        ("eval-steps", "; did you mean eval-every?; `accord sft --help` lists them."),
+        ("early-stopping-patience", "; did you mean patience?; `accord sft --help` lists them."),
+        ("logging-steps", ": every step is logged; leave it out."),
+        ("save-total-limit", ": a run keeps its last two checkpoints, and none once it is done; leave it out."),
+    ],
+)
+def test_other_trainers_options_are_told(option: str, remedy: str, base: Path, tmp_path: Path, told: Told) -> None:
+    data = write_jsonl(tmp_path / "rows.jsonl", [Demonstration("hi", "bye")])
+    assert told("sft", base, data, f"--{option}", "3") == f"`accord sft` has no option {option}{remedy}"
 
 
 def test_a_refused_run_leaves_no_folder(base: Path, tmp_path: Path, told: Told) -> None:

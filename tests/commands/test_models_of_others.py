@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -349,8 +350,12 @@ def test_shards_without_an_index_and_adapters_that_cannot_be_merged_are_told(
     )  # fmt: skip
     save_file({"prompt_embeddings": torch.zeros(4, 32)}, tmp_path / "m/adapter_model.safetensors")
     assert accord("chat", tmp_path / "m") == 2
+    later = {"peft_type": "LATER", "base_model_name_or_path": str(tmp_path / "base"), "task_type": "CAUSAL_LM"}
+    (tmp_path / "m/adapter_config.json").write_text(json.dumps(later))
+    assert accord("chat", tmp_path / "m") == 2
     (tmp_path / "base/model.safetensors").rename(tmp_path / "base/model-00001-of-00002.safetensors")
     assert accord("chat", tmp_path / "base") == 2
-    adapter, shards = capsys.readouterr().err.strip().splitlines()
+    adapter, unknown, shards = capsys.readouterr().err.strip().splitlines()
     assert adapter.endswith("does not fit its base model: it is a PROMPT_TUNING, which adds nothing to weights")
+    assert re.search(r"the adapter \S+/m is of the type LATER, which peft [\d.]+ does not know\.$", unknown)
     assert "base holds model-00001-of-00002.safetensors, and neither model.safetensors nor model.safetens" in shards

@@ -183,12 +183,25 @@ FAULTS = [
     ({"messages": [{"content": "x"}]}, r"messages\[0\] lacks 'role'"),
     ({"messages": ["x"]}, r"messages\[0\] must be an object with 'role' and 'content', not of type str"),
     ({"messages": [u(["x"])]}, r"messages\[0\] has content that is of type list, not a string"),
+    (
+        {"messages": [u("x"), {"role": "assistant", "tool_calls": "f(x)"}]},
+        r"messages\[1\] has 'tool_calls' that are no list of objects: write them as JSON",
+    ),
     ({"text": " "}, "'text' is empty"),
     ({"instruction": "i", "output": ""}, "'output' is empty"),
     ({"prompt": "p", "chosen": "c"}, "the columns found are prompt, chosen, but a row needs one of these sets"),
     ({"prompt": "p", "choosen": "c", "rejected": "r"}, r"'choosen' is perhaps meant to be 'chosen'"),
     ({"prompt": "p", "Completion": "c"}, r"'Completion' is perhaps meant to be 'completion'"),
     ({"prmpt": "p"}, "'prmpt' is perhaps meant to be 'prompt'"),
+    (
+        {"prompt": "p", "chosen": float("nan"), "rejected": "r"},
+        r"the columns found are prompt, rejected \(without a value: chosen\), but a row needs one of .* text$",
+    ),
+    (
+        {"instruction": "i", "output": ["a", "b"]},
+        r"'output' is a list of 2 texts, where one text or a list of messages is read: name one of them by --columns "
+        r"output=output\[0\], or the better and the worse of two by --columns chosen=output\[0\],rejected=output\[1\]$",
+    ),
     ({"x": None}, "the columns found are none that is not null"),
 ]
 

@@ -147,6 +147,11 @@ LAYOUTS: list[tuple[dict[str, Any], Row]] = [
     ),
     ({"question": "hi", "answers": [{"text": "a", "pm_score": 3}, {"text": "b", "pm_score": 1}]}, RANKED),
     ({"input": "hi", "generations": ["a", "b"], "rating": [9, 4]}, RANKED),
+    ({"question": "hi", "responses": ["a", "b"], "ranks": [0.0, 1.0]}, RANKED),
+    (
+        {"messages": [U, {"role": "assistant", "content": None, "tool_calls": '[{"name": "f", "arguments": {}}]'}]},
+        Demonstration((HI,), (Message("assistant", "", {"tool_calls": [{"type": "function", "function": CALL}]}),)),
+    ),
     ({"prompt": "hi", "summaries": [{"text": "b"}, {"text": "a"}], "choice": 1}, Preference("hi", "a", "b")),
     ({"prompt": "hi", "answers": ["b", "a", "c"], "choice": 1}, Ranking("hi", ("b", "a", "c"), (1, 0, 1))),
     (

@@ -10,6 +10,7 @@ import pytest
 
 from accord.data import load_data
 from accord.data.readers import reader_of
+from accord.data.sources import slice_indices
 from accord.errors import InputError
 from accord.records import Demonstration, Labeled, Message, Preference, Prompt, Ranking
 
@@ -143,6 +144,7 @@ FAULTS = [
     ("a.json", b'{"prompt": {"0": "a", "1": "b"}, "text": {"0": "c", "1": "d"}}', "holds a table by columns"),
     ("a.json", b'{"prompt": ["a", "b"], "completion": ["c", "d"]}', "holds a table by columns, not by rows: write"),
     ("a.json", b'{"train": [{"text": "a"}], "test": [{"text": "b"}]}', "holds several lists of rows (train, test): wr"),
+    ("a.tsv", b"prompt,text\na,b\n", "has commas between its columns, and no tabs: name it .csv"),
     ("a.csv", b"text\na,b\n", "row 1: more cells than the header has columns"),
     ("a.parquet", b"PAR1", "is not a readable Parquet file"),
     ("a.doc", b"a", "is none of the formats that can be read: .jsonl"),
@@ -174,6 +176,17 @@ def test_a_missing_file_is_told(name):
 def test_a_folder_is_told(tmp_path):
     with pytest.raises(InputError, match=r"is a folder without data: it holds none of"):
         load_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [("train[:30%]", "ab"), ("train[50%:]", "efgh"), ("train[-25%:]", "gh"), ("train[25%:-1]", "cdefg")],
+)
+def test_parts_of_a_split_by_position_and_by_share(tmp_path, split, rows):
+    letters = "abcdefgh"
+    (tmp_path / "a.jsonl").write_text("".join(f'{{"text": "{letter}"}}\n' for letter in letters))
+    assert "".join(row.completion for row in load_data(tmp_path / "a.jsonl", split=split)) == rows
+    assert "".join(letters[i] for i in slice_indices(len(letters), split, str(tmp_path / "a.jsonl"))) == rows
 
 
 def test_a_split_that_a_file_does_not_have(tmp_path):
@@ -295,6 +308,12 @@ def test_a_folder_s_other_splits_and_hidden_files_are_not_trained_on(tmp_path):
     assert [row.completion for row in load_data(tmp_path / "files")] == ["rows.jsonl"]
     with pytest.raises(InputError, match="has no split dev: name one of its splits by --split: rows, test"):
         load_data(tmp_path / "files", split="dev")
+
+
+def test_what_describes_the_data_of_a_folder_is_no_row(tmp_path):
+    (tmp_path / "mine.jsonl").write_text(JSONL)
+    (tmp_path / "dataset_info.json").write_text('{"mine": {"file_name": "mine.jsonl", "formatting": "sharegpt"}}')
+    assert load_data(tmp_path) == RECORDS
 
 
 def test_a_folder_of_texts_is_read_and_beside_rows_texts_are_not(tmp_path):

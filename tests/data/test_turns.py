@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.data.encoding import encode, to_tree
 from accord.engine.trees import Tree
-from accord.engine.turns import add_generation_prompt, turn_end, with_template
+from accord.engine.turns import add_generation_prompt, stops_at, turn_end, with_template
 from accord.errors import InputError
 from accord.records import Demonstration, Message, Preference
 from tests.data.templates import CHATML, FAMILIES, GEMMA, MISTRAL, PHI, QWEN, R1, TOKENIZERS, byte_tokenizer, trained
@@ -147,7 +148,7 @@ def test_an_answer_follows_a_prompt_that_opens_a_thought() -> None:
     tokenizer = byte_tokenizer(R1)
     asked = (Message("user", "7 + 8?"),)
     assert tokenizer.decode(encode_prompt(tokenizer, asked)) == "<s><|User|>7 + 8?<|Assistant|><think>\n"
-    for said in ("seven, eight</think>15", "<think>\nseven, eight</think>15"):
+    for said in ("seven, eight</think>15", "<think>\nseven, eight</think>15", "<think>seven, eight</think>15"):
         tree = to_tree(tokenizer, Demonstration(asked, said))
         assert tokenizer.decode(tree.branches[0].tokens) == "seven, eight</think>15</s>"
 
@@ -216,6 +217,51 @@ def test_tools_and_calls_are_rendered_and_calls_are_learned() -> None:
     )
 
 
+def calling(template: str, *names: str, content: str = "", stops: tuple[int, ...] = ()) -> str:
+    """What is learned of a turn that calls these tools, in a chat template."""
+    calls = [{"type": "function", "function": {"name": name, "arguments": '{"x":1}'}} for name in names]
+    messages = [*ASK, {"role": "assistant", "content": content, "tool_calls": calls}]
+    tokenizer = byte_tokenizer(template)
+    stops_at(tokenizer, stops)
+    return trained(tokenizer, to_tree(tokenizer, load_data([{"messages": messages}])[0]).branches[0])
+
+
+THINKS = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|><think></think>\n{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}</s>"
+    "{% else %}<|user|>{{ m.content }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}"
+)
+"""In Nemotron 3's manner: the generation prompt opens a thought, and an answer without one has an empty one."""
+
+
+def test_calls_follow_a_prompt_that_opens_a_thought() -> None:
+    call = '{"name": "rain", "arguments": {"x": 1}}'
+    assert calling(THINKS, "rain") == f"\n</think>\n\n{call}</s>"
+    assert calling(THINKS, "rain", content="I look.") == f"\n</think>\n\nI look.{call}</s>"
+    with pytest.raises(InputError, match="leaves out the answer's thought"):
+        calling(THINKS.replace("m.content }}", "m.content.split('</think>')[-1] }}"), "rain", content="so</think>b")
+
+
+def test_a_call_ends_with_the_token_at_which_the_model_stops() -> None:
+    calls = TOOLS.replace("| tojson }}{% endfor %}<|end|>", "| tojson }}<|eot_id|>{% else %}<|end|>{% endfor %}")
+    assert calling(calls, "rain") == '{"name": "rain", "arguments": {"x": 1}}<|eot_id|></s>'
+    stops = (TOKENIZERS["phi"].convert_tokens_to_ids("<|eot_id|>"),)
+    assert calling(calls, "rain", stops=stops) == '{"name": "rain", "arguments": {"x": 1}}<|eot_id|>'
+
+
+def test_arguments_are_text_where_the_template_joins_them() -> None:
+    joins = TOOLS.replace("call.function | tojson", "call.function.name + call.function.arguments")
+    assert calling(joins, "rain", "wind") == 'rain{"x":1}wind{"x":1}<|end|>'
+
+
+def test_a_call_that_the_template_leaves_out_is_refused() -> None:
+    first = TOOLS.replace("m.tool_calls or []", "(m.tool_calls or [])[:1]")  # as gpt-oss's
+    assert calling(first, "rain") == '{"name": "rain", "arguments": {"x": 1}}<|end|>'
+    with pytest.raises(InputError, match=r"leaves out a tool call of turn 2 \(assistant\)"):
+        calling(first, "rain", "rain")
+
+
 @pytest.mark.parametrize("mask", [{"weight": 0}, {"train": False}])
 def test_a_turn_without_weight_is_read_and_not_learned(mask: dict[str, Any]) -> None:
     messages = [
@@ -260,6 +306,14 @@ def test_a_model_without_a_template_is_given_one(tmp_path: Any) -> None:
     file = tmp_path / "phi.jinja"
     file.write_text(PHI)
     assert with_template(bare, str(file), "refuse").chat_template == PHI and bare.chat_template is None
+    file.write_text(f"\ufeff{PHI}", encoding="utf-8")
+    assert with_template(bare, str(file), "refuse").chat_template == PHI
+    held = tmp_path / "tokenizer_config.json"
+    held.write_text(json.dumps({"chat_template": PHI}))
+    assert with_template(bare, str(held), "refuse").chat_template == PHI
+    held.write_text("{}")
+    with pytest.raises(InputError, match=r"cannot be read \(no JSON object with a chat_template\); give a file, or"):
+        with_template(bare, str(held), "refuse")
     with pytest.raises(InputError, match=r"the chat template .*none\.jinja cannot be read"):
         with_template(bare, str(tmp_path / "none.jinja"), "refuse")
 

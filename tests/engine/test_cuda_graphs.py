@@ -135,7 +135,7 @@ def test_only_what_a_trial_has_allowed_and_a_gpu_holds_whole_is_recorded(monkeyp
     assert not cuda_graphs.can_be_graphed(model)
 
 
-def proved(cache: Path) -> list[Any]:
+def proved(cache: Path) -> list[list[bool]]:
     """What is cached of trials."""
     return [json.loads(file.read_text()) for file in cache.glob("proved/*.json")]
 

@@ -239,6 +239,11 @@ def test_a_function_of_one_completion_is_called_for_each_with_its_row() -> None:
     with pytest.raises(InputError, match="row 2 has no column 'ground_truth', which the reward function compute_score"):
         as_reward(compute_score)([sample("six", 1, prompt=CHAT, data_source="sums")])
 
+    def unasked(solution_str: str, ground_truth: Any = None, **more: Any) -> float:
+        return float(ground_truth is None)
+
+    assert as_reward(unasked)([sample("six", 1, prompt=CHAT), *rows[:1]]).tolist() == [1.0, 0.0]
+
     def marks(completion: Any) -> dict[str, float]:
         return {"reward": 1.0}
 

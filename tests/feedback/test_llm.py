@@ -56,6 +56,19 @@ def test_every_principle_is_a_question_and_the_mean_of_the_valid_ones_counts() -
     assert {(r.choices, r.max_tokens, r.temperature) for r in model.asked} == {(("A", "B"), 0, 0.0)}
 
 
+def test_a_judge_reads_tools_and_calls() -> None:
+    rain, wind = ({"function": {"name": name, "arguments": {"in": "Bonn"}}} for name in ("rain", "wind"))
+    tools = [{"type": "function", "function": {"name": "rain"}}]
+    prompt = (Message("user", "Rain?", {"tools": tools}),)
+    first, second = ((Message("assistant", text, {"tool_calls": [c]}),) for text, c in (("", rain), ("I look.", wind)))
+    asked = AIJudge(Replies(lambda r: letters(1, 0)), ["Be kind."]).questions(Comparison(prompt, first, second))[0].text
+    assert asked.partition("[Conversation]\n")[2].partition("Which answer")[0] == (
+        'tools: [{"type": "function", "function": {"name": "rain"}}]\n\nuser: Rain?\n\n'
+        '[Answer A]\n{"name": "rain", "arguments": {"in": "Bonn"}}\n\n'
+        '[Answer B]\nI look.\n{"name": "wind", "arguments": {"in": "Bonn"}}\n\n'
+    )
+
+
 def test_progress_is_told_reply_by_reply() -> None:
     told: list[Any] = []
 

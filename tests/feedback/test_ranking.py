@@ -166,7 +166,8 @@ def test_rankings_from_the_command_line(
     capsys.readouterr()
     assert accord(*label, "ranking_judges:silent", "ranking_judges:even", "--by", "majority") == 0
     printed = capsys.readouterr().err
-    assert "ranking_judges:silent: 2 ties, 6 invalid" in printed  # whoever is valid decides
+    told = "ranking_judges:silent: 2 ties, 6 invalid (6 the judge ranking_judges:silent gave no answer)"
+    assert told in printed  # whoever is valid decides
     assert accord(*label, "ranking_judges:silent") == 0 and len(read_jsonl(out)) == 2
     assert "label: 2 rankings of 3 prompts, 0 all tied, 1 invalid" in capsys.readouterr().err
     assert accord(*label, "ranking_judges:even") == 0 and len(read_jsonl(out)) == 2

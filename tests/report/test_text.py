@@ -69,4 +69,6 @@ def test_visible_text_reads_back(text: str) -> None:
 def test_chats_become_paragraphs() -> None:
     chat = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
     assert plain(chat) == "user: hi\n\nassistant: hello"
+    called = [{"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}]
+    assert plain(called) == 'assistant: {"name": "f", "arguments": "{}"}'
     assert plain(None) == "" and plain({"a": "é"}) == '{"a": "é"}'
