@@ -14,7 +14,7 @@ from accord.data.encoding import to_tree
 from accord.dates import dated, fixed, today
 from accord.engine.load import load_model
 from accord.engine.models import Policy
-from accord.engine.turns import with_template
+from accord.engine.templates import with_template
 from accord.errors import InputError
 from accord.evaluate.options import RowOptions, takes
 from accord.prompting.local import Local

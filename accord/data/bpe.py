@@ -122,7 +122,7 @@ def train(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
         additional_special_tokens=list(SPECIAL[2:]),
         clean_up_tokenization_spaces=False,
     )
-    return engine.turns.with_template(trained, "chatml", "refuse")  # type: ignore[return-value]
+    return engine.templates.with_template(trained, "chatml", "refuse")  # type: ignore[return-value]
 
 
 def compression(tokenizer: PreTrainedTokenizerFast, texts: Iterable[str]) -> Compression:

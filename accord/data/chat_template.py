@@ -14,7 +14,8 @@ from jinja2 import TemplateError
 from accord.data.parts import THOUGHTS
 from accord.data.tool_calls import PROBE, require_tools_written, without_nulls, write_calls
 from accord.dates import STRFTIME_NOW, as_date, dated
-from accord.engine.turns import as_read, turn_end, written_date
+from accord.engine.templates import written_date
+from accord.engine.turns import as_read, turn_end
 from accord.errors import InputError
 from accord.limits import within
 from accord.records import MASKS, Message

@@ -41,6 +41,7 @@ from . import shares as shares
 from . import step_time as step_time
 from . import stream as stream
 from . import team as team
+from . import templates as templates
 from . import tiles as tiles
 from . import torchrun as torchrun
 from . import trees as trees

@@ -175,7 +175,7 @@ class TemplateOptions:
         """
         made = copy.copy(model)
         variables = self.chat_template_kwargs or {}
-        made.tokenizer = engine.turns.with_template(model.tokenizer, self.chat_template, self.system, variables)
+        made.tokenizer = engine.templates.with_template(model.tokenizer, self.chat_template, self.system, variables)
         return made
 
 

@@ -27,8 +27,9 @@ from accord.engine.saving import write_network
 from accord.engine.shard import gather_on_leader, is_sharded
 from accord.engine.spaces import decoded
 from accord.engine.team import Team
+from accord.engine.templates import FOLD, written_date
 from accord.engine.trees import Trees
-from accord.engine.turns import FOLD, stops_at, turn_end, written_date
+from accord.engine.turns import stops_at, turn_end
 from accord.engine.unread import device_of
 from accord.errors import InputError
 from accord.files import replacing_folder, write_sums

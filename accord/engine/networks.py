@@ -41,7 +41,7 @@ from accord.engine.quantize import keep_order, quantize
 from accord.engine.reading import readable, stored_config
 from accord.engine.stored import ReadWhole
 from accord.engine.team import Team, acts_together
-from accord.engine.turns import add_generation_prompt
+from accord.engine.templates import add_generation_prompt
 from accord.engine.unread import attach, file_of, files_of, make
 from accord.engine.unread import not_finite as not_finite_in_files
 from accord.engine.wrappers import KIND, is_of_wrapper, senses, taken_out, text_config, under_head

@@ -19,7 +19,7 @@ from accord.engine.classifiers import PreferenceNetwork
 from accord.engine.config import TemplateOptions
 from accord.engine.load import for_leader, load_classifier, load_reward_model
 from accord.engine.models import AnyModel, Model
-from accord.engine.turns import with_template
+from accord.engine.templates import with_template
 from accord.errors import InputError
 from accord.feedback.ai import AIJudge, ai_judge, ai_reward
 from accord.feedback.asking import with_progress

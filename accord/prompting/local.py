@@ -16,8 +16,8 @@ from accord.dates import STRFTIME_NOW
 from accord.engine.generate import evaluating, generate
 from accord.engine.models import Policy
 from accord.engine.sampling import Sampling
+from accord.engine.templates import given_date
 from accord.engine.trees import Branch, Tree, pack
-from accord.engine.turns import given_date
 from accord.engine.unread import unread
 from accord.objectives.segments import segment_sum
 from accord.prompting.requests import Reply, Request, without_reasoning

@@ -9,7 +9,7 @@ import pytest
 
 from accord.data import load_data
 from accord.data.encoding import encode, encode_prompts, to_tree
-from accord.engine.turns import with_template
+from accord.engine.templates import with_template
 from accord.errors import InputError, LeftOut
 from accord.records import Demonstration, Message, Prompt
 from tests.data.templates import QWEN, TOKENIZERS, byte_tokenizer, trained

@@ -13,11 +13,15 @@ from transformers import PreTrainedTokenizerFast
 from accord.data import load_data
 from accord.data.chat import encode_prompt
 from accord.data.encoding import encode, to_tree
+from accord.engine.templates import add_generation_prompt, with_template
 from accord.engine.trees import Tree
-from accord.engine.turns import add_generation_prompt, stops_at, turn_end, with_template
-from accord.errors import InputError
+from accord.engine.turns import stops_at, turn_end
+from accord.errors import InputError, LeftOut
+from accord.methods import SFT
 from accord.records import Demonstration, Message, Preference
+from tests.data.conftest import word_tokenizer
 from tests.data.templates import CHATML, FAMILIES, GEMMA, MISTRAL, PHI, QWEN, R1, TOKENIZERS, byte_tokenizer, trained
+from tests.methods.learners import policy_at
 
 ASK = [{"role": "user", "content": "hi"}]
 PLAIN = [name for name in FAMILIES if name not in ("qwen", "r1")]
@@ -356,3 +360,12 @@ def test_a_template_without_a_generation_prompt_gets_one(template: str, begun: s
         tree = to_tree(tokenizer, row)
         assert tokenizer.decode(tree.prompt) == before + begun
         assert trained(tokenizer, tree.branches[0]) == "a<|im_end|>" or begun == "ASSISTANT:"
+
+
+def test_a_chosen_answer_that_is_only_a_tool_call_is_imitated() -> None:
+    policy, left_out = policy_at(), LeftOut()
+    policy.tokenizer = word_tokenizer(template="{% for m in messages %}{{ m.tool_calls or m.content }}</s>{% endfor %}")
+    calls = (Message("assistant", "", {"tool_calls": [{"function": {"name": "good"}}]}),)
+    silent, asked = (Message("assistant", ""),), (Message("user", "hi"),)
+    SFT().encode(policy, [Preference(asked, calls, silent), Preference(asked, silent, calls)], left_out)
+    assert left_out.lines() == ["1 row left out, as the chosen completion is empty (row 2)"]

@@ -14,7 +14,8 @@ from accord.data import load_data
 from accord.data.chat import closing, encode_completion, encode_prompt, encode_reply
 from accord.data.encoding import encode, to_tree
 from accord.engine.load import load_model, load_reward_model
-from accord.engine.turns import stops_at, turn_end, with_template
+from accord.engine.templates import with_template
+from accord.engine.turns import stops_at, turn_end
 from accord.feedback.learned import LearnedReward
 from accord.records import Message
 from tests.commands.small import QUICK, accord, write_jsonl

@@ -11,7 +11,7 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from accord.engine.gguf import SPLITS
 from accord.engine.models import Policy, prepare_network
-from accord.engine.turns import CHATML
+from accord.engine.templates import CHATML
 from tests.engine.tiny import SIZES, random_model
 
 TEXTS = ["the cat sat on the mat, and it's 12:30", "We'll see 1984  times", "nice weather\n\n  today, the 3rd"]

@@ -20,7 +20,7 @@ from accord.engine.trees import Branch, Tree, Trees
 from accord.errors import InputError, LeftOut
 from accord.methods import DPO, RLOO, SFT, RewardModel
 from accord.objectives.segments import segment_sum
-from accord.records import Demonstration, Message, Preference, Prompt
+from accord.records import Demonstration, Preference, Prompt
 from accord.train.rows import read_metrics
 from tests.commands.small import write_jsonl
 from tests.data.conftest import BAD, BYE, DAY, EOS, GOOD, UNK, word_tokenizer
@@ -93,15 +93,6 @@ def test_chosen_and_rejected_share_exactly_the_tokens_of_the_prompt() -> None:
     assert tokenizer("goodbye", add_special_tokens=False)["input_ids"] == [UNK]
     [tree] = encode(tokenizer, [Preference("good", "bye", "day")], max_length=9, context=None).trees
     assert tree == Tree((GOOD,), (Branch((BYE, EOS)), Branch((DAY, EOS))), (0, 1), 0)
-
-
-def test_a_chosen_answer_that_is_only_a_tool_call_is_imitated() -> None:
-    policy, left_out = policy_at(), LeftOut()
-    policy.tokenizer = word_tokenizer(template="{% for m in messages %}{{ m.tool_calls or m.content }}</s>{% endfor %}")
-    calls = (Message("assistant", "", {"tool_calls": [{"function": {"name": "good"}}]}),)
-    silent, asked = (Message("assistant", ""),), (Message("user", "hi"),)
-    SFT().encode(policy, [Preference(asked, calls, silent), Preference(asked, silent, calls)], left_out)
-    assert left_out.lines() == ["1 row left out, as the chosen completion is empty (row 2)"]
 
 
 def test_a_completion_that_would_be_cut_away_is_told_of(
