@@ -86,7 +86,7 @@ def require_room(config: transformers.PreTrainedConfig) -> None:
     if needed > there:
         raise InputError(
             f"the activations of a {config.model_type} are measured on {LAYERS} of its layers, which take "
-            f"{needed / 1e9:.0f} GB, and this machine has {there / 1e9:.0f}: ask on a machine with more memory."
+            f"{needed / 1e9:.3g} GB, and this machine has {there / 1e9:.3g}: ask on a machine with more memory."
         )
 
 

@@ -171,6 +171,7 @@ def test_adapters_whose_names_peft_changes_are_read(tmp_path: Path) -> None:
 
 TOKENS = torch.tensor([[1, 5, 3, 2, 6, 4]])
 ROWS = len(WORDS)
+LAYERS = ("embed_tokens", "lm_head")
 
 
 def of_others(
@@ -204,7 +205,7 @@ def of_others(
         {"tied": True, "target_modules": ["embed_tokens", "lm_head"]},
         {"tied": True, "target_modules": ["q_proj"], "trainable_token_indices": [3, 5]},
         {"tied": True, "added": 2, "target_modules": ["q_proj"], "trainable_token_indices": [3, ROWS, ROWS + 1]},
-        {"added": 1, "target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [ROWS], "lm_head": [ROWS]}},
+        {"added": 1, "target_modules": ["q_proj"], "trainable_token_indices": {layer: [ROWS] for layer in LAYERS}},
         {"padded": 3, "added": -2, "target_modules": ["q_proj"]},
         {"added": 3, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
         {"added": 3, "target_modules": ["q_proj"]},  # peft keeps the embeddings where they have grown
