@@ -187,9 +187,7 @@ def test_what_cannot_be_tried_has_no_plan(tmp_path: Path, monkeypatch: pytest.Mo
         memory.Shape.of(experts, SFT(dtype="float32"), torch.float32)
 
 
-def test_doctor_runs_no_code_of_a_model_and_does_not_ask_to(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_doctor_runs_no_code_of_a_model_and_does_not_ask_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}))
     assert command("doctor", tmp_path) == 2
     out, told = capsys.readouterr()
