@@ -67,7 +67,7 @@ def doctor(
     where = torch.device(device if device == "cuda" else engine.precision.device_called(device))
     if where.type == "cuda" and not torch.cuda.is_available() and not memory:
         raise InputError("there is no CUDA device here: give --memory, that of the device you mean, such as 24GB.")
-    there = engine.gpus.size(memory) if memory else engine.plan.available(where)
+    there = engine.gpus.size(memory) if memory else engine.gpus.available(where)
     for line in machine(where, there):
         print(line)
     if model is None:

@@ -99,8 +99,9 @@ def export(
         InputError: there is no such model, it is quantized, a weight does not fit, it cannot be written as GGUF, or
             something else is at `out`.
     """
-    as_gguf = format == "gguf" or (format is None and out.endswith(".gguf"))
-    file = Path(out) if out.endswith(".gguf") else Path(out) / "model.gguf"
+    is_file = out.lower().endswith(".gguf")
+    as_gguf = format == "gguf" or (format is None and is_file)
+    file = Path(out) if is_file else Path(out) / "model.gguf"
     read = [model, engine.networks.find_model(model).base or ""]
     if as_gguf:
         require_file(file, read)

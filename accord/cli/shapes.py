@@ -59,10 +59,11 @@ def architecture(model: str) -> Any:
         return architecture(base)
     if not gguf_file:
         engine.folders.require_plausible(name, Path(source))
-    arguments = {"gguf_file": gguf_file} if gguf_file else {}
+    arguments = {"trust_remote_code": False, **({"gguf_file": gguf_file} if gguf_file else {})}
     try:
         config = transformers.AutoConfig.from_pretrained(Path(source) if Path(source).exists() else source, **arguments)
         with located(f"it is a {config.model_type}, which "):
             return engine.wrappers.text_config(config)
     except Exception as error:
-        raise InputError(f"the configuration of {model} cannot be read: {error_text(error)}") from error
+        why = engine.reading.cause(error) if "custom code" in str(error) else error_text(error)
+        raise InputError(f"the configuration of {model} cannot be read: {why}") from error

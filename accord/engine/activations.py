@@ -13,9 +13,11 @@ import transformers
 from torch import Tensor
 
 from accord.engine.forward import log_probabilities
+from accord.engine.gpus import available
 from accord.engine.models import Policy
 from accord.engine.routers import COUNTS, has_experts
 from accord.engine.trees import Branch, Tree, Trees
+from accord.errors import InputError
 
 LAYERS, TOKENS = 2, (16, 32)
 """Layers and numbers of tokens of the trial."""
@@ -74,6 +76,18 @@ def make_small(config: transformers.PreTrainedConfig) -> None:
         text.layer_types = text.layer_types[:LAYERS]
     if getattr(text, "first_k_dense_replace", None):
         text.first_k_dense_replace = 0  # some mixtures start with dense layers; most are not
+
+
+def require_room(config: transformers.PreTrainedConfig) -> None:
+    """Raise InputError where the weights of an architecture's trial exceed this machine's memory."""
+    with torch.device("meta"):
+        network = transformers.AutoModelForCausalLM.from_config(config)
+    needed, there = 4 * sum(p.numel() for p in network.parameters()), available(torch.device("cpu"))
+    if needed > there:
+        raise InputError(
+            f"the activations of a {config.model_type} are measured on {LAYERS} of its layers, which take "
+            f"{needed / 1e9:.3g} GB, and this machine has {there / 1e9:.3g}: ask on a machine with more memory."
+        )
 
 
 def kept_by(model: Policy) -> tuple[float, float]:

@@ -112,7 +112,7 @@ def save_adapters(network: nn.Module, folder: Path, whole: Mapping[str, Tensor] 
     start = getattr(network, "_merged", None)
     if start is not None:
         dtype = next(iter(tensors.values())).dtype
-        lora, tensors = joined(read_lora(start), (lora, tensors))
+        lora, tensors = joined(network, read_lora(start), (lora, tensors))
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
     config = {**lora.to_dict(), "inference_mode": True}
     (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True, default=sorted), encoding="utf-8")
@@ -122,11 +122,11 @@ def save_adapters(network: nn.Module, folder: Path, whole: Mapping[str, Tensor] 
         (folder / LABELS).write_text(json.dumps(names), encoding="utf-8")
 
 
-def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
+def joined(network: nn.Module, *parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor]]:
     """Adapters of one network combined into one whose update is their sum: A = [A_1; A_2], B = [s_1 B_1, s_2 B_2], s =
     1.
 
-    A layer that only one of them has gets zeros for the other.
+    A layer that only one of them has gets zeros for the other; one that none has is excluded by its name.
     """
     stems = sorted({name.rsplit(".lora_", 1)[0] for _, tensors in parts for name in tensors if ".lora_" in name})
     whole = {name: tensor for _, tensors in parts for name, tensor in tensors.items() if ".lora_" not in name}
@@ -138,7 +138,8 @@ def joined(*parts: tuple[Any, dict[str, Tensor]]) -> tuple[Any, dict[str, Tensor
         whole |= {down: torch.cat(a), up: torch.cat(b, 1)}
     rank, last = sum(lora.r for lora, _ in parts), parts[-1][0]
     names = sorted({stem.rsplit(".", 1)[-1] for stem in stems})
-    out = {name for lora, _ in parts for name in lora.exclude_modules or ()} - {s.removeprefix(PREFIX) for s in stems}
+    out = {name for name, _ in network.named_modules() if name.rsplit(".", 1)[-1] in names}
+    out -= {stem.removeprefix(PREFIX) for stem in stems}
     given = {"target_modules": names, "exclude_modules": sorted(out) or None}
     return replace(last, r=rank, lora_alpha=rank, use_rslora=False, **given), whole
 
@@ -224,6 +225,7 @@ def _loaded_by_own_names(both: Any, folder: Path) -> bool:
 def _require_own_weights(both: Any) -> None:
     """Raise ValueError where layers with adapters of their own share a weight, as in Zamba: merging would add both."""
     layers = [m for m in both.modules() if isinstance(m, peft().tuners.tuners_utils.BaseTunerLayer)]
+    layers = [m for m in layers if not getattr(m, "tied_adapter", None)]  # that trains the rows of a tied embedding
     weights = [id(weight) for m in layers if (weight := getattr(m.get_base_layer(), "weight", None)) is not None]
     if len(set(weights)) < len(weights):
         raise ValueError("it has several adapters for one weight that layers share, which merging would add up")
@@ -243,10 +245,15 @@ def _untie(network: PreTrainedModel) -> None:
 
 def _grow(network: PreTrainedModel, folder: Path) -> None:
     """Resize the embedding and the output layer to the rows of an adapter that holds them whole, because tokens were
-    added before it was trained."""
+    added or padding was cut off before it was trained, or that holds all the rows that were added.
+
+    Raises ValueError where it trains tokens that were added, and lacks some of their rows.
+    """
     embedding: Any = network.get_input_embeddings()
     head: Any = network.get_output_embeddings()
-    is_one = head is None or (head.weight is embedding.weight and read_config(folder).get("ensure_weight_tying"))
+    config = read_config(folder)
+    is_tied = head is None or head.weight is embedding.weight
+    is_one = head is None or (is_tied and config.get("ensure_weight_tying"))
     called = {id(module): name for name, module in network.named_modules()}
     with safe_open(folder / WEIGHTS, "pt") as opened:
         names = set(opened.keys())
@@ -255,8 +262,21 @@ def _grow(network: PreTrainedModel, folder: Path) -> None:
             stem = f"{PREFIX}{called[id(layer)]}."
             held = sorted(names & {f"{stem}weight", f"{stem}modules_to_save.weight"})
             rows += [opened.get_slice(name).get_shape()[0] for name in held[:1]]
-    if len(set(rows)) == 1 and rows[0] > len(embedding.weight) and (is_one or len(rows) == 2):
+    if len(set(rows)) == 1 and rows[0] != len(embedding.weight) and (is_one or len(rows) == 2):
         network.resize_token_embeddings(rows[0], mean_resizing=False)
+        return
+    last_parts = [called[id(layer)].rsplit(".", 1)[-1] for layer in ([embedding] if is_tied else [embedding, head])]
+    given = config.get("trainable_token_indices") or {}
+    given = given if isinstance(given, dict) else {last_parts[0]: given}
+    tokens = {name.rsplit(".", 1)[-1]: set(some) for name, some in given.items()}
+    added = set(range(len(embedding.weight), max(set().union(*tokens.values()), default=-1) + 1))
+    if any(added - tokens.get(name, set()) for name in last_parts):
+        raise ValueError(
+            f"that has {len(embedding.weight):,} rows of tokens, and the adapter, which trains token {max(added)}, "
+            "lacks rows that were added: merge it where it was trained"
+        )
+    if added:
+        network.resize_token_embeddings(max(added) + 1, mean_resizing=False)
 
 
 def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel:
@@ -264,9 +284,12 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
 
     Raises InputError where they do not fit.
     """
-    kind = read_config(folder).get("peft_type")
-    if kind not in peft().PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise InputError(f"the adapter {name} is of the type {kind}, which peft {peft().__version__} does not know.")
+    kind, known = read_config(folder).get("peft_type"), peft().PeftType.__members__
+    if kind not in known:
+        raise InputError(
+            f"{name}/adapter_config.json names the peft_type {kind!r}, which peft {peft().__version__} does not know: "
+            "restore it, or merge it with the peft that wrote it."
+        )
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
@@ -286,4 +309,6 @@ def merged(network: PreTrainedModel, folder: Path, name: str) -> PreTrainedModel
     except (ValueError, RuntimeError, KeyError, TypeError) as error:
         first, *rest = (str(error).strip() or type(error).__name__).splitlines()
         message = rest[0].strip() if first.endswith(":") and rest else first  # torch prints a line per weight
+        if isinstance(error, TypeError):
+            message = f"a setting of its adapter_config.json cannot be used ({message})"
         raise InputError(f"the adapter {name} does not fit its base model: {message}") from error

@@ -115,6 +115,8 @@ def _verify(network: PreTrainedModel, attention: str, name: str, key: str) -> Fa
 def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_whole: bool) -> FastPaths | None:
     """The fastest paths that agree with the plain network; None where that gives no finite logits, reads too few tokens
     for the trial, or fails because it is not whole."""
+    kind = type(network).__name__
+    called = f"{name} ({kind})" if name else kind
     tree = _tree(network)
     close = CLOSE if getattr(network.config, "quantization_config", None) is None else ROUGH
     try:
@@ -125,9 +127,7 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_wh
         longest = context_of(network.config.get_text_config())
         if not is_whole or (longest is not None and longest < PROMPT + max(BRANCHES)):
             return None
-        raise InputError(
-            f"the model {name} ({type(network).__name__}) reads no text in transformers: {error_text(error)}."
-        ) from error
+        raise InputError(f"the model {called} reads no text in transformers: {error_text(error)}.") from error
     if not all(bool(torch.isfinite(logits).all()) for logits in plain):
         return None
     for paths in candidates(network.device):
@@ -144,8 +144,8 @@ def _fastest_agreeing(network: PreTrainedModel, attention: str, name: str, is_wh
         if agree:
             return paths._replace(graphs=network._accord_graphs)  # type: ignore[arg-type]
     raise InputError(
-        f"the model {name} ({type(network).__name__}) computes different logits here than in transformers, on "
-        "every path: its architecture is not supported."
+        f"the model {called} computes different logits here than in transformers, on every path: its architecture is "
+        "not supported."
     )
 
 

@@ -31,6 +31,8 @@ OBJECTS = (
 )  # fmt: skip
 """The files of a model's folder that hold JSON objects."""
 ALONE = Team()
+SHORT = "smollm2"
+"""The short name of SmolLM2-135M-Instruct."""
 
 
 class Source(NamedTuple):
@@ -49,7 +51,7 @@ def locate(name: str, team: Team = ALONE) -> Source:
     """
     path = Path(name).expanduser()
     if path.is_file():
-        if path.suffix != ".gguf":
+        if path.suffix.lower() != ".gguf":
             raise InputError(f"{name} is a file; a model is a folder with a config.json, a GGUF file, or a Hub name.")
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
@@ -71,7 +73,8 @@ def locate(name: str, team: Team = ALONE) -> Source:
 
 def _looks_local(name: str) -> bool:
     """Whether a model's name, where there is no such folder, cannot be a name on the Hub."""
-    return name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
+    is_path = name.startswith((".", "/", "~")) or name.count("/") != 1 or Path(name.split("/")[0]).is_dir()
+    return is_path and name != SHORT
 
 
 def require_as_written(name: str, path: Path, team: Team = ALONE) -> None:

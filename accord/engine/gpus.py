@@ -6,10 +6,15 @@ are used as given.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from accord.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    import torch
 
 
 def size(text: str) -> float:
@@ -22,6 +27,15 @@ def size(text: str) -> float:
     if not found or not amount > 0:
         raise InputError(f"memory is a size such as 24GB or 900MB, not {text!r}.")
     return amount * (1024 if found[3] else 1000) ** ("KMGT".index(found[2].upper()) + 1)
+
+
+def available(device: torch.device) -> float:
+    """Bytes of memory of a GPU, or of this machine."""
+    if device.type == "cuda":
+        import torch
+
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from accord.engine.folders import MANY_LAYERS
-from accord.engine.plan import available
+from accord.engine.gpus import available
 from accord.errors import InputError
 
 BYTES = 4

@@ -17,7 +17,7 @@ import transformers
 from torch import nn
 
 from accord.console import error_text
-from accord.engine.activations import LAYERS, TURNED, kept_by, make_small, narrowed
+from accord.engine.activations import LAYERS, TURNED, kept_by, make_small, narrowed, require_room
 from accord.engine.adapters import adapted
 from accord.engine.config import MemoryConfig, SamplingConfig, TrainingConfig
 from accord.engine.forward import checkpoint_activations
@@ -269,6 +269,7 @@ def _trial(
     config = kind.from_dict(json.loads(written))
     make_small(config)
     with quiet(), torch.random.fork_rng(devices=[]):  # leaves the run's random state unchanged
+        require_room(config)
         network = prepare_network(transformers.AutoModelForCausalLM.from_config(config).float().eval())
     model = prepare_training(Policy(network, None, "the trial", dtype), TrainingConfig(**dict(settings)))  # type: ignore[arg-type]
     adapters = sum(p.numel() for p in network.parameters() if p.requires_grad) if adapted(network) else 0

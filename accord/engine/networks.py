@@ -18,7 +18,7 @@ from torch import nn
 from accord.console import status
 from accord.engine.adapters import labels_in, merged, read_config
 from accord.engine.encoders import reads_last_token
-from accord.engine.folders import ALONE, Source, has_tokenizer, locate, require_base
+from accord.engine.folders import ALONE, SHORT, Source, has_tokenizer, locate, require_base
 from accord.engine.gguf_files import add_scaling, require_read
 from accord.engine.hub import MODEL_NAME, revised
 from accord.engine.kinds import (
@@ -134,7 +134,7 @@ def source_of(name: str | Path) -> str:
     repository, at, revision = name.partition("@")
     if at and MODEL_NAME.fullmatch(repository) and not Path(name).exists():
         return revised(repository, revision)
-    return str(smollm2()) if name == "smollm2" else name
+    return str(smollm2()) if name == SHORT else name
 
 
 def find_model(name: str, team: Team = ALONE) -> Source:
@@ -228,6 +228,7 @@ def read_tokenizer(source: str, **options: Any) -> transformers.PreTrainedTokeni
 
     Raises as transformers does.
     """
+    options.setdefault("trust_remote_code", False)  # else transformers would ask at the terminal
     tokenizer: transformers.PreTrainedTokenizerBase = transformers.AutoTokenizer.from_pretrained(source, **options)
     if tokenizer.chat_template is None and "gguf_file" not in options:
         file = file_of(source, "chat_template.json")
@@ -274,6 +275,7 @@ def _read_adapter(
         tokenizer = read_tokenizer(str(folder), trust_remote_code=remote)
     if scores:
         network.config.pad_token_id = tokenizer.pad_token_id
+        network.config.architectures = [type(network).__name__]
     network = network if inside else merged(network, folder, name)
     require_rows(name, network, tokenizer)
     if bad := not_finite(network):

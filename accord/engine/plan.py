@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TypeVar
@@ -24,13 +23,6 @@ from accord.engine.team import Team
 from accord.errors import InputError, ran_out_of_memory
 
 Config = TypeVar("Config", bound=TrainingConfig)
-
-
-def available(device: torch.device) -> float:
-    """Bytes of memory of a GPU, or of this machine."""
-    if device.type == "cuda":
-        return float(torch.cuda.get_device_properties(device).total_memory)
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def savings(method: Config, dtype: torch.dtype, device: str, ranks: int = 1) -> Iterator[tuple[str, Config]]:
@@ -97,8 +89,8 @@ def planned(method: Config, config: transformers.PreTrainedConfig, device: torch
         more = f"--lora-rank 16 needs {adapters / GB:.1f} GB" if adapters <= limit else "take a smaller model"
         more += ", or start more ranks" if ranks > 1 else ""
         raise InputError(
-            f"memory: this needs {now / GB:.1f} GB even with {', '.join(chosen.values()) or 'the settings given'}, and "
-            f"there are {limit / GB:.1f}: {more}."
+            f"memory: this needs {now / GB:.3g} GB even with {', '.join(chosen.values()) or 'the settings given'}, and "
+            f"there are {limit / GB:.3g}: {more}."
         )
     each = f" on each of {ranks} ranks" if ranks > 1 else ""
     summary = f"memory: {now / GB:.1f} of {limit / GB:.1f} GB{each} at the peak, "

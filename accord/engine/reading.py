@@ -25,6 +25,7 @@ def stored_config(source: str | Path, **options: Any) -> PreTrainedConfig:
 
     accord chooses these itself, and what was chosen there may not be installed here. Raises as transformers does.
     """
+    options.setdefault("trust_remote_code", False)  # else transformers would ask at the terminal
     config: PreTrainedConfig = AutoConfig.from_pretrained(source, **options)
     config.output_attentions, config.output_hidden_states, config.return_dict = False, False, True
     config._attn_implementation = config._experts_implementation = None

@@ -114,6 +114,9 @@ def test_a_gguf_file_by_its_name_or_by_format(tmp_path: Path, capsys: pytest.Cap
     assert accord("export", tmp_path / "model", "--out", tmp_path / "folder", "--format", "gguf") == 0
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["model.gguf"]
     assert torch.equal(logits(load_model(str(file))), logits(load_model(str(tmp_path / "model"))))
+    capitals = tmp_path / "SMALL.GGUF"
+    assert accord("export", file, "--out", capitals, "--dtype", "float32") == 0
+    assert torch.equal(logits(load_model(str(capitals))), logits(load_model(str(file))))
     # And back: of the file a folder, which is the model that was.
     assert accord("export", file, "--out", tmp_path / "back", "--dtype", "float32") == 0
     ours, theirs = weights(tmp_path / "model"), weights(tmp_path / "back")

@@ -357,5 +357,5 @@ def test_shards_without_an_index_and_adapters_that_cannot_be_merged_are_told(
     assert accord("chat", tmp_path / "base") == 2
     adapter, unknown, shards = capsys.readouterr().err.strip().splitlines()
     assert adapter.endswith("does not fit its base model: it is a PROMPT_TUNING, which adds nothing to weights")
-    assert re.search(r"the adapter \S+/m is of the type LATER, which peft [\d.]+ does not know\.$", unknown)
+    assert "m/adapter_config.json names the peft_type 'LATER', which peft" in unknown
     assert "base holds model-00001-of-00002.safetensors, and neither model.safetensors nor model.safetens" in shards

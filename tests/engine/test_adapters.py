@@ -23,6 +23,7 @@ from accord.engine.targets import targets
 from accord.engine.trees import Trees
 from accord.errors import InputError
 from tests.commands.small import save_model
+from tests.data.conftest import WORDS
 from tests.engine.test_targets import zamba
 from tests.engine.tiny import CONFIGS, EXACT, plain_log_probabilities, policy_of, ragged_trees, random_model
 
@@ -169,12 +170,20 @@ def test_adapters_whose_names_peft_changes_are_read(tmp_path: Path) -> None:
 
 
 TOKENS = torch.tensor([[1, 5, 3, 2, 6, 4]])
+ROWS = len(WORDS)
+LAYERS = ("embed_tokens", "lm_head")
 
 
-def of_others(tmp_path: Path, *, tied: bool = False, added: int = 0, **given: Any) -> tuple[Path, Tensor]:
+def of_others(
+    tmp_path: Path, *, tied: bool = False, padded: int = 0, added: int = 0, **given: Any
+) -> tuple[Path, Tensor]:
     """A folder with an adapter that peft trained on a base of ours, and the logits that peft computes with it."""
-    network = AutoModelForCausalLM.from_pretrained(save_model(tmp_path / "base"), tie_word_embeddings=tied)
+    network = AutoModelForCausalLM.from_pretrained(save_model(tmp_path / "base"))
     if tied:
+        network.lm_head.weight, network.config.tie_word_embeddings = network.get_input_embeddings().weight, True
+        network.save_pretrained(tmp_path / "base")
+    if padded:
+        network.resize_token_embeddings(ROWS + padded)
         network.save_pretrained(tmp_path / "base")
     if added:
         network.resize_token_embeddings(network.config.vocab_size + added)
@@ -195,6 +204,9 @@ def of_others(tmp_path: Path, *, tied: bool = False, added: int = 0, **given: An
         {"tied": True, "target_modules": ["lm_head", "q_proj"]},
         {"tied": True, "target_modules": ["embed_tokens", "lm_head"]},
         {"tied": True, "target_modules": ["q_proj"], "trainable_token_indices": [3, 5]},
+        {"tied": True, "added": 2, "target_modules": ["q_proj"], "trainable_token_indices": [3, ROWS, ROWS + 1]},
+        {"added": 1, "target_modules": ["q_proj"], "trainable_token_indices": {layer: [ROWS] for layer in LAYERS}},
+        {"padded": 3, "added": -2, "target_modules": ["q_proj"]},
         {"added": 3, "target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
         {"added": 3, "target_modules": ["q_proj"]},  # peft keeps the embeddings where they have grown
     ],
@@ -229,6 +241,21 @@ def test_adapters_that_are_not_whole_are_refused(tmp_path: Path) -> None:
             load_model(str(folder))
 
 
+def test_settings_and_tokens_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+    folder, _ = of_others(tmp_path, added=2, target_modules=["q_proj"], trainable_token_indices=[ROWS + 1])
+    told = f"that has {ROWS} rows of tokens, and the adapter, which trains token {ROWS + 1}, lacks rows that were added"
+    config = json.loads((folder / adapters.CONFIG).read_text())
+    plain = {**config, "trainable_token_indices": None}
+    for given, message in (
+        (config, told),
+        ({**plain, "lora_alpha": None}, r"a setting of its adapter_config\.json cannot be used \(unsupported operand"),
+        ({**plain, "peft_type": "NEW"}, r"adapter_config\.json names the peft_type 'NEW', which peft .* does not know"),
+    ):
+        (folder / adapters.CONFIG).write_text(json.dumps(given))
+        with pytest.raises(InputError, match=message):
+            load_model(str(folder))
+
+
 def test_an_adapter_with_a_scale_or_a_place_of_its_own_is_not_joined_to(tmp_path: Path) -> None:
     folder, _ = of_others(tmp_path, target_modules=["q_proj", "v_proj"])
     config = json.loads((folder / adapters.CONFIG).read_text())
@@ -249,6 +276,9 @@ def test_the_base_of_an_adapter_is_told_where_it_is_not_there(tmp_path: Path, mo
     (folder / adapters.CONFIG).write_text(config.replace(str(tmp_path / "base"), "no-one/no-model"))
     with pytest.raises(InputError, match=f"^the adapter {folder} is for no-one/no-model, and that cannot be read: "):
         load_model(str(folder))
+    monkeypatch.setattr("accord.engine.networks.smollm2", lambda: tmp_path / "base")
+    (folder / adapters.CONFIG).write_text(config.replace(str(tmp_path / "base"), "smollm2"))
+    assert load_model(str(folder)).name == str(folder)
     beside = os.path.relpath(tmp_path / "base", folder)  # a path from the adapter's folder
     (folder / adapters.CONFIG).write_text(config.replace(str(tmp_path / "base"), beside))
     assert beside.startswith("..") and load_model(str(folder)).name == str(folder)

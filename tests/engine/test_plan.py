@@ -135,7 +135,7 @@ def test_memory_chooses_and_says_so_and_the_run_goes_on(tmp_path: Path, capsys: 
     assert command(*given, "--memory", "16GB") == 0
     assert "of 16.0 GB at the peak, as the settings are" in capsys.readouterr().err
     assert command(*given, "--memory", "1MB") == 2
-    assert "memory: this needs" in capsys.readouterr().err
+    assert "memory: this needs" in (told := capsys.readouterr().err) and "there are 0.001: take a smaller" in told
 
 
 @pytest.mark.parametrize("where", ["card", "host"])
@@ -175,6 +175,27 @@ def test_every_architecture_that_is_read_can_be_planned_for(name: str) -> None:
 def test_what_is_no_language_model_has_no_plan() -> None:
     with pytest.raises(InputError, match="the memory that a t5 needs is unknown"):
         memory.Shape.of(T5Config(), SFT(dtype="float32"), torch.float32)
+
+
+def test_what_cannot_be_tried_has_no_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = LlamaConfig(**{**WIDE, "num_key_value_heads": 3})
+    with pytest.raises(InputError, match="^the model LlamaForCausalLM reads no text in transformers: "):
+        memory.Shape.of(odd, SFT(dtype="float32"), torch.float32)
+    monkeypatch.setattr("accord.engine.activations.available", lambda device: 1e6)
+    experts = MixtralConfig(**{**WIDE, "num_key_value_heads": 2})
+    with pytest.raises(InputError, match="on 2 of its layers, which take 0.0317 GB, and this machine has 0.001: ask"):
+        memory.Shape.of(experts, SFT(dtype="float32"), torch.float32)
+
+
+def test_doctor_runs_no_code_of_a_model_and_does_not_ask_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}))
+    assert command("doctor", tmp_path) == 2
+    out, told = capsys.readouterr()
+    assert "Do you wish" not in out
+    assert told == (
+        f"accord: the configuration of {tmp_path} cannot be read: it needs code that comes with it, which commands do "
+        "not run; load_model(..., trust_remote_code=True) in Python does, for models you trust.\n"
+    )
 
 
 def test_doctor_tells_what_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 import accord
 from accord import objectives
@@ -126,6 +126,20 @@ def test_what_is_trained_on_an_adapter_holds_both(base: str, tmp_path: Path) -> 
     assert (config["base_model_name_or_path"], config["r"]) == (base, 4)
 
 
+def test_layers_that_neither_adapter_has_are_left_out(base: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {"layers_to_transform": [1], "layers_pattern": "layers", "task_type": "CAUSAL_LM"}
+    first = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base), peft.LoraConfig(r=2, target_modules=["q_proj"], **given)
+    )
+    trained(first).save_pretrained(tmp_path / "one")
+    result = SFT(**ADAPTERS, lora_targets="v_proj").fit(str(tmp_path / "one"), PAIRS, out=tmp_path / "two")
+    config = json.loads((tmp_path / "two/model/adapter_config.json").read_text())
+    assert config["exclude_modules"] == ["model.layers.0.self_attn.q_proj"]
+    second = accord.load_model(str(tmp_path / "two/model"))
+    with torch.no_grad():
+        torch.testing.assert_close(second.log_probs(TREES), result.model.log_probs(TREES), rtol=0, atol=1e-5)
+
+
 def test_merge_writes_a_whole_model(base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = SFT(**ADAPTERS).fit(base, PAIRS, out=tmp_path / "run")
     assert command("merge", "--model", tmp_path / "run/model", "--out", tmp_path / "whole") == 0
@@ -159,6 +173,11 @@ def test_adapters_that_cannot_be_used_are_told(base: str, tmp_path: Path, capsys
         assert said in capsys.readouterr().err
     with pytest.raises(InputError, match=r"run/model is not a reward model: it is an adapter of a language model"):
         accord.load_reward_model(str(tmp_path / "run/model"))
+    three = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="SEQ_CLS")
+    peft.get_peft_model(three, config).save_pretrained(tmp_path / "three")
+    with pytest.raises(InputError, match=r"with one label, and is a LlamaForSequenceClassification with 3; train one"):
+        accord.load_reward_model(str(tmp_path / "three"))
     with pytest.raises(InputError, match=r"lora_alpha is for adapters: give lora_rank"):
         DPO(lora_alpha=4)
     assert command("push", tmp_path / "run/model", "me/mine") == 2
